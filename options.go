@@ -1,0 +1,196 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+)
+
+// DialOption sets one thing about a channel. The functions whose names begin
+// with With, and [FailOnNonTempDialError], make them. Options are applied in
+// the order in which they are given; of two that set the same thing the last
+// one wins, unless their documentation says that they add up.
+//
+// Options hold no state of a channel: one value may be used for any number of
+// channels, at the same time.
+type DialOption interface {
+	apply(*dialOptions)
+}
+
+// EmptyDialOption changes nothing. Embed it in a struct to make a type of
+// one's own that can be passed where a [DialOption] is expected.
+type EmptyDialOption struct{}
+
+func (EmptyDialOption) apply(*dialOptions) {}
+
+// ConnectParams says how long a connection attempt may take and how long to
+// wait between attempts. It is grpc-go's type.
+type ConnectParams = grpc.ConnectParams
+
+// MethodConfig is what a service config says about one method. It is grpc-go's
+// type.
+type MethodConfig = grpc.MethodConfig
+
+// ServiceConfig is a service config as a Go value, for [WithServiceConfig].
+type ServiceConfig struct {
+	// LB names the load-balancing policy; nil leaves the choice as it would
+	// be without a service config, which is pick_first.
+	LB *string
+
+	// Methods holds one entry for each method ("/service/method") or service
+	// ("/service/"). The entry of the method is preferred to that of its
+	// service.
+	Methods map[string]MethodConfig
+}
+
+// optionFunc is a DialOption made of a function.
+type optionFunc func(*dialOptions)
+
+func (f optionFunc) apply(o *dialOptions) { f(o) }
+
+// dialOptions is everything that options can say about one channel: one field
+// for each option, with the value in force. It is filled by newDialOptions and
+// only read after that.
+type dialOptions struct {
+	// The dial itself.
+	block                  bool          // WithBlock, WithReturnConnectionError
+	returnConnectionError  bool          // WithReturnConnectionError
+	failOnNonTempDialError bool          // FailOnNonTempDialError
+	timeout                time.Duration // WithTimeout; 0: none
+
+	// Security. checkCredentials makes the channel's credentials of these.
+	insecure       bool                             // WithInsecure
+	transportCreds credentials.TransportCredentials // WithTransportCredentials; nil: not given
+	bundle         credentials.Bundle               // WithCredentialsBundle; nil: not given
+	perRPCCreds    []credentials.PerRPCCredentials  // WithPerRPCCredentials, in order
+	authority      string                           // WithAuthority; "": not given
+
+	// Names and connections.
+	resolvers     []resolver.Builder                              // WithResolvers, in order
+	dialer        func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
+	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
+	userAgent     string                                          // WithUserAgent and ours: the header's whole value
+	keepalive     keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive
+	streamWindow  int32                                           // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
+	connWindow    int32                                           // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
+	maxHeaderList *uint32                                         // WithMaxHeaderListSize; nil: the default
+	readBuffer    int                                             // WithReadBufferSize, in bytes
+	writeBuffer   int                                             // WithWriteBufferSize, in bytes
+
+	// Calls.
+	serviceConfig        <-chan ServiceConfig           // WithServiceConfig; nil: not given
+	defaultServiceConfig *string                        // WithDefaultServiceConfig, JSON; nil: not given
+	disableServiceConfig bool                           // WithDisableServiceConfig
+	callOptions          []grpc.CallOption              // WithDefaultCallOptions, WithMaxMsgSize, WithCodec, in order
+	compressor           grpc.Compressor                // WithCompressor; nil: not given
+	decompressor         grpc.Decompressor              // WithDecompressor; nil: not given
+	disableRetry         bool                           // WithDisableRetry
+	maxCallAttempts      int                            // WithMaxCallAttempts; at least 2
+	unary                grpc.UnaryClientInterceptor    // WithUnaryInterceptor; nil: none
+	stream               grpc.StreamClientInterceptor   // WithStreamInterceptor; nil: none
+	chainUnary           []grpc.UnaryClientInterceptor  // WithChainUnaryInterceptor, outermost first
+	chainStream          []grpc.StreamClientInterceptor // WithChainStreamInterceptor, outermost first
+}
+
+// Values in force when no option says otherwise.
+const (
+	defaultMinConnectTimeout = 20 * time.Second // gRPC's connection-backoff document
+	defaultMaxCallAttempts   = 5                // gRFC A6
+	defaultBufferSize        = 32 << 10
+	minKeepaliveTime         = 10 * time.Second // gRFC A8
+	minWindow                = 64<<10 - 1       // HTTP/2's initial window, RFC 9113 §6.9.2
+)
+
+// version is this module's, as the user agent tells it to servers.
+const version = "0.1.0"
+
+// baseUserAgent follows the form that gRPC's HTTP/2 document recommends:
+// "grpc-", the language, the variant, the version.
+const baseUserAgent = "grpc-go-grpcdial/" + version
+
+func defaultDialOptions() dialOptions {
+	return dialOptions{
+		connectParams:   ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: defaultMinConnectTimeout},
+		userAgent:       baseUserAgent,
+		readBuffer:      defaultBufferSize,
+		writeBuffer:     defaultBufferSize,
+		maxCallAttempts: defaultMaxCallAttempts,
+	}
+}
+
+// constructor is the function that a channel is made by. It decides the
+// default scheme and which options make sense.
+type constructor uint8
+
+const (
+	byDial      constructor = iota // Dial, DialContext
+	byNewClient                    // NewClient
+)
+
+// newDialOptions applies opts to the defaults and validates the outcome.
+func newDialOptions(by constructor, opts []DialOption) (*dialOptions, error) {
+	o := defaultDialOptions()
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("grpcdial: dial option %d of %d is nil", i+1, len(opts))
+		}
+		opt.apply(&o)
+	}
+	if err := validate(&o, by); err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+// validate finds what one channel cannot be told at the same time, and values
+// that would only fail later, in a call. Credentials are not its business (see
+// checkCredentials), nor is the authority (see chooseAuthority).
+func validate(o *dialOptions, by constructor) error {
+	if by == byNewClient {
+		if names := o.blockingOnly(); len(names) > 0 {
+			return fmt.Errorf("grpcdial: NewClient does not wait for a connection, so it cannot honour %s: "+
+				"leave the option out and call AwaitReady, or use DialContext", strings.Join(names, ", "))
+		}
+	}
+	return errors.Join(
+		refuseNil("WithResolvers", o.resolvers),
+		refuseNil("WithPerRPCCredentials", o.perRPCCreds),
+		refuseNil("WithDefaultCallOptions", o.callOptions),
+	)
+}
+
+// blockingOnly names the options in force that only a dial that waits honours.
+func (o *dialOptions) blockingOnly() []string {
+	var names []string
+	switch {
+	case o.returnConnectionError:
+		names = append(names, "WithReturnConnectionError")
+	case o.block:
+		names = append(names, "WithBlock")
+	}
+	if o.failOnNonTempDialError {
+		names = append(names, "FailOnNonTempDialError")
+	}
+	if o.timeout > 0 {
+		names = append(names, "WithTimeout")
+	}
+	return names
+}
+
+func refuseNil[T any](option string, values []T) error {
+	for i, v := range values {
+		if any(v) == nil {
+			return fmt.Errorf("grpcdial: %s: value %d of %d is nil", option, i+1, len(values))
+		}
+	}
+	return nil
+}
