@@ -1,0 +1,53 @@
+package h2test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// maxLogLines bounds the log of one connection; what is beyond is counted.
+const maxLogLines = 4000
+
+// wireLog is the readable record of one connection: a line a frame, prefixed
+// C for what the client sent and S for what the scripted peer sent. Lines hold
+// no times and no addresses, so that a test may compare them with a golden text.
+type wireLog struct {
+	mu      sync.Mutex
+	lines   []string
+	dropped int
+}
+
+func (l *wireLog) add(prefix, line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) >= maxLogLines {
+		l.dropped++
+		return
+	}
+	l.lines = append(l.lines, prefix+line)
+}
+
+func (l *wireLog) client(line string) { l.add("C ", line) }
+func (l *wireLog) server(line string) { l.add("S ", line) }
+
+// note records what is not a frame: a close, raw bytes, a TLS handshake.
+func (l *wireLog) note(line string) { l.add("- ", line) }
+
+func (l *wireLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b strings.Builder
+	for _, line := range l.lines {
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+	if l.dropped > 0 {
+		fmt.Fprintf(&b, "- and %d more lines\n", l.dropped)
+	}
+	return b.String()
+}
+
+// Trace returns the log so far: one line a frame in the order in which the peer
+// read (C) or wrote (S) it. It may be called at any time from any goroutine.
+func (c *Conn) Trace() string { return c.log.String() }
