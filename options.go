@@ -107,7 +107,8 @@ const (
 	defaultMaxCallAttempts   = 5                // gRFC A6
 	defaultBufferSize        = 32 << 10
 	minKeepaliveTime         = 10 * time.Second // gRFC A8
-	minWindow                = 64<<10 - 1       // HTTP/2's initial window, RFC 9113 §6.9.2
+	defaultKeepaliveTimeout  = 20 * time.Second
+	minWindow                = 64<<10 - 1 // HTTP/2's initial window, RFC 9113 §6.9.2
 )
 
 // version is this module's, as the user agent tells it to servers.
@@ -162,9 +163,14 @@ func validate(o *dialOptions, by constructor) error {
 		}
 	}
 	return errors.Join(
-		refuseNil("WithResolvers", o.resolvers),
-		refuseNil("WithPerRPCCredentials", o.perRPCCreds),
-		refuseNil("WithDefaultCallOptions", o.callOptions),
+		refuseNil("WithResolvers", o.resolvers, func(b resolver.Builder) bool { return b == nil }),
+		refuseNil("WithPerRPCCredentials", o.perRPCCreds, func(c credentials.PerRPCCredentials) bool { return c == nil }),
+		refuseNil("WithDefaultCallOptions", o.callOptions, func(c grpc.CallOption) bool { return c == nil }),
+		refuseNil("WithChainUnaryInterceptor", o.chainUnary, func(f grpc.UnaryClientInterceptor) bool { return f == nil }),
+		refuseNil("WithChainStreamInterceptor", o.chainStream, func(f grpc.StreamClientInterceptor) bool { return f == nil }),
+		refuseNilCodec(o.callOptions),
+		refuseControlBytes("WithUserAgent", o.userAgent),
+		refuseControlBytes("WithAuthority", o.authority),
 	)
 }
 
@@ -186,10 +192,30 @@ func (o *dialOptions) blockingOnly() []string {
 	return names
 }
 
-func refuseNil[T any](option string, values []T) error {
+func refuseNil[T any](option string, values []T, isNil func(T) bool) error {
 	for i, v := range values {
-		if any(v) == nil {
+		if isNil(v) {
 			return fmt.Errorf("grpcdial: %s: value %d of %d is nil", option, i+1, len(values))
+		}
+	}
+	return nil
+}
+
+func refuseNilCodec(options []grpc.CallOption) error {
+	for _, c := range options {
+		if c, ok := c.(grpc.CustomCodecCallOption); ok && c.Codec == nil {
+			return errors.New("grpcdial: WithCodec: the codec is nil")
+		}
+	}
+	return nil
+}
+
+// refuseControlBytes finds what may not stand in a header's value (RFC 9113
+// §8.2.1): a server would answer it by ending the stream or the connection.
+func refuseControlBytes(option, value string) error {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return fmt.Errorf("grpcdial: %s: %q holds a control character, which no header may", option, value)
 		}
 	}
 	return nil

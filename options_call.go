@@ -1,0 +1,111 @@
+package grpcdial
+
+import "google.golang.org/grpc"
+
+// WithServiceConfig hands the channel service configs that the program makes.
+// A config that is waiting in c when the channel is dialed is used from the
+// start; otherwise Dial and DialContext wait for the first one, or for c to be
+// closed, as long as the context allows. Later ones replace it as they come.
+// They win over what the resolver says, and over [WithDefaultServiceConfig].
+//
+// Deprecated: use a resolver, or WithDefaultServiceConfig.
+func WithServiceConfig(c <-chan ServiceConfig) DialOption {
+	return optionFunc(func(o *dialOptions) { o.serviceConfig = c })
+}
+
+// WithDefaultServiceConfig sets the service config, as JSON, that is in force
+// while the resolver gives none, gives one that is invalid, or is not asked
+// ([WithDisableServiceConfig]). One that cannot be parsed is an error of the
+// dial.
+func WithDefaultServiceConfig(s string) DialOption {
+	return optionFunc(func(o *dialOptions) { o.defaultServiceConfig = &s })
+}
+
+// WithDisableServiceConfig makes the channel ignore service configs that the
+// resolver gives, and tells the resolver not to look for one.
+// [WithDefaultServiceConfig] stays in force.
+func WithDisableServiceConfig() DialOption {
+	return optionFunc(func(o *dialOptions) { o.disableServiceConfig = true })
+}
+
+// WithDefaultCallOptions adds call options that every RPC gets before its own
+// ones. Given several times, the options add up.
+func WithDefaultCallOptions(cos ...grpc.CallOption) DialOption {
+	return optionFunc(func(o *dialOptions) { o.callOptions = append(o.callOptions, cos...) })
+}
+
+// WithMaxMsgSize sets the largest message that is accepted, in bytes.
+//
+// Deprecated: use WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s)).
+func WithMaxMsgSize(s int) DialOption {
+	return WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s))
+}
+
+// WithCodec sets the codec of every RPC that does not choose another one.
+//
+// Deprecated: use WithDefaultCallOptions(grpc.ForceCodec(c)).
+func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+	return WithDefaultCallOptions(grpc.CustomCodecCallOption{Codec: c})
+}
+
+// WithCompressor sets what compresses the messages of RPCs that do not choose
+// a compressor with grpc.UseCompressor.
+//
+// Deprecated: use WithDefaultCallOptions(grpc.UseCompressor(name)).
+func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+	return optionFunc(func(o *dialOptions) { o.compressor = c })
+}
+
+// WithDecompressor sets what decompresses messages whose encoding is dc.Type().
+// For other encodings the compressors registered with
+// encoding.RegisterCompressor are used.
+//
+// Deprecated: register a compressor.
+func WithDecompressor(dc grpc.Decompressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+	return optionFunc(func(o *dialOptions) { o.decompressor = dc })
+}
+
+// WithDisableRetry stops retries that a service config asks for. Transparent
+// retry, of RPCs that no server has begun to handle, stays.
+func WithDisableRetry() DialOption {
+	return optionFunc(func(o *dialOptions) { o.disableRetry = true })
+}
+
+// WithMaxCallAttempts bounds the attempts of one RPC, the first included,
+// whatever the service config says. n below 2 means the default, which is 5
+// (gRFC A6).
+func WithMaxCallAttempts(n int) DialOption {
+	if n < 2 {
+		n = defaultMaxCallAttempts
+	}
+	return optionFunc(func(o *dialOptions) { o.maxCallAttempts = n })
+}
+
+// WithUnaryInterceptor sets the interceptor of unary RPCs that is called
+// before those of [WithChainUnaryInterceptor]. nil means none.
+//
+// What it and other interceptors get as their *grpc.ClientConn is the bridge
+// that [ClientConn.GRPC] returns.
+func WithUnaryInterceptor(f grpc.UnaryClientInterceptor) DialOption {
+	return optionFunc(func(o *dialOptions) { o.unary = f })
+}
+
+// WithChainUnaryInterceptor adds interceptors of unary RPCs. The first one is
+// the outermost, but for that of [WithUnaryInterceptor]; the last one calls
+// the RPC itself. Given several times, they add up.
+func WithChainUnaryInterceptor(interceptors ...grpc.UnaryClientInterceptor) DialOption {
+	return optionFunc(func(o *dialOptions) { o.chainUnary = append(o.chainUnary, interceptors...) })
+}
+
+// WithStreamInterceptor sets the interceptor of streams that is called before
+// those of [WithChainStreamInterceptor]. nil means none.
+func WithStreamInterceptor(f grpc.StreamClientInterceptor) DialOption {
+	return optionFunc(func(o *dialOptions) { o.stream = f })
+}
+
+// WithChainStreamInterceptor adds interceptors of streams. The first one is
+// the outermost, but for that of [WithStreamInterceptor]; the last one opens
+// the stream itself. Given several times, they add up.
+func WithChainStreamInterceptor(interceptors ...grpc.StreamClientInterceptor) DialOption {
+	return optionFunc(func(o *dialOptions) { o.chainStream = append(o.chainStream, interceptors...) })
+}

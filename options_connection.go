@@ -1,0 +1,156 @@
+package grpcdial
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+)
+
+// WithResolvers adds resolver builders for this channel only. They are asked
+// before the builders registered with resolver.Register; of two for the same
+// scheme the first one given is taken. Given several times, the builders add
+// up.
+func WithResolvers(rs ...resolver.Builder) DialOption {
+	return optionFunc(func(o *dialOptions) { o.resolvers = append(o.resolvers, rs...) })
+}
+
+// WithContextDialer sets the function that makes network connections. It gets
+// the address as the resolver gave it, and a context that ends when the
+// attempt has taken too long or the channel is closed; it must return when the
+// context ends. It is called on the goroutine of the connection that is being
+// made, for several at the same time if there are several. nil means the
+// default: TCP, and unix sockets for addresses that begin with "unix:".
+//
+// A target without a scheme goes to the dialer as it is written, in NewClient
+// too.
+func WithContextDialer(f func(context.Context, string) (net.Conn, error)) DialOption {
+	return optionFunc(func(o *dialOptions) { o.dialer = f })
+}
+
+// WithDialer is [WithContextDialer] for a function that takes the time left
+// for the attempt instead of a context; 0 means no bound. The dialer does not
+// learn that the channel was closed while it runs.
+func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
+	if f == nil {
+		return WithContextDialer(nil)
+	}
+	return WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			return f(addr, 0)
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			// 0 would mean to the dialer that it has all the time.
+			return nil, context.DeadlineExceeded
+		}
+		return f(addr, left)
+	})
+}
+
+// WithConnectParams sets the back-off between connection attempts and the
+// least time that one attempt is given. p is taken as it is: a zero field is
+// zero and not the default. Start from backoff.DefaultConfig and 20 seconds,
+// which are the defaults, to change one of them. What the values mean is in
+// gRPC's connection-backoff document.
+func WithConnectParams(p ConnectParams) DialOption {
+	return optionFunc(func(o *dialOptions) { o.connectParams = p })
+}
+
+// WithBackoffConfig sets the longest back-off between connection attempts and
+// leaves the rest of the back-off at the defaults, in place of the back-off of
+// an earlier [WithConnectParams].
+//
+// Deprecated: use WithConnectParams.
+func WithBackoffConfig(b grpc.BackoffConfig) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+	return WithBackoffMaxDelay(b.MaxDelay)
+}
+
+// WithBackoffMaxDelay is [WithBackoffConfig] with the one value it has.
+//
+// Deprecated: use WithConnectParams.
+func WithBackoffMaxDelay(md time.Duration) DialOption {
+	return optionFunc(func(o *dialOptions) {
+		o.connectParams.Backoff = backoff.DefaultConfig
+		o.connectParams.Backoff.MaxDelay = md
+	})
+}
+
+// WithUserAgent puts s, a space and this library's name and version into the
+// user-agent header of every RPC. Without it the header holds the latter only.
+func WithUserAgent(s string) DialOption {
+	return optionFunc(func(o *dialOptions) { o.userAgent = s + " " + baseUserAgent })
+}
+
+// WithKeepaliveParams makes connections send a PING after they received
+// nothing for kp.Time, and be given up when no answer comes within kp.Timeout
+// (20 seconds if zero or less). A Time of less than 10 seconds, zero included, is
+// raised to 10 seconds, gRFC A8's floor. Pings are sent only
+// while RPCs run, unless kp.PermitWithoutStream is set. A server that finds
+// them too frequent makes the channel double Time. Without this option there
+// is no keepalive.
+func WithKeepaliveParams(kp keepalive.ClientParameters) DialOption {
+	kp.Time = max(kp.Time, minKeepaliveTime)
+	if kp.Timeout <= 0 {
+		kp.Timeout = defaultKeepaliveTimeout
+	}
+	return optionFunc(func(o *dialOptions) { o.keepalive = kp })
+}
+
+// WithInitialWindowSize sets how many bytes of one stream a server may send
+// ahead of what the program has read. Less than 65,535 is ignored. The default
+// is 512 KiB.
+func WithInitialWindowSize(s int32) DialOption {
+	return optionFunc(func(o *dialOptions) {
+		o.streamWindow = atLeastMinWindow(s)
+	})
+}
+
+// WithInitialConnWindowSize sets how many bytes a server may send on one
+// connection, all streams together, ahead of what the connection has taken in.
+// Less than 65,535 is ignored. The default is 8 MiB.
+func WithInitialConnWindowSize(s int32) DialOption {
+	return optionFunc(func(o *dialOptions) {
+		o.connWindow = atLeastMinWindow(s)
+	})
+}
+
+// atLeastMinWindow returns s, or 0 for the default.
+func atLeastMinWindow(s int32) int32 {
+	if s < minWindow {
+		return 0
+	}
+	return s
+}
+
+// WithStaticStreamWindowSize is [WithInitialWindowSize]: windows keep their
+// size here in either case.
+func WithStaticStreamWindowSize(s int32) DialOption { return WithInitialWindowSize(s) }
+
+// WithStaticConnWindowSize is [WithInitialConnWindowSize]: windows keep their
+// size here in either case.
+func WithStaticConnWindowSize(s int32) DialOption { return WithInitialConnWindowSize(s) }
+
+// WithMaxHeaderListSize sets the largest list of response headers or trailers
+// that is accepted, counted uncompressed as RFC 9113 §6.5.2 says, in bytes.
+// An RPC whose headers exceed it fails.
+func WithMaxHeaderListSize(s uint32) DialOption {
+	return optionFunc(func(o *dialOptions) { o.maxHeaderList = &s })
+}
+
+// WithReadBufferSize sets how many bytes one read of a connection asks for.
+// The default is 32 KiB; zero or less reads without a buffer of our own.
+func WithReadBufferSize(s int) DialOption {
+	return optionFunc(func(o *dialOptions) { o.readBuffer = s })
+}
+
+// WithWriteBufferSize sets how many bytes one write to a connection gathers.
+// The default is 32 KiB; zero or less writes every frame on its own.
+func WithWriteBufferSize(s int) DialOption {
+	return optionFunc(func(o *dialOptions) { o.writeBuffer = s })
+}

@@ -1,0 +1,51 @@
+package grpcdial
+
+import "time"
+
+// WithBlock makes [Dial] and [DialContext] wait until the channel is READY,
+// which it is as soon as one backend is. Without it they return at once and
+// the channel connects in the background.
+//
+// Failed attempts are repeated until the context ends, whatever the failure;
+// [FailOnNonTempDialError] ends the wait earlier. The error of a wait that
+// ended without a READY channel is a *DialError.
+//
+// NewClient refuses this option: it does not wait. Use AwaitReady on the
+// channel that it returns.
+func WithBlock() DialOption {
+	return optionFunc(func(o *dialOptions) { o.block = true })
+}
+
+// WithReturnConnectionError is [WithBlock] under another name: every error of
+// a blocking dial says here why the attempts failed. It exists so that programs
+// written for grpc-go, where WithBlock alone does not say it, compile and wait.
+//
+// NewClient refuses this option.
+func WithReturnConnectionError() DialOption {
+	return optionFunc(func(o *dialOptions) {
+		o.block = true
+		o.returnConnectionError = true
+	})
+}
+
+// FailOnNonTempDialError makes a blocking dial end at the first failure that
+// will not heal by itself, if f is true: an error of the dialer with a method
+// Temporary() bool that returns false, and every permanent failure after that,
+// such as a certificate that is not trusted or a server that does not speak
+// HTTP/2. The dial ends once no other address may still succeed. The default
+// is false: attempts go on until the context ends.
+//
+// It has no effect on a dial that does not wait, nor on the channel after the
+// dial. NewClient refuses it.
+func FailOnNonTempDialError(f bool) DialOption {
+	return optionFunc(func(o *dialOptions) { o.failOnNonTempDialError = f })
+}
+
+// WithTimeout bounds [Dial] or [DialContext] as a context with that timeout
+// would. It does not bound the life of the channel. Zero or less means no
+// bound, which is the default.
+//
+// NewClient refuses this option.
+func WithTimeout(d time.Duration) DialOption {
+	return optionFunc(func(o *dialOptions) { o.timeout = max(d, 0) })
+}
