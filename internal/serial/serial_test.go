@@ -1,0 +1,152 @@
+package serial
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestQueueRunsInTheOrderPosted(t *testing.T) {
+	var q Queue
+	var got []int
+	for i := range 1000 {
+		require.True(t, q.Post(func() { got = append(got, i) }))
+	}
+	q.Close(func() { got = append(got, -1) })
+	q.Wait()
+
+	require.Len(t, got, 1001)
+	for i := range 1000 {
+		require.Equal(t, i, got[i])
+	}
+	assert.Equal(t, -1, got[1000], "last runs after what was queued")
+}
+
+func TestQueueNeverRunsTwoAtOnce(t *testing.T) {
+	const posters, each = 8, 500
+	var q Queue
+	var inside atomic.Int32
+	counts := make([]int, posters) // written on the queue only, so the race detector watches its order too
+	var wg sync.WaitGroup
+	for p := range posters {
+		wg.Go(func() {
+			for i := range each {
+				q.Post(func() {
+					if inside.Add(1) != 1 {
+						t.Error("two functions ran at once")
+					}
+					if counts[p] != i {
+						t.Errorf("poster %d: function %d ran as number %d", p, i, counts[p])
+					}
+					counts[p]++
+					inside.Add(-1)
+				})
+				if i%50 == 0 {
+					runtime.Gosched() // let the queue run empty now and then
+				}
+			}
+		})
+	}
+	wg.Wait()
+	q.Close(nil)
+	q.Wait()
+	for p := range posters {
+		assert.Equal(t, each, counts[p])
+	}
+}
+
+func TestPostFromTheQueueRunsLater(t *testing.T) {
+	var q Queue
+	var got []string
+	q.Post(func() {
+		q.Post(func() {
+			got = append(got, "inner")
+			q.Close(func() { got = append(got, "last") })
+			assert.False(t, q.Post(func() { got = append(got, "late") }))
+		})
+		got = append(got, "outer")
+	})
+	q.Wait()
+	assert.Equal(t, []string{"outer", "inner", "last"}, got)
+}
+
+func TestClosedQueueRefuses(t *testing.T) {
+	var q Queue
+	ran := false
+	q.Close(nil)
+	assert.False(t, q.Post(func() { ran = true }))
+	q.Close(func() { ran = true }) // the second Close does nothing
+	q.Wait()
+	q.Wait()
+	assert.False(t, ran)
+}
+
+func TestWaitWaitsForWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q Queue
+		start := time.Now()
+		q.Post(func() { time.Sleep(time.Second) })
+		q.Post(func() { time.Sleep(time.Second) })
+		waited := make(chan time.Duration, 2)
+		for range 2 {
+			go func() {
+				q.Wait()
+				waited <- time.Since(start)
+			}()
+		}
+		synctest.Wait()
+		q.Close(func() { time.Sleep(time.Second) })
+		assert.Equal(t, 3*time.Second, <-waited)
+		assert.Equal(t, 3*time.Second, <-waited)
+	})
+}
+
+func TestNoGoroutineAtRest(t *testing.T) {
+	var q Queue
+	for range 100 {
+		done := make(chan struct{})
+		q.Post(func() { close(done) })
+		<-done
+	}
+	require.Eventually(t, func() bool { return !running("serial.(*Queue).run") }, 5*time.Second, time.Millisecond)
+	assert.True(t, q.Post(func() {}), "the queue is still open")
+	q.Close(nil)
+	q.Wait()
+}
+
+func TestGoexitDoesNotWedge(t *testing.T) {
+	var q Queue
+	var got []int
+	q.Post(func() { got = append(got, 1); runtime.Goexit() })
+	q.Post(func() { got = append(got, 2); runtime.Goexit() })
+	q.Post(func() { got = append(got, 3) })
+	q.Close(func() { got = append(got, 4); runtime.Goexit() })
+	q.Wait()
+	assert.Equal(t, []int{1, 2, 3, 4}, got)
+}
+
+// running says whether some goroutine is in a function of that name.
+func running(name string) bool {
+	buf := make([]byte, 1<<20)
+	return strings.Contains(string(buf[:runtime.Stack(buf, true)]), name+"(")
+}
+
+func BenchmarkPostToEmptyQueue(b *testing.B) {
+	b.ReportAllocs()
+	var q Queue
+	done := make(chan struct{})
+	f := func() { done <- struct{}{} }
+	for b.Loop() {
+		q.Post(f)
+		<-done
+	}
+	q.Close(nil)
+	q.Wait()
+}
