@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/grpcdial/grpcdial/bench/pb"
+)
+
+// service is the measured server's side: it does as little as it can.
+type service struct {
+	pb.UnimplementedBenchServer
+}
+
+func (service) Unary(_ context.Context, in *pb.Request) (*pb.Reply, error) {
+	return &pb.Reply{Message: "ccccc", Body: in.GetBody()}, nil
+}
+
+func (service) PingPong(stream grpc.BidiStreamingServer[pb.Request, pb.Reply]) error {
+	for {
+		in, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&pb.Reply{Message: "ccccc", Body: in.GetBody()}); err != nil {
+			return err
+		}
+	}
+}
+
+// serve is the server process: it listens on a loopback port, writes its
+// endpoint to stdout and serves until stdin ends, which it does when the
+// process that started it ends.
+func serve(useTLS bool) error {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	at := endpoint{Target: lis.Addr().String()}
+	var opts []grpc.ServerOption
+	if useTLS {
+		certificate, ca, err := selfSigned()
+		if err != nil {
+			return err
+		}
+		at.CA = ca
+		opts = append(opts, grpc.Creds(credentials.NewServerTLSFromCert(&certificate)))
+	}
+	server := grpc.NewServer(opts...)
+	pb.RegisterBenchServer(server, service{})
+
+	if err := json.NewEncoder(os.Stdout).Encode(at); err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		server.Stop()
+	}()
+	return server.Serve(lis)
+}
+
+// selfSigned makes a certificate for 127.0.0.1 and its PEM.
+func selfSigned() (tls.Certificate, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "grpcdial bench"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("creating the server's certificate: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
