@@ -49,12 +49,19 @@ const (
 // with t.Fatalf in the test's goroutine, or, on a connection handed to a Script
 // function, with t.Errorf and runtime.Goexit.
 type Conn struct {
-	t      testing.TB
-	nc     net.Conn // carries the frames: TLS when the server speaks it
-	raw    net.Conn // the connection beneath TLS, or nc
-	script bool     // runs outside the test's goroutine
-	log    wireLog
-	bound  atomic.Int64 // time.Duration
+	script bool // this handle is used outside the test's goroutine
+	serve  bool // and a client that closes ends the script without failing
+	*wire
+}
+
+// wire is what all handles of a connection share.
+type wire struct {
+	t     testing.TB
+	nc    net.Conn // carries the frames: TLS when the server speaks it
+	raw   net.Conn // the connection beneath TLS, or nc
+	log   wireLog
+	rules *rules
+	bound atomic.Int64 // time.Duration
 
 	// Owned by the reading goroutine.
 	br      *bufio.Reader
@@ -63,6 +70,10 @@ type Conn struct {
 	emitted []hpack.HeaderField
 	pending []*Frame // read during Handshake, not yet asked for
 	skip    Kind
+
+	table       int64 // the size of the client's HPACK table, as it announced it
+	tableShrunk bool  // the next block must begin with an update of it
+	stopLoop    bool  // EndLoop was called
 
 	// wsem is held by the goroutine that writes; a channel, so that waiting for
 	// it is durable in a synctest bubble. It guards the next six fields.
@@ -78,31 +89,28 @@ type Conn struct {
 	clientTable atomic.Int64
 	maxFrame    atomic.Int64 // the client's SETTINGS_MAX_FRAME_SIZE
 
-	// What this side announced: set by the writer, used by the reader.
-	ownTable atomic.Int64 // SETTINGS_HEADER_TABLE_SIZE
-	ownFrame atomic.Int64 // SETTINGS_MAX_FRAME_SIZE
-
 	mu      sync.Mutex
 	looping bool // Loop is reading: the end of the test may cut it
 	closing bool // the test ended, or the script closed the connection
+
+	scripts sync.WaitGroup // goroutines that Go or Script started
 }
 
 func newConn(t testing.TB, nc, raw net.Conn, bound time.Duration, script bool) *Conn {
-	c := &Conn{
-		t:      t,
-		nc:     nc,
-		raw:    raw,
-		script: script,
-		br:     bufio.NewReader(nc),
-		skip:   WindowUpdates,
-		wsem:   make(chan struct{}, 1),
-	}
+	c := &Conn{script: script, wire: &wire{
+		t:     t,
+		nc:    nc,
+		raw:   raw,
+		rules: newRules(),
+		br:    bufio.NewReader(nc),
+		skip:  WindowUpdates,
+		table: initialTableSize,
+		wsem:  make(chan struct{}, 1),
+	}}
 	c.SetBound(bound)
 	c.clientTable.Store(-1)
 	c.maxFrame.Store(minMaxFrameSize)
 	c.fr = http2.NewFramer(nil, c.br)
-	c.ownTable.Store(initialTableSize)
-	c.ownFrame.Store(minMaxFrameSize)
 	c.dec = hpack.NewDecoder(initialTableSize, func(f hpack.HeaderField) { c.emitted = append(c.emitted, f) })
 	c.wfr = http2.NewFramer(&c.wbuf, nil)
 	c.wfr.AllowIllegalWrites = true
@@ -146,6 +154,16 @@ func (c *Conn) fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// failed is fatalf for a read or a write that returned err. A script whose
+// connection the test itself has closed just ends.
+func (c *Conn) failed(doing string, err error) {
+	c.t.Helper()
+	if c.script && errors.Is(err, net.ErrClosed) && c.closed() || c.serve && isClosed(err) {
+		runtime.Goexit()
+	}
+	c.fatalf("%s: %s", doing, c.explain(err))
+}
+
 func (c *Conn) deadline() time.Time { return time.Now().Add(time.Duration(c.bound.Load())) }
 
 // ReadFrame returns the next frame, whatever it is. It fails the test when none
@@ -159,7 +177,7 @@ func (c *Conn) mustRead(deadline time.Time, what string) *Frame {
 	c.t.Helper()
 	f, err := c.next(deadline)
 	if err != nil {
-		c.fatalf("waiting for %s: %s", what, c.explain(err))
+		c.failed("waiting for "+what, err)
 	}
 	return f
 }
@@ -168,7 +186,7 @@ func (c *Conn) mustRead(deadline time.Time, what string) *Frame {
 func (c *Conn) explain(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Sprintf("nothing came for %v", time.Duration(c.bound.Load()))
+		return fmt.Sprintf("nothing happened for %v", time.Duration(c.bound.Load()))
 	case errors.Is(err, net.ErrClosed):
 		return "the test closed the connection"
 	case isReset(err):
@@ -228,7 +246,7 @@ func (c *Conn) readWire(deadline time.Time) (*Frame, error) {
 func (c *Conn) convert(hf http2.Frame) (*Frame, error) {
 	h := hf.Header()
 	f := &Frame{Type: h.Type, Flags: h.Flags, StreamID: h.StreamID, Length: int(h.Length)}
-	if limit := c.ownFrame.Load(); int64(h.Length) > limit {
+	if limit := c.rules.limit(http2.SettingMaxFrameSize); int64(h.Length) > limit {
 		return nil, fmt.Errorf("the client broke the protocol: %s stream=%d of %d bytes, SETTINGS_MAX_FRAME_SIZE is %d",
 			typeName(h.Type), h.StreamID, h.Length, limit)
 	}
@@ -252,15 +270,9 @@ func (c *Conn) convert(hf http2.Frame) (*Frame, error) {
 			ended = cont.HeadersEnded()
 		}
 		f.Flags |= http2.FlagHeadersEndHeaders
-		c.emitted = nil
-		c.dec.SetAllowedMaxDynamicTableSize(uint32(c.ownTable.Load()))
-		if _, err := c.dec.Write(f.Block); err != nil {
-			return nil, fmt.Errorf("HEADERS stream=%d: HPACK: %w", f.StreamID, err)
+		if err := c.decode(f); err != nil {
+			return nil, fmt.Errorf("the client broke the protocol: HEADERS stream=%d: %w", f.StreamID, err)
 		}
-		if err := c.dec.Close(); err != nil {
-			return nil, fmt.Errorf("HEADERS stream=%d: HPACK: %w", f.StreamID, err)
-		}
-		f.Fields = c.emitted
 	case *http2.RSTStreamFrame:
 		f.Code = hf.ErrCode
 	case *http2.SettingsFrame:
@@ -280,15 +292,59 @@ func (c *Conn) convert(hf http2.Frame) (*Frame, error) {
 	return f, nil
 }
 
-// observe keeps what later frames depend on.
+// decode decodes the header block of f. Every block must pass here, in order.
+func (c *Conn) decode(f *Frame) error {
+	if size, ok := tableUpdate(f.Block); ok {
+		c.table = size
+	} else if c.tableShrunk {
+		return fmt.Errorf("the block after the acknowledgement of a smaller SETTINGS_HEADER_TABLE_SIZE does not begin with a table size update (RFC 7541 §4.2)")
+	}
+	c.tableShrunk = false
+	c.dec.SetAllowedMaxDynamicTableSize(uint32(c.rules.limit(http2.SettingHeaderTableSize)))
+	c.emitted = nil
+	if _, err := c.dec.Write(f.Block); err != nil {
+		return fmt.Errorf("HPACK: %w", err)
+	}
+	if err := c.dec.Close(); err != nil {
+		return fmt.Errorf("HPACK: %w", err)
+	}
+	f.Fields = c.emitted
+	return nil
+}
+
+// tableUpdate returns the last of the table size updates that a header block
+// begins with (RFC 7541 §6.3).
+func tableUpdate(block []byte) (size int64, ok bool) {
+	for len(block) > 0 && block[0]&0xe0 == 0x20 {
+		size, ok = int64(block[0]&0x1f), true
+		more := size == 0x1f
+		block = block[1:]
+		for shift := 0; more && len(block) > 0 && shift < 35; shift += 7 {
+			size += int64(block[0]&0x7f) << shift
+			more = block[0]&0x80 != 0
+			block = block[1:]
+		}
+	}
+	return size, ok
+}
+
+// observe checks the client's frame and keeps what later frames depend on.
 func (c *Conn) observe(f *Frame) error {
-	if f.Type == http2.FrameSettings && !f.Ack() {
-		if v, ok := f.Setting(http2.SettingHeaderTableSize); ok {
-			c.clientTable.Store(int64(v))
-		}
-		if v, ok := f.Setting(http2.SettingMaxFrameSize); ok {
-			c.maxFrame.Store(int64(v))
-		}
+	if err := c.rules.client(f); err != nil {
+		return err
+	}
+	if f.Type != http2.FrameSettings {
+		return nil
+	}
+	if f.Ack() {
+		c.tableShrunk = c.tableShrunk || c.rules.limit(http2.SettingHeaderTableSize) < c.table
+		return nil
+	}
+	if v, ok := f.Setting(http2.SettingHeaderTableSize); ok {
+		c.clientTable.Store(int64(v))
+	}
+	if v, ok := f.Setting(http2.SettingMaxFrameSize); ok {
+		c.maxFrame.Store(int64(v))
 	}
 	return nil
 }
@@ -333,12 +389,22 @@ func (c *Conn) markClosing() {
 	c.mu.Unlock()
 }
 
-// cleanUp closes the connection at the end of the test and shows its log if the
-// test has failed.
-func (c *Conn) cleanUp(name string) {
-	c.markClosing()
-	_ = c.raw.Close()
-	if c.t.Failed() {
-		c.t.Logf("%s, C client, S server:\n%s", name, c.Trace())
+// closed says whether the script or the end of the test closes the connection.
+func (c *Conn) closed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+// end prepares for the end of the test: a Loop is cut, at once or when it is
+// entered; a script that waits for something else keeps its connection until it
+// has got it or its bound has passed.
+func (c *Conn) end() {
+	c.mu.Lock()
+	cut := c.looping
+	c.closing = true
+	c.mu.Unlock()
+	if cut {
+		_ = c.raw.Close()
 	}
 }

@@ -43,11 +43,11 @@ func (c *Conn) ExpectPreface() {
 	c.t.Helper()
 	got := make([]byte, len(http2.ClientPreface))
 	if err := c.nc.SetReadDeadline(c.deadline()); err != nil {
-		c.fatalf("waiting for the client preface: %s", c.explain(err))
+		c.failed("waiting for the client preface", err)
 	}
 	n, err := io.ReadFull(c.br, got)
 	if err != nil {
-		c.fatalf("waiting for the client preface: after %q: %s", got[:n], c.explain(err))
+		c.failed(fmt.Sprintf("waiting for the client preface, after %q", got[:n]), err)
 	}
 	if string(got) != http2.ClientPreface {
 		c.fatalf("waiting for the client preface: got %q", got)
@@ -205,7 +205,7 @@ func (c *Conn) ExpectClosed() []*Frame {
 		case isClosed(err):
 			return sent
 		default:
-			c.fatalf("waiting for the client to close the connection: %s (%d frames before)", c.explain(err), len(sent))
+			c.failed(fmt.Sprintf("waiting for the client to close the connection, after %d more frames", len(sent)), err)
 		}
 	}
 }
@@ -219,12 +219,12 @@ func (c *Conn) ExpectSilence(d time.Duration) {
 		if len(c.pending) == 0 {
 			// Wait for a first byte only: a time-out then leaves no half-read frame.
 			if err := c.nc.SetReadDeadline(deadline); err != nil {
-				c.fatalf("expecting silence: %s", c.explain(err))
+				c.failed("expecting silence", err)
 			}
 			if _, err := c.br.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			} else if err != nil {
-				c.fatalf("expecting silence for %v: %s", d, c.explain(err))
+				c.failed(fmt.Sprintf("expecting silence for %v", d), err)
 			}
 		}
 		if f := c.mustRead(c.deadline(), "the rest of a frame"); !c.skipped(f) {

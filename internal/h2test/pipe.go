@@ -1,6 +1,7 @@
 package h2test
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
@@ -16,15 +17,24 @@ import (
 //
 // It waits only on sync.Cond and timers, which are durable in a testing/synctest
 // bubble: create it in the bubble whose time it shall follow. Both ends are
-// closed at the end of t.
+// closed at the end of t. With WithTLS the handshake happens at the first read.
 func Pipe(t testing.TB, opts ...Option) (client net.Conn, server *Conn) {
 	t.Helper()
 	o := newOptions(opts)
 	a, b := newPipe(o.pipeBuffer)
-	server = newConn(t, b, b, o.bound, false)
+	var nc net.Conn = b
+	if o.tls != nil {
+		nc = tls.Server(b, o.tls)
+	}
+	server = newConn(t, nc, b, o.bound, false)
 	t.Cleanup(func() {
-		server.cleanUp("pipe")
+		server.end()
+		waitForScripts(t, &server.scripts, o.bound)
+		_ = b.Close()
 		_ = a.Close()
+		if t.Failed() {
+			t.Logf("h2test: the pipe, C client, S server:\n%s", server.Trace())
+		}
 	})
 	return a, server
 }

@@ -3,7 +3,9 @@ package h2test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,14 +21,18 @@ type Server struct {
 	o  options
 	ln net.Listener
 
-	accepted chan net.Conn // from the accepting goroutine to Accept or Script
-	done     chan struct{} // closed when the server closes
-	wg       sync.WaitGroup
+	accepted chan net.Conn  // from the accepting goroutine to Accept or Script
+	done     chan struct{}  // closed when the server stops listening
+	wg       sync.WaitGroup // the accepting goroutine
+
+	scripts sync.WaitGroup // goroutines that Script started
+
+	stop sync.Once // closes done and the listener
 
 	mu     sync.Mutex
-	closed bool
-	raws   map[net.Conn]struct{} // every accepted connection, closed with the server
-	conns  []*Conn
+	closed bool               // by Close or the end of the test: new connections are cut
+	raws   map[net.Conn]*Conn // every accepted connection; nil before its Conn is made
+	conns  []*Conn            // in the order in which they were made
 }
 
 // Option configures Listen and Pipe.
@@ -94,7 +100,7 @@ func Listen(t testing.TB, opts ...Option) *Server {
 		o:        newOptions(opts),
 		accepted: make(chan net.Conn, 4096),
 		done:     make(chan struct{}),
-		raws:     make(map[net.Conn]struct{}),
+		raws:     make(map[net.Conn]*Conn),
 	}
 	network, addr := "tcp", s.o.addr
 	if s.o.unix {
@@ -152,7 +158,7 @@ func (s *Server) acceptLoop() {
 			_ = nc.Close()
 			return
 		}
-		s.raws[nc] = struct{}{}
+		s.raws[nc] = nil
 		s.mu.Unlock()
 		select {
 		case s.accepted <- nc:
@@ -179,8 +185,13 @@ func (s *Server) acceptNet() (net.Conn, error) {
 	select {
 	case nc := <-s.accepted:
 		return nc, nil
+	default:
+	}
+	select {
+	case nc := <-s.accepted:
+		return nc, nil
 	case <-s.done:
-		return nil, fmt.Errorf("waiting for a connection: the server is closed")
+		return nil, errors.New("waiting for a connection: the server does not listen any more")
 	case <-timer.C:
 		return nil, fmt.Errorf("waiting for a connection: nobody dialed %s for %v", s.Addr(), s.o.bound)
 	}
@@ -225,6 +236,7 @@ func (s *Server) start(raw net.Conn, script bool) (*Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns = append(s.conns, c)
+	s.raws[raw] = c
 	if s.closed {
 		c.markClosing()
 	}
@@ -232,35 +244,59 @@ func (s *Server) start(raw net.Conn, script bool) (*Conn, error) {
 }
 
 // Close stops listening and closes all connections, so that a client finds the
-// server gone. The end of the test does it too.
+// server gone. It may be called from any goroutine, and more than once.
 func (s *Server) Close() {
-	s.mu.Lock()
-	already := s.closed
-	s.closed = true
-	raws, conns := s.raws, s.conns
-	s.raws = nil
-	s.mu.Unlock()
-	if already {
-		return
-	}
-	close(s.done)
-	_ = s.ln.Close()
-	for _, c := range conns {
-		c.markClosing()
-	}
-	for raw := range raws {
+	s.stopListening()
+	for raw, c := range s.cut() {
+		if c != nil {
+			c.markClosing()
+		}
 		_ = raw.Close()
 	}
 }
 
-func (s *Server) cleanUp() {
-	s.Close()
+// CloseListener stops listening: connections stay, new ones are refused.
+func (s *Server) CloseListener() { s.stopListening() }
+
+func (s *Server) stopListening() {
+	s.stop.Do(func() {
+		close(s.done)
+		_ = s.ln.Close()
+	})
 	s.wg.Wait()
+}
+
+// cut marks the server closed and returns its connections, to which none is
+// added any more.
+func (s *Server) cut() map[net.Conn]*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return maps.Clone(s.raws)
+}
+
+func (s *Server) cleanUp() {
+	s.stopListening()
+	for raw, c := range s.cut() {
+		if c == nil {
+			_ = raw.Close()
+		} else {
+			c.end()
+		}
+	}
+	waitForScripts(s.t, &s.scripts, s.o.bound)
+	s.mu.Lock()
+	conns := s.conns
+	s.mu.Unlock()
+	for _, c := range conns {
+		waitForScripts(s.t, &c.scripts, s.o.bound)
+	}
+	s.Close()
 	if !s.t.Failed() {
 		return
 	}
-	for i, c := range s.conns {
-		s.t.Logf("connection %d of %s, C client, S server:\n%s", i+1, s.Addr(), c.Trace())
+	for i, c := range conns {
+		s.t.Logf("h2test: connection %d of %s, C client, S server:\n%s", i+1, s.Addr(), c.Trace())
 	}
 }
 

@@ -12,6 +12,21 @@ import (
 // None checks that what it sends is legal. Header fields are given as pairs:
 // name, value, name, value.
 
+// Credit returns the flow-control credit of a DATA frame, to the connection and,
+// unless the frame ended it, to the stream.
+func (c *Conn) Credit(f *Frame) {
+	c.t.Helper()
+	if f.Length == 0 {
+		return
+	}
+	c.Batch(func() {
+		c.WindowUpdate(0, uint32(f.Length))
+		if !f.EndStream() {
+			c.WindowUpdate(f.StreamID, uint32(f.Length))
+		}
+	})
+}
+
 // send lets compose fill wbuf and writes it out. It fails the test when the
 // client does not take the bytes within the bound.
 func (c *Conn) send(what string, compose func()) {
@@ -50,7 +65,7 @@ func (c *Conn) writeFailed(what string, err error) {
 	if quiet {
 		return
 	}
-	c.fatalf("sending %s: %s", what, c.explain(err))
+	c.failed("sending "+what, err)
 }
 
 // Batch sends everything that f writes in one Write.
@@ -75,6 +90,7 @@ func (c *Conn) sendFrame(f *Frame, compose func() error) {
 	what := f.String()
 	c.send(what, func() {
 		c.log.server(what)
+		c.rules.server(f)
 		if err := compose(); err != nil {
 			panic(fmt.Sprintf("h2test: composing %s: %v", what, err)) // only an impossible length
 		}
@@ -85,18 +101,7 @@ func (c *Conn) sendFrame(f *Frame, compose func() error) {
 func (c *Conn) Settings(settings ...http2.Setting) {
 	c.t.Helper()
 	f := &Frame{Type: http2.FrameSettings, Settings: settings}
-	c.announce(f)
 	c.sendFrame(f, func() error { return c.wfr.WriteSettings(settings...) })
-}
-
-// announce prepares the reading side for what the settings allow the client.
-func (c *Conn) announce(f *Frame) {
-	if v, ok := f.Setting(http2.SettingMaxFrameSize); ok {
-		c.ownFrame.Store(int64(v))
-	}
-	if v, ok := f.Setting(http2.SettingHeaderTableSize); ok {
-		c.ownTable.Store(int64(v))
-	}
 }
 
 // SettingsAck acknowledges the client's SETTINGS.
@@ -130,6 +135,7 @@ func (c *Conn) headers(streamID uint32, endStream bool, continuations int, pairs
 		fragments := c.fragments(c.encode(fields), continuations)
 		f.Continuations = len(fragments) - 1
 		c.log.server(f.String())
+		c.rules.server(f)
 		_ = c.wfr.WriteHeaders(http2.HeadersFrameParam{
 			StreamID:      streamID,
 			BlockFragment: fragments[0],
@@ -289,13 +295,36 @@ func (c *Conn) RawFrame(t http2.FrameType, flags http2.Flags, streamID uint32, p
 	what := fmt.Sprintf("raw %s stream=%d flags=%#x len=%d", typeName(t), streamID, uint8(flags), len(payload))
 	c.send(what, func() {
 		c.log.server(what)
+		c.rules.server(parseRaw(t, flags, streamID, payload))
 		_ = c.wfr.WriteRawFrame(t, flags, streamID, payload)
 	})
 }
 
-// RawBytes sends p as it is.
+// parseRaw reads what the bookkeeping needs out of a frame made by hand.
+func parseRaw(t http2.FrameType, flags http2.Flags, streamID uint32, payload []byte) *Frame {
+	f := &Frame{Type: t, Flags: flags, StreamID: streamID, Length: len(payload)}
+	switch t {
+	case http2.FrameData:
+		f.Data = payload
+	case http2.FrameWindowUpdate:
+		if len(payload) == 4 {
+			f.Increment = binary.BigEndian.Uint32(payload) & (1<<31 - 1)
+		}
+	case http2.FrameSettings:
+		for ; len(payload) >= 6; payload = payload[6:] {
+			f.Settings = append(f.Settings, http2.Setting{
+				ID:  http2.SettingID(binary.BigEndian.Uint16(payload)),
+				Val: binary.BigEndian.Uint32(payload[2:]),
+			})
+		}
+	}
+	return f
+}
+
+// RawBytes sends p as it is. The client is no longer checked: see Lenient.
 func (c *Conn) RawBytes(p []byte) {
 	c.t.Helper()
+	c.Lenient()
 	c.send("raw bytes", func() {
 		c.log.server(fmt.Sprintf("raw bytes len=%d%s", len(p), quoted(p)))
 		c.wbuf.Write(p)
