@@ -1,0 +1,100 @@
+package grpcdial
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// The combinations of security options that Dial, DialContext and NewClient
+// refuse. Their errors match these values with errors.Is.
+var (
+	// ErrNoTransportSecurity: no option says how connections are secured. A
+	// channel without security has to be asked for.
+	ErrNoTransportSecurity = errors.New("grpcdial: nothing says how to secure connections: " +
+		"give WithTransportCredentials or WithCredentialsBundle, or WithInsecure for plaintext")
+
+	// ErrTransportCredentialsWithBundle: WithTransportCredentials and
+	// WithCredentialsBundle were both given.
+	ErrTransportCredentialsWithBundle = errors.New("grpcdial: WithTransportCredentials and WithCredentialsBundle were both given: " +
+		"a bundle brings transport credentials of its own, so give one of them")
+
+	// ErrBundleWithoutTransportCredentials: the TransportCredentials of the
+	// bundle given with WithCredentialsBundle are nil.
+	ErrBundleWithoutTransportCredentials = errors.New("grpcdial: the bundle of WithCredentialsBundle has no transport credentials")
+
+	// ErrInsecureWithTransportCredentials: WithInsecure and
+	// WithTransportCredentials were both given.
+	ErrInsecureWithTransportCredentials = errors.New("grpcdial: WithInsecure and WithTransportCredentials were both given: " +
+		"the channel is either plaintext or secured by the credentials, so give one of them")
+
+	// ErrInsecureWithBundle: WithInsecure and WithCredentialsBundle were both
+	// given.
+	ErrInsecureWithBundle = errors.New("grpcdial: WithInsecure and WithCredentialsBundle were both given: " +
+		"the channel is either plaintext or secured by the bundle, so give one of them")
+
+	// ErrPerRPCNeedsTransportSecurity: per-RPC credentials whose
+	// RequireTransportSecurity is true would be sent over connections that
+	// are not secured. The error says where the credentials come from.
+	ErrPerRPCNeedsTransportSecurity = errors.New("grpcdial: per-RPC credentials require transport security, which this channel does not have")
+)
+
+// insecureProtocol is the name that transport credentials without security
+// give as their protocol.
+const insecureProtocol = "insecure"
+
+// channelCredentials is the outcome of checkCredentials.
+type channelCredentials struct {
+	transport credentials.TransportCredentials // never nil
+	perRPC    []credentials.PerRPCCredentials  // of the options in order, then the bundle's
+	insecure  bool                             // connections are not secured
+}
+
+// checkCredentials makes the channel's credentials of the security options, or
+// says which combination of them is illegal: with one of the errors above in
+// its chain. The bundle is asked for its parts once.
+func checkCredentials(o *dialOptions) (channelCredentials, error) {
+	switch {
+	case o.insecure && o.transportCreds != nil:
+		return channelCredentials{}, ErrInsecureWithTransportCredentials
+	case o.insecure && o.bundle != nil:
+		return channelCredentials{}, ErrInsecureWithBundle
+	case o.transportCreds != nil && o.bundle != nil:
+		return channelCredentials{}, ErrTransportCredentialsWithBundle
+	}
+
+	c := channelCredentials{perRPC: o.perRPCCreds}
+	var fromBundle credentials.PerRPCCredentials
+	switch {
+	case o.insecure:
+		c.transport = insecure.NewCredentials()
+	case o.transportCreds != nil:
+		c.transport = o.transportCreds
+	case o.bundle != nil:
+		c.transport = o.bundle.TransportCredentials()
+		if c.transport == nil {
+			return channelCredentials{}, ErrBundleWithoutTransportCredentials
+		}
+		fromBundle = o.bundle.PerRPCCredentials()
+	default:
+		return channelCredentials{}, ErrNoTransportSecurity
+	}
+
+	c.insecure = c.transport.Info().SecurityProtocol == insecureProtocol
+	if c.insecure {
+		for _, p := range o.perRPCCreds {
+			if p.RequireTransportSecurity() {
+				return channelCredentials{}, fmt.Errorf("%w: %T of WithPerRPCCredentials", ErrPerRPCNeedsTransportSecurity, p)
+			}
+		}
+		if fromBundle != nil && fromBundle.RequireTransportSecurity() {
+			return channelCredentials{}, fmt.Errorf("%w: %T of the bundle of WithCredentialsBundle", ErrPerRPCNeedsTransportSecurity, fromBundle)
+		}
+	}
+	if fromBundle != nil {
+		c.perRPC = append(c.perRPC[:len(c.perRPC):len(c.perRPC)], fromBundle)
+	}
+	return c, nil
+}

@@ -1,0 +1,124 @@
+package grpcdial
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+)
+
+// callChain is the way of an RPC from a stub to the call path: the default
+// call options are put before the RPC's own, so that interceptors see all of
+// them, then the interceptors run, then core begins the RPC.
+//
+// The chain is built once, at the dial. An interceptor's invoker says
+// everything about the RPC in its arguments, so the same invokers serve all
+// RPCs, and a chain of any length allocates nothing for one.
+//
+// Set once before the channel is handed out; safe for concurrent use then.
+type callChain struct {
+	core     grpc.ClientConnInterface
+	defaults []grpc.CallOption
+	unary    grpc.UnaryInvoker // nil: no interceptors
+	stream   grpc.Streamer     // nil: no interceptors
+
+	// bridge returns what interceptors get as their *grpc.ClientConn.
+	bridge func() *grpc.ClientConn
+}
+
+// newCallChain makes the chain that o asks for. bridge is called for each RPC
+// that has interceptors, never before.
+func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *grpc.ClientConn) *callChain {
+	c := &callChain{core: core, defaults: o.callOptions, bridge: bridge}
+
+	unary := o.chainUnary
+	if o.unary != nil {
+		unary = append([]grpc.UnaryClientInterceptor{o.unary}, unary...)
+	}
+	if len(unary) > 0 {
+		c.unary = chainUnary(unary, c.lastUnary)
+	}
+
+	stream := o.chainStream
+	if o.stream != nil {
+		stream = append([]grpc.StreamClientInterceptor{o.stream}, stream...)
+	}
+	if len(stream) > 0 {
+		c.stream = chainStream(stream, c.lastStream)
+	}
+	return c
+}
+
+// Invoke runs a unary RPC.
+func (c *callChain) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	opts = withDefaults(c.defaults, opts)
+	if c.unary != nil {
+		return c.unary(ctx, method, args, reply, c.bridge(), opts...)
+	}
+	return c.core.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream opens a stream.
+func (c *callChain) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	opts = withDefaults(c.defaults, opts)
+	if c.stream != nil {
+		return c.stream(ctx, desc, c.bridge(), method, opts...)
+	}
+	return c.core.NewStream(ctx, desc, method, opts...)
+}
+
+// lastUnary is the invoker of the innermost interceptor. An interceptor that
+// passes another connection than the one it got sends the RPC there.
+func (c *callChain) lastUnary(ctx context.Context, method string, args, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
+	if cc != nil && cc != c.bridge() {
+		return cc.Invoke(ctx, method, args, reply, opts...)
+	}
+	return c.core.Invoke(ctx, method, args, reply, opts...)
+}
+
+// lastStream is lastUnary for streams.
+func (c *callChain) lastStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if cc != nil && cc != c.bridge() {
+		return cc.NewStream(ctx, desc, method, opts...)
+	}
+	return c.core.NewStream(ctx, desc, method, opts...)
+}
+
+// chainUnary returns the invoker that calls interceptors in order, each with
+// the invoker of the next one, and last at the end.
+func chainUnary(interceptors []grpc.UnaryClientInterceptor, last grpc.UnaryInvoker) grpc.UnaryInvoker {
+	next := last
+	for i := len(interceptors) - 1; i >= 0; i-- {
+		interceptor, inner := interceptors[i], next
+		next = func(ctx context.Context, method string, args, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
+			return interceptor(ctx, method, args, reply, cc, inner, opts...)
+		}
+	}
+	return next
+}
+
+// chainStream is chainUnary for streams.
+func chainStream(interceptors []grpc.StreamClientInterceptor, last grpc.Streamer) grpc.Streamer {
+	next := last
+	for i := len(interceptors) - 1; i >= 0; i-- {
+		interceptor, inner := interceptors[i], next
+		next = func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return interceptor(ctx, desc, cc, method, inner, opts...)
+		}
+	}
+	return next
+}
+
+// withDefaults returns defaults followed by opts. The result must not be
+// appended to in place: it may be either slice.
+func withDefaults(defaults, opts []grpc.CallOption) []grpc.CallOption {
+	switch {
+	case len(defaults) == 0:
+		return opts
+	case len(opts) == 0:
+		// Clipped, so that an interceptor that appends gets a copy instead
+		// of writing into what all RPCs share.
+		return defaults[:len(defaults):len(defaults)]
+	}
+	all := make([]grpc.CallOption, 0, len(defaults)+len(opts))
+	return append(append(all, defaults...), opts...)
+}

@@ -1,0 +1,287 @@
+package grpcdial
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"google.golang.org/grpc/resolver"
+)
+
+// The schemes that a target without one may fall back to. grpc brings resolver
+// builders for both.
+const (
+	schemePassthrough = "passthrough"
+	schemeDNS         = "dns"
+)
+
+// chooseTarget finds out what a channel made by by, with o, is to connect to,
+// and which builder makes its resolver. It is parseTarget for the default
+// scheme that these ask for, after the targets that cannot work are refused.
+func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
+	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
+	lookup := builderLookup(o.resolvers, resolver.Get)
+	if o.dialer != nil && !userScheme {
+		return parseTargetForDialer(target, lookup)
+	}
+	if !userScheme {
+		if err := refuseTrap(target, lookup); err != nil {
+			return resolver.Target{}, nil, err
+		}
+	}
+	return parseTarget(target, scheme, lookup)
+}
+
+// defaultScheme returns the scheme of targets that have none, and whether it
+// is the program's own choice (resolver.SetDefaultScheme), which wins. registered
+// is what resolver.GetDefaultScheme returns: passthrough unless the program
+// set it. A program that sets it to passthrough cannot be told from one that
+// did not.
+func defaultScheme(by constructor, customDialer bool, registered string) (scheme string, userScheme bool) {
+	switch {
+	case registered != schemePassthrough:
+		return registered, true
+	case by == byDial, customDialer:
+		return schemePassthrough, false
+	default:
+		return schemeDNS, false
+	}
+}
+
+// builderLookup looks a scheme up in own and then in the registry. Schemes are
+// case-insensitive (RFC 3986 §3.1); the ones asked for are lower-case.
+func builderLookup(own []resolver.Builder, registry func(scheme string) resolver.Builder) func(string) resolver.Builder {
+	return func(scheme string) resolver.Builder {
+		for _, b := range own {
+			if strings.EqualFold(b.Scheme(), scheme) {
+				return b
+			}
+		}
+		return registry(scheme)
+	}
+}
+
+// parseTarget reads target as gRPC's naming document says. A target whose
+// scheme is absent, or has no builder, is the endpoint of defaultScheme as a
+// whole.
+//
+// A zone in an IPv6 address may be written with % or, as URIs want it, %25.
+func parseTarget(target, defaultScheme string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
+	if t, b := parseKnownScheme(target, lookup); b != nil {
+		return t, b, nil
+	}
+	u, err := parseURI(defaultScheme + ":///" + target)
+	if err != nil {
+		return resolver.Target{}, nil, fmt.Errorf("grpcdial: target %q: %w", target, err)
+	}
+	b := lookup(u.Scheme)
+	if b == nil {
+		return resolver.Target{}, nil, noBuilder(target, u.Scheme)
+	}
+	return resolver.Target{URL: *u}, b, nil
+}
+
+// parseTargetForDialer is parseTarget for a channel with a dialer of the
+// program's own: a target whose scheme has no builder is handed to the
+// passthrough resolver, and by that to the dialer, as it is written. Nothing
+// in it is taken for an escape or a query.
+func parseTargetForDialer(target string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
+	if t, b := parseKnownScheme(target, lookup); b != nil {
+		return t, b, nil
+	}
+	b := lookup(schemePassthrough)
+	if b == nil {
+		return resolver.Target{}, nil, noBuilder(target, schemePassthrough)
+	}
+	return resolver.Target{URL: url.URL{Scheme: schemePassthrough, Path: "/" + target}}, b, nil
+}
+
+func noBuilder(target, scheme string) error {
+	return fmt.Errorf("grpcdial: target %q: no resolver for scheme %q, the default: register one, or give it with WithResolvers", target, scheme)
+}
+
+// parseKnownScheme returns a nil builder when target is no URI or its scheme
+// has no builder.
+func parseKnownScheme(target string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder) {
+	u, err := parseURI(target)
+	if err != nil {
+		return resolver.Target{}, nil
+	}
+	return resolver.Target{URL: *u}, lookup(u.Scheme)
+}
+
+// parseURI is url.Parse, except that a % that begins no escape stands for
+// itself.
+func parseURI(s string) (*url.URL, error) {
+	s = escapeZone(s)
+	u, err := url.Parse(s)
+	if e := url.EscapeError(""); errors.As(err, &e) {
+		u, err = url.Parse(escapeStrayPercent(s))
+	}
+	if err != nil {
+		// url.Error repeats the string, with what was put before it.
+		if e := (*url.Error)(nil); errors.As(err, &e) {
+			err = e.Err
+		}
+		return nil, err
+	}
+	return u, nil
+}
+
+// escapeZone writes the % before the zone of a bracketed IPv6 address as %25
+// (RFC 6874), so that a zone whose name begins with hexadecimal digits is not
+// taken for an escape.
+func escapeZone(s string) string {
+	_, rest, ok := strings.Cut(s, "[")
+	if !ok {
+		return s
+	}
+	host, _, ok := strings.Cut(rest, "]")
+	if !ok {
+		return s
+	}
+	addr, zone, ok := strings.Cut(host, "%")
+	if !ok || strings.HasPrefix(zone, "25") {
+		return s
+	}
+	if ip, err := netip.ParseAddr(addr); err != nil || !ip.Is6() {
+		return s
+	}
+	at := len(s) - len(rest) + len(addr)
+	return s[:at] + "%25" + s[at+1:]
+}
+
+func escapeStrayPercent(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		b.WriteByte(s[i])
+		if s[i] == '%' && !(i+2 < len(s) && isHex(s[i+1]) && isHex(s[i+2])) {
+			b.WriteString("25")
+		}
+	}
+	return b.String()
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// refuseTrap refuses targets that no connection can come of: those that have
+// no address in them, and web URLs for which there is no resolver. It holds
+// where the default scheme is passthrough or dns and the dialer is ours.
+func refuseTrap(target string, lookup func(scheme string) resolver.Builder) error {
+	if target == "" {
+		return errors.New(`grpcdial: the target is empty: say where to connect to, "host:port" for instance`)
+	}
+	for _, web := range []struct{ scheme, port, security string }{
+		{"http", "80", "with WithInsecure"},
+		{"https", "443", "with WithTransportCredentials"},
+	} {
+		prefix := web.scheme + "://"
+		if len(target) < len(prefix) || !strings.EqualFold(target[:len(prefix)], prefix) || lookup(web.scheme) != nil {
+			continue
+		}
+		address := target[len(prefix):]
+		if i := strings.IndexAny(address, "/?#"); i >= 0 {
+			address = address[:i]
+		}
+		if u, err := url.Parse(prefix + address); err == nil && u.Port() == "" {
+			address = strings.TrimSuffix(address, ":") + ":" + web.port
+		}
+		return fmt.Errorf("grpcdial: target %q is a web URL, and no resolver serves scheme %q: drop %q and dial %q %s",
+			target, web.scheme, target[:len(prefix)], address, web.security)
+	}
+	if host, ok := strings.CutSuffix(target, ":"); ok && !isIP(target) && !strings.Contains(host, "/") {
+		if _, b := parseKnownScheme(target, lookup); b == nil {
+			return fmt.Errorf("grpcdial: target %q ends where its port should be: write %q with the port that the server listens on", target, host+":port")
+		}
+	}
+	return nil
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// chooseAuthority returns the :authority of the channel's RPCs, which is also
+// the name that transport credentials verify: serverName, the credentials' own
+// (Info().ServerName), or withAuthority, the option's, which must agree if both
+// are given; else what b overrides it with; else the target's endpoint.
+func chooseAuthority(serverName, withAuthority string, t resolver.Target, b resolver.Builder) (string, error) {
+	if serverName != "" && withAuthority != "" && serverName != withAuthority {
+		return "", fmt.Errorf("grpcdial: the server name %q of the transport credentials contradicts WithAuthority(%q): "+
+			"give one of them, or the same name to both", serverName, withAuthority)
+	}
+	if serverName != "" {
+		return serverName, nil
+	}
+	if withAuthority != "" {
+		return withAuthority, nil
+	}
+	if o, ok := b.(resolver.AuthorityOverrider); ok {
+		return o.OverrideAuthority(t), nil
+	}
+	endpoint := t.Endpoint()
+	if strings.HasPrefix(endpoint, ":") && !isIP(endpoint) {
+		endpoint = "localhost" + endpoint
+	}
+	return encodeAuthority(withoutZone(endpoint)), nil
+}
+
+// withoutZone drops the zone of an IPv6 address, which means something on this
+// host only and may not stand in an authority.
+func withoutZone(endpoint string) string {
+	bracketed := strings.HasPrefix(endpoint, "[")
+	host, port := endpoint, ""
+	if bracketed {
+		end := strings.IndexByte(endpoint, ']')
+		if end < 0 {
+			return endpoint
+		}
+		host, port = endpoint[1:end], endpoint[end+1:]
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() == "" {
+		return endpoint
+	}
+	host, _, _ = strings.Cut(host, "%")
+	if bracketed {
+		host = "[" + host + "]"
+	}
+	return host + port
+}
+
+// encodeAuthority percent-encodes the bytes that may not stand in an authority
+// (RFC 3986 §3.2).
+func encodeAuthority(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b []byte // nil as long as nothing had to be encoded
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case inAuthority(c):
+			if b != nil {
+				b = append(b, c)
+			}
+		default:
+			if b == nil {
+				b = append(make([]byte, 0, len(s)+8), s[:i]...)
+			}
+			b = append(b, '%', hex[c>>4], hex[c&0xf])
+		}
+	}
+	if b == nil {
+		return s
+	}
+	return string(b)
+}
+
+// inAuthority reports whether c is unreserved, a sub-delimiter, or one of the
+// delimiters of an authority's parts.
+func inAuthority(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("-._~!$&'()*+,;=:[]@", c) >= 0
+}
