@@ -3,6 +3,10 @@
 package failure
 
 import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
 	"time"
 )
 
@@ -23,8 +27,8 @@ const (
 // Attempt is one failed attempt to make a connection to one address. It is
 // not modified after it was returned.
 type Attempt struct {
-	Addr       string        // what was dialed, as it was dialed: "192.0.2.1:443", a host name that did not resolve, "unix:///run/x"
-	ServerName string        // the authority the credentials were asked to check; empty when it is the same as Addr
+	Addr       string        // what was dialed: "192.0.2.1:443", "unix:///run/x", or a host name that did not resolve
+	ServerName string        // the name the credentials were asked to check
 	Proxy      string        // the proxy's URL without credentials, if one was used
 	Phase      Phase         // where it ended
 	Start      time.Time     // when the attempt for this address began
@@ -34,26 +38,111 @@ type Attempt struct {
 	Permanent  bool          // will not heal by itself
 }
 
-// Error is one line: what was tried, where and when it ended, the cause, the hint.
-func (a *Attempt) Error() string { return a.Addr + ": " + string(a.Phase) + ": " + a.Err.Error() }
+// New is the attempt that began at start and ends now, in phase, because of
+// err. What the table says about err is filled in.
+func New(addr, serverName string, start time.Time, phase Phase, err error) *Attempt {
+	permanent, hint := Classify(phase, err)
+	return &Attempt{
+		Addr:       addr,
+		ServerName: serverName,
+		Phase:      phase,
+		Start:      start,
+		Elapsed:    time.Since(start),
+		Err:        err,
+		Hint:       hint,
+		Permanent:  permanent,
+	}
+}
+
+// Error is one line: what was tried, where and when it ended, the cause, the
+// hint.
+func (a *Attempt) Error() string {
+	var b strings.Builder
+	b.WriteString(a.Addr)
+	if a.Proxy != "" {
+		b.WriteString(" via " + a.Proxy)
+	}
+	if a.Phase == TLS && a.ServerName != "" && a.ServerName != a.Addr {
+		fmt.Fprintf(&b, " as %q", a.ServerName)
+	}
+	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, rounded(a.Elapsed))
+	if cause := a.cause(); cause != "" {
+		b.WriteString(": " + cause)
+	}
+	if a.Hint != "" {
+		b.WriteString("; " + a.Hint)
+	}
+	return b.String()
+}
 
 // Unwrap returns the cause.
 func (a *Attempt) Unwrap() error { return a.Err }
+
+// maxCause bounds a cause's text in a line, in bytes.
+const maxCause = 500
+
+// cause is the cause's text on one line, without the address that the line
+// already names.
+func (a *Attempt) cause() string {
+	if a.Err == nil {
+		return ""
+	}
+	err := a.Err
+	var op *net.OpError
+	if errors.As(err, &op) && error(op) == err && op.Op == "dial" && op.Err != nil &&
+		op.Addr != nil && strings.HasSuffix(a.Addr, op.Addr.String()) {
+		err = op.Err
+	}
+	return cut(strings.Join(strings.Fields(err.Error()), " "), maxCause)
+}
+
+// rounded drops the digits of d that nobody reads.
+func rounded(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	default:
+		return d.Round(10 * time.Microsecond)
+	}
+}
+
+// cut shortens s to about n bytes, at the boundary of a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}
 
 // List is the failed attempts of one host name, one for each of its addresses
 // that was tried, oldest first. It is an error that holds all of them.
 type List []*Attempt
 
+// maxLines is how many attempts a List prints; the rest is counted.
+const maxLines = 8
+
 // Error joins the attempts' lines.
 func (l List) Error() string {
-	s := ""
-	for i, a := range l {
-		if i > 0 {
-			s += "; "
-		}
-		s += a.Error()
+	if len(l) == 1 {
+		return l[0].Error()
 	}
-	return s
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d addresses failed", len(l))
+	for i, a := range l {
+		if i == maxLines {
+			fmt.Fprintf(&b, " | and %d more", len(l)-i)
+			break
+		}
+		if i == 0 {
+			b.WriteString(": ")
+		} else {
+			b.WriteString(" | ")
+		}
+		b.WriteString(a.Error())
+	}
+	return b.String()
 }
 
 // Unwrap returns the attempts.
@@ -64,8 +153,3 @@ func (l List) Unwrap() []error {
 	}
 	return errs
 }
-
-// Classify says whether err, which ended an attempt in phase, will not heal by
-// itself, and what it means and what to do. The hint is empty for what the
-// table does not know.
-func Classify(phase Phase, err error) (permanent bool, hint string) { return false, "" }

@@ -1,0 +1,92 @@
+package failure
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/net/http2"
+)
+
+// firstBytes returns what the server sent where its SETTINGS frame was due.
+// internal/h2 makes the error; this package knows its method only.
+func firstBytes(err error) []byte {
+	var e interface {
+		error
+		FirstBytes() []byte
+	}
+	if errors.As(err, &e) {
+		return e.FirstBytes()
+	}
+	return nil
+}
+
+// isTLSRecord says whether b begins as a record of TLS 1.0 to 1.3 does
+// (RFC 8446 §5.1): a content type, and a version whose first byte is 3.
+func isTLSRecord(b []byte) bool {
+	return len(b) >= 2 && b[0] >= 20 && b[0] <= 23 && b[1] == 3 && (len(b) == 2 || b[2] <= 4)
+}
+
+func isHTTP1(b []byte) bool { return bytes.HasPrefix(b, []byte("HTTP/")) }
+
+// wantsHTTPS says whether an HTTP/1 answer is one of those that servers give to
+// clear text on a TLS port: net/http and nginx name HTTPS, Apache names SSL.
+func wantsHTTPS(b []byte) bool {
+	return isHTTP1(b) && (bytes.Contains(b, []byte("HTTPS")) || bytes.Contains(b, []byte("SSL-enabled")))
+}
+
+// isFrame says whether b begins as an HTTP/2 frame of type t on stream 0 does
+// (RFC 9113 §4.1). Of a header that is not complete, what is there decides;
+// the type must be.
+func isFrame(b []byte, t http2.FrameType) bool {
+	if len(b) < 4 || b[0] != 0 || b[3] != byte(t) {
+		return false
+	}
+	for _, c := range b[min(5, len(b)):min(9, len(b))] {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// mayBeSettings says whether b could be the beginning of a SETTINGS frame, so
+// that it says nothing about who is talking.
+func mayBeSettings(b []byte) bool {
+	if len(b) < 4 {
+		return len(b) == 0 || b[0] == 0
+	}
+	return isFrame(b, http2.FrameSettings)
+}
+
+// goAway describes a GOAWAY frame (RFC 9113 §6.8).
+func goAway(b []byte) string {
+	const header, fixed = 9, 8
+	if len(b) < header+fixed {
+		return "GOAWAY"
+	}
+	code := http2.ErrCode(binary.BigEndian.Uint32(b[header+4:]))
+	length := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+	debug := b[header+fixed : max(header+fixed, min(len(b), header+length))]
+	if len(debug) == 0 {
+		return fmt.Sprintf("GOAWAY %v", code)
+	}
+	return fmt.Sprintf("GOAWAY %v %s", code, quoted(debug))
+}
+
+// statusLine is the first line of an HTTP/1 answer.
+func statusLine(b []byte) string {
+	line, _, _ := strings.Cut(string(b), "\n")
+	return cut(strings.ToValidUTF8(strings.TrimSpace(line), "?"), 80)
+}
+
+// quoted shows the beginning of b.
+func quoted(b []byte) string {
+	const most = 40
+	if len(b) > most {
+		return fmt.Sprintf("%q...", b[:most])
+	}
+	return fmt.Sprintf("%q", b)
+}

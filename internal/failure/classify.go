@@ -1,0 +1,255 @@
+package failure
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/net/http2"
+)
+
+// ErrInsecure is the cause of an attempt whose connection is less secure than
+// the credentials of the channel's RPCs demand.
+var ErrInsecure = errors.New("per-RPC credentials require transport security, which the connection's credentials do not give")
+
+// Classify says whether err, which ended an attempt in phase, will not heal by
+// itself, and what it means and what to do. The hint is empty for what the
+// table does not know. It is a function of its arguments but for the hint about
+// a certificate's dates, which asks the clock.
+func Classify(phase Phase, err error) (permanent bool, hint string) {
+	if row := find(phase, err); row != nil {
+		return row.permanent, row.hint(err)
+	}
+	return false, ""
+}
+
+// find returns the first row of the table that applies.
+func find(phase Phase, err error) *row {
+	if err == nil {
+		return nil
+	}
+	for i := range table {
+		if row := &table[i]; (row.phase == every || row.phase == phase) && row.match(err) {
+			return row
+		}
+	}
+	return nil
+}
+
+// every stands for all phases.
+const every Phase = ""
+
+// A row is one kind of failure. Permanent is what waiting does not mend: the
+// two sides disagree about the protocol or about who they are. A server that
+// is not there, not reachable, slow or broken may be better the next time, and
+// a reset or a silent end may come from a server that is restarting.
+type row struct {
+	name      string
+	phase     Phase
+	match     func(error) bool
+	permanent bool
+	hint      func(error) string
+}
+
+const (
+	permanent = true
+	transient = false
+)
+
+// table is all there is to know; the first row that matches holds. What the
+// server said comes before how the connection ended, and a type before a kind.
+var table = []row{
+	// What came where the server's SETTINGS were due.
+	{"tls server", HTTP2, bytesThat(isTLSRecord), permanent,
+		say("the server speaks TLS: dial with transport credentials")},
+	{"https server", HTTP2, bytesThat(wantsHTTPS), permanent, func(err error) string {
+		return fmt.Sprintf("the server answered %q and asks for HTTPS: it speaks TLS, dial with transport credentials", statusLine(firstBytes(err)))
+	}},
+	{"http/1 server", HTTP2, bytesThat(isHTTP1), permanent, func(err error) string {
+		return fmt.Sprintf("the server answered %q: it, or a proxy before it, does not speak HTTP/2 here; is this the gRPC port?", statusLine(firstBytes(err)))
+	}},
+	{"goaway", HTTP2, bytesThat(func(b []byte) bool { return isFrame(b, http2.FrameGoAway) }), transient, func(err error) string {
+		return fmt.Sprintf("the server turned the connection away with %s: it may be shutting down", goAway(firstBytes(err)))
+	}},
+	{"other bytes", HTTP2, bytesThat(func(b []byte) bool { return !mayBeSettings(b) }), permanent, func(err error) string {
+		return fmt.Sprintf("the server sent %s, which is not HTTP/2: is this the gRPC port?", quoted(firstBytes(err)))
+	}},
+
+	{"canceled", every, is(context.Canceled), transient, say("")},
+	{"insecure", TLS, is(ErrInsecure), permanent,
+		say("use TLS, or credentials that do not require it")},
+
+	// The server's certificate.
+	{"unknown authority", TLS, as[x509.UnknownAuthorityError], permanent, unknownAuthority},
+	{"host name", TLS, as[x509.HostnameError], permanent, hostName},
+	{"certificate dates", TLS, func(err error) bool {
+		var e x509.CertificateInvalidError
+		return errors.As(err, &e) && e.Reason == x509.Expired
+	}, permanent, dates},
+	{"certificate invalid", TLS, as[x509.CertificateInvalidError], permanent,
+		say("the server's certificate, or one of those that signed it, may not be used for this: it has to be issued anew")},
+	{"no roots", TLS, as[x509.SystemRootsError], permanent,
+		say("this system has no usable root certificates: install them, or set RootCAs in the TLS configuration")},
+	{"certificate", TLS, as[*tls.CertificateVerificationError], permanent,
+		say("the server's certificate was not accepted")},
+
+	// What the server said in TLS.
+	{"certificate required", TLS, alert(alertCertificateRequired), permanent,
+		say("the server requires a client certificate: set Certificates in the TLS configuration")},
+	{"client certificate", TLS, alert(alertBadCertificate, alertUnsupportedCertificate, alertCertificateRevoked, alertCertificateExpired, alertCertificateUnknown), permanent,
+		say("the server does not accept our client certificate, or got none and requires one: check Certificates in the TLS configuration")},
+	{"unknown ca", TLS, alert(alertUnknownCA), permanent,
+		say("the server does not trust the authority that signed our client certificate")},
+	{"access denied", TLS, alert(alertAccessDenied), permanent,
+		say("the server knows our client certificate and does not let it in")},
+	{"handshake failure", TLS, alert(alertHandshakeFailure, alertInsufficientSecurity), permanent,
+		say("client and server have no cipher suite, curve or signature in common, or the server requires a client certificate")},
+	{"protocol version", TLS, alert(alertProtocolVersion), permanent,
+		say("client and server have no TLS version in common: gRPC needs 1.2 or later")},
+	{"unrecognized name", TLS, alert(alertUnrecognizedName), permanent,
+		say("the server has no certificate for the name asked for: check the authority")},
+	{"no application protocol", TLS, alert(alertNoApplicationProtocol), permanent,
+		say("the server does not offer h2 by ALPN: is this the gRPC port?")},
+	{"internal error", TLS, alert(alertInternalError), transient,
+		say("the server's TLS failed on its side: its log may say more, it may lack a certificate for this name")},
+
+	// What the server said that is not TLS.
+	{"plaintext http/2 server", TLS, recordThat(func(b []byte) bool { return isFrame(b, http2.FrameSettings) }), permanent,
+		say("the server speaks HTTP/2 without TLS: dial with insecure credentials, or enable TLS at the server")},
+	{"plaintext http/1 server", TLS, recordThat(isHTTP1), permanent,
+		say("the server speaks HTTP/1 without TLS: is this the gRPC port?")},
+	{"no tls", TLS, as[tls.RecordHeaderError], permanent, func(err error) string {
+		return fmt.Sprintf("the server does not speak TLS, it sent %s: dial with insecure credentials, or enable TLS at the server", quoted(record(err)))
+	}},
+	// grpc-go's TLS credentials have no type for this: the one match by text.
+	{"no alpn", TLS, func(err error) bool { return strings.Contains(err.Error(), "missing selected ALPN property") }, permanent,
+		say("the server chose no protocol by ALPN, gRPC needs h2: a proxy that ends TLS may be in between, or the server is too old")},
+
+	// Names and addresses.
+	{"name service time-out", Resolve, timeout, transient,
+		say("the name servers did not answer in time: check this machine's DNS configuration")},
+	{"no such host", Resolve, func(err error) bool {
+		var e *net.DNSError
+		return errors.As(err, &e) && e.IsNotFound
+	}, transient, func(err error) string {
+		var e *net.DNSError
+		errors.As(err, &e)
+		return fmt.Sprintf("no address is known for %q: check the spelling and this machine's DNS configuration", e.Name)
+	}},
+	{"name service", Resolve, as[*net.DNSError], transient,
+		say("the name servers failed: check this machine's DNS configuration")},
+	{"address", every, as[*net.AddrError], permanent,
+		say(`an address is "host:port", "[IPv6]:port" or "unix:path"`)},
+
+	// How the network failed.
+	{"dial time-out", Dial, timeout, transient,
+		say("nothing answered: the host may be down, or a firewall drops the packets")},
+	{"proxy time-out", Proxy, timeout, transient,
+		say("the proxy took the connection and did not answer in time: it may not reach the server")},
+	{"tls time-out", TLS, timeout, transient,
+		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
+	{"http2 time-out", HTTP2, timeout, transient,
+		say("the server took the connection and sent no SETTINGS: it may require TLS, not speak HTTP/2, or be overloaded")},
+	{"health time-out", Health, timeout, transient,
+		say("the server's health service did not answer in time")},
+	{"unix socket refused", Dial, func(err error) bool { return onUnix(err) && refused(err) }, transient,
+		say("the socket is there and nobody serves it: is the server running?")},
+	{"unix socket absent", Dial, func(err error) bool { return onUnix(err) && errors.Is(err, fs.ErrNotExist) }, transient,
+		say("there is no such socket: is the server running, is the path right?")},
+	{"refused", every, refused, transient,
+		say("nothing listens there, or a firewall rejects it: is the server running, is the port right?")},
+	{"unreachable", every, is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, winNetUnreachable, winHostUnreachable), transient,
+		say("there is no route to it: is the network up, and has it this address family?")},
+	{"no local address", Dial, is(syscall.EADDRNOTAVAIL, winAddrNotAvailable), transient,
+		say("this machine has no address or no free port to connect from")},
+	{"no address family", Dial, is(syscall.EAFNOSUPPORT, winNoAddressFamily), transient,
+		say("this machine does not have this address family")},
+	{"too many files", every, is(syscall.EMFILE, syscall.ENFILE), transient,
+		say("too many files are open: raise the limit, or close connections")},
+	{"permission", Dial, is(fs.ErrPermission), transient,
+		say("this system forbids it: check the socket's permissions, or the local firewall")},
+
+	// How the server ended it.
+	{"proxy ended it", Proxy, ended, transient,
+		say("the proxy closed the connection without an answer: is it a proxy for this protocol?")},
+	{"ended in tls", TLS, ended, transient,
+		say("the server closed the connection in the TLS handshake: it may not speak TLS, or not accept this name")},
+	{"ended before settings", HTTP2, ended, transient,
+		say("the server closed the connection without a word: it may require TLS, or be shutting down")},
+}
+
+func say(text string) func(error) string { return func(error) string { return text } }
+
+func is(targets ...error) func(error) bool {
+	return func(err error) bool {
+		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
+	}
+}
+
+func as[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}
+
+func bytesThat(match func([]byte) bool) func(error) bool {
+	return func(err error) bool {
+		b := firstBytes(err)
+		return len(b) > 0 && match(b)
+	}
+}
+
+// alert matches alerts that the server sent.
+func alert(kinds ...tls.AlertError) func(error) bool {
+	return func(err error) bool {
+		a, remote, ok := Alert(err)
+		return ok && remote && slices.Contains(kinds, a)
+	}
+}
+
+// record is the five bytes that came in the place of a TLS record's header.
+func record(err error) []byte {
+	var e tls.RecordHeaderError
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return e.RecordHeader[:]
+}
+
+func recordThat(match func([]byte) bool) func(error) bool {
+	return func(err error) bool { return as[tls.RecordHeaderError](err) && match(record(err)) }
+}
+
+func timeout(err error) bool {
+	var e net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Timeout()
+}
+
+var (
+	refused = is(syscall.ECONNREFUSED, winRefused)
+	ended   = is(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, winReset, winAborted)
+)
+
+// Windows reports these numbers of its own, which package syscall does not
+// equate with the names; they mean nothing on other systems.
+const (
+	winNoAddressFamily  = syscall.Errno(10047)
+	winAddrNotAvailable = syscall.Errno(10049)
+	winNetUnreachable   = syscall.Errno(10051)
+	winAborted          = syscall.Errno(10053)
+	winReset            = syscall.Errno(10054)
+	winRefused          = syscall.Errno(10061)
+	winHostUnreachable  = syscall.Errno(10065)
+)
+
+func onUnix(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Net == "unix"
+}
