@@ -1,0 +1,62 @@
+package serviceconfig
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+)
+
+func FuzzParse(f *testing.F) {
+	for _, js := range []string{
+		``, `null`, `{}`, `[]`, `{"methodConfig":null}`,
+		`{"methodConfig":[{"name":[{"service":"s","method":"m"},{"service":"s"},{}],"waitForReady":true,"timeout":"-1.000000001s"}]}`,
+		`{"methodConfig":[{"name":[{"service":"/\u0000\ud800"}],"maxRequestMessageBytes":"1e3","maxResponseMessageBytes":0}]}`,
+		`{"methodConfig":[{"name":[{"service":"s"}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.1s","maxBackoff":"315576000000s","backoffMultiplier":1e300,"retryableStatusCodes":["UNAVAILABLE",4]}}]}`,
+		`{"loadBalancingConfig":[{"no_such":{}},{"round_robin":null}],"loadBalancingPolicy":"pick_first"}`,
+		`{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}`,
+		`{"retryThrottling":{"maxTokens":1000,"tokenRatio":0.1239},"healthCheckConfig":{"serviceName":"h"}}`,
+	} {
+		f.Add(js)
+	}
+	f.Fuzz(func(t *testing.T, js string) {
+		c, err := Parse(js)
+		if err != nil {
+			require.Nil(t, c)
+			var e *Error
+			require.True(t, errors.As(err, &e))
+			require.True(t, strings.HasPrefix(err.Error(), "service config: "))
+			return
+		}
+		again, err := Parse(c.JSON)
+		require.NoError(t, err)
+		require.True(t, Equal(c, again))
+		require.Equal(t, c.RetryThrottling, again.RetryThrottling)
+		require.Equal(t, c.HealthCheck, again.HealthCheck)
+		require.Equal(t, c.UnknownPolicy, again.UnknownPolicy)
+		require.Equal(t, c.LB == nil, again.LB == nil)
+		if c.LB != nil {
+			require.Equal(t, c.LB.Name, again.LB.Name)
+		}
+
+		// The methods go through grpc-go's type and through text of our own. A
+		// service whose name begins with a slash has no key of its own there.
+		methods := make(map[string]grpc.MethodConfig)
+		for key := range c.methods {
+			require.Equal(t, c.Method(key), again.Method(key))
+			if validKey(key) {
+				methods[key] = c.Method(key).GRPC()
+			}
+		}
+		made, err := FromMethods(nil, methods)
+		require.NoError(t, err)
+		read, err := Parse(made.JSON)
+		require.NoError(t, err, made.JSON)
+		for key := range methods {
+			require.Equal(t, c.Method(key), made.Method(key))
+			require.Equal(t, c.Method(key), read.Method(key), made.JSON)
+		}
+	})
+}
