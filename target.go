@@ -187,6 +187,9 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 		if i := strings.IndexAny(address, "/?#"); i >= 0 {
 			address = address[:i]
 		}
+		if address == "" {
+			address = "host"
+		}
 		if u, err := url.Parse(prefix + address); err == nil && u.Port() == "" {
 			address = strings.TrimSuffix(address, ":") + ":" + web.port
 		}

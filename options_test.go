@@ -1,0 +1,290 @@
+package grpcdial
+
+import (
+	"context"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver/manual"
+)
+
+func TestDefaultDialOptions(t *testing.T) {
+	o, err := newDialOptions(byDial, nil)
+	require.NoError(t, err)
+	assert.Equal(t, backoff.DefaultConfig, o.connectParams.Backoff)
+	assert.Equal(t, 20*time.Second, o.connectParams.MinConnectTimeout)
+	assert.Equal(t, 5, o.maxCallAttempts)
+	assert.Equal(t, baseUserAgent, o.userAgent)
+	assert.Zero(t, o.keepalive, "keepalive is off")
+	assert.False(t, o.block)
+}
+
+type testBundle struct {
+	credentials.Bundle
+	transport credentials.TransportCredentials
+	perRPC    credentials.PerRPCCredentials
+}
+
+func (b testBundle) TransportCredentials() credentials.TransportCredentials { return b.transport }
+func (b testBundle) PerRPCCredentials() credentials.PerRPCCredentials       { return b.perRPC }
+
+type testCodec struct{}
+
+func (testCodec) Marshal(any) ([]byte, error) { return nil, nil }
+func (testCodec) Unmarshal([]byte, any) error { return nil }
+func (testCodec) String() string              { return "test" }
+
+// optionEffects says of every option which fields of dialOptions it changes
+// and, where one value says it, to what.
+var optionEffects = []struct {
+	name   string
+	option DialOption
+	fields map[string]any // field to its value; keep: any change will do
+}{
+	{"WithBlock", WithBlock(), map[string]any{"block": true}},
+	{"WithReturnConnectionError", WithReturnConnectionError(), map[string]any{"block": true, "returnConnectionError": true}},
+	{"FailOnNonTempDialError", FailOnNonTempDialError(true), map[string]any{"failOnNonTempDialError": true}},
+	{"FailOnNonTempDialError false", FailOnNonTempDialError(false), nil},
+	{"WithTimeout", WithTimeout(time.Second), map[string]any{"timeout": time.Second}},
+	{"WithTimeout below zero", WithTimeout(-time.Second), nil},
+	{"WithInsecure", WithInsecure(), map[string]any{"insecure": true}},
+	{"WithTransportCredentials", WithTransportCredentials(insecure.NewCredentials()), map[string]any{"transportCreds": insecure.NewCredentials()}},
+	{"WithTransportCredentials nil", WithTransportCredentials(nil), nil},
+	{"WithCredentialsBundle", WithCredentialsBundle(testBundle{}), map[string]any{"bundle": testBundle{}}},
+	{"WithPerRPCCredentials", WithPerRPCCredentials(testPerRPC{}), map[string]any{"perRPCCreds": []credentials.PerRPCCredentials{testPerRPC{}}}},
+	{"WithAuthority", WithAuthority("a"), map[string]any{"authority": "a"}},
+	{"WithUserAgent", WithUserAgent("me/1"), map[string]any{"userAgent": "me/1 " + baseUserAgent}},
+	{"WithContextDialer", WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},
+	{"WithContextDialer nil", WithContextDialer(nil), nil},
+	{"WithDialer", WithDialer(func(string, time.Duration) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},
+	{"WithDialer nil", WithDialer(nil), nil},
+	{"WithResolvers", WithResolvers(manual.NewBuilderWithScheme("x")), map[string]any{"resolvers": keep}},
+	{"WithServiceConfig", WithServiceConfig(make(chan ServiceConfig)), map[string]any{"serviceConfig": keep}},
+	{"WithDefaultServiceConfig", WithDefaultServiceConfig("{}"), map[string]any{"defaultServiceConfig": keep}},
+	{"WithDisableServiceConfig", WithDisableServiceConfig(), map[string]any{"disableServiceConfig": true}},
+	{"WithConnectParams", WithConnectParams(ConnectParams{MinConnectTimeout: time.Second}), map[string]any{"connectParams": ConnectParams{MinConnectTimeout: time.Second}}},
+	{"WithBackoffConfig", WithBackoffConfig(grpc.BackoffConfig{MaxDelay: time.Second}), map[string]any{"connectParams": maxDelay(time.Second)}}, //nolint:staticcheck // the option's type
+	{"WithBackoffMaxDelay", WithBackoffMaxDelay(time.Second), map[string]any{"connectParams": maxDelay(time.Second)}},
+	{"WithKeepaliveParams", WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: time.Second, PermitWithoutStream: true}),
+		map[string]any{"keepalive": keepalive.ClientParameters{Time: time.Minute, Timeout: time.Second, PermitWithoutStream: true}}},
+	{"WithKeepaliveParams below the floor", WithKeepaliveParams(keepalive.ClientParameters{Time: time.Second}),
+		map[string]any{"keepalive": keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second}}},
+	{"WithInitialWindowSize", WithInitialWindowSize(1 << 20), map[string]any{"streamWindow": int32(1 << 20)}},
+	{"WithInitialWindowSize least", WithInitialWindowSize(65535), map[string]any{"streamWindow": int32(65535)}},
+	{"WithInitialWindowSize below", WithInitialWindowSize(65534), nil},
+	{"WithInitialConnWindowSize", WithInitialConnWindowSize(1 << 20), map[string]any{"connWindow": int32(1 << 20)}},
+	{"WithInitialConnWindowSize below", WithInitialConnWindowSize(65534), nil},
+	{"WithStaticStreamWindowSize", WithStaticStreamWindowSize(1 << 20), map[string]any{"streamWindow": int32(1 << 20)}},
+	{"WithStaticConnWindowSize", WithStaticConnWindowSize(1 << 20), map[string]any{"connWindow": int32(1 << 20)}},
+	{"WithMaxHeaderListSize", WithMaxHeaderListSize(1000), map[string]any{"maxHeaderList": keep}},
+	{"WithReadBufferSize", WithReadBufferSize(1000), map[string]any{"readBuffer": 1000}},
+	{"WithWriteBufferSize", WithWriteBufferSize(0), map[string]any{"writeBuffer": 0}},
+	{"WithDefaultCallOptions", WithDefaultCallOptions(grpc.WaitForReady(true)), map[string]any{"callOptions": []grpc.CallOption{grpc.WaitForReady(true)}}},
+	{"WithMaxMsgSize", WithMaxMsgSize(7), map[string]any{"callOptions": []grpc.CallOption{grpc.MaxCallRecvMsgSize(7)}}},
+	{"WithCodec", WithCodec(testCodec{}), map[string]any{"callOptions": []grpc.CallOption{grpc.CustomCodecCallOption{Codec: testCodec{}}}}},
+	{"WithCompressor", WithCompressor(grpc.NewGZIPCompressor()), map[string]any{"compressor": keep}},         //nolint:staticcheck // what the option takes
+	{"WithDecompressor", WithDecompressor(grpc.NewGZIPDecompressor()), map[string]any{"decompressor": keep}}, //nolint:staticcheck // what the option takes
+	{"WithDisableRetry", WithDisableRetry(), map[string]any{"disableRetry": true}},
+	{"WithMaxCallAttempts", WithMaxCallAttempts(2), map[string]any{"maxCallAttempts": 2}},
+	{"WithMaxCallAttempts below two", WithMaxCallAttempts(1), nil},
+	{"WithUnaryInterceptor", WithUnaryInterceptor(passUnary), map[string]any{"unary": keep}},
+	{"WithChainUnaryInterceptor", WithChainUnaryInterceptor(passUnary, passUnary), map[string]any{"chainUnary": keep}},
+	{"WithStreamInterceptor", WithStreamInterceptor(passStream), map[string]any{"stream": keep}},
+	{"WithChainStreamInterceptor", WithChainStreamInterceptor(passStream), map[string]any{"chainStream": keep}},
+	{"EmptyDialOption", EmptyDialOption{}, nil},
+}
+
+// keep stands for a value that has no equality or no other form.
+var keep = new(int)
+
+func maxDelay(d time.Duration) ConnectParams {
+	p := ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 20 * time.Second}
+	p.Backoff.MaxDelay = d
+	return p
+}
+
+func passUnary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoker(ctx, method, req, reply, cc, opts...)
+}
+
+func passStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return streamer(ctx, desc, cc, method, opts...)
+}
+
+func TestOptionsSetTheirFields(t *testing.T) {
+	untouched := map[string]bool{}
+	for f := range reflect.TypeFor[dialOptions]().Fields() {
+		untouched[f.Name] = true
+	}
+	for _, tt := range optionEffects {
+		t.Run(tt.name, func(t *testing.T) {
+			before, after := defaultDialOptions(), defaultDialOptions()
+			tt.option.apply(&after)
+			changed := changedFields(before, after)
+			assert.ElementsMatch(t, slices.Collect(maps.Keys(tt.fields)), slices.Collect(maps.Keys(changed)))
+			for name, want := range tt.fields {
+				delete(untouched, name)
+				if want != any(keep) {
+					assert.Equal(t, want, changed[name])
+				}
+			}
+		})
+	}
+	assert.Empty(t, untouched, "fields of dialOptions that no option sets")
+}
+
+// changedFields returns the fields in which a and b differ, as they are in b.
+func changedFields(a, b dialOptions) map[string]any {
+	changed := map[string]any{}
+	av, bv := reflect.ValueOf(&a).Elem(), reflect.ValueOf(&b).Elem()
+	for i := range av.NumField() {
+		x, y := exported(av.Field(i)), exported(bv.Field(i))
+		if y.Kind() == reflect.Func {
+			if x.IsNil() != y.IsNil() {
+				changed[av.Type().Field(i).Name] = y.Interface()
+			}
+			continue
+		}
+		if !reflect.DeepEqual(x.Interface(), y.Interface()) {
+			changed[av.Type().Field(i).Name] = y.Interface()
+		}
+	}
+	return changed
+}
+
+// exported returns v, a field of an addressable struct, as if its name were
+// exported.
+func exported(v reflect.Value) reflect.Value {
+	return reflect.NewAt(v.Type(), v.Addr().UnsafePointer()).Elem()
+}
+
+func TestRepeatedOptions(t *testing.T) {
+	o, err := newDialOptions(byNewClient, []DialOption{
+		WithAuthority("first"), WithAuthority("last"),
+		WithInitialWindowSize(1 << 20), WithInitialWindowSize(1),
+		FailOnNonTempDialError(true), FailOnNonTempDialError(false),
+		WithTimeout(time.Second), WithTimeout(0),
+		WithConnectParams(ConnectParams{MinConnectTimeout: time.Second}), WithBackoffMaxDelay(time.Minute),
+		WithDefaultCallOptions(grpc.WaitForReady(true)), WithMaxMsgSize(7),
+		WithChainUnaryInterceptor(passUnary), WithChainUnaryInterceptor(passUnary, passUnary),
+		WithResolvers(manual.NewBuilderWithScheme("x")), WithResolvers(manual.NewBuilderWithScheme("y")),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "last", o.authority)
+	assert.Zero(t, o.streamWindow, "the last size is below the least, so the default holds")
+	assert.Equal(t, time.Second, o.connectParams.MinConnectTimeout, "back-off alone was replaced")
+	assert.Equal(t, time.Minute, o.connectParams.Backoff.MaxDelay)
+	assert.Equal(t, backoff.DefaultConfig.BaseDelay, o.connectParams.Backoff.BaseDelay)
+	assert.Equal(t, []grpc.CallOption{grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(7)}, o.callOptions)
+	assert.Len(t, o.chainUnary, 3)
+	assert.Len(t, o.resolvers, 2)
+}
+
+func TestOptionsServeManyChannels(t *testing.T) {
+	shared := make([]grpc.CallOption, 1, 8)
+	shared[0] = grpc.WaitForReady(true)
+	option := WithDefaultCallOptions(shared...)
+	a, err := newDialOptions(byDial, []DialOption{option, WithMaxMsgSize(1)})
+	require.NoError(t, err)
+	b, err := newDialOptions(byDial, []DialOption{option, WithMaxMsgSize(2)})
+	require.NoError(t, err)
+	assert.Equal(t, grpc.MaxCallRecvMsgSize(1), a.callOptions[1])
+	assert.Equal(t, grpc.MaxCallRecvMsgSize(2), b.callOptions[1])
+}
+
+// ownOption is an option type of a program, as grpc-go's users write them.
+type ownOption struct {
+	EmptyDialOption
+	Note string
+}
+
+func TestEmptyDialOptionEmbedded(t *testing.T) {
+	var opt DialOption = ownOption{Note: "for a wrapper of DialContext"}
+	o, err := newDialOptions(byDial, []DialOption{opt})
+	require.NoError(t, err)
+	assert.Empty(t, changedFields(defaultDialOptions(), *o))
+}
+
+func TestInvalidOptions(t *testing.T) {
+	tests := []struct {
+		name  string
+		by    constructor
+		opts  []DialOption
+		parts []string // of the error; none: valid
+	}{
+		{"nothing", byNewClient, nil, nil},
+		{"nil option", byDial, []DialOption{WithBlock(), nil}, []string{"option 2 of 2 is nil"}},
+		{"NewClient, WithBlock", byNewClient, []DialOption{WithBlock()}, []string{"NewClient", "WithBlock:", "AwaitReady", "DialContext"}},
+		{"NewClient, WithReturnConnectionError", byNewClient, []DialOption{WithReturnConnectionError()}, []string{"NewClient", "WithReturnConnectionError:"}},
+		{"NewClient, FailOnNonTempDialError", byNewClient, []DialOption{FailOnNonTempDialError(true)}, []string{"NewClient", "FailOnNonTempDialError:"}},
+		{"NewClient, FailOnNonTempDialError(false)", byNewClient, []DialOption{FailOnNonTempDialError(false)}, nil},
+		{"NewClient, WithTimeout", byNewClient, []DialOption{WithTimeout(1)}, []string{"NewClient", "WithTimeout:"}},
+		{"NewClient, all", byNewClient, []DialOption{WithBlock(), FailOnNonTempDialError(true), WithTimeout(1)},
+			[]string{"WithBlock, FailOnNonTempDialError, WithTimeout:"}},
+		{"Dial, all", byDial, []DialOption{WithBlock(), FailOnNonTempDialError(true), WithTimeout(1), WithReturnConnectionError()}, nil},
+		{"Dial, no WithBlock", byDial, []DialOption{FailOnNonTempDialError(true), WithTimeout(1)}, nil},
+		{"nil resolver", byDial, []DialOption{WithResolvers(manual.NewBuilderWithScheme("x"), nil)}, []string{"WithResolvers", "2 of 2"}},
+		{"nil per-RPC credentials", byDial, []DialOption{WithPerRPCCredentials(nil)}, []string{"WithPerRPCCredentials", "1 of 1"}},
+		{"nil call option", byDial, []DialOption{WithDefaultCallOptions(nil)}, []string{"WithDefaultCallOptions", "1 of 1"}},
+		{"nil codec", byDial, []DialOption{WithCodec(nil)}, []string{"WithCodec"}},
+		{"nil chained unary interceptor", byDial, []DialOption{WithChainUnaryInterceptor(passUnary, nil)}, []string{"WithChainUnaryInterceptor", "2 of 2"}},
+		{"nil chained stream interceptor", byDial, []DialOption{WithChainStreamInterceptor(nil, passStream)}, []string{"WithChainStreamInterceptor", "1 of 2"}},
+		{"nil single interceptors", byDial, []DialOption{WithUnaryInterceptor(nil), WithStreamInterceptor(nil)}, nil},
+		{"line break in user agent", byDial, []DialOption{WithUserAgent("a\r\nb: c")}, []string{"WithUserAgent", `a\r\nb: c`}},
+		{"tab in user agent", byDial, []DialOption{WithUserAgent("a\tb")}, nil},
+		{"line break in authority", byDial, []DialOption{WithAuthority("a\nb")}, []string{"WithAuthority", `a\nb`}},
+		{"two at once", byDial, []DialOption{WithCodec(nil), WithAuthority("\x00")}, []string{"WithCodec", "WithAuthority"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o, err := newDialOptions(tt.by, tt.opts)
+			if tt.parts == nil {
+				require.NoError(t, err)
+				require.NotNil(t, o)
+				return
+			}
+			require.Error(t, err)
+			for _, part := range tt.parts {
+				assert.ErrorContains(t, err, part)
+			}
+		})
+	}
+}
+
+func TestWithDialerTellsTheTimeLeft(t *testing.T) {
+	var got time.Duration
+	o, err := newDialOptions(byDial, []DialOption{WithDialer(func(addr string, left time.Duration) (net.Conn, error) {
+		assert.Equal(t, "backend:1", addr)
+		got = left
+		return nil, net.ErrClosed
+	})})
+	require.NoError(t, err)
+
+	_, err = o.dialer(t.Context(), "backend:1")
+	require.ErrorIs(t, err, net.ErrClosed)
+	assert.Zero(t, got, "no deadline")
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	_, err = o.dialer(ctx, "backend:1")
+	require.ErrorIs(t, err, net.ErrClosed)
+	assert.InDelta(t, time.Hour, got, float64(time.Minute))
+
+	got = -1
+	ended, cancel := context.WithTimeout(t.Context(), -1)
+	defer cancel()
+	_, err = o.dialer(ended, "backend:1")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.EqualValues(t, -1, got, "the dialer is not called without time to dial")
+}
