@@ -194,8 +194,13 @@ func (c *Conn) explain(err error) string {
 	case isClosed(err):
 		return fmt.Sprintf("the client closed the connection (%v)", err)
 	}
-	if detail := c.fr.ErrorDetail(); detail != nil {
-		return fmt.Sprintf("the client broke the protocol: %v: %v", err, detail)
+	var connErr http2.ConnectionError
+	var streamErr http2.StreamError
+	if errors.As(err, &connErr) || errors.As(err, &streamErr) {
+		if detail := c.fr.ErrorDetail(); detail != nil {
+			return fmt.Sprintf("the client broke the protocol: %v: %v", err, detail)
+		}
+		return fmt.Sprintf("the client broke the protocol: %v", err)
 	}
 	return err.Error()
 }

@@ -47,7 +47,11 @@ func (c *Conn) ExpectPreface() {
 	}
 	n, err := io.ReadFull(c.br, got)
 	if err != nil {
-		c.failed(fmt.Sprintf("waiting for the client preface, after %q", got[:n]), err)
+		doing := "waiting for the client preface"
+		if n > 0 {
+			doing += fmt.Sprintf(", after %q", got[:n])
+		}
+		c.failed(doing, err)
 	}
 	if string(got) != http2.ClientPreface {
 		c.fatalf("waiting for the client preface: got %q", got)
@@ -205,7 +209,11 @@ func (c *Conn) ExpectClosed() []*Frame {
 		case isClosed(err):
 			return sent
 		default:
-			c.failed(fmt.Sprintf("waiting for the client to close the connection, after %d more frames", len(sent)), err)
+			doing := "waiting for the client to close the connection"
+			if len(sent) > 0 {
+				doing += fmt.Sprintf(", after %d more frames, the last %s", len(sent), sent[len(sent)-1])
+			}
+			c.failed(doing, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package h2test
 
 import (
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -31,26 +32,26 @@ func (s *Server) Serve(handler func(*Stream), settings ...http2.Setting) {
 }
 
 func (s *Server) script(f func(*Conn), serve bool) {
+	run := func(raw net.Conn) {
+		defer s.scripts.Done()
+		c, err := s.start(raw, true)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.serve = serve
+		f(c)
+	}
 	s.scripts.Add(1)
 	go func() {
 		defer s.scripts.Done()
 		for {
-			select {
-			case raw := <-s.accepted:
-				s.scripts.Add(1)
-				go func() {
-					defer s.scripts.Done()
-					c, err := s.start(raw, true)
-					if err != nil {
-						return
-					}
-					defer c.Close()
-					c.serve = serve
-					f(c)
-				}()
-			case <-s.done:
+			raw, err := s.nextConn(nil)
+			if err != nil {
 				return
 			}
+			s.scripts.Add(1)
+			go run(raw)
 		}
 	}()
 }

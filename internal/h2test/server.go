@@ -182,17 +182,23 @@ func (s *Server) AcceptNet() net.Conn {
 func (s *Server) acceptNet() (net.Conn, error) {
 	timer := time.NewTimer(s.o.bound)
 	defer timer.Stop()
-	select {
-	case nc := <-s.accepted:
-		return nc, nil
-	default:
-	}
+	return s.nextConn(timer.C)
+}
+
+// nextConn takes an accepted connection, also one that was accepted before the
+// server stopped listening.
+func (s *Server) nextConn(expired <-chan time.Time) (net.Conn, error) {
 	select {
 	case nc := <-s.accepted:
 		return nc, nil
 	case <-s.done:
-		return nil, errors.New("waiting for a connection: the server does not listen any more")
-	case <-timer.C:
+		select {
+		case nc := <-s.accepted:
+			return nc, nil
+		default:
+			return nil, errors.New("waiting for a connection: the server does not listen any more")
+		}
+	case <-expired:
 		return nil, fmt.Errorf("waiting for a connection: nobody dialed %s for %v", s.Addr(), s.o.bound)
 	}
 }

@@ -1,0 +1,4 @@
+package h2test
+
+// Verify is VerifyNoLeaks without the exit.
+var Verify = verify
