@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/testdata"
@@ -129,7 +128,7 @@ func TestInterop(t *testing.T) {
 
 							// The case starts on a READY channel: one that is about a
 							// deadline would otherwise spend it on connecting.
-							_, err := testgrpc.NewTestServiceClient(ch).EmptyCall(ctx, &testpb.Empty{}, grpc.WaitForReady(true))
+							_, err := testgrpc.NewTestServiceClient(ch).EmptyCall(ctx, &testgrpc.Empty{}, grpc.WaitForReady(true))
 							require.NoError(t, err)
 
 							if text := failure(func() { c.run(ctx, ch) }); text != "" {
@@ -167,7 +166,7 @@ type backend struct {
 	id string
 }
 
-func (b backend) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+func (b backend) UnaryCall(ctx context.Context, in *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
 	out, err := b.TestServiceServer.UnaryCall(ctx, in)
 	if err == nil && in.GetFillServerId() {
 		out.ServerId = b.id
