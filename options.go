@@ -83,8 +83,9 @@ type dialOptions struct {
 	streamWindow  int32                                           // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
 	connWindow    int32                                           // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
 	maxHeaderList *uint32                                         // WithMaxHeaderListSize; nil: the default
-	readBuffer    int                                             // WithReadBufferSize, in bytes
-	writeBuffer   int                                             // WithWriteBufferSize, in bytes
+	readBuffer    int                                             // WithReadBufferSize, in bytes; 0: the default
+	writeBuffer   int                                             // WithWriteBufferSize, in bytes; 0: the default
+	idleTimeout   time.Duration                                   // WithIdleTimeout; 0: never idle
 
 	// Calls.
 	serviceConfig        <-chan ServiceConfig           // WithServiceConfig; nil: not given
@@ -105,7 +106,8 @@ type dialOptions struct {
 const (
 	defaultMinConnectTimeout = 20 * time.Second // gRPC's connection-backoff document
 	defaultMaxCallAttempts   = 5                // gRFC A6
-	defaultBufferSize        = 32 << 10
+	defaultIdleTimeout       = 30 * time.Minute // as in grpc-go
+	leastReadBuffer          = 1 << 10
 	minKeepaliveTime         = 10 * time.Second // gRFC A8
 	defaultKeepaliveTimeout  = 20 * time.Second
 	minWindow                = 64<<10 - 1 // HTTP/2's initial window, RFC 9113 §6.9.2
@@ -122,8 +124,7 @@ func defaultDialOptions() dialOptions {
 	return dialOptions{
 		connectParams:   ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: defaultMinConnectTimeout},
 		userAgent:       baseUserAgent,
-		readBuffer:      defaultBufferSize,
-		writeBuffer:     defaultBufferSize,
+		idleTimeout:     defaultIdleTimeout,
 		maxCallAttempts: defaultMaxCallAttempts,
 	}
 }

@@ -144,13 +144,35 @@ func WithMaxHeaderListSize(s uint32) DialOption {
 }
 
 // WithReadBufferSize sets how many bytes one read of a connection asks for.
-// The default is 32 KiB; zero or less reads without a buffer of our own.
+// The default is 32 KiB; zero or less asks for 1 KiB, as a connection is never
+// read without a buffer. A connection that is quiet holds no read buffer.
 func WithReadBufferSize(s int) DialOption {
+	if s <= 0 {
+		s = leastReadBuffer
+	}
 	return optionFunc(func(o *dialOptions) { o.readBuffer = s })
 }
 
-// WithWriteBufferSize sets how many bytes one write to a connection gathers.
-// The default is 32 KiB; zero or less writes every frame on its own.
+// WithWriteBufferSize sets how many bytes may wait to be written to a
+// connection before whoever wants to send more has to wait. What is waiting
+// leaves in one write. The default is 64 KiB; with zero or less, everyone
+// waits until nothing is left to be written.
 func WithWriteBufferSize(s int) DialOption {
+	s = max(s, 1)
 	return optionFunc(func(o *dialOptions) { o.writeBuffer = s })
+}
+
+// WithSharedWriteBuffer exists for programs written for grpc-go. Connections
+// share their write buffers here whatever val is: one holds a buffer only
+// while bytes wait in it.
+//
+// Deprecated: there is nothing to choose.
+func WithSharedWriteBuffer(val bool) DialOption { return EmptyDialOption{} }
+
+// WithIdleTimeout sets how long a channel on which no RPC runs keeps its
+// connections. After that it is IDLE, with neither connections nor a resolver,
+// until the next RPC or Connect. The default is 30 minutes; zero or less means
+// never.
+func WithIdleTimeout(d time.Duration) DialOption {
+	return optionFunc(func(o *dialOptions) { o.idleTimeout = max(d, 0) })
 }

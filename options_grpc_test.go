@@ -23,10 +23,8 @@ import (
 var notYet = map[string]string{
 	"WithChannelzParentID":   "channelz records are not kept",
 	"WithDisableHealthCheck": "client-side health checking is not done",
-	"WithIdleTimeout":        "channels do not go idle by themselves",
 	"WithLocalDNSResolution": "proxies are not used",
 	"WithNoProxy":            "proxies are not used",
-	"WithSharedWriteBuffer":  "connections have no write buffer of their own that could be shared",
 	"WithStatsHandler":       "stats are not reported",
 }
 

@@ -27,6 +27,7 @@ func TestDefaultDialOptions(t *testing.T) {
 	assert.Equal(t, 5, o.maxCallAttempts)
 	assert.Equal(t, baseUserAgent, o.userAgent)
 	assert.Zero(t, o.keepalive, "keepalive is off")
+	assert.Equal(t, 30*time.Minute, o.idleTimeout)
 	assert.False(t, o.block)
 }
 
@@ -89,7 +90,12 @@ var optionEffects = []struct {
 	{"WithStaticConnWindowSize", WithStaticConnWindowSize(1 << 20), map[string]any{"connWindow": int32(1 << 20)}},
 	{"WithMaxHeaderListSize", WithMaxHeaderListSize(1000), map[string]any{"maxHeaderList": keep}},
 	{"WithReadBufferSize", WithReadBufferSize(1000), map[string]any{"readBuffer": 1000}},
-	{"WithWriteBufferSize", WithWriteBufferSize(0), map[string]any{"writeBuffer": 0}},
+	{"WithReadBufferSize zero", WithReadBufferSize(0), map[string]any{"readBuffer": 1 << 10}},
+	{"WithWriteBufferSize", WithWriteBufferSize(1000), map[string]any{"writeBuffer": 1000}},
+	{"WithWriteBufferSize zero", WithWriteBufferSize(0), map[string]any{"writeBuffer": 1}},
+	{"WithSharedWriteBuffer", WithSharedWriteBuffer(false), nil},
+	{"WithIdleTimeout", WithIdleTimeout(time.Second), map[string]any{"idleTimeout": time.Second}},
+	{"WithIdleTimeout below zero", WithIdleTimeout(-1), map[string]any{"idleTimeout": time.Duration(0)}},
 	{"WithDefaultCallOptions", WithDefaultCallOptions(grpc.WaitForReady(true)), map[string]any{"callOptions": []grpc.CallOption{grpc.WaitForReady(true)}}},
 	{"WithMaxMsgSize", WithMaxMsgSize(7), map[string]any{"callOptions": []grpc.CallOption{grpc.MaxCallRecvMsgSize(7)}}},
 	{"WithCodec", WithCodec(testCodec{}), map[string]any{"callOptions": []grpc.CallOption{grpc.CustomCodecCallOption{Codec: testCodec{}}}}},
