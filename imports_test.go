@@ -1,0 +1,109 @@
+package grpcdial
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/grpcdial/grpcdial"
+
+// mayImport says which of our packages each of our packages may import, as
+// ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
+// Packages that are not named may import none: add them here when they come.
+var mayImport = map[string][]string{
+	"":                       {"internal/call", "internal/connect", "internal/failure", "internal/h2", "internal/serial", "internal/serviceconfig"},
+	"internal/call":          {"internal/h2", "internal/serviceconfig"},
+	"internal/connect":       {"internal/failure", "internal/h2"},
+	"internal/failure":       nil,
+	"internal/h2":            nil,
+	"internal/h2test":        nil, // for tests: nothing that is no test imports it
+	"internal/serial":        nil,
+	"internal/serviceconfig": nil,
+}
+
+// libraries are the modules that the library may need, besides Go's own.
+var libraries = []string{"google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/net"}
+
+// mayNotImport names packages of those libraries that some of our packages
+// know nothing of.
+var mayNotImport = map[string][]string{
+	"internal/h2":   {"google.golang.org/grpc", "google.golang.org/grpc/resolver", "google.golang.org/grpc/balancer"},
+	"internal/call": {"google.golang.org/grpc/resolver"},
+}
+
+type listedPackage struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+// list returns what `go list` says of packages.
+func list(t *testing.T, arguments ...string) []listedPackage {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-e", "-json=ImportPath,Standard,Imports"}, arguments...)...).Output()
+	require.NoError(t, err)
+	var all []listedPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listedPackage
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+}
+
+// relative returns path within the module, and whether it is ours.
+func relative(path string) (string, bool) {
+	if path == module {
+		return "", true
+	}
+	return strings.CutPrefix(path, module+"/")
+}
+
+func isExample(path string) bool {
+	return path == "examples" || strings.HasPrefix(path, "examples/")
+}
+
+// TestImports holds the directions of ARCHITECTURE.md: of our packages, each
+// imports those that it may, and no library but those named. Tests of packages
+// may import what they like. Examples come above the root.
+func TestImports(t *testing.T) {
+	standard := map[string]bool{}
+	for _, p := range list(t, "std") {
+		standard[p.ImportPath] = true
+	}
+	seen := map[string]bool{}
+	for _, p := range list(t, module+"/...") {
+		from, ours := relative(p.ImportPath)
+		require.True(t, ours, p.ImportPath)
+		if isExample(from) {
+			continue
+		}
+		seen[from] = true
+		for _, path := range p.Imports {
+			to, ours := relative(path)
+			switch {
+			case ours:
+				assert.Contains(t, mayImport[from], to, "%q imports %q", from, to)
+			case standard[path]:
+			default:
+				assert.True(t, slices.ContainsFunc(libraries, func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") }),
+					"%q imports %q, which is none of %q", from, path, libraries)
+			}
+			assert.NotContains(t, mayNotImport[from], path, "%q imports %q", from, path)
+		}
+	}
+	for name := range mayImport {
+		assert.True(t, seen[name], "package %q of the list is not there", name)
+	}
+}
