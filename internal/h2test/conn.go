@@ -90,8 +90,9 @@ type wire struct {
 	maxFrame    atomic.Int64 // the client's SETTINGS_MAX_FRAME_SIZE
 
 	mu      sync.Mutex
-	looping bool // Loop is reading: the end of the test may cut it
-	closing bool // the test ended, or the script closed the connection
+	looping bool          // Loop is reading: the end of the test may cut it
+	closing bool          // the test ended, or the script closed the connection
+	ended   chan struct{} // closed when closing is set
 
 	scripts sync.WaitGroup // goroutines that Go or Script started
 }
@@ -106,6 +107,7 @@ func newConn(t testing.TB, nc, raw net.Conn, bound time.Duration, script bool) *
 		skip:  WindowUpdates,
 		table: initialTableSize,
 		wsem:  make(chan struct{}, 1),
+		ended: make(chan struct{}),
 	}}
 	c.SetBound(bound)
 	c.clientTable.Store(-1)
@@ -390,9 +392,23 @@ func (c *Conn) CloseWrite() {
 
 func (c *Conn) markClosing() {
 	c.mu.Lock()
-	c.closing = true
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.setClosing()
 }
+
+// setClosing is markClosing for a caller that holds mu.
+func (c *Conn) setClosing() {
+	if !c.closing {
+		c.closing = true
+		close(c.ended)
+	}
+}
+
+// StopReading returns when the test ends or the connection is closed on this
+// side, and reads nothing meanwhile. It is for Script and Go functions; a test
+// that goes by steps stops reading by not reading. See SocketBuffers and
+// SetPipeBuffer for how soon the client notices.
+func (c *Conn) StopReading() { <-c.ended }
 
 // closed says whether the script or the end of the test closes the connection.
 func (c *Conn) closed() bool {
@@ -407,7 +423,7 @@ func (c *Conn) closed() bool {
 func (c *Conn) end() {
 	c.mu.Lock()
 	cut := c.looping
-	c.closing = true
+	c.setClosing()
 	c.mu.Unlock()
 	if cut {
 		_ = c.raw.Close()

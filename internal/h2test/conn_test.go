@@ -191,7 +191,7 @@ func TestFailuresNameWhatWasExpectedAndWhatCame(t *testing.T) {
 		"a full pipe": {
 			func(*framerClient) {},
 			func(c *h2test.Conn) { c.SetPipeBuffer(0, 10); c.Data(1, false, []byte("twelve bytes")) },
-			[]string{"sending DATA stream=1 len=12 \"twelve bytes\": nothing happened for 5s"},
+			[]string{"sending DATA stream=1 len=12 \"twelve bytes\": the client did not take the bytes within 5s"},
 		},
 		"odd fields": {
 			func(*framerClient) {},

@@ -28,7 +28,32 @@
 // pass over. Nothing is answered unless the script says so, but for PING and
 // SETTINGS that Skip names, which are acknowledged.
 //
+// The client is held to RFC 9113 while the script reads: windows, stream
+// identifiers and states, MAX_CONCURRENT_STREAMS, frame sizes and HPACK table
+// updates; a breach fails the test. Lenient switches that off. What the script
+// itself sends is never checked.
+//
+// A peer that must act beside the test runs in a goroutine of its own, for every
+// connection (Server.Script) or for one (Conn.Go):
+//
+//	srv := h2test.Listen(t, h2test.WithTLS(), h2test.SocketBuffers(4096, 4096))
+//	srv.Script(func(c *h2test.Conn) {
+//		c.Handshake()
+//		c.StopReading() // until the end of the test
+//	})
+//
 // Where the script does not matter, Server.Serve or Conn.Loop answers for it:
 // they acknowledge SETTINGS and PING, return flow-control credit and call a
-// function as requests come.
+// function as requests come, Echo for one.
+//
+//	srv.Serve(func(s *h2test.Stream) {
+//		if s.Method() == "/pkg.Service/Refuse" {
+//			s.RST(http2.ErrCodeRefusedStream)
+//			return
+//		}
+//		h2test.Echo(s)
+//	})
+//
+// NewCA makes certificates, right and wrong ones, that hold in a bubble as well
+// as today. CheckLeaks and VerifyNoLeaks find goroutines that outlive a test.
 package h2test

@@ -34,12 +34,18 @@ func (l *wireLog) server(line string) { l.add("S ", line) }
 // note records what is not a frame: a close, raw bytes, a TLS handshake.
 func (l *wireLog) note(line string) { l.add("- ", line) }
 
-func (l *wireLog) String() string {
+// text renders the log; abridged, only its beginning and its end.
+func (l *wireLog) text(abridged bool) string {
+	const head, tail = 100, 200
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var b strings.Builder
-	for _, line := range l.lines {
-		b.WriteString(line)
+	for i := 0; i < len(l.lines); i++ {
+		if abridged && i == head && len(l.lines) > head+tail {
+			i = len(l.lines) - tail
+			fmt.Fprintf(&b, "- %d lines left out\n", i-head)
+		}
+		b.WriteString(l.lines[i])
 		b.WriteByte('\n')
 	}
 	if l.dropped > 0 {
@@ -50,4 +56,4 @@ func (l *wireLog) String() string {
 
 // Trace returns the log so far: one line a frame in the order in which the peer
 // read (C) or wrote (S) it. It may be called at any time from any goroutine.
-func (c *Conn) Trace() string { return c.log.String() }
+func (c *Conn) Trace() string { return c.log.text(false) }

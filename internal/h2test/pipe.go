@@ -33,7 +33,7 @@ func Pipe(t testing.TB, opts ...Option) (client net.Conn, server *Conn) {
 		_ = b.Close()
 		_ = a.Close()
 		if t.Failed() {
-			t.Logf("h2test: the pipe, C client, S server:\n%s", server.Trace())
+			t.Logf("h2test: the pipe, C client, S server:\n%s", server.log.text(true))
 		}
 	})
 	return a, server

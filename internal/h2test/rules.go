@@ -100,7 +100,8 @@ func (r *rules) client(f *Frame) error {
 
 func (r *rules) account(f *Frame) error {
 	s := r.streams[f.StreamID]
-	if f.StreamID != 0 && f.StreamID > r.lastID && f.Type != http2.FrameHeaders && f.Type != http2.FramePriority {
+	// Even streams are pushed ones, which the client may refuse.
+	if f.StreamID%2 == 1 && f.StreamID > r.lastID && f.Type != http2.FrameHeaders && f.Type != http2.FramePriority {
 		return fmt.Errorf("the stream is idle, the last one opened is %d", r.lastID)
 	}
 	switch f.Type {

@@ -195,6 +195,14 @@ func TestRulesTheClientBreaks(t *testing.T) {
 			func(c *h2test.Conn) { c.ReadFrame() },
 			"HPACK: decoding error: dynamic table size update too large",
 		},
+		"a refused push": {
+			func(c *framerClient) { c.must(c.WriteRSTStream(2, http2.ErrCodeRefusedStream)) },
+			func(c *h2test.Conn) {
+				c.PushPromise(1, 2, ":method", "GET")
+				c.ExpectRST(2, http2.ErrCodeRefusedStream)
+			},
+			"",
+		},
 		"a lenient script": {
 			func(c *framerClient) { c.request(2, true); data(c, 2, 20000) },
 			func(c *h2test.Conn) { c.Lenient(); c.ReadFrame(); c.ReadFrame() },

@@ -145,6 +145,14 @@ func (s *Server) ClientTLS() *tls.Config {
 	return s.o.ca.ClientConfig("localhost")
 }
 
+// Connections returns how many connections have been accepted so far, whether or
+// not a script has taken them.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.raws)
+}
+
 func (s *Server) acceptLoop() {
 	defer s.wg.Done()
 	for {
@@ -281,6 +289,9 @@ func (s *Server) cut() map[net.Conn]*Conn {
 	return maps.Clone(s.raws)
 }
 
+// maxShownConns bounds how many connections, the last ones, a failed test shows.
+const maxShownConns = 10
+
 func (s *Server) cleanUp() {
 	s.stopListening()
 	for raw, c := range s.cut() {
@@ -301,8 +312,9 @@ func (s *Server) cleanUp() {
 	if !s.t.Failed() {
 		return
 	}
-	for i, c := range conns {
-		s.t.Logf("h2test: connection %d of %s, C client, S server:\n%s", i+1, s.Addr(), c.Trace())
+	first := max(0, len(conns)-maxShownConns)
+	for i, c := range conns[first:] {
+		s.t.Logf("h2test: connection %d of %d to %s, C client, S server:\n%s", first+i+1, len(conns), s.Addr(), c.log.text(true))
 	}
 }
 

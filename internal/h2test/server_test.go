@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -123,6 +124,42 @@ func TestSocketBuffersFillUp(t *testing.T) {
 	if n > 256<<10 {
 		t.Errorf("%d bytes fitted", n)
 	}
+}
+
+func TestStopReading(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t, h2test.SocketBuffers(4096, 4096))
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.StopReading()
+	})
+	nc := dial(t, srv, "tcp")
+	newFramerClient(t, nc).open()
+	noError(t, nc.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err := nc.Write(make([]byte, 64<<20))
+	equal(t, true, errors.Is(err, os.ErrDeadlineExceeded))
+	equal(t, 1, srv.Connections())
+}
+
+func TestFailedTestShowsItsLastConnectionsAbridged(t *testing.T) {
+	r := record(t, func(tb testing.TB) {
+		srv := h2test.Listen(tb)
+		for range 12 {
+			client := newFramerClient(tb, dial(t, srv, "tcp"))
+			client.open()
+			conn := srv.Accept()
+			conn.Handshake()
+			for range 400 {
+				client.must(client.WritePing(false, [8]byte{}))
+				conn.ExpectPing()
+			}
+		}
+		tb.Error("something")
+	})
+	equal(t, 10, len(r.logs))
+	contains(t, r.logs[0], "connection 3 of 12 to 127.0.0.1:")
+	contains(t, r.logs[0], "- 105 lines left out\n")
+	equal(t, 302, strings.Count(r.logs[0], "\n"))
 }
 
 func TestScriptFailsTheTestFromItsOwnGoroutine(t *testing.T) {

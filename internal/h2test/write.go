@@ -2,7 +2,10 @@ package h2test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -64,6 +67,9 @@ func (c *Conn) writeFailed(what string, err error) {
 	c.mu.Unlock()
 	if quiet {
 		return
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.fatalf("sending %s: the client did not take the bytes within %v", what, time.Duration(c.bound.Load()))
 	}
 	c.failed("sending "+what, err)
 }
