@@ -1,0 +1,96 @@
+package h2
+
+import (
+	"math"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+const (
+	defaultStreamWindow = 512 << 10
+	defaultConnWindow   = 8 << 20
+	defaultReadBuffer   = 32 << 10
+	defaultHeaderList   = 16 << 20
+	defaultPingTimeout  = 20 * time.Second
+	initialWindow       = 65535 // RFC 9113 section 6.9.2
+	maxWindow           = math.MaxInt32
+	frameHeaderLen      = 9
+	maxFrameSize        = 16384 // what we accept: the default of SETTINGS_MAX_FRAME_SIZE
+	maxStreamID         = math.MaxInt32
+	defaultPendingLimit = 64 << 10
+	turn                = 64 << 10 // the most one stream queues before others get their turn
+	maxFlushRounds      = 4        // how many writes one caller makes for others before it hands over
+	maxQueuedAcks       = 10000    // answers to the peer's PING and SETTINGS that may wait to be written
+	maxContinuations    = 1000     // CONTINUATION frames in one header block
+	maxFreeStreams      = 128      // unary stream objects kept for reuse
+	maxErrorBody        = 1024     // bytes of a non-gRPC body that go into the error
+	firstMessageBuffer  = 64 << 10 // a message buffer starts with no more than this ...
+	messageBufferGrowth = 16       // ... and grows to at most this many times what has arrived
+	maxPrefaceBytes     = 1024     // bytes of a wrong server preface that are kept
+)
+
+// Config is what one connection is told at its start. The zero value of a
+// size means its default.
+type Config struct {
+	// Scheme is the ":scheme" of every request: "http" or "https".
+	Scheme string
+	// UserAgent is sent with every request.
+	UserAgent string
+	// StreamWindow is the receive window of a stream; default 512 KiB.
+	StreamWindow int32
+	// ConnWindow is the receive window of the connection; default 8 MiB. It
+	// is credited on receipt and bounds no memory; the streams' windows do.
+	ConnWindow int32
+	// MaxHeaderListSize is the largest header list accepted from the server,
+	// counted as RFC 9113 section 6.5.2 says; default 16 MiB. It is announced to the
+	// server if it is set.
+	MaxHeaderListSize uint32
+	// ReadBufferSize is how much one read asks for; default 32 KiB. The
+	// buffer is shared with other connections while this one is quiet.
+	ReadBufferSize int
+	// WriteBufferSize is how many bytes may wait to be written before senders
+	// have to; default 64 KiB. A sender may exceed it by one turn of 64 KiB.
+	WriteBufferSize int
+	// KeepaliveTime is how long the connection may be silent before it is
+	// probed with a PING; 0 means never (gRFC A8).
+	KeepaliveTime time.Duration
+	// KeepaliveTimeout is how long the answer may take; default 20 s.
+	KeepaliveTimeout time.Duration
+	// PermitWithoutStream probes also while no stream is open.
+	PermitWithoutStream bool
+	// AuthInfo is what the credentials' handshake found; for Peer.
+	AuthInfo credentials.AuthInfo
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Scheme == "" {
+		cfg.Scheme = "http"
+	}
+	if cfg.StreamWindow <= 0 {
+		cfg.StreamWindow = defaultStreamWindow
+	}
+	if cfg.ConnWindow < initialWindow {
+		cfg.ConnWindow = max(defaultConnWindow, cfg.StreamWindow)
+	}
+	if cfg.ReadBufferSize <= 0 {
+		cfg.ReadBufferSize = defaultReadBuffer
+	}
+	if cfg.WriteBufferSize <= 0 {
+		cfg.WriteBufferSize = defaultPendingLimit
+	}
+	if cfg.KeepaliveTime == math.MaxInt64 {
+		cfg.KeepaliveTime = 0
+	}
+	if cfg.KeepaliveTimeout <= 0 {
+		cfg.KeepaliveTimeout = defaultPingTimeout
+	}
+	return cfg
+}
+
+func (cfg *Config) headerListLimit() uint32 {
+	if cfg.MaxHeaderListSize == 0 {
+		return defaultHeaderList
+	}
+	return cfg.MaxHeaderListSize
+}

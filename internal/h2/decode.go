@@ -1,0 +1,187 @@
+package h2
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// block is one decoded header block. It belongs to the reader and is reused
+// for the next one; the strings in it are immutable and may be kept.
+type block struct {
+	fields      []hpack.HeaderField // what the application may see; "-bin" values are decoded
+	httpStatus  string
+	contentType string
+	grpcStatus  string
+	message     string // still percent-encoded
+	details     []string
+	encoding    string
+	malformed   string // the first violation found; fatal to the stream
+	truncated   bool   // the list was larger than this side accepts
+	wire        int    // encoded size
+
+	size    uint64
+	regular bool // a field that is no pseudo-header was seen
+}
+
+// headerDecoder decodes the header blocks of one connection. It is used by the
+// reader alone. Every block is decoded, whatever becomes of its stream, because each may
+// change the dynamic table (RFC 9113 section 4.3).
+type headerDecoder struct {
+	dec   *hpack.Decoder
+	limit uint32
+	block block
+
+	// The block that is being assembled from HEADERS and CONTINUATION.
+	id            uint32 // 0: none
+	endStream     bool
+	continuations int
+}
+
+func (d *headerDecoder) init(limit uint32) {
+	d.limit = limit
+	d.dec = hpack.NewDecoder(4096, d.emit)
+	d.dec.SetMaxStringLength(int(min(limit, 1<<30)))
+}
+
+// begin starts the block of stream id.
+func (d *headerDecoder) begin(id uint32, endStream bool) {
+	clear(d.block.fields)
+	d.block = block{fields: d.block.fields[:0]}
+	d.id, d.endStream, d.continuations = id, endStream, 0
+	d.dec.SetEmitEnabled(true)
+}
+
+// write decodes one fragment.
+func (d *headerDecoder) write(p []byte, end bool) error {
+	d.block.wire += len(p)
+	// A literal is at least as long decoded as 5/8 of its encoding, so a block this
+	// much larger than the limit cannot be acceptable and is not worth decoding.
+	if uint64(d.block.wire) > 2*uint64(d.limit)+maxFrameSize {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", 2*uint64(d.limit)+maxFrameSize)
+	}
+	if _, err := d.dec.Write(p); err != nil {
+		return d.failed(err)
+	}
+	if end {
+		d.id = 0
+		if err := d.dec.Close(); err != nil {
+			return d.failed(err)
+		}
+	}
+	return nil
+}
+
+func (d *headerDecoder) failed(err error) error {
+	return connErrorf(http2.ErrCodeCompression, "cannot decode a header block: %v", err)
+}
+
+// emit takes one field from the hpack decoder.
+func (d *headerDecoder) emit(f hpack.HeaderField) {
+	b := &d.block
+	b.size += uint64(f.Size())
+	if b.size > uint64(d.limit) {
+		b.truncated = true
+		clear(b.fields)
+		b.fields = b.fields[:0]
+		d.dec.SetEmitEnabled(false)
+		return
+	}
+	if f.IsPseudo() {
+		switch {
+		case b.regular:
+			b.violation("pseudo-header %q after a regular field", f.Name)
+		case f.Name != ":status":
+			b.violation("unknown pseudo-header %q", f.Name)
+		case b.httpStatus != "":
+			b.violation("a second :status")
+		default:
+			b.httpStatus = f.Value
+		}
+		return
+	}
+	b.regular = true
+	if !validName(f.Name) {
+		b.violation("invalid field name %q", f.Name)
+		return
+	}
+	if !httpguts.ValidHeaderFieldValue(f.Value) {
+		b.violation("invalid value of field %q", f.Name)
+		return
+	}
+	switch f.Name {
+	case "content-type":
+		b.contentType = f.Value
+		b.fields = append(b.fields, f)
+	case "grpc-status":
+		b.grpcStatus = f.Value
+	case "grpc-message":
+		b.message = f.Value
+	case "grpc-encoding":
+		b.encoding = f.Value
+	case "user-agent":
+		b.fields = append(b.fields, f)
+	default:
+		switch {
+		case isReserved(f.Name):
+		case isBinary(f.Name):
+			b.binary(f)
+		default:
+			b.fields = append(b.fields, f)
+		}
+	}
+}
+
+func (b *block) binary(f hpack.HeaderField) {
+	values, err := decodeBinary(f.Value)
+	if err != nil {
+		b.violation("malformed %s: %v", f.Name, err)
+		return
+	}
+	if f.Name == "grpc-status-details-bin" {
+		b.details = append(b.details, values...)
+	}
+	for _, v := range values {
+		b.fields = append(b.fields, hpack.HeaderField{Name: f.Name, Value: v})
+	}
+}
+
+func (b *block) violation(format string, args ...any) {
+	if b.malformed == "" {
+		b.malformed = fmt.Sprintf(format, args...)
+	}
+}
+
+// validName reports whether name is a token in lower case (RFC 9113 section 8.2.1).
+func validName(name string) bool {
+	if name == "" {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if c >= 0x80 || 'A' <= c && c <= 'Z' || !httpguts.IsTokenRune(rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// grpcSubtype returns the content-subtype, and whether the type is gRPC's.
+func grpcSubtype(contentType string) (subtype string, ok bool) {
+	const base = "application/grpc"
+	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {
+		return "", false
+	}
+	rest := contentType[len(base):]
+	if rest == "" {
+		return "", true
+	}
+	switch rest[0] {
+	case '+', ';':
+		return strings.ToLower(rest[1:]), true
+	}
+	return "", false
+}

@@ -1,0 +1,318 @@
+package h2
+
+import (
+	"encoding/base64"
+	"hash/maphash"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// headerEncoder writes the header blocks of one connection. Guarded by
+// Conn.mu, under which blocks are also queued: the peer decodes them in the order
+// they were encoded.
+//
+// What goes into the dynamic table (RFC 7541) is decided here, so that nothing is ever
+// evicted: fields that every call repeats, and metadata once it is seen for the
+// second time, until the table is nearly full. From then on the table stands
+// still, and unknown fields are written as literals without indexing, which hpack.Encoder
+// cannot do.
+//
+// A block that repeated an earlier one without inserting anything consists of
+// indices alone. It is kept and copied until the next insertion or size change,
+// which shifts all indices: a stale copy would call another method.
+type headerEncoder struct {
+	enc   *hpack.Encoder
+	dst   []byte              // where Write appends
+	known map[field]struct{}  // what is in the dynamic table
+	room  int                 // bytes of the table that may still be filled
+	epoch uint64              // counts insertions and size changes
+	seen  *[64]uint64         // hashes of metadata seen once
+	block map[fixedKey][]byte // blocks of indices alone, valid for this epoch
+	last  fixedKey            // the key of lastBlock, which saves the map's look-up
+	lastB []byte
+}
+
+type field struct{ name, value string }
+
+// fixedKey names the fields that are the same for each call of a method.
+type fixedKey struct{ method, authority, subtype, encoding, accept string }
+
+const (
+	tableSlack  = 256 // of the table, left free so that nothing is evicted by a miscount
+	maxBlocks   = 256 // kept blocks
+	maxIndexed  = 512 // the longest field that is indexed
+	initialRoom = 4096 - tableSlack
+)
+
+var metadataSeed = maphash.MakeSeed()
+
+func newHeaderEncoder() headerEncoder {
+	return headerEncoder{room: initialRoom}
+}
+
+// Write implements io.Writer for hpack.Encoder.
+func (e *headerEncoder) Write(p []byte) (int, error) {
+	e.dst = append(e.dst, p...)
+	return len(p), nil
+}
+
+// setTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE. The encoder
+// announces it at the start of the next block, which is therefore no kept one.
+func (e *headerEncoder) setTableSize(n uint32) {
+	e.init()
+	e.enc.SetMaxDynamicTableSizeLimit(n)
+	e.changed()
+	if n < 4096 {
+		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
+		// the table stays as it is from here on.
+		clear(e.known)
+		e.room = 0
+	}
+}
+
+func (e *headerEncoder) init() {
+	if e.enc == nil {
+		e.enc = hpack.NewEncoder(e)
+		e.known = make(map[field]struct{})
+	}
+}
+
+func (e *headerEncoder) changed() {
+	e.epoch++
+	clear(e.block)
+	e.last, e.lastB = fixedKey{}, nil
+}
+
+// appendRequest appends the header block of r to b.
+func (e *headerEncoder) appendRequest(b []byte, c *Config, r *Request, timeout time.Duration) []byte {
+	e.dst = b
+	e.fixed(c, r)
+	if r.PreviousAttempts > 0 {
+		e.literal("grpc-previous-rpc-attempts", strconv.Itoa(r.PreviousAttempts))
+	}
+	if timeout > 0 {
+		e.timeout(timeout)
+	}
+	for k, vv := range r.Metadata {
+		if isReserved(k) {
+			continue
+		}
+		for _, v := range vv {
+			e.metadata(k, v)
+		}
+	}
+	for i := 0; i+1 < len(r.Extra); i += 2 {
+		if !isReserved(r.Extra[i]) {
+			e.metadata(r.Extra[i], r.Extra[i+1])
+		}
+	}
+	b, e.dst = e.dst, nil
+	return b
+}
+
+func (e *headerEncoder) fixed(c *Config, r *Request) {
+	key := fixedKey{r.Method, r.Authority, r.ContentSubtype, r.Encoding, r.AcceptEncoding}
+	if e.lastB != nil && key == e.last {
+		e.dst = append(e.dst, e.lastB...)
+		return
+	}
+	if b, ok := e.block[key]; ok {
+		e.last, e.lastB = key, b
+		e.dst = append(e.dst, b...)
+		return
+	}
+	e.init()
+	start, epoch := len(e.dst), e.epoch
+	e.indexed(":method", "POST")
+	e.indexed(":scheme", c.Scheme)
+	e.indexed(":path", r.Method)
+	e.indexed(":authority", r.Authority)
+	if r.ContentSubtype == "" {
+		e.indexed("content-type", "application/grpc")
+	} else {
+		e.indexed("content-type", "application/grpc+"+r.ContentSubtype)
+	}
+	e.indexed("user-agent", c.UserAgent)
+	e.indexed("te", "trailers")
+	if r.Encoding != "" {
+		e.indexed("grpc-encoding", r.Encoding)
+	}
+	if r.AcceptEncoding != "" {
+		e.indexed("grpc-accept-encoding", r.AcceptEncoding)
+	}
+	if e.epoch != epoch || len(e.block) >= maxBlocks {
+		return
+	}
+	// Nothing was inserted, so the block means the same when it is sent again.
+	if e.block == nil {
+		e.block = make(map[fixedKey][]byte)
+	}
+	kept := append([]byte(nil), e.dst[start:]...)
+	key.method, key.authority = strings.Clone(key.method), strings.Clone(key.authority)
+	e.block[key] = kept
+	e.last, e.lastB = key, kept
+}
+
+// indexed writes a field by its index if it is known, inserts it if there is
+// room, and else writes a literal.
+func (e *headerEncoder) indexed(name, value string) {
+	f := hpack.HeaderField{Name: name, Value: value}
+	if name == ":method" || name == ":scheme" {
+		_ = e.enc.WriteField(f) // in the static table
+		return
+	}
+	key := field{name, value}
+	if _, ok := e.known[key]; !ok {
+		size := int(f.Size())
+		if size > e.room || size > maxIndexed {
+			e.literal(name, value)
+			return
+		}
+		e.room -= size
+		e.known[field{name, strings.Clone(value)}] = struct{}{}
+		e.changed()
+	}
+	_ = e.enc.WriteField(f) // Write never fails
+}
+
+// metadata writes one field of the application's. A value is worth a place in
+// the table if it comes again.
+func (e *headerEncoder) metadata(name, value string) {
+	if isBinary(name) {
+		e.literal(name, base64.RawStdEncoding.EncodeToString([]byte(value)))
+		return
+	}
+	e.init()
+	if len(name)+len(value) <= maxIndexed && (len(e.known) > 0 || e.room > 0) {
+		if _, ok := e.known[field{name, value}]; ok || e.again(name, value) {
+			e.indexed(name, value)
+			return
+		}
+	}
+	e.literal(name, value)
+}
+
+// again reports whether the field was seen before, and remembers it.
+func (e *headerEncoder) again(name, value string) bool {
+	if e.room <= 0 {
+		return false
+	}
+	if e.seen == nil {
+		e.seen = new([64]uint64)
+	}
+	h := maphash.String(metadataSeed, value) ^ maphash.String(metadataSeed, name)*31
+	at := &e.seen[h%uint64(len(e.seen))]
+	if *at == h {
+		return true
+	}
+	*at = h
+	return false
+}
+
+// literal writes a literal field without indexing (RFC 7541 section 6.2.2).
+func (e *headerEncoder) literal(name, value string) {
+	e.dst = append(e.dst, 0)
+	e.dst = appendHpackString(e.dst, name)
+	e.dst = appendHpackString(e.dst, value)
+}
+
+// timeoutName is the start of a grpc-timeout literal.
+var timeoutName = appendHpackString([]byte{0}, "grpc-timeout")
+
+// timeout writes grpc-timeout, whose value is new for each call.
+func (e *headerEncoder) timeout(d time.Duration) {
+	e.dst = append(e.dst, timeoutName...)
+	at := len(e.dst)
+	e.dst = append(e.dst, 0)
+	e.dst = appendTimeout(e.dst, d)
+	e.dst[at] = byte(len(e.dst) - at - 1) // at most 9 bytes, not Huffman-coded
+}
+
+// appendHpackString appends a string literal (RFC 7541 section 5.2), Huffman-coded where
+// that is shorter.
+func appendHpackString(b []byte, s string) []byte {
+	if n := hpack.HuffmanEncodeLength(s); n < uint64(len(s)) {
+		b = appendHpackInt(b, 0x80, n)
+		return hpack.AppendHuffmanString(b, s)
+	}
+	b = appendHpackInt(b, 0, uint64(len(s)))
+	return append(b, s...)
+}
+
+// appendHpackInt appends an integer with a 7-bit prefix (RFC 7541 section 5.1).
+func appendHpackInt(b []byte, first byte, n uint64) []byte {
+	if n < 127 {
+		return append(b, first|byte(n))
+	}
+	b = append(b, first|127)
+	for n -= 127; n >= 128; n >>= 7 {
+		b = append(b, byte(n)|0x80)
+	}
+	return append(b, byte(n))
+}
+
+// listSize is the size of r's header list as SETTINGS_MAX_HEADER_LIST_SIZE
+// counts it (RFC 9113 section 6.5.2).
+func (r *Request) listSize(c *Config) uint64 {
+	n := uint64(0)
+	add := func(name, value int) { n += uint64(name+value) + 32 }
+	add(len(":method"), len("POST"))
+	add(len(":scheme"), len(c.Scheme))
+	add(len(":path"), len(r.Method))
+	add(len(":authority"), len(r.Authority))
+	add(len("content-type"), len("application/grpc+")+len(r.ContentSubtype))
+	add(len("user-agent"), len(c.UserAgent))
+	add(len("te"), len("trailers"))
+	add(len("grpc-encoding"), len(r.Encoding))
+	add(len("grpc-accept-encoding"), len(r.AcceptEncoding))
+	add(len("grpc-timeout"), 9)
+	value := func(k, v string) int {
+		if isBinary(k) {
+			return base64.RawStdEncoding.EncodedLen(len(v))
+		}
+		return len(v)
+	}
+	for k, vv := range r.Metadata {
+		for _, v := range vv {
+			add(len(k), value(k, v))
+		}
+	}
+	for i := 0; i+1 < len(r.Extra); i += 2 {
+		add(len(r.Extra[i]), value(r.Extra[i], r.Extra[i+1]))
+	}
+	return n
+}
+
+// appendHeaders appends HEADERS, and CONTINUATION where the block is longer than
+// a frame may be.
+func (e *headerEncoder) appendHeaders(b []byte, c *Config, r *Request, timeout time.Duration, id uint32, endStream bool, maxFrame int) []byte {
+	var flags http2.Flags
+	if endStream {
+		flags = http2.FlagHeadersEndStream
+	}
+	at := len(b)
+	b = appendFrameHeader(b, 0, http2.FrameHeaders, flags|http2.FlagHeadersEndHeaders, id)
+	b = e.appendRequest(b, c, r, timeout)
+	n := len(b) - at - frameHeaderLen
+	if n <= maxFrame {
+		putFrameLength(b, at, n)
+		return b
+	}
+	block := append([]byte(nil), b[at+frameHeaderLen:]...)
+	b = appendFrameHeader(b[:at], maxFrame, http2.FrameHeaders, flags, id)
+	b = append(b, block[:maxFrame]...)
+	for block = block[maxFrame:]; len(block) > 0; {
+		n, flags := min(len(block), maxFrame), http2.Flags(0)
+		if n == len(block) {
+			flags = http2.FlagContinuationEndHeaders
+		}
+		b = appendFrameHeader(b, n, http2.FrameContinuation, flags, id)
+		b = append(b, block[:n]...)
+		block = block[n:]
+	}
+	return b
+}

@@ -1,0 +1,114 @@
+package h2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var (
+	errEOF = io.EOF
+
+	// ErrClosed is the cause of a connection that this side closed without
+	// giving another.
+	ErrClosed = errors.New("connection closed")
+	// ErrStreamIDs is the cause of a connection that is drained because its
+	// stream ids are used up (RFC 9113 section 5.1.1).
+	ErrStreamIDs = errors.New("the connection's stream ids are used up")
+	// ErrKeepalive is the cause of a connection whose peer did not answer a
+	// keepalive PING in time (gRFC A8).
+	ErrKeepalive = errors.New("keepalive: the peer did not answer a PING in time")
+)
+
+// Error is how a stream ended, if not with status OK.
+type Error struct {
+	Status *status.Status
+	// Unsent: the request never left this side whole. It may be sent again, any
+	// number of times.
+	Unsent bool
+	// Unprocessed: the server said that it did not process the request
+	// (REFUSED_STREAM, or an id above GOAWAY's). It may be sent again, once.
+	Unprocessed bool
+	// Local: made by this side (cancellation, deadline, a limit), not by the
+	// server or the loss of the connection.
+	Local bool
+	// Cause is why the connection ended, if that was the reason.
+	Cause error
+}
+
+func (e *Error) Error() string              { return e.Status.Message() }
+func (e *Error) Unwrap() error              { return e.Cause }
+func (e *Error) GRPCStatus() *status.Status { return e.Status }
+
+// ConnError is a violation of HTTP/2 by the peer that ends the connection. It
+// unwraps to the http2.ConnectionError that is sent in our GOAWAY.
+type ConnError struct {
+	Code   http2.ErrCode
+	Reason string
+}
+
+func (e *ConnError) Error() string { return fmt.Sprintf("HTTP/2 %v: %s", e.Code, e.Reason) }
+
+// Unwrap returns the code as an http2.ConnectionError.
+func (e *ConnError) Unwrap() error { return http2.ConnectionError(e.Code) }
+
+func connErrorf(code http2.ErrCode, format string, args ...any) *ConnError {
+	return &ConnError{Code: code, Reason: fmt.Sprintf(format, args...)}
+}
+
+// PrefaceError says that the server's first frame was not SETTINGS (RFC 9113
+// section 3.4).
+type PrefaceError struct {
+	// First holds the first bytes the server sent, at most 1 KiB; empty if
+	// none came.
+	First []byte
+	// Err is why no more came (io.EOF, a network error, the context's error), the
+	// http2.GoAwayError that came instead, or nil.
+	Err error
+}
+
+func (e *PrefaceError) Error() string {
+	switch {
+	case len(e.First) == 0 && e.Err == io.EOF:
+		return "the server closed the connection without a word"
+	case len(e.First) == 0 && e.Err != nil:
+		return fmt.Sprintf("no HTTP/2 SETTINGS from the server: %v", e.Err)
+	case e.Err != nil && e.Err != io.EOF:
+		return fmt.Sprintf("want HTTP/2 SETTINGS from the server: %v", e.Err)
+	}
+	const shown = 64
+	return fmt.Sprintf("want HTTP/2 SETTINGS from the server, got %q", e.First[:min(len(e.First), shown)])
+}
+
+func (e *PrefaceError) Unwrap() error { return e.Err }
+
+// FirstBytes returns First.
+func (e *PrefaceError) FirstBytes() []byte { return e.First }
+
+// lost is the end of a stream whose connection ended with cause.
+func lost(cause error) *Error {
+	return &Error{Status: status.Newf(codes.Unavailable, "connection lost: %v", cause), Cause: cause}
+}
+
+// statusOfReset maps an RST_STREAM code as gRPC's PROTOCOL-HTTP2 document says.
+func statusOfReset(code http2.ErrCode) codes.Code {
+	switch code {
+	case http2.ErrCodeRefusedStream:
+		return codes.Unavailable
+	case http2.ErrCodeCancel:
+		return codes.Canceled
+	case http2.ErrCodeEnhanceYourCalm, http2.ErrCodeFlowControl:
+		return codes.ResourceExhausted
+	case http2.ErrCodeInadequateSecurity:
+		return codes.PermissionDenied
+	case http2.ErrCodeNo, http2.ErrCodeProtocol, http2.ErrCodeInternal, http2.ErrCodeSettingsTimeout,
+		http2.ErrCodeStreamClosed, http2.ErrCodeFrameSize, http2.ErrCodeCompression,
+		http2.ErrCodeConnect, http2.ErrCodeHTTP11Required:
+		return codes.Internal
+	}
+	return codes.Unknown
+}

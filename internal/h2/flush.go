@@ -1,0 +1,245 @@
+package h2
+
+import "runtime"
+
+// pending returns the buffer that frames are appended to. mu is held.
+func (c *Conn) pending() *buffer {
+	if c.pend == nil {
+		if c.pend = c.spare; c.pend == nil {
+			c.pend = pendingPool.get()
+		}
+		c.spare = nil
+	}
+	return c.pend
+}
+
+// kick flushes what is pending if nobody does.
+func (c *Conn) kick() {
+	c.mu.Lock()
+	c.flushAndUnlock()
+}
+
+// flushAndUnlock writes what is pending, for everybody, unless somebody is
+// writing already, who will see it. mu is held on entry and released. It never blocks.
+func (c *Conn) flushAndUnlock() {
+	if c.flushing || c.state == stateClosed || !c.dirty() {
+		c.mu.Unlock()
+		return
+	}
+	c.flushing = true
+	if c.mode == writeBlocking {
+		c.flushers.Add(1)
+		c.mu.Unlock()
+		go c.flushBlocking(nil)
+		return
+	}
+	others := len(c.streams) > 1
+	c.mu.Unlock()
+	if others {
+		// Callers that are about to send can append to the same write.
+		runtime.Gosched()
+	}
+	c.flush()
+}
+
+// dirty reports whether there is anything to write. mu is held.
+func (c *Conn) dirty() bool {
+	return c.pend != nil && len(c.pend.b) > 0 || c.mode == writeLayered && c.wire.collected()
+}
+
+// flush writes in the caller's goroutine, a few rounds at most. What the socket
+// does not take, and further rounds, are left to a goroutine. The caller
+// owns the flush (flushing is true) and holds no lock.
+func (c *Conn) flush() {
+	for range maxFlushRounds {
+		b, ok := c.nextFlush()
+		if !ok {
+			return
+		}
+		left, err := c.attempt(b)
+		if err != nil {
+			c.writeFailed(b, err)
+			return
+		}
+		if left != nil {
+			// The flush and its buffers go to the goroutine.
+			c.flushers.Add(1)
+			go c.flushBlocking(left)
+			return
+		}
+		c.flushed(b)
+	}
+	c.mu.Lock()
+	if c.endFlush() {
+		return
+	}
+	c.flushers.Add(1)
+	c.mu.Unlock()
+	go c.flushBlocking(nil)
+}
+
+// backlog is what a non-blocking attempt left over.
+type backlog struct {
+	frames  *buffer // what was to be written
+	records *buffer // its TLS records, under TLS
+	rest    []byte  // what of these the socket has yet to take
+}
+
+// nextFlush takes the pending buffer. It reports false, having given up the
+// flush, if there is nothing to write.
+func (c *Conn) nextFlush() (*buffer, bool) {
+	c.mu.Lock()
+	if c.endFlush() {
+		return nil, false
+	}
+	b := c.pending()
+	c.pend = nil
+	c.handed += uint64(len(b.b))
+	c.inFlight, c.inPend = c.inPend, 0
+	c.ackFlight = c.acks
+	c.mu.Unlock()
+	return b, true
+}
+
+// endFlush gives up the flush if there is nothing to write or nobody to write
+// to. mu is held, and released if it reports true.
+func (c *Conn) endFlush() bool {
+	closed := c.state == stateClosed
+	if !closed && c.dirty() {
+		return false
+	}
+	c.flushing = false
+	pend, spare := c.pend, c.spare
+	c.pend, c.spare = nil, nil
+	c.mu.Unlock()
+	for _, b := range [...]*buffer{pend, spare} {
+		if b != nil {
+			pendingPool.put(b)
+		}
+	}
+	if closed {
+		c.endDoomed()
+	}
+	return true
+}
+
+// attempt writes b without blocking and returns what is left of it, in the
+// socket's own bytes.
+func (c *Conn) attempt(b *buffer) (left *backlog, err error) {
+	if c.mode == writeDirect {
+		n, err := c.wire.tryWrite(b.b)
+		if n == len(b.b) {
+			return nil, nil
+		}
+		c.count(n)
+		return &backlog{frames: b, rest: b.b[n:]}, err
+	}
+	out, err := c.encrypt(b)
+	if out == nil {
+		return nil, err
+	}
+	n, err := c.wire.tryWrite(out.b)
+	if n == len(out.b) {
+		pendingPool.put(out)
+		return nil, nil
+	}
+	if n > 0 {
+		c.count(len(b.b)) // how many whole records left is not known: all may have
+	}
+	return &backlog{frames: b, records: out, rest: out.b[n:]}, err
+}
+
+// encrypt turns the frames in b into records, so that one flush is one write.
+func (c *Conn) encrypt(b *buffer) (records *buffer, err error) {
+	c.wire.cork()
+	if len(b.b) > 0 {
+		_, err = c.nc.Write(b.b)
+	}
+	return c.wire.uncork(), err
+}
+
+// count notes that the socket took n bytes of the frames being written. A flush
+// that is taken whole is counted by flushed.
+func (c *Conn) count(n int) {
+	c.mu.Lock()
+	c.written += uint64(n)
+	c.mu.Unlock()
+}
+
+// flushed gives the room of b back to those who wait for it.
+func (c *Conn) flushed(b *buffer) {
+	b.b = b.b[:0]
+	c.mu.Lock()
+	c.written = c.handed
+	c.acks -= c.ackFlight
+	c.ackFlight = 0
+	c.room.add(c.inFlight)
+	c.inFlight = 0
+	if c.spare == nil && cap(b.b) <= maxKeptBuffer {
+		c.spare = b
+	}
+	c.mu.Unlock()
+}
+
+// writeFailed ends the connection. Serve notices the closed socket.
+func (c *Conn) writeFailed(b *buffer, err error) {
+	pendingPool.put(b)
+	c.shut(err, nil, false) // leaves the streams to this flush, which is still under way ...
+	c.mu.Lock()
+	c.endFlush() // ... and ends them here
+}
+
+// flushBlocking writes in a goroutine of its own until nothing is left. It may
+// block for as long as the socket does; closing the socket ends it. The flush
+// is this goroutine's until it is done.
+func (c *Conn) flushBlocking(left *backlog) {
+	defer c.flushers.Done()
+	if left != nil {
+		n, err := c.wire.Conn.Write(left.rest)
+		if err != nil {
+			if left.records == nil {
+				c.count(n)
+			} else if n > 0 {
+				c.count(len(left.frames.b))
+			}
+			c.writeFailed(left.frames, err)
+			return
+		}
+		if left.records != nil {
+			pendingPool.put(left.records)
+		}
+		c.flushed(left.frames)
+	}
+	for {
+		b, ok := c.nextFlush()
+		if !ok {
+			return
+		}
+		if err := c.writeAll(b); err != nil {
+			c.writeFailed(b, err)
+			return
+		}
+		c.flushed(b)
+	}
+}
+
+// writeAll writes b, blocking.
+func (c *Conn) writeAll(b *buffer) error {
+	if c.mode != writeLayered {
+		n, err := c.nc.Write(b.b)
+		if err != nil {
+			c.count(n)
+		}
+		return err
+	}
+	out, err := c.encrypt(b)
+	if out == nil {
+		return err
+	}
+	n, err := c.wire.Conn.Write(out.b)
+	if err != nil && n > 0 {
+		c.count(len(b.b))
+	}
+	pendingPool.put(out)
+	return err
+}

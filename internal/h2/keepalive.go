@@ -1,0 +1,92 @@
+package h2
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// keepalive probes a silent connection with PING and ends it if nothing comes
+// back (gRFC A8). It has a timer and no goroutine, and neither if it is off.
+type keepalive struct {
+	lastHeard atomic.Int64 // when something was last read, Unix ns
+
+	// Guarded by Conn.mu.
+	timer   *time.Timer // nil if keepalive is off or the connection has ended
+	probing bool        // a PING is out
+	sentAt  int64       // when
+	dormant bool        // no stream is open, and none means no probes
+}
+
+func (k *keepalive) start(c *Conn) {
+	if c.cfg.KeepaliveTime <= 0 {
+		return
+	}
+	c.wire.setUserTimeout(c.cfg.KeepaliveTimeout)
+	k.lastHeard.Store(time.Now().UnixNano())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateClosed {
+		k.timer = time.AfterFunc(c.cfg.KeepaliveTime, c.probe)
+	}
+}
+
+// stop ends the probes. mu is held. A probe that is under way finds the
+// connection closed.
+func (k *keepalive) stop() {
+	if k.timer != nil {
+		k.timer.Stop()
+		k.timer = nil
+	}
+}
+
+// heard notes that something was read.
+func (r *reader) heard() {
+	if r.c.cfg.KeepaliveTime > 0 {
+		r.c.ka.lastHeard.Store(time.Now().UnixNano())
+	}
+}
+
+// streamOpened wakes the probes when there is something to probe for. mu is held.
+func (k *keepalive) streamOpened() {
+	if k.dormant && k.timer != nil {
+		k.dormant = false
+		k.timer.Reset(0)
+	}
+}
+
+// probe runs on the timer.
+func (c *Conn) probe() {
+	k := &c.ka
+	c.mu.Lock()
+	if c.state == stateClosed || k.timer == nil {
+		c.mu.Unlock()
+		return
+	}
+	now, heard := time.Now().UnixNano(), k.lastHeard.Load()
+	if k.probing && heard >= k.sentAt {
+		k.probing = false
+	}
+	switch silent := time.Duration(now - heard); {
+	case k.probing:
+		left := c.cfg.KeepaliveTimeout - time.Duration(now-k.sentAt)
+		if left <= 0 {
+			c.mu.Unlock()
+			c.Close(ErrKeepalive, nil)
+			return
+		}
+		k.timer.Reset(left)
+		c.mu.Unlock()
+	case silent < c.cfg.KeepaliveTime:
+		k.timer.Reset(c.cfg.KeepaliveTime - silent)
+		c.mu.Unlock()
+	case len(c.streams) == 0 && !c.cfg.PermitWithoutStream:
+		k.dormant = true
+		c.mu.Unlock()
+	default:
+		k.probing, k.sentAt = true, now
+		k.timer.Reset(c.cfg.KeepaliveTimeout)
+		b := c.pending()
+		b.b = appendPing(b.b, false, [8]byte{})
+		c.flushAndUnlock()
+	}
+}

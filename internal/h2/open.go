@@ -1,0 +1,350 @@
+package h2
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/status"
+)
+
+// Unary opens a stream, sends msg (its 5-byte prefix included) and END_STREAM in
+// the same write where windows allow, and waits for the stream's end. It
+// returns an error only if no stream was opened. Otherwise the caller reads the
+// outcome from the stream and calls Release, once.
+//
+// No goroutine, timer or context layer belongs to the call: it waits for its
+// end and for ctx itself.
+func (c *Conn) Unary(ctx context.Context, req *Request, msg []byte) (*Stream, error) {
+	s := c.unaryStream()
+	rest, err := c.open(ctx, s, req, msg, true)
+	if err != nil {
+		c.recycle(s)
+		return nil, err
+	}
+	if rest != nil {
+		if ended := s.sendRest(ctx, rest, true); ended {
+			return s, nil
+		}
+	}
+	done := ctx.Done()
+	if done == nil {
+		<-s.end
+		return s, nil
+	}
+	select {
+	case <-s.end:
+	case <-done:
+		// If the end is on its way already, it wins.
+		c.cancel(s, http2.ErrCodeCancel, contextError(ctx))
+		<-s.end
+	}
+	return s, nil
+}
+
+// Open opens a stream for any number of messages. ctx bounds the whole
+// stream.
+func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
+	s := &Stream{
+		c:       c,
+		end:     make(chan struct{}),
+		arrived: make(chan struct{}, 1),
+		headers: make(chan struct{}),
+	}
+	if ctx.Done() != nil {
+		// Registered first, so that stop is set before anybody can end the
+		// stream. Until the stream is in the table, cancel finds nothing to do,
+		// and open itself watches ctx.
+		s.stop = context.AfterFunc(ctx, func() { s.Cancel(contextError(ctx).Status) })
+	}
+	_, err := c.open(ctx, s, req, nil, false)
+	if err != nil {
+		if s.stop != nil {
+			s.stop()
+		}
+		return nil, err
+	}
+	if s.stop != nil && ctx.Err() != nil {
+		s.Cancel(contextError(ctx).Status)
+	}
+	return s, nil
+}
+
+// open takes a slot, room and an id, and queues HEADERS and as much of msg as
+// windows allow, all under one lock, so that wire order is the order of ids and
+// of encoding. It returns what is left of msg.
+func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err error) {
+	c.mu.Lock()
+	if c.state != stateOpen {
+		defer c.mu.Unlock()
+		return nil, c.refusal()
+	}
+	if c.slots.try(1, true) == 0 {
+		if err := c.await(ctx, &s.wait, &c.slots, 1); err != nil {
+			return nil, err
+		}
+	}
+	// The slot is ours; room next. What the headers need is not worth
+	// estimating, since a grant may overdraw.
+	room := int64(min(len(msg), turn)) + frameHeaderLen
+	if c.room.try(room, true) == 0 {
+		if err := c.await(ctx, &s.wait, &c.room, room); err != nil {
+			c.mu.Lock()
+			c.slots.add(1)
+			c.unlockAndSettle()
+			return nil, err
+		}
+	}
+	// mu has been held since the last grant, so the connection is open.
+	var timeout time.Duration
+	deadline, ok := ctx.Deadline()
+	if ok {
+		if timeout = time.Until(deadline); timeout <= 0 {
+			c.abandon(room)
+			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true}
+		}
+	}
+	if c.maxList > 0 {
+		if n := req.listSize(&c.cfg); n > c.maxList {
+			c.abandon(room)
+			return nil, internal(fmt.Sprintf("header list size to send violates the maximum size (%d bytes) set by server: %d bytes", c.maxList, n))
+		}
+	}
+	c.inPend += room
+	id := c.nextID
+	c.nextID += 2
+	if c.nextID > maxStreamID {
+		c.drainLocked(ErrStreamIDs)
+		c.poke()
+	}
+	s.sendID, s.sendWindow, s.halfClosed, s.blocked = id, c.streamW, false, false
+	s.deadline = deadline
+	s.begin(id, req.MaxRecv)
+	c.streams[id] = s
+	c.ka.streamOpened()
+
+	b := c.pending()
+	at := len(b.b)
+	// The message goes along if no other waits for the connection's window.
+	n := 0
+	if len(msg) > 0 && c.window.head == nil {
+		n = int(max(0, min(int64(len(msg)), int64(turn), c.window.avail, s.sendWindow)))
+	}
+	whole := last && n == len(msg)
+	b.b = c.enc.appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
+	s.outHeader = len(b.b) - at
+	if n > 0 {
+		c.window.avail -= int64(n)
+		s.sendWindow -= int64(n)
+		b.b = appendData(b.b, id, msg[:n], whole, c.maxSend)
+	}
+	s.halfClosed = whole
+	// A unary request that was not written to its end cannot have reached its
+	// handler; a stream's handler may run once it has the headers.
+	s.safeUntil = c.handed + uint64(len(b.b))
+	if last && !whole {
+		s.safeUntil = 1<<64 - 1 // until the rest is queued
+	}
+	c.flushAndUnlock()
+	if whole || len(msg) == 0 {
+		return nil, nil
+	}
+	return msg[n:], nil
+}
+
+// abandon gives slot and room back before anything was queued. It releases mu.
+func (c *Conn) abandon(room int64) {
+	c.slots.add(1)
+	c.room.add(room)
+	c.unlockAndSettle()
+}
+
+// refusal is the error of an RPC that this connection does not take. mu is held.
+func (c *Conn) refusal() *Error {
+	e := lost(c.cause)
+	if c.endWith != nil {
+		e.Status = c.endWith
+	}
+	e.Unsent = true
+	return e
+}
+
+// await waits in q's line for want, all of it. mu is held on entry and on
+// return without error; on an error it has been released and nothing is held.
+func (c *Conn) await(ctx context.Context, w *waiter, q *quota, want int64) *Error {
+	q.enqueue(w, want, true)
+	c.mu.Unlock()
+	var err *Error
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		err = contextError(ctx)
+		err.Unsent = true
+	case <-c.done:
+	}
+	c.mu.Lock()
+	got := q.leave(w)
+	if err == nil && c.state == stateOpen {
+		return nil // done is closed only when the state changes, so this was a grant
+	}
+	if err == nil {
+		err = c.refusal()
+	}
+	q.add(got)
+	c.mu.Unlock()
+	return err
+}
+
+// Send queues msg (its 5-byte prefix included), waiting for flow control, and
+// half-closes after it if last is set. The bytes are copied. It returns io.EOF
+// if the stream has ended: see Recv for how. One goroutine may send at a time.
+func (s *Stream) Send(msg []byte, last bool) error {
+	if s.sendRest(context.Background(), msg, last) {
+		return io.EOF
+	}
+	return nil
+}
+
+// CloseSend half-closes.
+func (s *Stream) CloseSend() error { return s.Send(nil, true) }
+
+// sendRest sends msg in turns. It reports whether the stream has ended; the token of a
+// unary stream's end is taken then. ctx matters to a unary stream only: others
+// are cancelled from outside.
+func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended bool) {
+	c := s.c
+	c.mu.Lock()
+	for {
+		if s.sendID == 0 {
+			c.mu.Unlock()
+			<-s.end
+			return true
+		}
+		if len(msg) == 0 {
+			// An empty END_STREAM needs no window (RFC 9113 section 6.9.1).
+			if last && !s.halfClosed {
+				b := c.pending()
+				b.b = appendFrameHeader(b.b, 0, http2.FrameData, http2.FlagDataEndStream, s.sendID)
+				s.closed(c)
+			}
+			c.flushAndUnlock()
+			return false
+		}
+		if s.sendWindow <= 0 {
+			if s.wait.ready == nil {
+				s.wait.ready = make(chan struct{}, 1)
+			}
+			s.blocked = true
+			c.mu.Unlock()
+			ended := s.pause(ctx)
+			c.mu.Lock()
+			if s.blocked = false; ended {
+				drain(s.wait.ready)
+				c.mu.Unlock()
+				return true
+			}
+			drain(s.wait.ready)
+			continue
+		}
+		want := min(int64(len(msg)), turn, s.sendWindow)
+		got, ended := s.obtain(ctx, &c.window, want, false)
+		if ended {
+			return true
+		}
+		if _, ended = s.obtain(ctx, &c.room, got, true); ended {
+			c.mu.Lock()
+			c.window.add(got)
+			c.mu.Unlock()
+			return true
+		}
+		// The window may have shrunk meanwhile, by the server's SETTINGS.
+		n := min(got, max(s.sendWindow, 0))
+		if s.sendID == 0 {
+			n = 0
+		}
+		c.window.add(got - n)
+		if n == 0 {
+			c.room.add(got)
+			continue
+		}
+		c.inPend += got
+		s.sendWindow -= n
+		end := last && n == int64(len(msg))
+		b := c.pending()
+		b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
+		msg = msg[n:]
+		if end {
+			s.closed(c)
+		}
+		c.flushAndUnlock()
+		if len(msg) == 0 {
+			return false
+		}
+		c.mu.Lock()
+	}
+}
+
+// closed notes that END_STREAM is queued. mu of the connection is held.
+func (s *Stream) closed(c *Conn) {
+	s.halfClosed = true
+	if s.unary {
+		s.safeUntil = c.handed + uint64(len(c.pend.b))
+	}
+}
+
+// obtain takes from q, waiting in its line. The connection's mu is held on entry, and
+// on return unless the stream has ended.
+func (s *Stream) obtain(ctx context.Context, q *quota, want int64, whole bool) (got int64, ended bool) {
+	if got = q.try(want, whole); got > 0 {
+		return got, false
+	}
+	c := s.c
+	q.enqueue(&s.wait, want, whole)
+	c.mu.Unlock()
+	ended = s.pause(ctx)
+	c.mu.Lock()
+	got = q.leave(&s.wait)
+	if ended {
+		q.add(got)
+		c.mu.Unlock()
+	}
+	return got, ended
+}
+
+// pause waits for a token of the sender's place in a line, or for the stream's
+// end. No lock is held.
+func (s *Stream) pause(ctx context.Context) (ended bool) {
+	select {
+	case <-s.wait.ready:
+		return false
+	case <-s.end:
+		return true
+	case <-ctx.Done():
+		s.c.cancel(s, http2.ErrCodeCancel, contextError(ctx))
+		<-s.end
+		return true
+	}
+}
+
+func drain(ch chan struct{}) {
+	select {
+	case <-ch:
+	default:
+	}
+}
+
+// appendData appends p in DATA frames.
+func appendData(b []byte, id uint32, p []byte, end bool, maxFrame int) []byte {
+	for len(p) > 0 {
+		n, flags := min(len(p), maxFrame), http2.Flags(0)
+		if end && n == len(p) {
+			flags = http2.FlagDataEndStream
+		}
+		b = appendFrameHeader(b, n, http2.FrameData, flags, id)
+		b = append(b, p[:n]...)
+		p = p[n:]
+	}
+	return b
+}

@@ -1,0 +1,314 @@
+package h2
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// reader is the receiving side of a connection. Everything in it belongs to the
+// goroutine that runs Serve.
+type reader struct {
+	c    *Conn
+	sock socketRead
+
+	// buf is where bytes are read into: pooled, and given back while the
+	// connection is quiet; small, for connections that cannot wait without a buffer.
+	buf        *buffer
+	small      []byte
+	start, end int // the bytes read and not used yet
+
+	hd       headerDecoder
+	lastID   uint32 // the stream of the latest look-up
+	last     *Stream
+	window   int64 // what the server may still send on the connection
+	credit   int64 // received, not given back to the server yet
+	settings bool  // the server's first SETTINGS has come
+	dirty    bool  // frames of the reader's wait to be flushed
+	told     bool  // the owner knows that no new streams are taken
+	onDrain  func(cause error)
+}
+
+// socketRead is one wait for bytes. Its callback is made once.
+type socketRead struct {
+	get    func() []byte // where to read into
+	empty  func()        // nothing is there
+	n      int
+	err    error
+	waited bool
+	fn     func(fd uintptr) bool
+}
+
+// smallRead is what a connection keeps to wait with, if it needs a buffer for
+// that. Most answers to small calls fit.
+const smallRead = 512
+
+func (r *reader) init(c *Conn) {
+	r.c = c
+	r.hd.init(c.cfg.headerListLimit())
+	r.window = int64(c.cfg.ConnWindow)
+	r.sock.get, r.sock.empty = r.space, r.quiet
+	r.small = make([]byte, smallRead) // until the handshake is done, at least
+}
+
+// bytes is the buffer in use.
+func (r *reader) bytes() []byte {
+	if r.buf != nil {
+		return r.buf.b[:cap(r.buf.b)]
+	}
+	return r.small
+}
+
+// space is where the next bytes go. It takes a buffer from the pool if there
+// is none.
+func (r *reader) space() []byte {
+	if r.buf == nil && (r.small == nil || r.end == len(r.small)) {
+		b := r.pool()
+		r.end = copy(b.b[:cap(b.b)], r.small[r.start:r.end])
+		r.start = 0
+		r.buf = b
+		if r.c.mode == writeDirect {
+			r.small = nil
+		}
+	}
+	return r.bytes()[r.end:]
+}
+
+func (r *reader) pool() *buffer {
+	if r.c.cfg.ReadBufferSize == defaultReadBuffer {
+		return readPool.get()
+	}
+	return &buffer{b: make([]byte, 0, max(r.c.cfg.ReadBufferSize, smallRead))}
+}
+
+// quiet is called when nothing is left to read: what the reader queued is
+// written, and the buffer goes back.
+func (r *reader) quiet() {
+	if r.dirty {
+		r.dirty = false
+		r.c.kick()
+	}
+	if r.start == r.end && r.buf != nil {
+		if r.c.cfg.ReadBufferSize == defaultReadBuffer {
+			readPool.put(r.buf)
+		}
+		r.buf = nil
+		r.start, r.end = 0, 0
+	}
+}
+
+// fill reads more. It blocks.
+func (r *reader) fill() error {
+	if r.start == r.end {
+		r.start, r.end = 0, 0
+	}
+	for {
+		var n int
+		var err error
+		if r.c.mode == writeDirect && r.settings {
+			n, err = r.c.wire.tryRead(&r.sock)
+		} else {
+			if r.settings {
+				// Whether more is there cannot be told without a read.
+				r.quiet()
+			}
+			n, err = r.c.nc.Read(r.space())
+		}
+		r.end += n
+		if n > 0 {
+			r.heard()
+			return nil
+		}
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.c.poked.Swap(false) {
+			_ = r.c.nc.SetReadDeadline(time.Time{})
+			r.lookAround()
+			continue
+		}
+		return err
+	}
+}
+
+// lookAround tells the owner, once, that the connection takes no new streams.
+func (r *reader) lookAround() {
+	r.c.mu.Lock()
+	state, cause := r.c.state, r.c.cause
+	r.c.mu.Unlock()
+	if state == stateDraining && !r.told {
+		r.told = true
+		r.onDrain(cause)
+	}
+}
+
+// peek returns the next n bytes, reading as needed.
+func (r *reader) peek(n int) ([]byte, error) {
+	for r.end-r.start < n {
+		if b := r.bytes(); r.start+n > len(b) && (r.buf != nil || r.small != nil) {
+			r.makeRoom(n)
+		}
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+	return r.bytes()[r.start : r.start+n], nil
+}
+
+// makeRoom moves what is left to the front, of a larger buffer if it must.
+func (r *reader) makeRoom(n int) {
+	b := r.bytes()
+	if n > len(b) {
+		var larger *buffer
+		if p := r.pool(); cap(p.b) >= n {
+			larger = p
+		} else {
+			larger = &buffer{b: make([]byte, 0, n)}
+		}
+		copy(larger.b[:cap(larger.b)], b[r.start:r.end])
+		r.buf = larger
+		if r.c.mode == writeDirect {
+			r.small = nil
+		}
+	} else {
+		copy(b, b[r.start:r.end])
+	}
+	r.start, r.end = 0, r.end-r.start
+}
+
+// preface reads the server's first frame, which must be SETTINGS, and applies
+// it.
+func (r *reader) preface() error {
+	wrong := func(err error) error {
+		b := r.bytes()[r.start:r.end]
+		return &PrefaceError{First: append([]byte(nil), b[:min(len(b), maxPrefaceBytes)]...), Err: err}
+	}
+	h, err := r.peek(frameHeaderLen)
+	if err != nil {
+		return wrong(err)
+	}
+	f := parseFrameHeader(h)
+	if f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize {
+		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
+			return wrong(parseGoAway(p[frameHeaderLen:]))
+		}
+	}
+	if f.typ != http2.FrameSettings || f.id != 0 || f.flags.Has(http2.FlagSettingsAck) || f.length > maxFrameSize || f.length%6 != 0 {
+		return wrong(nil)
+	}
+	p, err := r.peek(frameHeaderLen + f.length)
+	if err != nil {
+		return wrong(err)
+	}
+	if err := r.applySettings(p[frameHeaderLen:]); err != nil {
+		return err
+	}
+	r.start += frameHeaderLen + f.length
+	r.settings = true
+	r.dirty = false // the handshake flushes the acknowledgement
+	return nil
+}
+
+type frameHeader struct {
+	length int
+	typ    http2.FrameType
+	flags  http2.Flags
+	id     uint32
+}
+
+func parseFrameHeader(b []byte) frameHeader {
+	return frameHeader{
+		length: int(b[0])<<16 | int(b[1])<<8 | int(b[2]),
+		typ:    http2.FrameType(b[3]),
+		flags:  http2.Flags(b[4]),
+		id:     binary.BigEndian.Uint32(b[5:]) &^ (1 << 31),
+	}
+}
+
+func parseGoAway(p []byte) http2.GoAwayError {
+	return http2.GoAwayError{
+		LastStreamID: binary.BigEndian.Uint32(p) &^ (1 << 31),
+		ErrCode:      http2.ErrCode(binary.BigEndian.Uint32(p[4:])),
+		DebugData:    string(p[8:min(len(p), 8+maxErrorBody)]),
+	}
+}
+
+// readFrame reads one frame and acts on it.
+func (r *reader) readFrame() error {
+	h, err := r.peek(frameHeaderLen)
+	if err != nil {
+		return err
+	}
+	f := parseFrameHeader(h)
+	if f.length > maxFrameSize {
+		return connErrorf(http2.ErrCodeFrameSize, "a frame of %d bytes; at most %d are accepted", f.length, maxFrameSize)
+	}
+	if r.hd.id != 0 && (f.typ != http2.FrameContinuation || f.id != r.hd.id) {
+		return connErrorf(http2.ErrCodeProtocol, "%v on stream %d inside the header block of stream %d", f.typ, f.id, r.hd.id)
+	}
+	if f.typ == http2.FrameData {
+		r.start += frameHeaderLen
+		return r.data(f)
+	}
+	b, err := r.peek(frameHeaderLen + f.length)
+	if err != nil {
+		return err
+	}
+	p := b[frameHeaderLen:]
+	r.start += frameHeaderLen + f.length
+	return r.handle(f, p)
+}
+
+// data reads a DATA frame, piece by piece as it arrives.
+func (r *reader) data(f frameHeader) error {
+	if f.id == 0 {
+		return connErrorf(http2.ErrCodeProtocol, "DATA on stream 0")
+	}
+	left, pad := f.length, 0
+	if f.flags.Has(http2.FlagDataPadded) {
+		if left == 0 {
+			return connErrorf(http2.ErrCodeFrameSize, "padded DATA without a pad length")
+		}
+		p, err := r.peek(1)
+		if err != nil {
+			return err
+		}
+		pad = int(p[0])
+		r.start++
+		left--
+		if pad > left {
+			return connErrorf(http2.ErrCodeProtocol, "DATA with more padding than payload")
+		}
+	}
+	if err := r.account(f, pad); err != nil {
+		return err
+	}
+	left -= pad
+	for left > 0 {
+		if r.start == r.end {
+			if _, err := r.peek(1); err != nil {
+				return err
+			}
+		}
+		n := min(left, r.end-r.start)
+		r.part(f.id, r.bytes()[r.start:r.start+n])
+		r.start += n
+		left -= n
+	}
+	for pad > 0 {
+		if _, err := r.peek(1); err != nil {
+			return err
+		}
+		n := min(pad, r.end-r.start)
+		r.start += n
+		pad -= n
+	}
+	if f.flags.Has(http2.FlagDataEndStream) {
+		r.endOfData(f.id)
+	}
+	return nil
+}

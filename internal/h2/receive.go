@@ -1,0 +1,256 @@
+package h2
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// verdict is what the reader has to do about a stream after a frame.
+type verdict struct {
+	over bool // the stream ends, with err
+	err  *Error
+	rst  http2.ErrCode // sent if the server may still be sending
+}
+
+func over(err *Error, rst http2.ErrCode) verdict { return verdict{over: true, err: err, rst: rst} }
+
+// onHeaders takes a decoded block. The stream's mu is held.
+func (s *Stream) onHeaders(b *block, endStream bool) verdict {
+	s.gotData = true
+	switch {
+	case b.malformed != "":
+		return over(internal("malformed response headers: "+b.malformed), http2.ErrCodeProtocol)
+	case b.truncated:
+		return over(internal(fmt.Sprintf("peer header list size exceeded limit: more than %d bytes", s.c.cfg.headerListLimit())), http2.ErrCodeFrameSize)
+	case s.notGRPC != nil:
+		if endStream {
+			return over(s.notGRPCError(), http2.ErrCodeProtocol)
+		}
+		return verdict{}
+	case s.gotHeaders && !endStream:
+		return over(internal("the server sent HEADERS in the middle of the stream"), http2.ErrCodeProtocol)
+	case s.gotHeaders:
+		return s.onTrailers(b)
+	}
+
+	httpStatus, err := strconv.Atoi(b.httpStatus)
+	if err != nil || len(b.httpStatus) != 3 {
+		return over(internal(fmt.Sprintf("malformed response headers: :status %q", b.httpStatus)), http2.ErrCodeProtocol)
+	}
+	if httpStatus >= 100 && httpStatus < 200 {
+		if endStream {
+			return over(internal(fmt.Sprintf("the server ended the stream with HTTP status %d", httpStatus)), http2.ErrCodeProtocol)
+		}
+		return verdict{}
+	}
+	subtype, isGRPC := grpcSubtype(b.contentType)
+	if !isGRPC && (b.grpcStatus == "" || b.contentType != "") {
+		s.notGRPC = status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))
+		if endStream {
+			return over(&Error{Status: s.notGRPC}, http2.ErrCodeProtocol)
+		}
+		return verdict{}
+	}
+	s.subtype, s.encoding = subtype, b.encoding
+	if endStream { // trailers only
+		if b.grpcStatus == "" && httpStatus != 200 {
+			return over(&Error{Status: status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))}, http2.ErrCodeNo)
+		}
+		return s.onTrailers(b)
+	}
+	s.inHeader = b.wire
+	s.header = append(s.header, b.fields...)
+	s.gotHeaders = true
+	if s.headers != nil {
+		close(s.headers)
+	}
+	return verdict{}
+}
+
+func (s *Stream) onTrailers(b *block) verdict {
+	s.inTrailer = b.wire
+	s.trailer = append(s.trailer, b.fields...)
+	if b.grpcStatus == "" {
+		return over(&Error{Status: status.New(codes.Unknown, "the server ended the stream without grpc-status")}, http2.ErrCodeNo)
+	}
+	code, err := strconv.ParseInt(b.grpcStatus, 10, 32)
+	if err != nil || code < 0 {
+		return over(&Error{Status: status.New(codes.Unknown, fmt.Sprintf("malformed grpc-status %q", b.grpcStatus))}, http2.ErrCodeProtocol)
+	}
+	if code == int64(codes.OK) {
+		if s.cur.pooled != nil || s.prefixLen > 0 {
+			return over(internal("the server ended the stream in the middle of a message"), http2.ErrCodeNo)
+		}
+		return over(nil, http2.ErrCodeNo)
+	}
+	return over(&Error{Status: statusOf(codes.Code(code), decodeMessage(b.message), b.details)}, http2.ErrCodeNo)
+}
+
+// statusOf builds the status of the trailers. grpc-status-details-bin counts
+// if it is one well-formed message that says the same code.
+func statusOf(code codes.Code, msg string, details []string) *status.Status {
+	if len(details) != 1 {
+		return status.New(code, msg)
+	}
+	p := status.New(code, msg).Proto()
+	if err := proto.Unmarshal([]byte(details[0]), p); err != nil {
+		return status.New(code, msg)
+	}
+	if p.GetCode() != int32(code) {
+		return status.New(codes.Internal, fmt.Sprintf("grpc-status-details-bin says code %v where grpc-status says %v with message %q", codes.Code(p.GetCode()), code, msg))
+	}
+	return status.FromProto(p)
+}
+
+// statusOfHTTP maps an HTTP status as gRPC's http-grpc-status-mapping document says.
+func statusOfHTTP(code int) codes.Code {
+	switch code {
+	case http.StatusBadRequest:
+		return codes.Internal
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.Unimplemented
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return codes.Unavailable
+	}
+	return codes.Unknown
+}
+
+func notGRPCMessage(httpStatus int, contentType string) string {
+	var parts []string
+	if httpStatus != http.StatusOK {
+		parts = append(parts, fmt.Sprintf("unexpected HTTP status code received from server: %d (%s)", httpStatus, http.StatusText(httpStatus)))
+	}
+	if contentType == "" {
+		parts = append(parts, "the response has no content-type")
+	} else if _, ok := grpcSubtype(contentType); !ok {
+		parts = append(parts, fmt.Sprintf("unexpected content-type %q", contentType))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (s *Stream) notGRPCError() *Error {
+	if len(s.body) == 0 {
+		return &Error{Status: s.notGRPC}
+	}
+	return &Error{Status: status.New(s.notGRPC.Code(), fmt.Sprintf("%s; body: %q", s.notGRPC.Message(), s.body))}
+}
+
+// onData takes a part of a DATA frame's payload. The stream's mu is held.
+func (s *Stream) onData(p []byte) verdict {
+	s.gotData = true
+	if s.notGRPC != nil {
+		n := min(len(p), maxErrorBody-len(s.body))
+		s.body = append(s.body, p[:n]...)
+		s.credit += int64(len(p))
+		if len(s.body) == maxErrorBody {
+			return over(s.notGRPCError(), http2.ErrCodeProtocol)
+		}
+		return verdict{}
+	}
+	if !s.gotHeaders {
+		return over(internal("the server sent DATA before HEADERS"), http2.ErrCodeProtocol)
+	}
+	if err := s.assemble(p); err != nil {
+		return over(err, http2.ErrCodeCancel)
+	}
+	return verdict{}
+}
+
+// assemble appends p to the message that is coming in, and queues what is
+// complete.
+func (s *Stream) assemble(p []byte) *Error {
+	for len(p) > 0 {
+		if s.prefixLen < len(s.prefix) {
+			n := copy(s.prefix[s.prefixLen:], p)
+			s.prefixLen += n
+			s.cur.owed += n
+			p = p[n:]
+			if s.prefixLen < len(s.prefix) {
+				break
+			}
+			if err := s.beginMessage(); err != nil {
+				return err
+			}
+		}
+		n := min(len(p), s.curSize-len(s.cur.Data))
+		if n > 0 {
+			s.grow(n)
+			s.cur.Data = append(s.cur.Data, p[:n]...)
+			s.cur.owed += n
+			p = p[n:]
+		}
+		if len(s.cur.Data) == s.curSize {
+			s.endMessage()
+		}
+	}
+	if s.unary || s.waiting {
+		// Somebody waits for this message: what has come of it is given back.
+		s.credit += int64(s.cur.owed)
+		s.cur.owed = 0
+	}
+	return nil
+}
+
+func (s *Stream) beginMessage() *Error {
+	size := binary.BigEndian.Uint32(s.prefix[1:])
+	if s.prefix[0] > 1 {
+		return internal(fmt.Sprintf("the server sent a message with flags %#02x; want 0 or 1 (not a gRPC message?)", s.prefix[0]))
+	}
+	if int64(size) > int64(s.maxRecv) {
+		return &Error{Status: status.New(codes.ResourceExhausted, fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", size, s.maxRecv)), Local: true}
+	}
+	s.curSize = int(size)
+	s.cur.Compressed = s.prefix[0] == 1
+	return nil
+}
+
+// grow makes room for n more bytes. A message's announced length is not
+// trusted with memory: the buffer begins small and grows with what arrives.
+func (s *Stream) grow(n int) {
+	have := len(s.cur.Data)
+	if s.cur.pooled != nil && have+n <= cap(s.cur.Data) {
+		return
+	}
+	size := min(s.curSize, max(firstMessageBuffer, have*messageBufferGrowth, have+n))
+	b := mem.DefaultBufferPool().Get(size)
+	copy(*b, s.cur.Data)
+	if s.cur.pooled != nil {
+		mem.DefaultBufferPool().Put(s.cur.pooled)
+	}
+	s.cur.pooled, s.cur.Data = b, (*b)[:have]
+}
+
+func (s *Stream) endMessage() {
+	s.messages++
+	m := s.cur
+	if s.unary || s.waiting {
+		s.credit += int64(m.owed)
+		m.owed = 0
+	}
+	s.cur, s.prefixLen, s.curSize = Message{}, 0, 0
+	if s.unary && s.messages > 1 {
+		m.Free() // counted, and an error for the caller
+		return
+	}
+	s.queue = append(s.queue, m)
+	if s.waiting {
+		s.waiting = false
+		select {
+		case s.arrived <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,490 @@
+package h2
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Serve reads until the connection is lost or closed and returns the cause, which
+// is never nil. It runs on its owner's goroutine, once, after Handshake.
+//
+// onDrain is called at most once, on this goroutine with no lock held, when the connection
+// takes no new streams though it may still serve running ones: with an
+// http2.GoAwayError, or ErrStreamIDs.
+//
+// When Serve has returned, nothing of this connection runs but streams being
+// ended on their callers' goroutines.
+func (c *Conn) Serve(onDrain func(cause error)) error {
+	c.rd.onDrain = onDrain
+	var err error
+	for err == nil {
+		err = c.rd.readFrame()
+	}
+	var violation *ConnError
+	c.shut(err, nil, errors.As(err, &violation))
+	c.nc.Close()
+	c.flushers.Wait()
+	c.rd.release()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+func (r *reader) release() {
+	if r.buf != nil && cap(r.buf.b) == defaultReadBuffer {
+		readPool.put(r.buf)
+	}
+	r.buf, r.small, r.last = nil, nil, nil
+}
+
+// poke makes the reader look at the connection's state.
+func (c *Conn) poke() {
+	c.poked.Store(true)
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// handle acts on any frame but DATA.
+func (r *reader) handle(f frameHeader, p []byte) error {
+	switch f.typ {
+	case http2.FrameHeaders:
+		return r.headers(f, p)
+	case http2.FrameContinuation:
+		return r.continuation(f, p)
+	case http2.FrameRSTStream:
+		return r.reset(f, p)
+	case http2.FrameSettings:
+		switch {
+		case f.id != 0:
+			return connErrorf(http2.ErrCodeProtocol, "SETTINGS on stream %d", f.id)
+		case f.flags.Has(http2.FlagSettingsAck) && len(p) > 0, len(p)%6 != 0:
+			return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", len(p))
+		case f.flags.Has(http2.FlagSettingsAck):
+			return nil
+		}
+		return r.applySettings(p)
+	case http2.FramePing:
+		return r.ping(f, p)
+	case http2.FrameGoAway:
+		return r.goAway(f, p)
+	case http2.FrameWindowUpdate:
+		return r.windowUpdate(f, p)
+	case http2.FramePushPromise:
+		return connErrorf(http2.ErrCodeProtocol, "PUSH_PROMISE though push is off")
+	}
+	return nil // PRIORITY and unknown frames are ignored (RFC 9113 section 4.1)
+}
+
+// known reports an error if the server names a stream that this side never
+// opened (RFC 9113 section 5.1).
+func (r *reader) known(f frameHeader) error {
+	r.c.mu.Lock()
+	next := r.c.nextID
+	r.c.mu.Unlock()
+	if f.id == 0 || f.id%2 == 0 || f.id >= next {
+		return connErrorf(http2.ErrCodeProtocol, "%v on stream %d, which was never opened", f.typ, f.id)
+	}
+	return nil
+}
+
+// stream returns the open stream id, or nil.
+func (r *reader) stream(id uint32) *Stream {
+	if r.lastID == id {
+		return r.last
+	}
+	r.c.mu.Lock()
+	s := r.c.streams[id]
+	r.c.mu.Unlock()
+	if s != nil {
+		r.lastID, r.last = id, s
+	}
+	return s
+}
+
+func (r *reader) headers(f frameHeader, p []byte) error {
+	if r.stream(f.id) == nil {
+		if err := r.known(f); err != nil {
+			return err
+		}
+	}
+	pad := 0
+	if f.flags.Has(http2.FlagHeadersPadded) {
+		if len(p) == 0 {
+			return connErrorf(http2.ErrCodeFrameSize, "padded HEADERS without a pad length")
+		}
+		pad, p = int(p[0]), p[1:]
+	}
+	if f.flags.Has(http2.FlagHeadersPriority) {
+		if len(p) < 5 {
+			return connErrorf(http2.ErrCodeFrameSize, "HEADERS too short for its priority")
+		}
+		p = p[5:]
+	}
+	if pad > len(p) {
+		return connErrorf(http2.ErrCodeProtocol, "HEADERS with more padding than payload")
+	}
+	r.hd.begin(f.id, f.flags.Has(http2.FlagHeadersEndStream))
+	return r.fragment(p[:len(p)-pad], f.flags.Has(http2.FlagHeadersEndHeaders))
+}
+
+func (r *reader) continuation(f frameHeader, p []byte) error {
+	if r.hd.id == 0 {
+		return connErrorf(http2.ErrCodeProtocol, "CONTINUATION on stream %d outside a header block", f.id)
+	}
+	if r.hd.continuations++; r.hd.continuations > maxContinuations {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d CONTINUATION frames", maxContinuations)
+	}
+	return r.fragment(p, f.flags.Has(http2.FlagContinuationEndHeaders))
+}
+
+func (r *reader) fragment(p []byte, end bool) error {
+	id := r.hd.id
+	if err := r.hd.write(p, end); err != nil || !end {
+		return err
+	}
+	s := r.stream(id)
+	if s == nil {
+		return nil // ended before; the block was decoded all the same
+	}
+	s.mu.Lock()
+	if s.id != id {
+		s.mu.Unlock()
+		return nil
+	}
+	v := s.onHeaders(&r.hd.block, r.hd.endStream)
+	s.mu.Unlock()
+	if v.over {
+		if r.hd.endStream && !r.c.completed.Load() {
+			r.c.completed.Store(true)
+		}
+		r.over(s, id, v, r.hd.endStream)
+	}
+	return nil
+}
+
+// account counts a DATA frame against the windows. Padding counts too, and is
+// given back at once.
+func (r *reader) account(f frameHeader, pad int) error {
+	n := int64(f.length)
+	if r.window -= n; r.window < 0 {
+		return connErrorf(http2.ErrCodeFlowControl, "DATA beyond the connection's window")
+	}
+	r.credit += n
+	if r.credit >= int64(r.c.cfg.ConnWindow)/4 {
+		r.window += r.credit
+		r.queueWindowUpdate(0, r.credit)
+		r.credit = 0
+	}
+	s := r.stream(f.id)
+	if s == nil {
+		return r.known(f)
+	}
+	s.mu.Lock()
+	if s.id != f.id {
+		s.mu.Unlock()
+		return nil
+	}
+	s.window -= n
+	beyond := s.window < 0
+	if f.flags.Has(http2.FlagDataPadded) {
+		s.credit += int64(pad) + 1
+	}
+	s.mu.Unlock()
+	if beyond {
+		r.over(s, f.id, over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl), false)
+	}
+	return nil
+}
+
+// part delivers a piece of a DATA frame.
+func (r *reader) part(id uint32, p []byte) {
+	s := r.stream(id)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	if s.id != id {
+		s.mu.Unlock()
+		return
+	}
+	v := s.onData(p)
+	var credit int64
+	if !v.over {
+		_, credit = s.consumed(0)
+	}
+	s.mu.Unlock()
+	if v.over {
+		r.over(s, id, v, false)
+		return
+	}
+	if credit > 0 {
+		r.queueWindowUpdate(id, credit)
+	}
+}
+
+// endOfData acts on END_STREAM in a DATA frame: gRPC wants trailers.
+func (r *reader) endOfData(id uint32) {
+	s := r.stream(id)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	if s.id != id {
+		s.mu.Unlock()
+		return
+	}
+	err := internal("server closed the stream without sending trailers")
+	if s.notGRPC != nil {
+		err = s.notGRPCError()
+	}
+	s.mu.Unlock()
+	r.over(s, id, over(err, http2.ErrCodeNo), true)
+}
+
+// over ends s as the verdict says. If the server may still send, or this side
+// has not half-closed, the rest of the stream is cut off.
+func (r *reader) over(s *Stream, id uint32, v verdict, serverEnded bool) {
+	c := r.c
+	c.mu.Lock()
+	if s.sendID != id || !c.take(s) {
+		c.mu.Unlock()
+		return
+	}
+	if !serverEnded || !s.halfClosed {
+		b := c.pending()
+		b.b = appendRST(b.b, id, v.rst)
+		r.dirty = true
+	}
+	draining := c.state == stateDraining && len(c.streams) == 0
+	c.mu.Unlock()
+	s.finish(v.err)
+	if draining {
+		c.settle()
+	}
+}
+
+func (r *reader) reset(f frameHeader, p []byte) error {
+	if len(p) != 4 {
+		return connErrorf(http2.ErrCodeFrameSize, "RST_STREAM of %d bytes", len(p))
+	}
+	s := r.stream(f.id)
+	if s == nil {
+		return r.known(f)
+	}
+	code := http2.ErrCode(binary.BigEndian.Uint32(p))
+	c := r.c
+	c.mu.Lock()
+	if s.sendID != f.id || !c.take(s) {
+		c.mu.Unlock()
+		return nil
+	}
+	draining := c.state == stateDraining && len(c.streams) == 0
+	deadline := s.deadline
+	c.mu.Unlock()
+	st := statusOfReset(code)
+	if st == codes.Canceled && !deadline.IsZero() && !time.Now().Before(deadline) {
+		st = codes.DeadlineExceeded // which is why the server cancelled
+	}
+	s.finish(&Error{
+		Status:      status.Newf(st, "stream terminated by RST_STREAM with error code: %v", code),
+		Unprocessed: code == http2.ErrCodeRefusedStream,
+	})
+	if draining {
+		c.settle()
+	}
+	return nil
+}
+
+// queueWindowUpdate leaves a WINDOW_UPDATE to the flush at the end of this
+// read burst.
+func (r *reader) queueWindowUpdate(id uint32, n int64) {
+	c := r.c
+	c.mu.Lock()
+	if c.state != stateClosed {
+		b := c.pending()
+		b.b = appendWindowUpdate(b.b, id, uint32(n))
+		r.dirty = true
+	}
+	c.mu.Unlock()
+}
+
+// answered counts an answer that the server made us queue. mu is held.
+func (r *reader) answered() error {
+	r.dirty = true
+	if r.c.acks++; r.c.acks > maxQueuedAcks {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "more than %d PING or SETTINGS frames whose answers the server does not read", maxQueuedAcks)
+	}
+	return nil
+}
+
+func (r *reader) ping(f frameHeader, p []byte) error {
+	switch {
+	case len(p) != 8:
+		return connErrorf(http2.ErrCodeFrameSize, "PING of %d bytes", len(p))
+	case f.id != 0:
+		return connErrorf(http2.ErrCodeProtocol, "PING on stream %d", f.id)
+	case f.flags.Has(http2.FlagPingAck):
+		return nil // that something was read is all that keepalive asks for
+	}
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if r.c.state == stateClosed {
+		return nil
+	}
+	b := r.c.pending()
+	b.b = appendPing(b.b, true, [8]byte(p))
+	return r.answered()
+}
+
+func (r *reader) goAway(f frameHeader, p []byte) error {
+	if len(p) < 8 {
+		return connErrorf(http2.ErrCodeFrameSize, "GOAWAY of %d bytes", len(p))
+	}
+	if f.id != 0 {
+		return connErrorf(http2.ErrCodeProtocol, "GOAWAY on stream %d", f.id)
+	}
+	g := parseGoAway(p)
+	if g.LastStreamID != 0 && g.LastStreamID%2 == 0 {
+		return connErrorf(http2.ErrCodeProtocol, "GOAWAY with the last stream id %d, which is not a client's", g.LastStreamID)
+	}
+	c := r.c
+	if g.ErrCode == http2.ErrCodeEnhanceYourCalm && g.DebugData == "too_many_pings" {
+		c.tooManyPings.Store(true)
+	}
+	c.mu.Lock()
+	if c.goAway != nil && g.LastStreamID > c.goAway.LastStreamID {
+		c.mu.Unlock()
+		return connErrorf(http2.ErrCodeProtocol, "GOAWAY raised the last stream id from %d to %d", c.goAway.LastStreamID, g.LastStreamID)
+	}
+	c.goAway = &g
+	c.drainLocked(g)
+	var unprocessed []*Stream
+	for id, s := range c.streams {
+		if id > g.LastStreamID {
+			unprocessed = append(unprocessed, s)
+			c.take(s)
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range unprocessed {
+		s.finish(&Error{
+			Status:      status.Newf(codes.Unavailable, "the server did not process the request: %v", describeGoAway(&g)),
+			Unprocessed: true,
+			Cause:       g,
+		})
+	}
+	r.lookAround()
+	c.settle()
+	return nil
+}
+
+func describeGoAway(g *http2.GoAwayError) string {
+	if g.DebugData == "" {
+		return fmt.Sprintf("GOAWAY %v", g.ErrCode)
+	}
+	return fmt.Sprintf("GOAWAY %v %s", g.ErrCode, strconv.Quote(g.DebugData))
+}
+
+func (r *reader) windowUpdate(f frameHeader, p []byte) error {
+	if len(p) != 4 {
+		return connErrorf(http2.ErrCodeFrameSize, "WINDOW_UPDATE of %d bytes", len(p))
+	}
+	n := int64(binary.BigEndian.Uint32(p) &^ (1 << 31))
+	c := r.c
+	if f.id == 0 {
+		if n == 0 {
+			return connErrorf(http2.ErrCodeProtocol, "WINDOW_UPDATE of 0")
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.window.avail+n > maxWindow {
+			return connErrorf(http2.ErrCodeFlowControl, "WINDOW_UPDATE makes the connection's window larger than 2^31-1")
+		}
+		c.window.add(n)
+		return nil
+	}
+	s := r.stream(f.id)
+	if s == nil {
+		return r.known(f)
+	}
+	c.mu.Lock()
+	if s.sendID != f.id {
+		c.mu.Unlock()
+		return nil
+	}
+	if n == 0 || s.sendWindow+n > maxWindow {
+		code, what := http2.ErrCodeFlowControl, "the server raised the stream's window above 2^31-1"
+		if n == 0 {
+			code, what = http2.ErrCodeProtocol, "the server sent a WINDOW_UPDATE of 0"
+		}
+		c.mu.Unlock()
+		r.over(s, f.id, over(internal(what), code), false)
+		return nil
+	}
+	s.widen(n)
+	c.mu.Unlock()
+	return nil
+}
+
+// widen changes the stream's send window and wakes its sender if it can go on.
+// The connection's mu is held.
+func (s *Stream) widen(n int64) {
+	s.sendWindow += n
+	if s.blocked && s.sendWindow > 0 {
+		s.blocked = false
+		s.wait.ready <- struct{}{}
+	}
+}
+
+// applySettings applies the server's SETTINGS and acknowledges it before anything
+// else is queued.
+func (r *reader) applySettings(p []byte) error {
+	c := r.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateClosed {
+		return nil
+	}
+	for ; len(p) >= 6; p = p[6:] {
+		id, v := http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])
+		switch id {
+		case http2.SettingHeaderTableSize:
+			c.enc.setTableSize(v)
+		case http2.SettingEnablePush:
+			if v != 0 {
+				return connErrorf(http2.ErrCodeProtocol, "a server's SETTINGS_ENABLE_PUSH must be 0, not %d", v)
+			}
+		case http2.SettingMaxConcurrentStreams:
+			c.slots.add(int64(v) - c.maxOpen)
+			c.maxOpen = int64(v)
+		case http2.SettingInitialWindowSize:
+			if v > maxWindow {
+				return connErrorf(http2.ErrCodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE %d is larger than 2^31-1", v)
+			}
+			delta := int64(v) - c.streamW
+			c.streamW = int64(v)
+			for _, s := range c.streams {
+				if s.sendWindow+delta > maxWindow {
+					return connErrorf(http2.ErrCodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE %d makes a stream's window larger than 2^31-1", v)
+				}
+				s.widen(delta)
+			}
+		case http2.SettingMaxFrameSize:
+			if v < maxFrameSize || v > 1<<24-1 {
+				return connErrorf(http2.ErrCodeProtocol, "SETTINGS_MAX_FRAME_SIZE %d is not within 16384 and 2^24-1", v)
+			}
+			c.maxSend = min(int(v), turn)
+		case http2.SettingMaxHeaderListSize:
+			c.maxList = uint64(v)
+		}
+	}
+	b := c.pending()
+	b.b = appendSettingsAck(b.b)
+	return r.answered()
+}

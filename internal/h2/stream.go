@@ -1,0 +1,356 @@
+package h2
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// Request is what the opening HEADERS of a stream says. It is read while the
+// stream is opened and not kept.
+type Request struct {
+	// Method is the ":path", "/service/method".
+	Method string
+	// Authority is the ":authority".
+	Authority string
+	// ContentSubtype is what follows "application/grpc+"; empty for none.
+	ContentSubtype string
+	// Encoding is grpc-encoding; empty for none.
+	Encoding string
+	// AcceptEncoding is grpc-accept-encoding; empty for none.
+	AcceptEncoding string
+	// PreviousAttempts is grpc-previous-rpc-attempts, sent if above 0 (gRFC A6).
+	PreviousAttempts int
+	// Metadata is the application's. Keys are lower-case and validated by the
+	// caller; values of "-bin" keys are raw. Reserved names are left out.
+	Metadata metadata.MD
+	// Extra holds further pairs of key and value, under the same rules.
+	Extra []string
+	// MaxRecv is the largest message accepted, in bytes as received.
+	MaxRecv int
+}
+
+// Message is one received message. Its bytes come from a pool: Free gives them
+// back.
+type Message struct {
+	Data       []byte
+	Compressed bool
+
+	pooled *[]byte
+	owed   int // bytes of it that were not credited to the server yet
+}
+
+// Free gives the bytes back; Data must not be used after. A zero Message may
+// be freed.
+func (m *Message) Free() {
+	if m.pooled != nil {
+		mem.DefaultBufferPool().Put(m.pooled)
+	}
+	*m = Message{}
+}
+
+// Stream is one RPC attempt on a connection.
+type Stream struct {
+	c     *Conn
+	unary bool
+
+	// end tells that the stream has ended: a unary stream gets one token, so that the
+	// object can serve again; any other is closed.
+	end  chan struct{}
+	stop func() bool // ends the watch of the context; nil for unary streams. Set once.
+
+	// Guarded by Conn.mu.
+	sendID     uint32 // 0 once out of the connection's table
+	sendWindow int64
+	blocked    bool   // the sender waits for sendWindow
+	halfClosed bool   // END_STREAM is queued
+	deadline   time.Time
+	safeUntil  uint64 // the request counts as sent once the connection's output got this far
+	wait       waiter // the sender's place in a queue
+
+	mu sync.Mutex
+	// Guarded by mu. The reader checks id, which is never used twice, before it
+	// touches anything, since a unary stream object may have begun a new life.
+	id         uint32
+	window     int64 // what the server may still send
+	credit     int64 // consumed, not given back to the server yet
+	maxRecv    int
+	waiting    bool          // a receiver waits for a message
+	arrived    chan struct{} // capacity 1: wakes the receiver; nil for unary streams
+	headers    chan struct{} // closed when headers have come or the stream has ended; nil for unary streams
+	gotHeaders bool
+	gotData    bool
+	ended      bool
+	cur        Message // being assembled
+	prefix     [5]byte
+	prefixLen  int
+	curSize    int       // its length
+	queue      []Message // complete, not received by the application yet
+	messages   int       // complete messages so far
+	body       []byte    // of a response that is not gRPC's
+	notGRPC    *status.Status
+	header     []hpack.HeaderField
+	trailer    []hpack.HeaderField
+	encoding   string
+	subtype    string
+	err        *Error // how it ended; nil for OK
+
+	outHeader, inHeader, inTrailer int // sizes on the wire
+}
+
+// begin readies the receive side for a new life. Conn.mu is held.
+func (s *Stream) begin(id uint32, maxRecv int) {
+	s.mu.Lock()
+	s.id = id
+	s.window, s.credit = int64(s.c.cfg.StreamWindow), 0
+	s.maxRecv = maxRecv
+	s.mu.Unlock()
+}
+
+// Cancel ends the stream with st and tells the server, unless it has ended
+// already. It is safe from any goroutine, any number of times.
+func (s *Stream) Cancel(st *status.Status) {
+	s.c.cancel(s, http2.ErrCodeCancel, &Error{Status: st, Local: true})
+}
+
+// finish ends the stream; e is nil for status OK. The caller has taken the
+// stream out of the table and holds no lock.
+func (s *Stream) finish(e *Error) {
+	s.mu.Lock()
+	s.id, s.ended, s.err = 0, true, e
+	s.cur.Free()
+	if e != nil && e.Local {
+		s.drop()
+	}
+	s.mu.Unlock()
+	s.signalEnd()
+}
+
+// drop frees what the application will not receive any more. mu is held.
+func (s *Stream) drop() {
+	for i := range s.queue {
+		s.queue[i].Free()
+	}
+	s.queue = s.queue[:0]
+}
+
+func (s *Stream) signalEnd() {
+	if s.unary {
+		s.end <- struct{}{}
+		return
+	}
+	if s.stop != nil {
+		s.stop()
+	}
+	s.mu.Lock()
+	if !s.gotHeaders {
+		close(s.headers)
+	}
+	s.mu.Unlock()
+	select {
+	case s.arrived <- struct{}{}:
+	default:
+	}
+	close(s.end)
+}
+
+// Recv returns the next message. At the end it returns io.EOF if the status was
+// OK, else *Error. One goroutine may receive at a time, beside one that sends.
+func (s *Stream) Recv() (Message, error) {
+	for {
+		s.mu.Lock()
+		if len(s.queue) > 0 {
+			m := s.queue[0]
+			s.queue[0] = Message{}
+			if s.queue = s.queue[1:]; len(s.queue) == 0 {
+				s.queue = nil
+			}
+			id, n := s.consumed(m.owed)
+			s.mu.Unlock()
+			s.c.creditStream(id, n)
+			return m, nil
+		}
+		if s.ended {
+			err := s.err
+			s.mu.Unlock()
+			if err != nil {
+				return Message{}, err
+			}
+			return Message{}, io.EOF
+		}
+		// What has come of the next message is given back, so that a message
+		// larger than the window flows.
+		s.waiting = true
+		id, n := s.consumed(s.cur.owed)
+		s.cur.owed = 0
+		s.mu.Unlock()
+		s.c.creditStream(id, n)
+		<-s.arrived
+	}
+}
+
+// consumed counts n bytes as taken by the application and returns what to
+// give back to the server now. mu is held.
+func (s *Stream) consumed(n int) (id uint32, credit int64) {
+	s.credit += int64(n)
+	if s.ended || s.credit < int64(s.c.cfg.StreamWindow)/2 {
+		return 0, 0
+	}
+	credit, s.credit = s.credit, 0
+	s.window += credit
+	return s.id, credit
+}
+
+// Header waits for the response headers. ok is false if the stream ended
+// without any, or if ctx ended first.
+func (s *Stream) Header(ctx context.Context) (md metadata.MD, ok bool) {
+	select {
+	case <-s.headers:
+	case <-ctx.Done():
+		return nil, false
+	}
+	return s.HeaderMD(), s.HasHeader()
+}
+
+// HeadersReady is closed when response headers have come or the stream has
+// ended. It is nil for a unary stream.
+func (s *Stream) HeadersReady() <-chan struct{} { return s.headers }
+
+// Finished is closed when the stream has ended; not for a unary stream.
+func (s *Stream) Finished() <-chan struct{} { return s.end }
+
+// The following are for a stream that has ended: Unary has returned, Recv has
+// returned an error, or Finished is closed. Those about headers may be used as soon as
+// headers have come.
+
+// Err is how the stream ended; nil for status OK.
+func (s *Stream) Err() *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// HeaderMD returns the response headers in a map of the caller's own; nil if
+// none came.
+func (s *Stream) HeaderMD() metadata.MD {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return toMD(s.header)
+}
+
+// Trailer returns the trailers, or the only headers of a response that has
+// nothing else, in a map of the caller's own.
+func (s *Stream) Trailer() metadata.MD {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return toMD(s.trailer)
+}
+
+// TrailerValue returns the first value of a trailer.
+func (s *Stream) TrailerValue(key string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.trailer {
+		if f.Name == key {
+			return f.Value, true
+		}
+	}
+	return "", false
+}
+
+// HasHeader reports whether response headers came that were not trailers.
+func (s *Stream) HasHeader() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gotHeaders
+}
+
+// RecvEncoding is the response's grpc-encoding; empty for none.
+func (s *Stream) RecvEncoding() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.encoding
+}
+
+// ContentSubtype is the response's.
+func (s *Stream) ContentSubtype() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subtype
+}
+
+// BytesReceived reports whether anything came from the server.
+func (s *Stream) BytesReceived() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gotData
+}
+
+// Messages is how many messages came.
+func (s *Stream) Messages() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.messages
+}
+
+// Message is the reply of a unary stream. Its bytes belong to the stream
+// until Release.
+func (s *Stream) Message() (m Message, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		return Message{}, false
+	}
+	return s.queue[0], true
+}
+
+// WireLengths are the encoded sizes of the header blocks.
+func (s *Stream) WireLengths() (outHeader, inHeader, inTrailer int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outHeader, s.inHeader, s.inTrailer
+}
+
+// Release gives a unary stream back. Nothing of it may be used after.
+func (s *Stream) Release() {
+	s.mu.Lock()
+	s.drop()
+	clear(s.header)
+	clear(s.trailer)
+	s.header, s.trailer = s.header[:0], s.trailer[:0]
+	s.cur, s.prefixLen, s.curSize, s.messages = Message{}, 0, 0, 0
+	s.gotHeaders, s.gotData, s.ended = false, false, false
+	s.body, s.notGRPC, s.err = nil, nil, nil
+	s.encoding, s.subtype = "", ""
+	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
+	s.mu.Unlock()
+	s.c.recycle(s)
+}
+
+func toMD(fields []hpack.HeaderField) metadata.MD {
+	if len(fields) == 0 {
+		return nil
+	}
+	md := make(metadata.MD, len(fields))
+	for _, f := range fields {
+		md[f.Name] = append(md[f.Name], f.Value)
+	}
+	return md
+}
+
+// contextError is the end of a stream whose context has ended.
+func contextError(ctx context.Context) *Error {
+	return &Error{Status: status.FromContextError(ctx.Err()), Local: true}
+}
+
+func internal(msg string) *Error {
+	return &Error{Status: status.New(codes.Internal, msg), Local: true}
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package h2
+
+import "time"
+
+// setUserTimeout does nothing: the option is Linux's (gRFC A18).
+func (w *Wire) setUserTimeout(time.Duration) {}

@@ -1,0 +1,105 @@
+package h2
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Wire is the raw network connection below whatever credentials put on it.
+// It is made from what the dialer returned and handed to ClientHandshake; both it and
+// the handshake's result are given to [New]. Until the HTTP/2 handshake is done
+// it reads and writes like the connection it holds.
+//
+// It does not expose SyscallConn: writes that bypassed a TLS layer would
+// send clear text. It makes non-blocking attempts itself, and only on a
+// connection that is exactly a *net.TCPConn or *net.UnixConn, since a type that
+// embeds one may have a Write of its own.
+type Wire struct {
+	net.Conn
+
+	raw   syscall.RawConn // nil: no non-blocking attempts on this connection
+	write attempt         // used by the flusher alone
+
+	mu       sync.Mutex
+	layered  bool    // TLS records are collected instead of being written; set once after the handshake
+	corked   bool    // a flush is encrypting and takes the records when it is done
+	records  *buffer // waiting to be written
+	unsought func()  // called after a write that no flush asked for (an alert, a key update)
+}
+
+// NewWire holds nc.
+func NewWire(nc net.Conn) *Wire {
+	return &Wire{Conn: nc, raw: rawConn(nc)}
+}
+
+// layer makes Write collect instead of write, so that no tls.Conn.Write can
+// block or be cut short, which would corrupt it for good.
+func (w *Wire) layer(unsought func()) {
+	w.mu.Lock()
+	w.layered, w.unsought = true, unsought
+	w.mu.Unlock()
+}
+
+// Write implements net.Conn.
+func (w *Wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	if !w.layered {
+		w.mu.Unlock()
+		return w.Conn.Write(p)
+	}
+	if w.records == nil {
+		w.records = pendingPool.get()
+	}
+	w.records.b = append(w.records.b, p...)
+	corked := w.corked
+	w.mu.Unlock()
+	if !corked {
+		w.unsought()
+	}
+	return len(p), nil
+}
+
+// SetWriteDeadline implements net.Conn. Once records are collected, a
+// deadline set by the layer above (crypto/tls sets one around its closing
+// alert) has nothing to bound and must not reach the socket.
+func (w *Wire) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	layered := w.layered
+	w.mu.Unlock()
+	if layered {
+		return nil
+	}
+	return w.Conn.SetWriteDeadline(t)
+}
+
+func (w *Wire) cork() {
+	w.mu.Lock()
+	w.corked = true
+	w.mu.Unlock()
+}
+
+// uncork takes the collected records; nil if there are none.
+func (w *Wire) uncork() *buffer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := w.records
+	w.records, w.corked = nil, false
+	return b
+}
+
+func (w *Wire) collected() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.records != nil
+}
+
+// attempt is one non-blocking write. Its callback is made once, so that an
+// attempt allocates nothing.
+type attempt struct {
+	p   []byte
+	n   int
+	err error
+	fn  func(fd uintptr) bool
+}

@@ -1,0 +1,101 @@
+//go:build unix
+
+package h2
+
+import (
+	"net"
+	"syscall"
+)
+
+// rawConn returns the raw connection for non-blocking attempts, or nil if nc
+// is anything but exactly a TCP or unix socket of package net.
+func rawConn(nc net.Conn) syscall.RawConn {
+	var sc syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		sc = nc
+	case *net.UnixConn:
+		sc = nc
+	default:
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// tryWrite writes what the socket takes now. n < len(p) with a nil error means
+// that the rest has to wait. It is called by the flusher alone, and never
+// while another write is blocked, for which RawConn.Write would wait.
+func (w *Wire) tryWrite(p []byte) (n int, err error) {
+	a := &w.write
+	if a.fn == nil {
+		a.fn = a.run
+	}
+	a.p, a.n, a.err = p, 0, nil
+	err = w.raw.Write(a.fn)
+	a.p = nil
+	if a.err != nil {
+		err = a.err
+	}
+	return a.n, err
+}
+
+func (a *attempt) run(fd uintptr) bool {
+	for a.n < len(a.p) {
+		n, err := syscall.Write(int(fd), a.p[a.n:])
+		if n > 0 {
+			a.n += n
+		}
+		switch err {
+		case nil:
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return true
+		default:
+			a.err = &net.OpError{Op: "write", Net: "socket", Err: err}
+			return true
+		}
+	}
+	return true
+}
+
+// tryRead reads into the buffer that get provides. When nothing is there it
+// calls empty, and then waits without a buffer.
+func (w *Wire) tryRead(r *socketRead) (int, error) {
+	if r.fn == nil {
+		r.fn = r.run
+	}
+	r.n, r.err, r.waited = 0, nil, false
+	err := w.raw.Read(r.fn)
+	if r.err != nil {
+		err = r.err
+	}
+	return r.n, err
+}
+
+func (r *socketRead) run(fd uintptr) bool {
+	for {
+		n, err := syscall.Read(int(fd), r.get())
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			// The poller was reset before this attempt, so data that arrives
+			// from here on wakes it.
+			r.empty()
+			r.waited = true
+			return false
+		case err != nil:
+			r.err = &net.OpError{Op: "read", Net: "socket", Err: err}
+		case n == 0:
+			r.err = errEOF
+		default:
+			r.n = n
+		}
+		return true
+	}
+}
