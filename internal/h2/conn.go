@@ -379,7 +379,7 @@ func (c *Conn) shakeHands(ctx context.Context) error {
 		return err
 	}
 	if c.mode == writeLayered {
-		c.wire.layer(c.kick)
+		c.wire.layer(c.kickApart)
 	}
 	c.ka.start(c)
 	c.kick() // the acknowledgement of the server's SETTINGS

@@ -19,6 +19,18 @@ func (c *Conn) kick() {
 	c.flushAndUnlock()
 }
 
+// kickApart is kick for a TLS layer that has written of its own accord: it
+// holds a lock then that a flush needs too. Only the reader makes it do so, which is why
+// Serve, returning later, waits for the goroutine.
+func (c *Conn) kickApart() {
+	c.mu.Lock()
+	closed := c.state == stateClosed
+	c.mu.Unlock()
+	if !closed {
+		c.flushers.Go(c.kick)
+	}
+}
+
 // flushAndUnlock writes what is pending, for everybody, unless somebody is
 // writing already, who will see it. mu is held on entry and released. It never blocks.
 func (c *Conn) flushAndUnlock() {

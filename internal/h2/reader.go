@@ -16,10 +16,12 @@ type reader struct {
 	c    *Conn
 	sock socketRead
 
-	// buf is where bytes are read into: pooled, and given back while the
-	// connection is quiet; small, for connections that cannot wait without a buffer.
+	// buf is where bytes are read into. It is pooled and given back while the
+	// connection is quiet. small is for connections that cannot wait without a
+	// buffer, and for the handshake.
 	buf        *buffer
 	small      []byte
+	more       bool // the latest read filled what it was given
 	start, end int // the bytes read and not used yet
 
 	hd       headerDecoder
@@ -64,16 +66,13 @@ func (r *reader) bytes() []byte {
 }
 
 // space is where the next bytes go. It takes a buffer from the pool if there
-// is none.
+// is none, or if the small one does not do.
 func (r *reader) space() []byte {
-	if r.buf == nil && (r.small == nil || r.end == len(r.small)) {
+	if r.buf == nil && (r.small == nil || r.more || r.end == len(r.small)) {
 		b := r.pool()
 		r.end = copy(b.b[:cap(b.b)], r.small[r.start:r.end])
 		r.start = 0
 		r.buf = b
-		if r.c.mode == writeDirect {
-			r.small = nil
-		}
 	}
 	return r.bytes()[r.end:]
 }
@@ -105,6 +104,9 @@ func (r *reader) quiet() {
 func (r *reader) fill() error {
 	if r.start == r.end {
 		r.start, r.end = 0, 0
+		if r.settings && r.c.mode == writeDirect {
+			r.small = nil
+		}
 	}
 	for {
 		var n int
@@ -116,7 +118,9 @@ func (r *reader) fill() error {
 				// Whether more is there cannot be told without a read.
 				r.quiet()
 			}
-			n, err = r.c.nc.Read(r.space())
+			p := r.space()
+			n, err = r.c.nc.Read(p)
+			r.more = n == len(p)
 		}
 		r.end += n
 		if n > 0 {
@@ -171,9 +175,6 @@ func (r *reader) makeRoom(n int) {
 		}
 		copy(larger.b[:cap(larger.b)], b[r.start:r.end])
 		r.buf = larger
-		if r.c.mode == writeDirect {
-			r.small = nil
-		}
 	} else {
 		copy(b, b[r.start:r.end])
 	}
