@@ -1,0 +1,252 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+const (
+	maxTried     = 256 // addresses whose latest failure is remembered
+	toldAttempts = 16  // attempts that one DialError tells of
+)
+
+// attemptLog is the latest failure of each address of one channel, and of the
+// resolver: the answer to why the channel is not READY.
+//
+// The zero value is ready to use. Its methods may be called from any goroutine;
+// they call nothing and hold mu for a moment only.
+type attemptLog struct {
+	mu      sync.Mutex
+	resolve *failure.Attempt // guarded by mu: the resolver's failure, nil once it gave addresses
+	tried   []triedAddr      // guarded by mu: one for each address, the latest at the end
+	dropped int              // guarded by mu: addresses beyond maxTried
+}
+
+// triedAddr is an address as the resolver gave it, and how the latest attempt
+// there failed: several times, if it is a host name that has several addresses.
+type triedAddr struct {
+	addr     string
+	attempts failure.List
+}
+
+// failed notes that the attempt to connect to addr failed.
+func (l *attemptLog) failed(addr string, attempts failure.List) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgetLocked(addr)
+	l.addLocked(addr, attempts)
+}
+
+func (l *attemptLog) addLocked(addr string, attempts failure.List) {
+	if len(l.tried) == maxTried {
+		l.tried = slices.Delete(l.tried, 0, 1)
+		l.dropped++
+	}
+	l.tried = append(l.tried, triedAddr{addr, attempts})
+}
+
+// interrupted notes attempts at addr that were ended because the channel or the
+// subchannel was. They say less than an attempt that failed by itself.
+func (l *attemptLog) interrupted(addr string, attempts failure.List) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.knowsLocked(addr) {
+		l.addLocked(addr, attempts)
+	}
+}
+
+// knows reports whether an attempt at addr is in the log.
+func (l *attemptLog) knows(addr string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.knowsLocked(addr)
+}
+
+func (l *attemptLog) knowsLocked(addr string) bool {
+	return slices.ContainsFunc(l.tried, func(t triedAddr) bool { return t.addr == addr })
+}
+
+// connected forgets what failed at addr before.
+func (l *attemptLog) connected(addr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgetLocked(addr)
+}
+
+func (l *attemptLog) forgetLocked(addr string) {
+	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool { return t.addr == addr })
+}
+
+// unresolved notes that the resolver failed.
+func (l *attemptLog) unresolved(a *failure.Attempt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resolve = a
+}
+
+// resolved forgets what failed at addresses that the resolver gives no more,
+// and that it failed.
+func (l *attemptLog) resolved(s resolver.State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resolve = nil
+	if len(l.tried) == 0 {
+		return
+	}
+	given := make(map[string]bool)
+	for _, e := range s.Endpoints {
+		for _, a := range e.Addresses {
+			given[a.Addr] = true
+		}
+	}
+	l.dropped = 0
+	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool { return !given[t.addr] })
+}
+
+// clear forgets everything: the channel became READY.
+func (l *attemptLog) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resolve, l.tried, l.dropped = nil, nil, 0
+}
+
+// latest returns the failures known, oldest first.
+func (l *attemptLog) latest() (attempts []Attempt, dropped int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.resolve != nil {
+		attempts = append(attempts, publicAttempt(l.resolve))
+	}
+	for _, t := range l.tried {
+		for _, a := range t.attempts {
+			attempts = append(attempts, publicAttempt(a))
+		}
+	}
+	return attempts, l.dropped
+}
+
+// final returns the error of the latest attempt if the latest at every address
+// failed for good, else nil.
+func (l *attemptLog) final() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var last *failure.Attempt
+	for _, t := range l.tried {
+		for _, last = range t.attempts {
+			if !forGood(last) {
+				return nil
+			}
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return last.Err
+}
+
+// forGood reports whether a failed for good: for a reason that does not heal, or
+// because the dialer says so, as grpc-go understands it.
+func forGood(a *failure.Attempt) bool {
+	var t interface{ Temporary() bool }
+	return a.Permanent || (a.Phase == failure.Dial || a.Phase == failure.Resolve) && errors.As(a.Err, &t) && !t.Temporary()
+}
+
+// asAttempts returns err, which ended an attempt at addr, as the list of
+// attempts that it is.
+func asAttempts(err error, addr string, start time.Time) failure.List {
+	var list failure.List
+	if errors.As(err, &list) {
+		return list
+	}
+	var one *failure.Attempt
+	if errors.As(err, &one) {
+		return failure.List{one}
+	}
+	return failure.List{{Addr: addr, Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: err}}
+}
+
+// unfinished returns a copy of attempts in which those that ended because ctx
+// was cancelled say so in the words of those who waited for them.
+func unfinished(attempts failure.List) failure.List {
+	out := make(failure.List, len(attempts))
+	for i, a := range attempts {
+		copied := *a
+		if errors.Is(a.Err, context.Canceled) {
+			copied.Err, copied.Hint, copied.Permanent = errUnfinished, "", false
+		}
+		out[i] = &copied
+	}
+	return out
+}
+
+// newDialError tells why the channel is in state. extra are attempts besides
+// those in the log. ended is what ended the wait.
+func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Duration, extra []Attempt, ended error) *DialError {
+	attempts, more := cc.attempts.latest()
+	attempts = append(attempts, extra...)
+	if n := len(attempts) - toldAttempts; n > 0 {
+		attempts, more = attempts[n:], more+n
+	}
+	return &DialError{
+		Target:   cc.CanonicalTarget(),
+		State:    state,
+		Elapsed:  elapsed,
+		Attempts: attempts,
+		Err:      ended,
+		more:     more,
+	}
+}
+
+// explain returns the channel's *DialError for an RPC that found no connection,
+// or nil if nothing is known to have failed.
+func (cc *ClientConn) explain() error { return cc.explainAs(cc.GetState(), nil) }
+
+// explainAs is explain for a channel that is, or is about to be, in state. It
+// returns otherwise if nothing is known to have failed.
+func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error {
+	now, _ := cc.state.now()
+	if e := cc.newDialError(state, time.Since(now.Time), nil, nil); len(e.Attempts) > 0 {
+		return e
+	}
+	return otherwise
+}
+
+// unresolved returns the resolver's wait as an attempt, if it has not said
+// anything since the channel left idle.
+func (cc *ClientConn) unresolved() []Attempt {
+	now, _ := cc.state.now()
+	if now.To != connectivity.Connecting || cc.config.Load() != nil {
+		return nil
+	}
+	return []Attempt{{Addr: cc.parsed.Endpoint(), Phase: PhaseResolve, Start: now.Time, Elapsed: time.Since(now.Time), Err: errUnfinished}}
+}
+
+// unfinished returns the attempts that are running, at addresses where none has
+// failed yet.
+func (cc *ClientConn) unfinished() []Attempt {
+	var all []Attempt
+	for _, l := range cc.allLinks() {
+		addr, since := l.trying()
+		if addr.Addr == "" || cc.attempts.knows(addr.Addr) {
+			continue
+		}
+		all = append(all, Attempt{Addr: addr.Addr, ServerName: cc.serverName(addr), Start: since, Elapsed: time.Since(since), Err: errUnfinished})
+	}
+	return all
+}
+
+// noteFailure keeps the attempts at addr that failed.
+func (cc *ClientConn) noteFailure(addr string, attempts failure.List) {
+	cc.attempts.failed(addr, attempts)
+	if cc.opts.failOnNonTempDialError {
+		cc.state.poke() // who waits asks again whether there is hope
+	}
+}

@@ -1,0 +1,37 @@
+package grpcdial
+
+import (
+	"time"
+
+	"google.golang.org/grpc/backoff"
+)
+
+// backoffDelay returns how long after the start of an attempt the next one may
+// start, as gRPC's connection-backoff document says. failures is the number of
+// attempts in a row that came to nothing before this one; random is from [0, 1).
+//
+// The first delay is BaseDelay. Each one after it is Multiplier times the one
+// before, but not more than MaxDelay, and is then moved by up to Jitter of itself
+// in either direction.
+func backoffDelay(cfg backoff.Config, failures int, random float64) time.Duration {
+	if failures <= 0 {
+		return max(cfg.BaseDelay, 0)
+	}
+	delay, limit := float64(cfg.BaseDelay), float64(cfg.MaxDelay)
+	for ; failures > 0 && delay < limit; failures-- {
+		grown := delay * cfg.Multiplier
+		if grown <= delay {
+			break // a multiplier of one or less, or no delay to multiply
+		}
+		delay = grown
+	}
+	delay = min(delay, limit)
+	delay *= 1 + cfg.Jitter*(2*random-1)
+	return time.Duration(max(delay, 0))
+}
+
+// connectLimit returns how long one attempt may take, all addresses of the group
+// together: MinConnectTimeout, or the back-off's delay when that is longer.
+func connectLimit(p ConnectParams, delay time.Duration) time.Duration {
+	return max(p.MinConnectTimeout, delay)
+}

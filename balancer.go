@@ -1,0 +1,146 @@
+package grpcdial
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	estats "google.golang.org/grpc/experimental/stats"
+	"google.golang.org/grpc/resolver"
+)
+
+// policy is one load-balancing policy and the balancer.ClientConn that it gets.
+//
+// Policies call it from the policy queue, from timers of their own and from
+// pickers, so on RPCs' goroutines too, often with a lock held. So its methods
+// never wait and never call a policy: what has an effect on one is posted to the
+// policy queue.
+type policy struct {
+	balancer.ClientConn // nil; here for the methods that the interface keeps to itself
+
+	// Set by build and only read after that.
+	cc       *ClientConn
+	resolver *resolverConn
+	builder  balancer.Builder
+	lb       balancer.Balancer // set when Build has returned; nil if that made none
+
+	last   balancer.State        // policy queue only: what it reported last
+	closed bool                  // written on the policy queue with cc.mu held, read with either
+	subs   map[*subConn]struct{} // guarded by cc.mu
+}
+
+var _ balancer.ClientConn = (*policy)(nil)
+
+var errPolicyClosed = errors.New("grpcdial: the policy was closed")
+
+// NewSubConn makes a subchannel in state IDLE.
+func (p *policy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	if len(addrs) == 0 {
+		return nil, errors.New("grpcdial: a subchannel needs an address")
+	}
+	sc := newSubConn(p, addrs, opts)
+	p.cc.mu.Lock()
+	defer p.cc.mu.Unlock()
+	if p.closed || p.cc.closed {
+		return nil, errPolicyClosed
+	}
+	if p.subs == nil {
+		p.subs = make(map[*subConn]struct{})
+	}
+	p.subs[sc] = struct{}{}
+	return sc, nil
+}
+
+// RemoveSubConn is sc.Shutdown.
+func (p *policy) RemoveSubConn(sc balancer.SubConn) { sc.Shutdown() }
+
+// UpdateAddresses is sc.UpdateAddresses.
+func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) {
+	sc.UpdateAddresses(addrs) //nolint:staticcheck // policies of old call it
+}
+
+// UpdateState makes s the policy's state and picker, in the order of the calls.
+// A policy that was closed has no say any more.
+func (p *policy) UpdateState(s balancer.State) {
+	p.cc.policyQueue.Post(func() {
+		if !p.closed {
+			p.cc.policies.report(p, s)
+		}
+	})
+}
+
+// ResolveNow asks the resolver to look again, unless another policy is to
+// replace this one.
+func (p *policy) ResolveNow(resolver.ResolveNowOptions) {
+	p.cc.policyQueue.Post(func() {
+		if p == p.cc.policies.latest() {
+			p.resolver.resolveNow()
+		}
+	})
+}
+
+// Target returns the channel's target as the program wrote it.
+func (p *policy) Target() string { return p.cc.target }
+
+// MetricsRecorder returns a recorder that records nothing.
+func (p *policy) MetricsRecorder() estats.MetricsRecorder { return noMetrics{} }
+
+// close closes the policy and shuts down the subchannels that it left.
+func (p *policy) close() {
+	p.cc.mu.Lock()
+	p.closed = true
+	p.cc.mu.Unlock()
+	if p.lb != nil {
+		p.lb.Close()
+	}
+	for _, sc := range p.subConns() {
+		sc.Shutdown()
+	}
+}
+
+func (p *policy) subConns() []*subConn {
+	p.cc.mu.Lock()
+	defer p.cc.mu.Unlock()
+	all := make([]*subConn, 0, len(p.subs))
+	for sc := range p.subs {
+		all = append(all, sc)
+	}
+	return all
+}
+
+func (p *policy) forget(sc *subConn) {
+	p.cc.mu.Lock()
+	defer p.cc.mu.Unlock()
+	delete(p.subs, sc)
+}
+
+func (cc *ClientConn) buildOptions() balancer.BuildOptions {
+	return balancer.BuildOptions{
+		DialCreds:       cc.creds.transport.Clone(),
+		CredsBundle:     cc.opts.bundle,
+		Dialer:          cc.opts.dialer,
+		Authority:       cc.authority,
+		CustomUserAgent: cc.opts.userAgent,
+		Target:          cc.parsed,
+	}
+}
+
+// publish makes s what RPCs and the program see. Policy queue only.
+//
+// The picker comes first: whoever waits for READY and then begins an RPC is not
+// to find the picker of before.
+func (cc *ClientConn) publish(s balancer.State) {
+	cc.calls.SetPicker(s.Picker)
+	from := cc.state.state()
+	var why error
+	switch to := s.ConnectivityState; {
+	case to == connectivity.Ready:
+		cc.loss = nil
+		cc.attempts.clear()
+	case to == connectivity.TransientFailure:
+		why = cc.explainAs(to, cc.loss)
+	case from == connectivity.Ready:
+		why = cc.loss
+	}
+	cc.state.set(s.ConnectivityState, why)
+}

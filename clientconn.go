@@ -1,0 +1,207 @@
+package grpcdial
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/serial"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// ClientConn is a channel: a target, the connections that serve it, and the
+// RPCs that run on them. Dial, DialContext and NewClient make one; generated
+// stubs take it as their grpc.ClientConnInterface.
+//
+// All methods may be called from any goroutine. Close must not be called from
+// code that the channel calls: resolvers, policies, codecs, credentials, dialers.
+type ClientConn struct {
+	// Set by the constructor and only read after that.
+	opts      *dialOptions
+	creds     channelCredentials
+	target    string          // as the program wrote it
+	parsed    resolver.Target // what it means
+	builder   resolver.Builder
+	overUnix  bool // the builder's resolvers give the paths of unix sockets
+	authority string
+	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
+	connector connect.Config        // but for what connectConfig changes
+	connect   connectFunc           // connect.Connect, except in tests
+	calls     *call.Channel
+	chain     *callChain // in front of calls
+	bridge    bridge
+
+	// With rules of their own, in their types.
+	state         stateMachine
+	attempts      attemptLog
+	policyQueue   serial.Queue // runs everything below that says "policy queue"
+	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
+	config        atomic.Pointer[serviceconfig.Config]
+	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
+	closing       chan struct{} // closed when Close begins
+
+	mu      sync.Mutex
+	closed  bool               // guarded by mu: no link may be added
+	links   map[*link]struct{} // guarded by mu: every connection goroutine
+	running sync.WaitGroup     // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
+
+	// Policy queue only.
+	idle      bool
+	idleTimer *time.Timer
+	busySince time.Time             // when idle was left
+	resolver  *resolverConn         // nil while idle
+	resolved  *resolver.State       // the latest update that reached the policy; nil while idle
+	chosen    *serviceconfig.Config // the latest good service config
+	policies  policySwitch
+	loss      error // why a connection that was READY ended, until the channel is READY again
+}
+
+// connectFunc makes one connection; connect.Connect says how.
+type connectFunc func(ctx context.Context, cfg *connect.Config, addr resolver.Address, authority string) (*h2.Conn, error)
+
+// errClosing is what the connections of a closed channel, and RPCs running on
+// them, end with. It matches grpc.ErrClientConnClosing.
+var (
+	errClosing    = grpc.ErrClientConnClosing //nolint:staticcheck // what programs written for grpc-go compare with
+	statusClosing = status.New(codes.Canceled, status.Convert(errClosing).Message())
+)
+
+// Invoke runs a unary RPC and returns when its reply has been put into reply, or
+// when it failed. Generated stubs call it.
+func (cc *ClientConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return cc.chain.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream opens a stream. Generated stubs call it. ctx bounds the stream's
+// whole life.
+func (cc *ClientConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return cc.chain.NewStream(ctx, desc, method, opts...)
+}
+
+// Target returns the target as it was given to the constructor.
+func (cc *ClientConn) Target() string { return cc.target }
+
+// CanonicalTarget returns the target as scheme://authority/endpoint, with the
+// scheme that it fell back to if it had none.
+func (cc *ClientConn) CanonicalTarget() string { return cc.parsed.String() }
+
+// GetMethodConfig returns what the service config in force says about method,
+// "/service/method"; the zero value if it says nothing.
+func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
+	return cc.config.Load().Method(method).GRPC()
+}
+
+// Connect makes an idle channel connect. It does not wait.
+func (cc *ClientConn) Connect() { cc.policyQueue.Post(cc.exitIdle) }
+
+// ResetConnectBackoff makes subchannels that wait to connect again stop
+// waiting, and all of them begin with the shortest delay after their next
+// failure. A program that learns that the network is back may call it.
+func (cc *ClientConn) ResetConnectBackoff() {
+	cc.policyQueue.Post(func() {
+		for _, sc := range cc.policies.subConns() {
+			sc.resetBackoff()
+		}
+	})
+}
+
+// Close ends the channel: its connections are cut, RPCs that run on it end with
+// Canceled, and so do later ones. It returns when no goroutine of the channel is
+// left, except one that is stuck in a dialer that ignores its context. RPCs
+// being cut end on their callers' goroutines.
+//
+// The second and any further Close returns grpc.ErrClientConnClosing.
+func (cc *ClientConn) Close() error {
+	if !cc.beginClose() {
+		return errClosing
+	}
+	cc.running.Wait()
+	cc.policyQueue.Wait()
+	cc.resolverQueue.Wait()
+	return nil
+}
+
+// beginClose does everything about Close but wait. It reports false if the
+// channel was closed before.
+//
+// Nothing here waits for a queue, so that connections are cut at once whatever a
+// policy or a resolver is doing. What runs on the queues cannot hold Close up
+// either: an UpdateState that waits for the policy returns as closing is closed,
+// and streams of producers, which policies wait for, end with their connection.
+func (cc *ClientConn) beginClose() bool {
+	cc.mu.Lock()
+	if cc.closed {
+		cc.mu.Unlock()
+		return false
+	}
+	cc.closed = true
+	cc.mu.Unlock()
+
+	cc.state.set(connectivity.Shutdown, errClosing)
+	close(cc.closing)
+	cc.calls.Close()
+	cc.cutLinks(errClosing, statusClosing)
+	cc.policyQueue.Close(cc.end)
+	return true
+}
+
+// end is the last to run on the policy queue.
+func (cc *ClientConn) end() {
+	cc.stopIdleTimer()
+	if cc.resolver != nil {
+		cc.resolver.retire()
+	}
+	cc.resolverQueue.Close(nil)
+	cc.policies.close()
+}
+
+// addLink makes l one of the goroutines that Close waits for. It reports false,
+// and l must not start, if the channel is closed.
+func (cc *ClientConn) addLink(l *link) bool {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.closed {
+		return false
+	}
+	if cc.links == nil {
+		cc.links = make(map[*link]struct{})
+	}
+	cc.links[l] = struct{}{}
+	cc.running.Add(1)
+	return true
+}
+
+// removeLink is the last that l's goroutine does.
+func (cc *ClientConn) removeLink(l *link) {
+	cc.mu.Lock()
+	delete(cc.links, l)
+	cc.mu.Unlock()
+	cc.running.Done()
+}
+
+// cutLinks ends every attempt and every connection there is, draining ones too.
+func (cc *ClientConn) cutLinks(why error, st *status.Status) {
+	for _, l := range cc.allLinks() {
+		l.cut(why, st)
+	}
+}
+
+func (cc *ClientConn) allLinks() []*link {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	all := make([]*link, 0, len(cc.links))
+	for l := range cc.links {
+		all = append(all, l)
+	}
+	return all
+}

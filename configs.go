@@ -1,0 +1,184 @@
+package grpcdial
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	grpcsc "google.golang.org/grpc/serviceconfig"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// emptyConfig is in force where nobody gives a service config.
+var emptyConfig = &serviceconfig.Config{}
+
+// parseDefaultServiceConfig returns WithDefaultServiceConfig's config, nil if the
+// option was not given.
+func parseDefaultServiceConfig(o *dialOptions) (*serviceconfig.Config, error) {
+	if o.defaultServiceConfig == nil {
+		return nil, nil
+	}
+	c, err := serviceconfig.Parser{MaxCallAttempts: o.maxCallAttempts}.Parse(*o.defaultServiceConfig)
+	if err != nil {
+		return nil, fmt.Errorf("grpcdial: the default service config is invalid: %w", err)
+	}
+	return c, nil
+}
+
+// configSources is what there is to choose a service config from.
+type configSources struct {
+	resolver *grpcsc.ParseResult   // what the resolver gives now; nil: nothing
+	ignored  bool                  // what the resolver gives does not count: WithDisableServiceConfig, WithServiceConfig
+	chosen   *serviceconfig.Config // what was chosen before; nil: nothing yet
+	defaults *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
+}
+
+// choose returns the config to use. bad says why the resolver's is not used, if
+// it is invalid; then the one chosen before stays, or else the default is taken,
+// and if there is neither, config is nil and RPCs are to fail with bad (gRFC A21).
+func (s configSources) choose() (config *serviceconfig.Config, bad error) {
+	if s.resolver != nil && !s.ignored {
+		switch c, ours := s.resolver.Config.(*serviceconfig.Config); {
+		case s.resolver.Err != nil:
+			bad = fmt.Errorf("error parsing service config: %w", s.resolver.Err)
+		case !ours || c == nil:
+			bad = fmt.Errorf("illegal service config type: %T", s.resolver.Config)
+		default:
+			return c, nil
+		}
+	}
+	switch {
+	case s.chosen != nil:
+		return s.chosen, bad
+	case s.defaults != nil:
+		return s.defaults, bad
+	case bad != nil:
+		return nil, bad
+	}
+	return emptyConfig, nil
+}
+
+func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
+	return configSources{
+		resolver: fromResolver,
+		ignored:  cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil,
+		chosen:   cc.chosen,
+		defaults: cc.defaults,
+	}.choose()
+}
+
+// useConfig puts c in force. Policy queue only.
+func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
+	if cc.chosen == c {
+		return
+	}
+	cc.chosen = c
+	cc.config.Store(c)
+	cc.calls.SetConfig(c)
+}
+
+// failServiceConfig makes all RPCs fail with bad: the first service config is
+// invalid and there is none to use in its place. It is a status, so that RPCs
+// that wait for a connection fail too. Policy queue only.
+func (cc *ClientConn) failServiceConfig(bad error) {
+	cc.loss = bad
+	cc.publish(balancer.State{
+		ConnectivityState: connectivity.TransientFailure,
+		Picker:            base.NewErrPicker(status.Error(codes.Unavailable, bad.Error())),
+	})
+	cc.calls.SetResolved(true)
+}
+
+// takeFirstConfig applies the config of WithServiceConfig that is waiting, if
+// there is one, and has the others applied as they come.
+func (cc *ClientConn) takeFirstConfig() error {
+	select {
+	case first, open := <-cc.opts.serviceConfig:
+		return cc.applyFirstConfig(first, open)
+	default:
+		if cc.opts.serviceConfig != nil {
+			cc.followConfigs()
+		}
+		return nil
+	}
+}
+
+// awaitFirstConfig is takeFirstConfig, but waits for the first one, or for the
+// channel of configs to be closed, as long as ctx allows.
+func (cc *ClientConn) awaitFirstConfig(ctx context.Context) error {
+	if cc.opts.serviceConfig == nil {
+		return nil
+	}
+	select { // one that is waiting counts even if ctx has just ended
+	case first, open := <-cc.opts.serviceConfig:
+		return cc.applyFirstConfig(first, open)
+	default:
+	}
+	select {
+	case first, open := <-cc.opts.serviceConfig:
+		return cc.applyFirstConfig(first, open)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
+	if !open {
+		return nil
+	}
+	c, err := cc.fromGo(first)
+	if err != nil {
+		return err
+	}
+	cc.policyQueue.Post(func() { cc.applyGoConfig(c) })
+	cc.followConfigs()
+	return nil
+}
+
+// followConfigs starts watchConfigs. The channel has not been handed out, so
+// nobody waits for running yet.
+func (cc *ClientConn) followConfigs() {
+	cc.running.Add(1)
+	go cc.watchConfigs()
+}
+
+// watchConfigs is the goroutine of WithServiceConfig: it lives until the
+// program closes the channel of configs, or the ClientConn.
+func (cc *ClientConn) watchConfigs() {
+	defer cc.running.Done()
+	for {
+		select {
+		case sc, open := <-cc.opts.serviceConfig:
+			if !open {
+				return
+			}
+			if c, err := cc.fromGo(sc); err == nil { // an invalid one changes nothing
+				cc.policyQueue.Post(func() { cc.applyGoConfig(c) })
+			}
+		case <-cc.closing:
+			return
+		}
+	}
+}
+
+func (cc *ClientConn) fromGo(sc ServiceConfig) (*serviceconfig.Config, error) {
+	c, err := serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}.FromMethods(sc.LB, sc.Methods)
+	if err != nil {
+		return nil, fmt.Errorf("grpcdial: WithServiceConfig: %w", err)
+	}
+	return c, nil
+}
+
+// applyGoConfig puts a config of WithServiceConfig in force, and has the policy
+// that it names take over. Policy queue only.
+func (cc *ClientConn) applyGoConfig(c *serviceconfig.Config) {
+	cc.useConfig(c)
+	if cc.resolved != nil {
+		_ = cc.policies.update(c, *cc.resolved)
+	}
+}

@@ -1,0 +1,259 @@
+package grpcdial
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// Dial is DialContext without a context: nothing but WithTimeout bounds it.
+func Dial(target string, opts ...DialOption) (*ClientConn, error) {
+	return DialContext(context.Background(), target, opts...)
+}
+
+// DialContext makes a channel to target and has it connect. It returns at once,
+// whatever the resolver and the network do, or with WithBlock as soon as one
+// backend is READY. A target without a known scheme is taken for an address, as
+// by the passthrough resolver, unless resolver.SetDefaultScheme says otherwise.
+//
+// ctx bounds the dial: the wait for READY, and before it that for the first
+// config of WithServiceConfig and for the resolver to be built, in a dial that
+// does not wait for READY too. One that has ended already fails the dial. ctx has
+// no hold on the channel that DialContext has returned.
+//
+// The error is the first illegal option or combination of options found, that of
+// the resolver's builder, or a *DialError. Nothing of the channel is left then.
+func DialContext(ctx context.Context, target string, opts ...DialOption) (*ClientConn, error) {
+	cc, err := newClientConn(byDial, target, opts)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := withTimeout(ctx, cc.opts.timeout)
+	defer cancel()
+	if err := cc.dial(ctx); err != nil {
+		return nil, err
+	}
+	return cc, nil
+}
+
+// NewClient makes a channel to target without any I/O. It is IDLE until the
+// first RPC, Connect or AwaitReady. A target without a known scheme is looked up
+// in DNS, unless resolver.SetDefaultScheme says otherwise, or goes to the
+// program's own dialer as it is written if there is one.
+//
+// The error is the first illegal option or combination of options found.
+func NewClient(target string, opts ...DialOption) (*ClientConn, error) {
+	cc, err := newClientConn(byNewClient, target, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := cc.takeFirstConfig(); err != nil {
+		_ = cc.Close()
+		return nil, err
+	}
+	return cc, nil
+}
+
+// newClientConn is the part of a dial that does no I/O: from options and target
+// to an idle channel.
+func newClientConn(by constructor, target string, opts []DialOption) (*ClientConn, error) {
+	o, err := newDialOptions(by, opts)
+	if err != nil {
+		return nil, err
+	}
+	creds, err := checkCredentials(o)
+	if err != nil {
+		return nil, err
+	}
+	defaults, err := parseDefaultServiceConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	parsed, builder, err := chooseTarget(target, by, o)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := chooseAuthority(creds.transport.Info().ServerName, o.authority, parsed, builder)
+	if err != nil {
+		return nil, err
+	}
+	cc := &ClientConn{
+		opts:      o,
+		creds:     creds,
+		target:    target,
+		parsed:    parsed,
+		builder:   builder,
+		overUnix:  makesUnixSockets(builder),
+		authority: authority,
+		defaults:  defaults,
+		connector: newConnector(o, creds),
+		connect:   connect.Connect,
+		closing:   make(chan struct{}),
+		idle:      true,
+	}
+	cc.policies.cc = cc
+	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
+	cc.calls = call.New(cc.callConfig())
+	cc.calls.SetIdle(true)
+	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
+	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme
+	return cc, nil
+}
+
+// newConnector returns what the channel's connections are made with.
+func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
+	cfg := connect.Config{
+		Dialer: o.dialer,
+		Creds:  creds.transport,
+		Secure: !creds.insecure,
+		H2: h2.Config{
+			UserAgent:           o.userAgent,
+			StreamWindow:        o.streamWindow,
+			ConnWindow:          o.connWindow,
+			ReadBufferSize:      o.readBuffer,
+			WriteBufferSize:     o.writeBuffer,
+			KeepaliveTime:       o.keepalive.Time,
+			KeepaliveTimeout:    o.keepalive.Timeout,
+			PermitWithoutStream: o.keepalive.PermitWithoutStream,
+		},
+	}
+	if o.maxHeaderList != nil {
+		cfg.H2.MaxHeaderListSize = *o.maxHeaderList
+	}
+	if cfg.H2.KeepaliveTime == math.MaxInt64 {
+		cfg.H2.KeepaliveTime = 0
+	}
+	for _, c := range creds.perRPC {
+		cfg.RequireSecurity = cfg.RequireSecurity || c.RequireTransportSecurity()
+	}
+	return cfg
+}
+
+// callConfig returns what the channel's RPCs have in common. Default call
+// options are not among it: the chain puts them before those of each RPC.
+func (cc *ClientConn) callConfig() call.Config {
+	return call.Config{
+		Authority:    cc.authority,
+		PerRPC:       cc.creds.perRPC,
+		Compressor:   cc.opts.compressor,
+		Decompressor: cc.opts.decompressor,
+		DisableRetry: cc.opts.disableRetry,
+		MaxAttempts:  cc.opts.maxCallAttempts,
+		UserAgent:    cc.opts.userAgent,
+		Wake:         cc.wake,
+		Explain:      cc.explain,
+	}
+}
+
+// withTimeout bounds ctx by d; 0: not at all.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// dial is the part of a dial that ctx bounds. The channel is closed if it fails.
+func (cc *ClientConn) dial(ctx context.Context) error {
+	begun := time.Now()
+	err := ctx.Err()
+	if err == nil {
+		err = cc.awaitFirstConfig(ctx)
+	}
+	if err == nil {
+		err = cc.awaitResolver(ctx)
+	}
+	if err != nil && err != ctx.Err() {
+		cc.abandon()
+		return err // of an argument, not of a connection
+	}
+	if err == nil && cc.opts.block {
+		err = cc.waitReady(ctx)
+	}
+	if err != nil {
+		return cc.giveUp(time.Since(begun), err)
+	}
+	return nil
+}
+
+// awaitResolver leaves idle and waits until the resolver is built.
+func (cc *ClientConn) awaitResolver(ctx context.Context) error {
+	built := make(chan error, 1)
+	cc.policyQueue.Post(func() { cc.leaveIdle(built) })
+	select {
+	case err := <-built:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// giveUp closes a channel that did not become READY and returns why, as a
+// *DialError. Attempts that were still running are ended first, so that they say
+// how far they got.
+func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) error {
+	state, pending := cc.GetState(), cc.unresolved()
+	cc.abandon()
+	return cc.newDialError(state, elapsed, pending, ended)
+}
+
+// abandon closes the channel without waiting for the resolver: its Build may be
+// what the dial gave up on. It is closed when that returns.
+func (cc *ClientConn) abandon() {
+	cc.beginClose()
+	cc.running.Wait()
+}
+
+// AwaitReady makes the channel connect and waits until it is READY, or until ctx
+// ends or the channel is closed. The error is a *DialError that tells of every
+// attempt. With FailOnNonTempDialError the wait also ends when no address can
+// succeed any more.
+func (cc *ClientConn) AwaitReady(ctx context.Context) error {
+	begun := time.Now()
+	ended := cc.waitReady(ctx)
+	if ended == nil {
+		return nil
+	}
+	elapsed, pending := time.Since(begun), append(cc.unresolved(), cc.unfinished()...)
+	return cc.newDialError(cc.GetState(), elapsed, pending, ended)
+}
+
+// waitReady is AwaitReady with nothing but what ended the wait as its error.
+func (cc *ClientConn) waitReady(ctx context.Context) error {
+	for {
+		now, changed := cc.state.now()
+		switch now.To {
+		case connectivity.Ready:
+			return nil
+		case connectivity.Shutdown:
+			return errClosing
+		case connectivity.Idle:
+			cc.Connect()
+		case connectivity.TransientFailure:
+			if err := cc.hopeless(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// hopeless returns the failure that ends the wait under FailOnNonTempDialError:
+// that of the latest attempt, if the latest attempt at every address ended for
+// good. It is asked in TRANSIENT_FAILURE, when every address has been tried.
+func (cc *ClientConn) hopeless() error {
+	if !cc.opts.failOnNonTempDialError {
+		return nil
+	}
+	return cc.attempts.final()
+}

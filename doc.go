@@ -1,0 +1,47 @@
+// Package grpcdial connects gRPC clients to their backends and says why when it
+// cannot. It is a client channel of its own, from the target string to the
+// HTTP/2 connection, for generated stubs, resolvers, load-balancing policies,
+// credentials, codecs and interceptors that were written for grpc-go.
+//
+// # Dial
+//
+// DialContext returns at once and connects in the background, or waits for a
+// connection if it is told to:
+//
+//	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+//	defer cancel()
+//	cc, err := grpcdial.DialContext(ctx, "dns:///api.example.com:443",
+//		grpcdial.WithTransportCredentials(credentials.NewTLS(nil)),
+//		grpcdial.WithBlock())
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	defer cc.Close()
+//	client := pb.NewGreeterClient(cc)
+//
+// NewClient does no I/O: the first RPC connects, or [ClientConn.Connect], or
+// [ClientConn.AwaitReady], which waits.
+//
+// Plaintext has to be asked for, with [WithInsecure].
+//
+// # Read a failure
+//
+// A wait that ended without a connection returns a [*DialError]. Printed, it
+// tells for each address how far the attempt got, what ended it, and what can be
+// done about it when that is known:
+//
+//	grpcdial: no connection for "dns:///api.example.com:443", TRANSIENT_FAILURE after 5s (context deadline exceeded)
+//		192.0.2.1:443: dial failed after 1.2ms: connect: connection refused
+//		192.0.2.2:443 as "api.example.com:443": tls failed after 8.3ms: x509: certificate signed by unknown authority
+//
+// A program reads the same from Attempts, or asks errors.As for the cause:
+// *net.OpError, *net.DNSError, the types of package x509. errors.Is with
+// context.DeadlineExceeded or context.Canceled tells whether the caller's own
+// context ended the wait. An RPC that finds no connection fails with Unavailable
+// and has the *DialError in its error's chain.
+//
+// # Follow a channel
+//
+// [ClientConn.Watch] yields every transition of the connectivity state with its
+// cause; [ClientConn.GetState] and [ClientConn.WaitForStateChange] are grpc-go's.
+package grpcdial

@@ -1,0 +1,178 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+// ErrIdle is the cause of a transition to IDLE that the channel made because no
+// RPC had run on it for a while. It is not a failure: the next RPC connects.
+var ErrIdle = errors.New("grpcdial: no RPC ran for a while, so the channel closed its connections")
+
+// errUnfinished stands for the cause of an attempt that was still running when
+// whoever waited for it stopped waiting.
+var errUnfinished = errors.New("not finished when the wait ended")
+
+// Phase is a step on the way to a connection.
+type Phase string
+
+// The phases, in the order in which a connection goes through them.
+const (
+	PhaseResolve Phase = "resolve" // the target, or a host name, to addresses
+	PhaseDial    Phase = "dial"    // the network connection
+	PhaseProxy   Phase = "proxy"   // the proxy's handshake
+	PhaseTLS     Phase = "tls"     // the transport credentials' handshake, whatever they are
+	PhaseHTTP2   Phase = "http2"   // the HTTP/2 preface and the server's SETTINGS
+	PhaseHealth  Phase = "health"  // the health service's verdict on a connection that was made
+)
+
+// Attempt is one attempt to connect to one address that failed, or that was
+// still running when the wait ended.
+type Attempt struct {
+	Addr       string // what was dialed; the target's endpoint when resolving it failed
+	ServerName string // the authority that the credentials were asked to check; empty when it is the same as Addr
+	Proxy      string // the proxy's URL without credentials, if one was used
+	Phase      Phase  // where it ended; empty when it still ran
+	Start      time.Time
+	Elapsed    time.Duration
+	Err        error
+	Hint       string // what to do about it, when we can tell; else empty
+	Permanent  bool   // will not heal by itself: wrong certificate, not HTTP/2, ALPN, ... (no such host, refused and time-outs are not)
+}
+
+// String returns the attempt as one line: the address, where it ended, the
+// cause, the hint.
+func (a Attempt) String() string {
+	if a.Err == errUnfinished {
+		return strings.TrimSuffix(fmt.Sprintf("%s: %s", a.Addr, a.Phase), ": ") + fmt.Sprintf(" not finished after %v", round(a.Elapsed))
+	}
+	f := a.internal()
+	return f.Error()
+}
+
+func (a Attempt) internal() failure.Attempt {
+	return failure.Attempt{Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: failure.Phase(a.Phase),
+		Start: a.Start, Elapsed: a.Elapsed, Err: a.Err, Hint: a.Hint, Permanent: a.Permanent}
+}
+
+func publicAttempt(a *failure.Attempt) Attempt {
+	return Attempt{Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: Phase(a.Phase),
+		Start: a.Start, Elapsed: a.Elapsed, Err: a.Err, Hint: a.Hint, Permanent: a.Permanent}
+}
+
+// DialError says why a channel did not become READY. Blocking dials and
+// AwaitReady return it; an RPC that fails for want of a connection has it in its
+// error's chain, and so have transitions to TRANSIENT_FAILURE as their cause.
+type DialError struct {
+	Target   string             // canonical target
+	State    connectivity.State // when the wait ended
+	Elapsed  time.Duration      // how long the wait took; for an RPC, how long the channel has been in State
+	Attempts []Attempt          // the latest per address, oldest first; capped, the rest counted in Error()
+	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nobody waited
+
+	more int // attempts left out of Attempts
+}
+
+// Error is one line if there is one attempt to tell of, and else a line followed
+// by an indented one for each attempt.
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", e.Target, e.State, round(e.Elapsed))
+	if e.waiterEnded() || e.Err != nil && len(e.Attempts) == 0 {
+		fmt.Fprintf(&b, " (%v)", e.Err)
+	}
+	if len(e.Attempts) == 1 && e.more == 0 {
+		fmt.Fprintf(&b, ": %v", e.Attempts[0])
+		return b.String()
+	}
+	for _, a := range e.Attempts {
+		fmt.Fprintf(&b, "\n\t%v", a)
+	}
+	if e.more > 0 {
+		fmt.Fprintf(&b, "\n\tand %d more", e.more)
+	}
+	return b.String()
+}
+
+// Unwrap returns Err and every attempt's cause. errors.Is finds
+// context.DeadlineExceeded or context.Canceled in it only if the waiter's own
+// context ended the wait: attempts have time-outs of their own, and these are
+// masked. Everything else in a cause is found as usual.
+func (e *DialError) Unwrap() []error {
+	errs := make([]error, 0, 1+len(e.Attempts))
+	switch {
+	case e.waiterEnded():
+		errs = append(errs, e.Err)
+	case e.Err != nil:
+		errs = append(errs, cause{e.Err})
+	}
+	for _, a := range e.Attempts {
+		if a.Err != nil {
+			errs = append(errs, cause{a.Err})
+		}
+	}
+	return errs
+}
+
+// GRPCStatus returns a status with Error() as its message and the code
+// DeadlineExceeded or Canceled if the waiter's context ended the wait, else
+// Unavailable.
+func (e *DialError) GRPCStatus() *status.Status {
+	code := codes.Unavailable
+	if e.waiterEnded() {
+		code = status.FromContextError(e.Err).Code()
+	}
+	return status.New(code, e.Error())
+}
+
+// waiterEnded reports whether the context of the one who waited ended the wait.
+// That error is kept as the context gave it, so identity tells it from a failure
+// that has a context's error somewhere in its chain.
+func (e *DialError) waiterEnded() bool {
+	return e.Err == context.DeadlineExceeded || e.Err == context.Canceled
+}
+
+// cause is the error of an attempt for those who look into an error's chain
+// from outside: all of it can be found, except what would be taken for
+// something else than the attempt's failure. That is a context's error, which
+// would be taken for the end of the caller's context, and a status, which would
+// be taken for the RPC's: grpc lets a status from a picker end even an RPC that
+// waits for a connection.
+type cause struct{ err error }
+
+func (c cause) Error() string { return c.err.Error() }
+
+// Is serves errors.Is, which stops here: there is no Unwrap.
+func (c cause) Is(target error) bool {
+	return target != context.DeadlineExceeded && target != context.Canceled && errors.Is(c.err, target)
+}
+
+// As serves errors.As, which stops here: there is no Unwrap.
+func (c cause) As(target any) bool {
+	if t := reflect.TypeOf(target).Elem(); t.Kind() == reflect.Interface {
+		if _, asked := t.MethodByName("GRPCStatus"); asked {
+			return false
+		}
+	}
+	return errors.As(c.err, target)
+}
+
+// round makes a duration fit to be read: three digits or so.
+func round(d time.Duration) time.Duration {
+	for unit := time.Duration(1); unit < time.Hour; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit)
+		}
+	}
+	return d.Round(time.Second)
+}

@@ -1,0 +1,104 @@
+package grpcdial
+
+import (
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+// wake makes an idle channel connect, for an RPC. It does not wait.
+func (cc *ClientConn) wake() { cc.policyQueue.Post(func() { cc.leaveIdle(nil) }) }
+
+// exitIdle makes whatever is idle connect, the channel or its policy. Policy
+// queue only.
+func (cc *ClientConn) exitIdle() {
+	if cc.idle {
+		cc.leaveIdle(nil)
+	} else if p := cc.policies.latest(); p != nil {
+		p.lb.ExitIdle()
+	}
+}
+
+// leaveIdle has a resolver built, and the rest follows from what it says. built,
+// if it is not nil, gets the result of Build. Policy queue only.
+func (cc *ClientConn) leaveIdle(built chan<- error) {
+	if !cc.idle {
+		return
+	}
+	cc.idle = false
+	cc.busySince = time.Now()
+	cc.state.set(connectivity.Connecting, nil)
+	cc.resolver = newResolverConn(cc)
+	cc.resolver.build(built)
+	cc.calls.SetIdle(false)
+	cc.armIdleTimer(cc.opts.idleTimeout)
+}
+
+// enterIdle closes resolver, policy and connections, so that the channel is as
+// NewClient made it. It does nothing if an RPC is running. Policy queue only.
+//
+// An RPC counts itself as running before it looks whether the channel is idle,
+// and here the channel is called idle before RPCs are counted: one of the two
+// sees the other. If it is the RPC, it calls wake, which runs after this.
+func (cc *ClientConn) enterIdle() {
+	if cc.idle {
+		return
+	}
+	cc.calls.SetIdle(true)
+	if running, _ := cc.calls.Active(); running > 0 {
+		cc.calls.SetIdle(false)
+		return
+	}
+	cc.idle = true
+	cc.stopIdleTimer()
+	cc.resolver.retire()
+	cc.resolver, cc.resolved = nil, nil
+	cc.policies.close()
+	cc.cutLinks(ErrIdle, nil)
+	cc.calls.SetPicker(nil)
+	cc.calls.SetResolved(false)
+	cc.attempts.clear()
+	cc.loss = nil
+	cc.state.set(connectivity.Idle, ErrIdle)
+}
+
+// checkIdle goes idle if no RPC has run for the idle time-out, and looks again later
+// otherwise. Policy queue only.
+func (cc *ClientConn) checkIdle() {
+	if cc.idle {
+		return
+	}
+	running, lastEnd := cc.calls.Active()
+	if lastEnd.Before(cc.busySince) {
+		lastEnd = cc.busySince
+	}
+	quiet := time.Since(lastEnd)
+	switch {
+	case running > 0:
+		cc.armIdleTimer(cc.opts.idleTimeout)
+	case quiet < cc.opts.idleTimeout:
+		cc.armIdleTimer(cc.opts.idleTimeout - quiet)
+	default:
+		if cc.enterIdle(); !cc.idle {
+			cc.armIdleTimer(cc.opts.idleTimeout)
+		}
+	}
+}
+
+// armIdleTimer has checkIdle run after d. RPCs do not touch the timer: it costs
+// a channel that is in use one look per time-out.
+func (cc *ClientConn) armIdleTimer(d time.Duration) {
+	switch {
+	case cc.opts.idleTimeout <= 0:
+	case cc.idleTimer == nil:
+		cc.idleTimer = time.AfterFunc(d, func() { cc.policyQueue.Post(cc.checkIdle) })
+	default:
+		cc.idleTimer.Reset(d)
+	}
+}
+
+func (cc *ClientConn) stopIdleTimer() {
+	if cc.idleTimer != nil {
+		cc.idleTimer.Stop()
+	}
+}

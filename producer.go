@@ -1,0 +1,78 @@
+package grpcdial
+
+import (
+	"sync"
+
+	"google.golang.org/grpc/balancer"
+
+	"github.com/grpcdial/grpcdial/internal/call"
+)
+
+// producer is something that many consumers share on one subchannel, such as the
+// stream of a backend's load reports, with the number of those who hold it.
+type producer struct {
+	refs int // guarded by the subchannel's mu; 0 once it is being closed
+
+	built chan struct{}     // closed when the two below are set
+	value balancer.Producer // read after built
+	close func()            // read after built
+}
+
+// GetOrBuildProducer returns the subchannel's producer of this builder, which it
+// builds if there is none. The function returned gives it up; what nobody holds
+// is closed, and so is everything when the subchannel's state changes.
+//
+// The builder runs with no lock held. Who asks for the same producer meanwhile
+// waits for it.
+func (sc *subConn) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
+	sc.mu.Lock()
+	p, ok := sc.producers[b]
+	if !ok {
+		p = &producer{built: make(chan struct{})}
+		if sc.producers == nil {
+			sc.producers = make(map[balancer.ProducerBuilder]*producer)
+		}
+		sc.producers[b] = p
+	}
+	p.refs++
+	sc.mu.Unlock()
+
+	if ok {
+		<-p.built
+	} else {
+		p.value, p.close = b.Build(&call.Direct{Channel: sc.cc.calls, Endpoint: sc})
+		close(p.built)
+	}
+	return p.value, sync.OnceFunc(func() { sc.releaseProducer(b, p) })
+}
+
+func (sc *subConn) releaseProducer(b balancer.ProducerBuilder, p *producer) {
+	sc.mu.Lock()
+	last := p.refs == 1
+	if p.refs > 0 { // 0: closeProducers has closed it
+		p.refs--
+	}
+	if last {
+		delete(sc.producers, b)
+	}
+	sc.mu.Unlock()
+	if last && p.close != nil {
+		p.close()
+	}
+}
+
+// closeProducers closes every producer, whoever holds it. Policy queue only.
+func (sc *subConn) closeProducers() {
+	sc.mu.Lock()
+	all := sc.producers
+	sc.producers = nil
+	for _, p := range all {
+		p.refs = 0
+	}
+	sc.mu.Unlock()
+	for _, p := range all {
+		if <-p.built; p.close != nil {
+			p.close()
+		}
+	}
+}

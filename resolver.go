@@ -1,0 +1,249 @@
+package grpcdial
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/grpc/connectivity"
+	estats "google.golang.org/grpc/experimental/stats"
+	"google.golang.org/grpc/resolver"
+	grpcsc "google.golang.org/grpc/serviceconfig"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// resolverConn is the resolver.ClientConn that one resolver gets. A channel
+// that goes idle retires it, with its resolver, and makes another one later.
+//
+// Resolvers call it from goroutines of their own, and from inside Build and
+// ResolveNow, which run on the resolver queue. It posts what they say to the
+// policy queue and waits for the outcome. The policy queue never waits for the
+// resolver queue, so that no such wait can go round in a circle; a resolver's
+// Close may wait for a goroutine that is in UpdateState, as dns does, because
+// retired or closing is closed before Close is called, which ends that wait.
+type resolverConn struct {
+	cc      *ClientConn
+	retired chan struct{} // closed on the policy queue when the channel goes idle
+	nudged  atomic.Bool   // a ResolveNow is on the resolver queue
+
+	resolver resolver.Resolver // resolver queue only; nil if Build failed
+
+	mu     sync.Mutex
+	config *grpcsc.ParseResult // guarded by mu: the latest update's
+}
+
+func newResolverConn(cc *ClientConn) *resolverConn {
+	return &resolverConn{cc: cc, retired: make(chan struct{})}
+}
+
+// build has the resolver built, and the channel told if that fails. built, if it
+// is not nil, gets the result first.
+func (r *resolverConn) build(built chan<- error) {
+	r.cc.resolverQueue.Post(func() {
+		var err error
+		if r.resolver, err = r.cc.buildResolver(r); err != nil {
+			r.resolver = nil
+			r.cc.policyQueue.Post(func() {
+				if r.cc.resolver == r {
+					r.cc.applyResolverError(err)
+				}
+			})
+		}
+		if built != nil {
+			built <- err
+		}
+	})
+}
+
+// buildResolver is one call of the builder. Resolver queue only.
+func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) {
+	res, err := cc.builder.Build(cc.parsed, r, resolver.BuildOptions{
+		DisableServiceConfig: cc.opts.disableServiceConfig,
+		DialCreds:            cc.creds.transport.Clone(),
+		CredsBundle:          cc.opts.bundle,
+		Dialer:               cc.opts.dialer,
+		Authority:            cc.authority,
+		MetricsRecorder:      noMetrics{},
+	})
+	if err == nil && res == nil {
+		err = errors.New("the builder returned no resolver")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %q: %w", cc.parsed.URL.Scheme, cc.target, err)
+	}
+	return res, nil
+}
+
+// makesUnixSockets reports whether b is grpc-go's builder for the schemes unix
+// and unix-abstract. It marks its addresses as unix sockets in a way that only
+// grpc-go can read.
+func makesUnixSockets(b resolver.Builder) bool {
+	t := reflect.TypeOf(b)
+	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "google.golang.org/grpc/internal/resolver/unix"
+}
+
+// retire has the resolver closed and whatever it says from now on ignored.
+func (r *resolverConn) retire() {
+	close(r.retired)
+	r.cc.resolverQueue.Post(r.close)
+}
+
+// close runs on the resolver queue, so after Build.
+func (r *resolverConn) close() {
+	if r.resolver != nil {
+		r.resolver.Close()
+		r.resolver = nil
+	}
+}
+
+// resolveNow asks the resolver to look again. Requests that come while one is
+// waiting to be made are one with it.
+func (r *resolverConn) resolveNow() {
+	if !r.nudged.CompareAndSwap(false, true) {
+		return
+	}
+	r.cc.resolverQueue.Post(func() {
+		r.nudged.Store(false)
+		if r.resolver != nil {
+			r.resolver.ResolveNow(resolver.ResolveNowOptions{})
+		}
+	})
+}
+
+// UpdateState gives the resolver's update to the policy and returns the policy's
+// verdict: an error makes resolvers look again, with back-off. Once the channel
+// is closing, or idle, it returns nil at once.
+func (r *resolverConn) UpdateState(s resolver.State) error {
+	if s.Endpoints == nil {
+		s.Endpoints = endpointsOf(s.Addresses)
+	}
+	r.mu.Lock()
+	r.config = s.ServiceConfig
+	r.mu.Unlock()
+	return r.verdict(func() error { return r.cc.applyResolved(s) })
+}
+
+// NewAddress is UpdateState for resolvers of old. The service config stays.
+func (r *resolverConn) NewAddress(addrs []resolver.Address) {
+	r.mu.Lock()
+	s := resolver.State{Addresses: addrs, ServiceConfig: r.config}
+	r.mu.Unlock()
+	_ = r.UpdateState(s)
+}
+
+// ReportError gives the resolver's failure to the policy.
+func (r *resolverConn) ReportError(err error) {
+	if err == nil {
+		err = errors.New("the resolver reported an error without saying which")
+	}
+	_ = r.verdict(func() error { r.cc.applyResolverError(err); return nil })
+}
+
+// ParseServiceConfig parses a service config for UpdateState.
+func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
+	c, err := serviceconfig.Parser{MaxCallAttempts: r.cc.opts.maxCallAttempts}.Parse(js)
+	if err != nil {
+		return &grpcsc.ParseResult{Err: err}
+	}
+	return &grpcsc.ParseResult{Config: c}
+}
+
+// verdict runs apply on the policy queue and returns what it returns. That is
+// behind what the policy posted from within apply, so that a resolver that has
+// its verdict finds the channel in the state that it led to.
+func (r *resolverConn) verdict(apply func() error) error {
+	queue, verdict := &r.cc.policyQueue, make(chan error, 1)
+	posted := queue.Post(func() {
+		if r.cc.resolver != r {
+			return // retired: nobody waits
+		}
+		err := apply()
+		queue.Post(func() { verdict <- err })
+	})
+	if !posted {
+		return nil
+	}
+	select {
+	case err := <-verdict:
+		return err
+	case <-r.retired:
+		return nil
+	case <-r.cc.closing:
+		return nil
+	}
+}
+
+// endpointsOf makes an endpoint of each address, as resolver.State documents.
+func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
+	endpoints := make([]resolver.Endpoint, len(addrs))
+	for i, a := range addrs {
+		endpoints[i].Attributes = a.BalancerAttributes
+		a.BalancerAttributes = nil
+		endpoints[i].Addresses = []resolver.Address{a}
+	}
+	return endpoints
+}
+
+// applyResolved takes an update to the policy that the service config asks for
+// and returns what the policy says. Policy queue only.
+func (cc *ClientConn) applyResolved(s resolver.State) error {
+	if countAddresses(s) > 0 {
+		cc.attempts.resolved(s)
+	} else {
+		cc.noteUnresolved(errors.New("the resolver gave no addresses"))
+	}
+	config, bad := cc.chooseConfig(s.ServiceConfig)
+	if config == nil {
+		cc.failServiceConfig(bad)
+		return balancer.ErrBadResolverState
+	}
+	cc.useConfig(config)
+	cc.resolved = &s
+	err := cc.policies.update(config, s)
+	cc.calls.SetResolved(true)
+	if bad != nil {
+		// Of the two, this is the one that resolvers act on.
+		err = balancer.ErrBadResolverState
+	}
+	return err
+}
+
+// applyResolverError tells the policy, or if there is none yet all RPCs, that
+// the resolver failed. Policy queue only.
+func (cc *ClientConn) applyResolverError(err error) {
+	cc.noteUnresolved(err)
+	if cc.chosen == nil {
+		config, _ := cc.chooseConfig(nil)
+		cc.useConfig(config)
+	}
+	if p := cc.policies.latest(); p != nil {
+		p.lb.ResolverError(err)
+	} else {
+		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(cause{err})})
+	}
+	cc.calls.SetResolved(true)
+}
+
+// noteUnresolved keeps err as the reason why there are no addresses.
+func (cc *ClientConn) noteUnresolved(err error) {
+	cc.attempts.unresolved(failure.New(cc.parsed.Endpoint(), "", cc.busySince, failure.Resolve, err))
+}
+
+func countAddresses(s resolver.State) int {
+	n := len(s.Addresses)
+	for _, e := range s.Endpoints {
+		n += len(e.Addresses)
+	}
+	return n
+}
+
+// noMetrics is the recorder that resolvers and policies get. It records nothing.
+type noMetrics struct {
+	estats.UnimplementedMetricsRecorder
+}

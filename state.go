@@ -1,0 +1,170 @@
+package grpcdial
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+// StateChange is one transition of a channel's connectivity state.
+type StateChange struct {
+	Seq      uint64             // 1 for a channel's first transition, and one more for each that follows
+	Time     time.Time          // when it happened
+	From, To connectivity.State // never equal, except in the first element of Watch
+	Cause    error              // why it left READY, why it failed, ErrIdle; nil where there is nothing to say
+}
+
+// keptTransitions is how many transitions a channel remembers for those who
+// watch it.
+const keptTransitions = 1024
+
+// stateMachine is the connectivity state of one channel and its recent past.
+// The zero value is IDLE.
+//
+//	          left idle, or the policy              a backend answered
+//	  IDLE ───────────────────────────▶ CONNECTING ─────────────────▶ READY
+//	   ▲                                 ▲      │                       │
+//	   │                      retried    │      │ nothing answered      │
+//	   │                                 │      ▼                       │
+//	   │                            TRANSIENT_FAILURE                   │
+//	   └────────────────────────────────────────────────────────────────┘
+//	     no RPC for a while, or the policy after a loss
+//
+//	Close leads from each of them to SHUTDOWN, which is final.
+//
+// The policy may ask for any transition between the first four; the drawing
+// shows those that pick_first and round_robin make. Who changes the state:
+// functions that run on the policy queue, and Close. Who is told: those who wait
+// on the channel that now returns.
+type stateMachine struct {
+	mu      sync.Mutex
+	last    StateChange   // guarded by mu: the latest transition, whose To is the state
+	log     []StateChange // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
+	changed chan struct{} // guarded by mu: closed at the next transition; nil while nobody waits
+}
+
+// set makes the transition to state to, and reports whether it did: not if the
+// channel is in that state already, nor out of SHUTDOWN.
+func (m *stateMachine) set(to connectivity.State, cause error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last.To == to || m.last.To == connectivity.Shutdown {
+		return false
+	}
+	m.last = StateChange{Seq: m.last.Seq + 1, Time: time.Now(), From: m.last.To, To: to, Cause: cause}
+	if i := int(m.last.Seq-1) % keptTransitions; i < len(m.log) {
+		m.log[i] = m.last
+	} else {
+		m.log = append(m.log, m.last)
+	}
+	m.wakeLocked()
+	return true
+}
+
+// poke wakes those who wait, without a transition: something else that they
+// look at has changed.
+func (m *stateMachine) poke() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wakeLocked()
+}
+
+func (m *stateMachine) wakeLocked() {
+	if m.changed != nil {
+		close(m.changed)
+		m.changed = nil
+	}
+}
+
+// now returns the latest transition, and a channel that is closed at the next
+// one. No transition falls between the two.
+func (m *stateMachine) now() (StateChange, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last, m.changedLocked()
+}
+
+// state returns the current state.
+func (m *stateMachine) state() connectivity.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last.To
+}
+
+// after returns the oldest transition known that came after the one with
+// number seq. If there is none, ok is false and the channel is closed once there
+// is.
+func (m *stateMachine) after(seq uint64) (c StateChange, ok bool, changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if seq >= m.last.Seq {
+		return StateChange{}, false, m.changedLocked()
+	}
+	next := max(seq+1, m.last.Seq-uint64(len(m.log))+1)
+	return m.log[int(next-1)%keptTransitions], true, nil
+}
+
+func (m *stateMachine) changedLocked() <-chan struct{} {
+	if m.changed == nil {
+		m.changed = make(chan struct{})
+	}
+	return m.changed
+}
+
+// GetState returns the channel's connectivity state.
+func (cc *ClientConn) GetState() connectivity.State { return cc.state.state() }
+
+// WaitForStateChange waits until the state differs from source, or has differed
+// since the call, and returns true; or until ctx ends, and returns false. A
+// state that was left and entered again in the meantime is a change.
+func (cc *ClientConn) WaitForStateChange(ctx context.Context, source connectivity.State) bool {
+	first, changed := cc.state.now()
+	if first.To != source {
+		return true
+	}
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+		var now StateChange
+		if now, changed = cc.state.now(); now.Seq != first.Seq {
+			return true
+		}
+	}
+}
+
+// Watch returns the channel's transitions as they happen: first an element whose
+// From and To are both the current state, with the number, time and cause of the
+// transition that led there (number 0 and no time on a channel that never left
+// IDLE), then every transition that follows, in order. The sequence ends when
+// ctx does, and after the transition to SHUTDOWN.
+//
+// A loop body that is slow loses nothing as long as it is not more than 1,024
+// transitions behind; if it is, Seq jumps. The body runs on the goroutine that
+// ranges, with no lock held. Any number of goroutines may watch.
+func (cc *ClientConn) Watch(ctx context.Context) iter.Seq[StateChange] {
+	return func(yield func(StateChange) bool) {
+		c, _ := cc.state.now()
+		c.From = c.To
+		for yield(c) && c.To != connectivity.Shutdown {
+			next, ok, changed := cc.state.after(c.Seq)
+			for !ok {
+				select {
+				case <-changed:
+				case <-ctx.Done():
+					return
+				}
+				next, ok, changed = cc.state.after(c.Seq)
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			c = next
+		}
+	}
+}

@@ -1,0 +1,306 @@
+package grpcdial
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// link is a subchannel's life from the call of Connect until it is IDLE again,
+// with a goroutine of its own:
+//
+//	Connect ──▶ connecting ── an address answered ──▶ ready
+//	                │                                   │
+//	                │ none did                          │ the connection is lost,
+//	                ▼                                   │ or takes no new streams
+//	            backingOff                              │
+//	                │ time is up                        │
+//	IDLE ◀──────────┴───────────────────────────────────┘
+//
+// While sc.link points to it, it alone changes the subchannel's state. Whoever
+// takes the subchannel away from it, Shutdown, UpdateAddresses, or the link itself
+// when the server lets the connection end, changes sc.link with sc.mu held. From
+// then on the link may not touch the subchannel: what is left of it serves the
+// RPCs that still run on its connection.
+type link struct {
+	sc      *subConn
+	begun   time.Time
+	backoff time.Duration    // from begun to the end of backingOff
+	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
+
+	keepalive time.Duration // link's goroutine only: between the pings of its connection
+
+	// Guarded by sc.mu.
+	cancel context.CancelFunc // ends connecting and backingOff; nil after them
+	addrs  []resolver.Address // to be tried, in order; nil after that
+	addr   resolver.Address   // the one tried now, or that conn leads to
+	since  time.Time          // when that began
+	conn   *h2.Conn           // nil before there is one
+	cutBy  error              // not nil: the channel has cut the link
+	retry  chan struct{}      // closed by resetBackoff; nil except in backingOff
+}
+
+// provenAfter is how long a connection has to last for the back-off to begin
+// anew when it is lost. For one that served an RPC it does so at once.
+const provenAfter = time.Second
+
+// run is the goroutine.
+func (l *link) run(ctx context.Context) {
+	defer l.sc.cc.removeLink(l)
+	if conn, err := l.connecting(ctx); err != nil {
+		l.backingOff(ctx, err)
+	} else {
+		l.ready(conn)
+	}
+}
+
+// connecting is state CONNECTING: one address after the other.
+func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
+	cc := l.sc.cc
+	if l.refused != nil {
+		cc.noteFailure(l.refused.Addr, failure.List{l.refused})
+		return nil, l.refused
+	}
+	ctx, stop := context.WithTimeout(ctx, connectLimit(cc.opts.connectParams, l.backoff))
+	defer stop()
+	cfg := cc.connectConfig(l.sc)
+	l.keepalive = cfg.H2.KeepaliveTime
+	var failed failure.List
+	for _, addr := range l.addrs {
+		l.try(addr)
+		conn, err := cc.connect(ctx, cfg, cc.marked(addr), cc.serverName(addr))
+		if err == nil {
+			cc.attempts.connected(addr.Addr)
+			return conn, nil
+		}
+		attempts := asAttempts(err, addr.Addr, l.since)
+		if failed = append(failed, attempts...); ctx.Err() == context.Canceled {
+			cc.attempts.interrupted(addr.Addr, unfinished(attempts))
+			break
+		}
+		cc.noteFailure(addr.Addr, attempts)
+		if ctx.Err() != nil {
+			break // no time left for the others
+		}
+	}
+	if len(failed) == 0 {
+		return nil, errNoAddresses
+	}
+	return nil, failed
+}
+
+// backingOff is state TRANSIENT_FAILURE, until the next attempt may be made.
+func (l *link) backingOff(ctx context.Context, why error) {
+	retry := l.failed(why)
+	if retry == nil {
+		return
+	}
+	l.sc.policy.resolver.resolveNow()
+	timer := time.NewTimer(time.Until(l.begun.Add(l.backoff)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-retry:
+	case <-ctx.Done():
+	}
+	l.release()
+}
+
+// ready is state READY. When the server lets the connection end, the subchannel
+// is given back at once and the goroutine stays for the RPCs that still run.
+func (l *link) ready(conn *h2.Conn) {
+	if !l.connected(conn) {
+		conn.Close(errShutDown, nil)
+	}
+	why := conn.Serve(func(why error) { l.lost(conn, why) })
+	l.lost(conn, why)
+}
+
+// try notes which address is being tried.
+func (l *link) try(addr resolver.Address) {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	l.addr, l.since = addr, time.Now()
+}
+
+// trying returns which address is being tried, and since when; none if the link
+// does not connect any more.
+func (l *link) trying() (resolver.Address, time.Time) {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	if l.addrs == nil {
+		return resolver.Address{}, time.Time{}
+	}
+	return l.addr, l.since
+}
+
+// connected makes the transition to READY. It reports false if the subchannel is
+// not the link's any more.
+func (l *link) connected(conn *h2.Conn) bool {
+	sc := l.sc
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	l.stopLocked()
+	if sc.link != l || l.cutBy != nil {
+		return false
+	}
+	l.conn, l.since = conn, time.Now()
+	sc.conn.Store(conn)
+	sc.setLocked(connectivity.Ready, nil)
+	return true
+}
+
+// failed makes the transition to TRANSIENT_FAILURE and returns a channel that
+// resetBackoff closes; nil if the subchannel is not the link's any more.
+func (l *link) failed(why error) <-chan struct{} {
+	sc := l.sc
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.link != l || l.cutBy != nil {
+		l.stopLocked()
+		return nil
+	}
+	if l.refused == nil {
+		sc.failures++
+	}
+	l.addrs, l.retry = nil, make(chan struct{})
+	sc.setLocked(connectivity.TransientFailure, why)
+	return l.retry
+}
+
+// release makes the transition from TRANSIENT_FAILURE to IDLE.
+func (l *link) release() {
+	sc := l.sc
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	l.stopLocked()
+	if sc.link == l {
+		sc.link = nil
+		sc.setLocked(connectivity.Idle, nil)
+	}
+}
+
+// lost makes the transition from READY to IDLE. It does nothing if the
+// subchannel is not the link's any more.
+func (l *link) lost(conn *h2.Conn, why error) {
+	if conn.TooManyPings() {
+		l.sc.cc.slowKeepalive(l.keepalive)
+	}
+	if l.giveBack(conn, why) {
+		l.sc.policy.resolver.resolveNow()
+	}
+}
+
+func (l *link) giveBack(conn *h2.Conn, why error) bool {
+	sc := l.sc
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.link != l {
+		return false
+	}
+	sc.link = nil
+	sc.conn.Store(nil)
+	if lasted := time.Since(l.since); lasted >= provenAfter || conn.Completed() {
+		sc.failures, sc.shortLife = 0, nil
+	} else {
+		sc.failures++
+		sc.shortLife = l.shortLife(lasted, why)
+	}
+	sc.setLocked(connectivity.Idle, why)
+	return true
+}
+
+// shortLife tells of a connection that was of no use to anybody.
+func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {
+	a := &failure.Attempt{Addr: l.addr.Addr, Phase: failure.HTTP2, Start: l.since, Elapsed: lasted,
+		Err:  fmt.Errorf("connection lost %v after it was set up: %w", round(lasted), why),
+		Hint: "the server accepts connections and ends them at once; its log may say why"}
+	if name := l.sc.cc.serverName(l.addr); name != a.Addr {
+		a.ServerName = name
+	}
+	return a
+}
+
+// stopLocked frees what only connecting and backingOff need.
+func (l *link) stopLocked() {
+	if l.cancel != nil {
+		l.cancel()
+	}
+	l.cancel, l.addrs, l.retry = nil, nil, nil
+}
+
+// drain ends a link whose subchannel was taken away: an attempt at once, a
+// connection when its last RPC has ended. l may be nil.
+func (l *link) drain(why error) {
+	if l == nil {
+		return
+	}
+	if conn := l.end(nil); conn != nil {
+		conn.Drain(why)
+	}
+}
+
+// cut ends an attempt or a connection at once. RPCs that run on it end with st.
+func (l *link) cut(why error, st *status.Status) {
+	if conn := l.end(why); conn != nil {
+		conn.Close(why, st)
+	}
+}
+
+func (l *link) end(cutBy error) *h2.Conn {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	if l.cutBy == nil {
+		l.cutBy = cutBy
+	}
+	if l.cancel != nil {
+		l.cancel()
+	}
+	return l.conn
+}
+
+// connectConfig returns what a connection of sc is made with.
+func (cc *ClientConn) connectConfig(sc *subConn) *connect.Config {
+	cfg := cc.connector
+	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
+	if b := sc.opts.CredsBundle; b != nil { //nolint:staticcheck // policies of old set it
+		cfg.Creds = b.TransportCredentials()
+	}
+	return &cfg
+}
+
+// marked returns addr as connect wants it.
+func (cc *ClientConn) marked(addr resolver.Address) resolver.Address {
+	if cc.overUnix {
+		return connect.UnixSocket(addr)
+	}
+	return addr
+}
+
+// serverName returns the name that a connection's credentials are to check. The
+// resolver may give one for an address, unless the user gave one for all.
+func (cc *ClientConn) serverName(addr resolver.Address) string {
+	if addr.ServerName != "" && cc.opts.authority == "" {
+		return addr.ServerName
+	}
+	return cc.authority
+}
+
+// slowKeepalive makes new connections wait twice as long as used between pings: a
+// server has said that it got too many (gRFC A8).
+func (cc *ClientConn) slowKeepalive(used time.Duration) {
+	for {
+		now := cc.keepaliveTime.Load()
+		if int64(2*used) <= now || cc.keepaliveTime.CompareAndSwap(now, int64(2*used)) {
+			return
+		}
+	}
+}

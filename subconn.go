@@ -1,0 +1,215 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// subConn is a subchannel as its policy sees it, and as RPCs do: one group of
+// addresses, of which it is connected to one at most. Its life is link's business.
+//
+// Policies call it from the policy queue, from timers of their own and from
+// pickers, often with a lock held. So no method waits, and none calls the
+// policy: what happens here is told to it on the policy queue.
+//
+// mu is held for a few steps only. While it is held the policy queue is posted to
+// and cc.mu taken, and neither the other way round.
+type subConn struct {
+	balancer.SubConn // nil; here for the methods that the interface keeps to itself
+
+	// Set by newSubConn and only read after that.
+	cc     *ClientConn
+	policy *policy
+	opts   balancer.NewSubConnOptions
+
+	conn atomic.Pointer[h2.Conn] // of state READY, else nil; all that RPCs read
+
+	mu        sync.Mutex
+	state     connectivity.State                     // guarded by mu
+	addrs     []resolver.Address                     // guarded by mu; the array is never written to
+	link      *link                                  // guarded by mu: who changes state now; nil in IDLE and SHUTDOWN
+	failures  int                                    // guarded by mu: attempts in a row that led to no connection worth a fresh start
+	shortLife *failure.Attempt                       // guarded by mu: the latest of them, if it led to a connection after all
+	producers map[balancer.ProducerBuilder]*producer // guarded by mu
+
+	told     connectivity.State // policy queue only: the state that the policy knows
+	listener atomic.Uint32      // counts what makes an earlier health listener void
+}
+
+var (
+	_ balancer.SubConn = (*subConn)(nil)
+	_ call.Endpoint    = (*subConn)(nil)
+)
+
+var (
+	errShutDown       = errors.New("grpcdial: the policy shut the subchannel down")
+	errAddressRemoved = errors.New("grpcdial: the address is not among the subchannel's any more")
+	errNoAddresses    = errors.New("grpcdial: the subchannel has no addresses")
+)
+
+func newSubConn(p *policy, addrs []resolver.Address, opts balancer.NewSubConnOptions) *subConn {
+	return &subConn{cc: p.cc, policy: p, opts: opts, addrs: slices.Clone(addrs)}
+}
+
+// Conn returns the connection of a subchannel that is READY, else nil.
+func (sc *subConn) Conn() *h2.Conn { return sc.conn.Load() }
+
+// Connect leaves IDLE. In other states it does nothing.
+func (sc *subConn) Connect() {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.state == connectivity.Idle {
+		sc.connectLocked()
+	}
+}
+
+// connectLocked starts a link.
+//
+// A server may accept connections only to close them at once. The first time
+// that may be chance, so the next attempt is made without delay. After that the
+// attempt counts as failed without being made, and its back-off goes by.
+func (sc *subConn) connectLocked() {
+	params := sc.cc.opts.connectParams
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &link{sc: sc, addrs: sc.addrs, cancel: cancel, begun: time.Now()}
+	made := sc.failures
+	if sc.shortLife != nil && sc.failures > 1 {
+		l.refused, sc.shortLife = sc.shortLife, nil
+		made-- // it is the attempt that was counted already
+	}
+	l.backoff = backoffDelay(params.Backoff, made, rand.Float64())
+	if !sc.cc.addLink(l) {
+		cancel()
+		return
+	}
+	sc.link = l
+	sc.setLocked(connectivity.Connecting, nil)
+	go l.run(ctx)
+}
+
+// Shutdown ends the subchannel. RPCs that run on its connection may end first.
+func (sc *subConn) Shutdown() {
+	sc.mu.Lock()
+	if sc.state == connectivity.Shutdown {
+		sc.mu.Unlock()
+		return
+	}
+	old := sc.takeLocked()
+	sc.setLocked(connectivity.Shutdown, nil)
+	sc.mu.Unlock()
+	sc.policy.forget(sc)
+	old.drain(errShutDown)
+}
+
+// UpdateAddresses replaces the addresses. A connection to an address that is
+// among them is kept. Otherwise it is drained, or the attempt given up, and a
+// new attempt made; with no address at all the subchannel becomes IDLE.
+func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
+	sc.mu.Lock()
+	if slices.EqualFunc(sc.addrs, addrs, sameAddress) {
+		sc.mu.Unlock()
+		return
+	}
+	sc.addrs = slices.Clone(addrs)
+	kept := sc.state == connectivity.Ready &&
+		slices.ContainsFunc(addrs, func(a resolver.Address) bool { return sameAddress(a, sc.link.addr) })
+	if kept || sc.state != connectivity.Ready && sc.state != connectivity.Connecting {
+		sc.mu.Unlock()
+		return
+	}
+	old := sc.takeLocked()
+	if len(addrs) == 0 {
+		sc.setLocked(connectivity.Idle, errAddressRemoved)
+	} else {
+		sc.connectLocked()
+	}
+	sc.mu.Unlock()
+	old.drain(errAddressRemoved)
+}
+
+// sameAddress reports whether a connection to a is one to b. Attributes for the
+// policy do not matter.
+func sameAddress(a, b resolver.Address) bool {
+	return a.Addr == b.Addr && a.ServerName == b.ServerName && a.Attributes.Equal(b.Attributes) &&
+		a.Metadata == b.Metadata //nolint:staticcheck // resolvers of old set it
+}
+
+// takeLocked takes the subchannel away from its link, which it returns; nil if
+// there is none.
+func (sc *subConn) takeLocked() *link {
+	old := sc.link
+	sc.link = nil
+	sc.conn.Store(nil)
+	return old
+}
+
+// resetBackoff ends a wait of the back-off and forgets the failures before.
+func (sc *subConn) resetBackoff() {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.failures, sc.shortLife = 0, nil
+	if sc.link != nil && sc.link.retry != nil {
+		close(sc.link.retry)
+		sc.link.retry = nil
+	}
+}
+
+// setLocked changes the state and has the policy told. Because mu is held, the
+// policy hears of changes in their order.
+func (sc *subConn) setLocked(to connectivity.State, why error) {
+	if sc.state == to {
+		return
+	}
+	sc.state = to
+	sc.cc.policyQueue.Post(func() { sc.tell(to, why) })
+}
+
+// tell tells the policy. Policy queue only.
+func (sc *subConn) tell(to connectivity.State, why error) {
+	sc.told = to
+	sc.listener.Add(1)
+	sc.closeProducers()
+	if sc.policy.closed {
+		return
+	}
+	if why != nil {
+		sc.cc.loss = why
+	}
+	s := balancer.SubConnState{ConnectivityState: to}
+	if to == connectivity.TransientFailure {
+		s.ConnectionError = cause{why}
+	}
+	if sc.opts.StateListener != nil {
+		sc.opts.StateListener(s)
+	} else {
+		sc.policy.lb.UpdateSubConnState(sc, s) //nolint:staticcheck // policies of old get it so
+	}
+}
+
+// RegisterHealthListener has f told that the backend is healthy, on the policy
+// queue, as long as the subchannel stays READY and no other listener takes the
+// place of f. nil only ends what the one before hears.
+func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
+	mine := sc.listener.Add(1)
+	if f == nil {
+		return
+	}
+	sc.cc.policyQueue.Post(func() {
+		if sc.listener.Load() == mine && sc.told == connectivity.Ready && !sc.policy.closed {
+			f(balancer.SubConnState{ConnectivityState: connectivity.Ready})
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package grpcdial
+
+import (
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/pickfirst"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	grpcsc "google.golang.org/grpc/serviceconfig"
+
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// policySwitch is the policies of one channel: the current one, whose pickers
+// RPCs use, and while the channel changes to another one, the pending one, which
+// connects meanwhile. Policy queue only.
+//
+//	no policy ──▶ current ──────────────────▶ current, pending
+//	                ▲      another is asked for    │
+//	                └──────────────────────────────┘
+//	                  pending is no longer CONNECTING, or
+//	                  current is not READY: pending becomes current
+type policySwitch struct {
+	cc      *ClientConn // set once
+	current *policy
+	pending *policy
+}
+
+// latest returns the policy that resolver updates are for; nil if there is none.
+func (w *policySwitch) latest() *policy {
+	if w.pending != nil {
+		return w.pending
+	}
+	return w.current
+}
+
+// update gives a resolver's update to the policy that config asks for, which is
+// built if it is not the latest one.
+func (w *policySwitch) update(config *serviceconfig.Config, s resolver.State) error {
+	builder, lbConfig := chosenPolicy(config)
+	p := w.latest()
+	if p == nil || p.builder.Name() != builder.Name() {
+		if p = w.build(builder); p == nil {
+			return balancer.ErrBadResolverState
+		}
+	}
+	return p.lb.UpdateClientConnState(balancer.ClientConnState{ResolverState: s, BalancerConfig: lbConfig})
+}
+
+// chosenPolicy returns the builder of the policy that config asks for, and what
+// the config says to it. A config that names none, or an unknown one in the
+// field where that is no error, means pick_first.
+func chosenPolicy(config *serviceconfig.Config) (balancer.Builder, grpcsc.LoadBalancingConfig) {
+	if config.LB != nil {
+		return config.LB.Builder, config.LB.Config
+	}
+	return balancer.Get(pickfirst.Name), nil
+}
+
+// build makes a policy the latest one. A pending one that it replaces is closed.
+// It returns nil if the builder does not make a policy.
+func (w *policySwitch) build(b balancer.Builder) *policy {
+	if w.pending != nil {
+		w.pending.close()
+		w.pending = nil
+	}
+	p := &policy{cc: w.cc, resolver: w.cc.resolver, builder: b, last: balancer.State{ConnectivityState: connectivity.Connecting}}
+	p.lb = b.Build(p, w.cc.buildOptions())
+	switch {
+	case p.lb == nil:
+		p.close()
+		return nil
+	case w.current == nil:
+		w.current = p
+	default:
+		w.pending = p
+	}
+	return p
+}
+
+// report takes the state and picker that p has posted.
+func (w *policySwitch) report(p *policy, s balancer.State) {
+	p.last = s
+	switch p {
+	case w.pending:
+		if s.ConnectivityState != connectivity.Connecting || w.current.last.ConnectivityState != connectivity.Ready {
+			w.promote()
+		}
+	case w.current:
+		if w.pending != nil && s.ConnectivityState != connectivity.Ready {
+			w.promote()
+			return
+		}
+		w.cc.publish(s)
+	}
+}
+
+// promote makes the pending policy the current one, and closes the current one.
+func (w *policySwitch) promote() {
+	old := w.current
+	w.current, w.pending = w.pending, nil
+	w.cc.publish(w.current.last)
+	old.close()
+}
+
+// close closes what policies there are.
+func (w *policySwitch) close() {
+	current, pending := w.current, w.pending
+	w.current, w.pending = nil, nil
+	for _, p := range []*policy{current, pending} {
+		if p != nil {
+			p.close()
+		}
+	}
+}
+
+// subConns returns the subchannels of all policies.
+func (w *policySwitch) subConns() []*subConn {
+	var all []*subConn
+	for _, p := range []*policy{w.current, w.pending} {
+		if p != nil {
+			all = append(all, p.subConns()...)
+		}
+	}
+	return all
+}
