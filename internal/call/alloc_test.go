@@ -1,0 +1,122 @@
+package call
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/protobuf/proto"
+)
+
+// cannedServer answers every request with the same reply and allocates nothing
+// while it does, so that what a benchmark counts is the client's.
+func cannedServer(t testing.TB, reply proto.Message) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	body, err := proto.Marshal(reply)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		serveCanned(nc, body)
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().String()
+}
+
+func serveCanned(nc net.Conn, body []byte) {
+	var answer bytes.Buffer
+	fr := http2.NewFramer(&answer, nil)
+	block := func(fields ...string) []byte {
+		var b bytes.Buffer
+		enc := hpack.NewEncoder(&b)
+		enc.SetMaxDynamicTableSize(0)
+		for i := 0; i < len(fields); i += 2 {
+			_ = enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1], Sensitive: true})
+		}
+		return b.Bytes()
+	}
+	const id = 1
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: block(":status", "200", "content-type", "application/grpc")})
+	_ = fr.WriteData(id, false, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...))
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, EndStream: true, BlockFragment: block("grpc-status", "0")})
+	out := answer.Bytes()
+	var ids []int // where the stream id is
+	for at := 0; at < len(out); at += 9 + int(out[at])<<16 + int(out[at+1])<<8 + int(out[at+2]) {
+		ids = append(ids, at+5)
+	}
+
+	var settings bytes.Buffer
+	fr = http2.NewFramer(&settings, nil)
+	_ = fr.WriteSettings()
+	_ = fr.WriteSettingsAck()
+	_ = fr.WriteWindowUpdate(0, 1<<31-1-65535) // enough for all that is ever sent
+	preface := make([]byte, len(http2.ClientPreface))
+	if _, err := io.ReadFull(nc, preface); err != nil {
+		return
+	}
+	_, _ = nc.Write(settings.Bytes())
+
+	head, payload := make([]byte, 9), make([]byte, 1<<16)
+	in := io.Reader(nc)
+	for {
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		n := int(head[0])<<16 + int(head[1])<<8 + int(head[2])
+		if _, err := io.ReadFull(in, payload[:n]); err != nil {
+			return
+		}
+		if http2.FrameType(head[3]) == http2.FrameData && head[4]&byte(http2.FlagDataEndStream) != 0 {
+			for _, at := range ids {
+				copy(out[at:at+4], head[5:9])
+			}
+			if _, err := nc.Write(out); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func TestUnaryAllocations(t *testing.T) {
+	ch := ready(t, Config{}, insecureBackend(t, cannedServer(t, &testpb.SimpleResponse{Username: "you"})))
+	req := request("hello")
+	reply := new(testpb.SimpleResponse)
+	n := testing.AllocsPerRun(2000, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := ch.Invoke(ctx, unaryMethod, req, reply); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%v allocations", n)
+	assert.LessOrEqual(t, n, 20.0)
+}
+
+func BenchmarkUnary(b *testing.B) {
+	ch := ready(b, Config{}, insecureBackend(b, cannedServer(b, &testpb.SimpleResponse{Username: "you"})))
+	req, reply := request("hello"), new(testpb.SimpleResponse)
+	b.ReportAllocs()
+	for b.Loop() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		if err := ch.Invoke(ctx, unaryMethod, req, reply); err != nil {
+			b.Fatal(err)
+		}
+		cancel()
+	}
+}

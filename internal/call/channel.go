@@ -1,0 +1,263 @@
+package call
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// Endpoint is what a pick leads to: the SubConn of a PickResult must be one.
+//
+// If it also has a method Authority() string that returns a name, the name
+// is the :authority of RPCs sent to it, in place of Config.Authority (a
+// resolver.Address with a ServerName).
+type Endpoint interface {
+	// Conn returns the connection that new RPCs go to; nil if there is none:
+	// the RPC picks again when the picker changes.
+	Conn() *h2.Conn
+}
+
+// Config is what all RPCs of a channel have in common. It is read only.
+type Config struct {
+	// Authority is the :authority of RPCs unless CallAuthority, the picker or the
+	// endpoint say otherwise.
+	Authority string
+	// DefaultOptions come before the options of each RPC. A caller that puts
+	// them in front itself leaves this empty: an OnFinish would run twice.
+	DefaultOptions []grpc.CallOption
+	// PerRPC are the channel's credentials, sent with every RPC.
+	PerRPC []credentials.PerRPCCredentials
+	// UserCodec, Compressor and Decompressor are those of the deprecated dial
+	// options WithCodec, WithCompressor and WithDecompressor.
+	UserCodec    grpc.Codec
+	Compressor   grpc.Compressor
+	Decompressor grpc.Decompressor
+	// DisableRetry switches retry policies off. RPCs that no server has
+	// processed are tried again nevertheless.
+	DisableRetry bool
+	// MaxAttempts bounds the attempts that a retry policy allows; 0 means 5.
+	MaxAttempts int
+	// StatsHandlers get the events of every RPC, in this order.
+	StatsHandlers []stats.Handler
+	// UserAgent is what stats handlers are told of the user-agent header.
+	UserAgent string
+	// Wake is called when an RPC begins while the channel is idle. It must not
+	// block. nil: nothing.
+	Wake func()
+	// Explain returns the channel's latest connection failure, which becomes a cause
+	// of RPCs that end for want of a connection. It may return nil. nil: nothing.
+	Explain func() error
+	// ServerLoad makes the balancer's DoneInfo.ServerLoad of a trailer. nil: none.
+	ServerLoad func(trailer metadata.MD) any
+}
+
+// defaultMaxAttempts is gRFC A6's bound on maxAttempts.
+const defaultMaxAttempts = 5
+
+// Channel makes RPCs. Its methods may be called by any number of goroutines.
+type Channel struct {
+	cfg         Config // set once
+	base        settings
+	baseErr     error // what was wrong with the default options; every RPC ends with it
+	gzipBuiltin bool  // cfg.Decompressor is the one of grpc.NewGZIPDecompressor
+	epoch       time.Time
+
+	// Set by the control plane, read by RPCs.
+	picker   atomic.Pointer[pickerGen]
+	resolved atomic.Pointer[gate]
+	policy   atomic.Pointer[policy]
+	idle     atomic.Bool
+
+	// active counts running RPCs. lastEnd is the time of the latest end, in
+	// nanoseconds after epoch.
+	active  atomic.Int64
+	lastEnd atomic.Int64
+
+	accepted atomic.Pointer[string] // grpc-accept-encoding; see acceptEncoding
+
+	closed    chan struct{}
+	closeOnce sync.Once
+
+	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
+	streams *clientStream // open streams, a doubly linked list; see enlist
+	shut    bool          // no stream is enlisted any more
+}
+
+// pickerGen is a picker and how to learn that it is no longer in force.
+type pickerGen struct {
+	picker   balancer.Picker // nil: RPCs wait
+	replaced chan struct{}   // closed when another one is in force
+}
+
+// gate holds RPCs back until it opens.
+type gate struct {
+	open   bool          // never changes: opening replaces the gate
+	opened chan struct{} // closed when an open gate takes this one's place
+}
+
+// policy is a service config with the state that belongs to it.
+type policy struct {
+	config   *serviceconfig.Config
+	throttle *throttle // nil: retries are not throttled
+}
+
+// New makes a channel that has no picker, no config, no resolver result, and is not idle.
+func New(cfg Config) *Channel {
+	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: make(chan struct{})}
+	if ch.cfg.MaxAttempts <= 0 {
+		ch.cfg.MaxAttempts = defaultMaxAttempts
+	}
+	if cfg.UserCodec != nil {
+		ch.base.codec = codec{v1: cfg.UserCodec}
+	}
+	ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
+	ch.gzipBuiltin = isBuiltinGzip(cfg.Decompressor)
+	ch.picker.Store(&pickerGen{replaced: make(chan struct{})})
+	ch.resolved.Store(&gate{opened: make(chan struct{})})
+	ch.policy.Store(&policy{})
+	ch.lastEnd.Store(0)
+	return ch
+}
+
+// SetPicker puts p in force and wakes RPCs that wait for a picker. nil: they wait on.
+func (ch *Channel) SetPicker(p balancer.Picker) {
+	next := &pickerGen{picker: p, replaced: make(chan struct{})}
+	close(ch.picker.Swap(next).replaced)
+}
+
+// SetConfig puts a service config in force for RPCs that begin from now on.
+// nil: none. The tokens of a retry throttle are kept if its values stay the same.
+func (ch *Channel) SetConfig(c *serviceconfig.Config) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	next := &policy{config: c}
+	if c != nil && c.RetryThrottling != nil {
+		if old := ch.policy.Load().throttle; old != nil && old.limits == *c.RetryThrottling {
+			next.throttle = old
+		} else {
+			next.throttle = newThrottle(*c.RetryThrottling)
+		}
+	}
+	ch.policy.Store(next)
+}
+
+// SetResolved says whether the resolver has had its first say, be it a result
+// or an error. RPCs wait until it has.
+func (ch *Channel) SetResolved(on bool) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	old := ch.resolved.Load()
+	if old.open == on {
+		return
+	}
+	if on {
+		ch.resolved.Store(&gate{open: true})
+		close(old.opened)
+		return
+	}
+	ch.resolved.Store(&gate{opened: make(chan struct{})})
+}
+
+// SetIdle says whether the channel is idle; RPCs that begin while it is call
+// Config.Wake.
+//
+// An RPC counts itself in Active before it looks whether the channel is idle.
+// So whoever sets idle and then finds Active to be 0 knows that any later RPC
+// will call Wake, and whoever finds an RPC running must leave idle itself.
+func (ch *Channel) SetIdle(on bool) { ch.idle.Store(on) }
+
+// Active returns how many RPCs are running, and when the latest one ended: the
+// channel's creation if none has.
+func (ch *Channel) Active() (running int, lastEnd time.Time) {
+	// In this order: an RPC notes its end before it leaves the count.
+	n := ch.active.Load()
+	return int(n), ch.epoch.Add(time.Duration(ch.lastEnd.Load()))
+}
+
+// Close ends RPCs that wait for a connection, open streams, and new RPCs with
+// an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
+// sent end when their connection is closed. The ends of streams are told
+// (OnFinish, stats, the balancer's Done) on the goroutine that calls Close.
+func (ch *Channel) Close() {
+	ch.closeOnce.Do(func() { close(ch.closed) })
+	ch.mu.Lock()
+	ch.shut = true
+	var open []*clientStream
+	for cs := ch.streams; cs != nil; cs = cs.next {
+		open = append(open, cs)
+	}
+	ch.mu.Unlock()
+	for _, cs := range open {
+		cs.finish(grpc.ErrClientConnClosing)
+	}
+}
+
+func (ch *Channel) isClosed() bool {
+	select {
+	case <-ch.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// now is the time since the channel was made.
+func (ch *Channel) now() time.Duration { return time.Since(ch.epoch) }
+
+// enter counts an RPC in; see SetIdle for the order.
+func (ch *Channel) enter() {
+	ch.active.Add(1)
+	if ch.idle.Load() && ch.cfg.Wake != nil {
+		ch.cfg.Wake()
+	}
+}
+
+// leave counts an RPC out; see Active for the order.
+func (ch *Channel) leave() {
+	ch.lastEnd.Store(int64(ch.now()))
+	ch.active.Add(-1)
+}
+
+// enlist makes Close end the stream. It reports false if the channel is closed.
+func (ch *Channel) enlist(cs *clientStream) bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.shut {
+		return false
+	}
+	cs.enlisted = true
+	cs.next = ch.streams
+	if cs.next != nil {
+		cs.next.prev = cs
+	}
+	ch.streams = cs
+	return true
+}
+
+// delist takes back enlist.
+func (ch *Channel) delist(cs *clientStream) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if !cs.enlisted {
+		return
+	}
+	cs.enlisted = false
+	if cs.prev != nil {
+		cs.prev.next = cs.next
+	} else {
+		ch.streams = cs.next
+	}
+	if cs.next != nil {
+		cs.next.prev = cs.prev
+	}
+	cs.next, cs.prev = nil, nil
+}

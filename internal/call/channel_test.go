@@ -1,0 +1,166 @@
+package call
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// testService is grpc-go's test service with functions in place of methods.
+type testService struct {
+	testpb.UnimplementedTestServiceServer
+	unary  func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error)
+	client func(testpb.TestService_StreamingInputCallServer) error
+	server func(*testpb.StreamingOutputCallRequest, testpb.TestService_StreamingOutputCallServer) error
+	bidi   func(testpb.TestService_FullDuplexCallServer) error
+}
+
+func (s *testService) UnaryCall(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	return s.unary(ctx, req)
+}
+
+func (s *testService) StreamingInputCall(st testpb.TestService_StreamingInputCallServer) error {
+	return s.client(st)
+}
+
+func (s *testService) StreamingOutputCall(req *testpb.StreamingOutputCallRequest, st testpb.TestService_StreamingOutputCallServer) error {
+	return s.server(req, st)
+}
+
+func (s *testService) FullDuplexCall(st testpb.TestService_FullDuplexCallServer) error {
+	return s.bidi(st)
+}
+
+// echo answers with the request's payload.
+func echo(_ context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+	return &testpb.SimpleResponse{Payload: req.Payload}, nil
+}
+
+// startServer runs a grpc-go server until the end of the test.
+func startServer(t testing.TB, svc *testService, opts ...grpc.ServerOption) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := grpc.NewServer(opts...)
+	testpb.RegisterTestServiceServer(srv, svc)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(ln) }()
+	t.Cleanup(func() { srv.Stop(); <-done })
+	return ln.Addr().String()
+}
+
+// backend is an Endpoint with one connection.
+type backend struct {
+	balancer.SubConn
+	conn      atomic.Pointer[h2.Conn]
+	authority string
+}
+
+func (b *backend) Conn() *h2.Conn    { return b.conn.Load() }
+func (b *backend) Authority() string { return b.authority }
+
+// connect makes a backend of an address, which is cut at the end of the test.
+func connect(t testing.TB, addr string, creds credentials.TransportCredentials) *backend {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	wire := h2.NewWire(nc)
+	secured, info, err := creds.ClientHandshake(ctx, "localhost", wire)
+	require.NoError(t, err)
+	scheme := "http"
+	if creds.Info().SecurityProtocol == "tls" {
+		scheme = "https"
+	}
+	conn := h2.New(wire, secured, h2.Config{Scheme: scheme, UserAgent: "test", AuthInfo: info})
+	require.NoError(t, conn.Handshake(ctx))
+	b := &backend{}
+	b.conn.Store(conn)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = conn.Serve(func(error) {}) }()
+	t.Cleanup(func() { conn.Close(errors.New("the test has ended"), nil); <-done })
+	return b
+}
+
+// insecureBackend is a backend without security.
+func insecureBackend(t testing.TB, addr string) *backend { return connect(t, addr, nil) }
+
+func tlsCredentials(cfg *tls.Config) credentials.TransportCredentials { return credentials.NewTLS(cfg) }
+
+// pickerFunc is a picker.
+type pickerFunc func(balancer.PickInfo) (balancer.PickResult, error)
+
+func (f pickerFunc) Pick(info balancer.PickInfo) (balancer.PickResult, error) { return f(info) }
+
+// fixed always picks the same endpoint.
+type fixed struct{ sc balancer.SubConn }
+
+func (p fixed) Pick(balancer.PickInfo) (balancer.PickResult, error) {
+	return balancer.PickResult{SubConn: p.sc}, nil
+}
+
+// ready is a channel that picks b.
+func ready(t testing.TB, cfg Config, b *backend) *Channel {
+	t.Helper()
+	if cfg.Authority == "" {
+		cfg.Authority = "test.example"
+	}
+	ch := New(cfg)
+	ch.SetPicker(fixed{b})
+	ch.SetResolved(true)
+	t.Cleanup(ch.Close)
+	return ch
+}
+
+// serve is a channel to a new grpc-go server.
+func serve(t testing.TB, cfg Config, svc *testService, opts ...grpc.ServerOption) *Channel {
+	t.Helper()
+	return ready(t, cfg, insecureBackend(t, startServer(t, svc, opts...)))
+}
+
+// timeout is a context that bounds a test.
+func timeout(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func soon(t testing.TB) context.Context { return timeout(t, 20*time.Second) }
+
+func request(body string) *testpb.SimpleRequest {
+	return &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte(body)}}
+}
+
+const (
+	unaryMethod  = "/grpc.testing.TestService/UnaryCall"
+	clientMethod = "/grpc.testing.TestService/StreamingInputCall"
+	serverMethod = "/grpc.testing.TestService/StreamingOutputCall"
+	bidiMethod   = "/grpc.testing.TestService/FullDuplexCall"
+)
+
+// idle asserts that no RPC is counted as running.
+func requireNoneActive(t testing.TB, ch *Channel) {
+	t.Helper()
+	require.Eventually(t, func() bool { n, _ := ch.Active(); return n == 0 }, 10*time.Second, time.Millisecond)
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	require.Nil(t, ch.streams)
+}

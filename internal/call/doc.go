@@ -1,0 +1,34 @@
+// Package call makes RPCs: it waits for the resolver, reads the method's
+// config, picks a connection, encodes, sends, retries, decodes and says how
+// the RPC ended. The control plane tells a [Channel] which picker and config
+// are in force; RPCs read them as atomics and share no lock.
+//
+// # Walk of a unary RPC
+//
+// Invoke → options → first resolver result → method config → attempt: pick →
+// encode → credentials and headers → h2.Conn.Unary → outcome → retryDecision →
+// again, or decode → Done, stats, Header/Trailer/Peer options → OnFinish.
+// All of it runs on the caller's goroutine; settings and attempts are on its stack.
+//
+// # Walk of a stream
+//
+// The same up to the stream's opening. What is sent is kept until the RPC is
+// committed (a response arrived, or the retry buffer is full), so that a new attempt
+// can send it again. Whoever finds that an attempt has failed (the sender or
+// the receiver) makes the next one while the other waits; no lock is held
+// meanwhile. An RPC ends exactly once, in clientStream.finish.
+//
+// # Files
+//
+//	channel.go            what the control plane sets
+//	options.go            call options to settings; collect.go what options ask for at the end
+//	rpc.go                start of an RPC, its attempts, their headers
+//	pick.go               from picker to connection
+//	credentials.go        per-RPC credentials, authority
+//	unary.go, stream.go   the two kinds of calls; stream_attempt.go the stream's attempts
+//	retry.go              the decision to try again; replay.go what is sent again
+//	codec.go, compress.go, frame.go   messages to bytes and back
+//	errors.go             how RPCs end
+//	stats.go              stats handlers' events
+//	direct.go             RPCs on one subchannel
+package call

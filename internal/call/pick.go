@@ -1,0 +1,144 @@
+package call
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// awaitResolved waits for the resolver's first result.
+func (r *rpc) awaitResolved(ctx context.Context) error {
+	for {
+		if r.ch.isClosed() {
+			return grpc.ErrClientConnClosing
+		}
+		g := r.ch.resolved.Load()
+		if g.open {
+			return nil
+		}
+		r.resolverDelayed = true
+		since := r.ch.now()
+		select {
+		case <-g.opened:
+		case <-r.ch.closed:
+		case <-ctx.Done():
+		}
+		r.resolving += r.ch.now() - since
+		if err := ctx.Err(); err != nil && !r.ch.isClosed() {
+			return r.contextEnded(ctx, err, PhaseResolve, "", nil)
+		}
+	}
+}
+
+// pick fills the attempt with a connection and what came with it. It asks
+// each picker once; it waits for the next one if the picker
+//   - is nil or says balancer.ErrNoSubConnAvailable,
+//   - returns another error that is no status and the RPC waits for ready,
+//   - returns an endpoint that has no connection, or one that takes no new stream.
+//
+// A status from a picker ends the RPC at once (drop), under gRFC A54's restrictions.
+func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
+	if r.via != nil {
+		return true, r.pickDirect(a)
+	}
+	info := balancer.PickInfo{FullMethodName: r.method, Ctx: ctx}
+	var last error
+	for {
+		if r.ch.isClosed() {
+			return true, grpc.ErrClientConnClosing
+		}
+		gen := r.ch.picker.Load()
+		if gen.picker != nil {
+			res, err := gen.picker.Pick(info)
+			switch {
+			case err == nil:
+				if ep, conn := usable(res.SubConn); conn != nil && conn != r.refused {
+					a.conn, a.done, a.pickMD = conn, res.Done, res.Metadata
+					a.authority = r.authorityOf(ep)
+					return false, nil
+				}
+				// Not ready, though the picker thought so: a new picker is on its way.
+				if res.Done != nil {
+					res.Done(balancer.DoneInfo{})
+				}
+			case err == balancer.ErrNoSubConnAvailable:
+			default:
+				if st := controlPlaneError("the picker", err); st != nil {
+					return true, st
+				}
+				if !r.set.waitForReady {
+					return false, withCause(status.New(codes.Unavailable, err.Error()), err, r.explain())
+				}
+				last = err
+			}
+		}
+		if err := r.awaitPicker(ctx, gen, last); err != nil {
+			return true, err
+		}
+		a.pickDelayed = true
+	}
+}
+
+// awaitPicker waits until gen is no longer the picker in force.
+func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, last error) error {
+	since := r.ch.now()
+	select {
+	case <-gen.replaced:
+	case <-r.ch.closed:
+	case <-ctx.Done():
+	}
+	// A wait that took no measurable time was a wait nevertheless.
+	r.connecting += max(r.ch.now()-since, time.Nanosecond)
+	if r.ch.isClosed() {
+		return grpc.ErrClientConnClosing
+	}
+	if err := ctx.Err(); err != nil {
+		return r.contextEnded(ctx, err, PhaseConnect, "", last)
+	}
+	return nil
+}
+
+// usable returns a subchannel's connection if it takes new streams. A
+// connection that drains or is lost is known here before the picker learns it.
+func usable(sc balancer.SubConn) (Endpoint, *h2.Conn) {
+	ep, ok := sc.(Endpoint)
+	if !ok {
+		return nil, nil
+	}
+	conn := ep.Conn()
+	if conn == nil {
+		return ep, nil
+	}
+	select {
+	case <-conn.Done():
+		return ep, nil
+	default:
+		return ep, conn
+	}
+}
+
+func (r *rpc) pickDirect(a *attempt) error {
+	conn := r.via.Conn()
+	if conn == nil {
+		return withCause(status.New(codes.Unavailable, "the subchannel has no connection"), r.explain())
+	}
+	a.conn = conn
+	a.authority = r.authorityOf(r.via)
+	return nil
+}
+
+// authorityOf is the :authority of RPCs sent to ep, unless they say otherwise.
+func (r *rpc) authorityOf(ep Endpoint) string {
+	if named, ok := ep.(interface{ Authority() string }); ok {
+		if name := named.Authority(); name != "" {
+			return name
+		}
+	}
+	return r.ch.cfg.Authority
+}

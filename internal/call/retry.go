@@ -1,0 +1,153 @@
+package call
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// tries counts the attempts of one RPC.
+type tries struct {
+	policy        int  // retries by policy so far: grpc-previous-rpc-attempts
+	sincePushback int  // of them, those since the server last set the delay
+	unprocessed   bool // the one transparent retry of an unprocessed RPC is used up
+}
+
+// retryInput is all that the decision to try again depends on, but for the throttle.
+type retryInput struct {
+	outcome     outcome
+	code        codes.Code // of the outcome
+	committed   bool
+	policy      *serviceconfig.RetryPolicy // nil: none
+	maxAttempts int                        // the channel's bound
+	tries       tries
+	random      float64 // in [0, 1)
+}
+
+// retryVerdict is the decision.
+type retryVerdict struct {
+	again       bool
+	transparent bool          // the server has not seen the RPC: no policy is needed
+	delay       time.Duration // before the next attempt
+	counts      bool          // a failure in the eyes of the throttle, which may then forbid the next attempt
+	exhausted   bool          // the policy's attempts are used up
+	tries       tries         // what they become if there is a next attempt
+}
+
+// retryDecision decides whether an RPC is tried again after an attempt that
+// failed (gRFC A6). What never reached the wire is, always; what a
+// server did not process is, once; all else as the policy says.
+func retryDecision(in retryInput) retryVerdict {
+	v := retryVerdict{tries: in.tries}
+	o := &in.outcome
+	switch {
+	case in.committed, o.drop:
+		return v
+	case o.unsent:
+		v.again, v.transparent = true, true
+		return v
+	case o.unprocessed && !in.tries.unprocessed:
+		v.again, v.transparent = true, true
+		v.tries.unprocessed = true
+		return v
+	case o.headers, in.policy == nil:
+		return v
+	}
+	pushback := -1
+	if o.hasPushback {
+		ms, err := strconv.Atoi(o.pushback)
+		if err != nil || ms < 0 {
+			v.counts = true // the server says stop
+			return v
+		}
+		pushback = ms
+	}
+	if !in.policy.RetryableStatusCodes.Has(in.code) {
+		return v
+	}
+	v.counts = true
+	attempts := in.tries.policy + 1
+	if attempts >= min(in.policy.MaxAttempts, in.maxAttempts) {
+		v.exhausted = true
+		return v
+	}
+	v.again = true
+	v.tries.policy = attempts
+	// Once a policy has been at work, an unprocessed attempt is a failure like others.
+	v.tries.unprocessed = true
+	if pushback >= 0 {
+		v.delay = time.Duration(min(pushback, math.MaxInt64/int(time.Millisecond))) * time.Millisecond
+		v.tries.sincePushback = 0
+		return v
+	}
+	v.delay = retryDelay(in.policy, in.tries.sincePushback, in.random)
+	v.tries.sincePushback++
+	return v
+}
+
+// retryDelay is the n-th back-off, from 0, with a jitter of a fifth.
+func retryDelay(p *serviceconfig.RetryPolicy, n int, random float64) time.Duration {
+	d := float64(p.InitialBackoff) * math.Pow(p.BackoffMultiplier, float64(n))
+	d = min(d, float64(p.MaxBackoff)) * (0.8 + 0.4*random)
+	if d >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return time.Duration(d)
+}
+
+// pause waits before an attempt. last is the failure of the one before.
+func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-r.ch.closed:
+		return grpc.ErrClientConnClosing
+	case <-ctx.Done():
+		return r.contextEnded(ctx, ctx.Err(), PhaseBackoff, "", last)
+	}
+}
+
+// throttle holds the tokens of gRFC A6's retry throttling. nil never forbids.
+type throttle struct {
+	limits serviceconfig.RetryThrottling
+
+	mu     sync.Mutex
+	tokens float64
+}
+
+func newThrottle(l serviceconfig.RetryThrottling) *throttle {
+	return &throttle{limits: l, tokens: l.MaxTokens}
+}
+
+// failure takes a token and reports whether a retry is allowed.
+func (t *throttle) failure() bool {
+	if t == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tokens = max(t.tokens-1, 0)
+	return t.tokens > t.limits.MaxTokens/2
+}
+
+// success gives tokens back.
+func (t *throttle) success() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tokens = min(t.tokens+t.limits.TokenRatio, t.limits.MaxTokens)
+}

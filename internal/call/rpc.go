@@ -1,0 +1,245 @@
+package call
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// rpc is one RPC, unary or stream. It belongs to the goroutine that makes
+// attempts; what is not said to change is set by start.
+type rpc struct {
+	ch     *Channel
+	method string
+	opts   []grpc.CallOption
+	via    Endpoint // not nil: an RPC on one subchannel, without picker, config, retry
+	began  time.Duration
+
+	set        settings
+	optErr     error
+	policy     *policy
+	retry      *serviceconfig.RetryPolicy // nil: no policy
+	md         metadata.MD                // of the caller's context, validated
+	compressor compressor
+	encoding   string             // grpc-encoding of what is sent
+	cancel     context.CancelFunc // ends what start derived from the caller's context; nil: nothing
+
+	clientStream, serverStream bool // the kind of RPC, for stats
+
+	// These change while attempts are made.
+	resolverDelayed       bool
+	resolving, connecting time.Duration
+	refused               *h2.Conn // took no stream the last time
+	tries                 tries
+}
+
+// defaults are the channel's call options, which an RPC on one subchannel does not have.
+func (r *rpc) defaults() []grpc.CallOption {
+	if r.via != nil {
+		return nil
+	}
+	return r.ch.cfg.DefaultOptions
+}
+
+// options applies all call options. What is wrong with them is told by start.
+func (r *rpc) options() {
+	if r.via == nil {
+		r.set, r.optErr = r.ch.base, r.ch.baseErr
+	}
+	if err := r.set.applyAll(r.opts); r.optErr == nil {
+		r.optErr = err
+	}
+}
+
+// start does what comes before the first attempt. The context it returns
+// bounds the RPC: the caller's, or one with the earlier deadline of the method's
+// config.
+func (r *rpc) start(ctx context.Context) (context.Context, error) {
+	if r.ch.isClosed() {
+		return ctx, grpc.ErrClientConnClosing
+	}
+	md, _ := metadata.FromOutgoingContext(ctx)
+	if err := validMetadata(md); err != nil {
+		return ctx, err
+	}
+	r.md = md
+	var mc serviceconfig.MethodConfig
+	if r.via == nil {
+		if err := r.awaitResolved(ctx); err != nil {
+			return ctx, err
+		}
+		r.policy = r.ch.policy.Load()
+		mc = r.policy.config.Method(r.method)
+		if !r.ch.cfg.DisableRetry {
+			r.retry = mc.RetryPolicy
+		}
+	}
+	if r.optErr != nil {
+		return ctx, r.optErr
+	}
+	r.set.limits(&mc)
+	if err := r.set.chooseCodec(); err != nil {
+		return ctx, err
+	}
+	if err := r.chooseCompressor(); err != nil {
+		return ctx, err
+	}
+	if d := mc.Timeout; d != nil && *d >= 0 {
+		if at, ok := ctx.Deadline(); !ok || time.Until(at) > *d {
+			ctx, r.cancel = context.WithTimeout(ctx, *d)
+		}
+	}
+	return ctx, nil
+}
+
+// attempt is one try at one connection. Each try has a new one.
+type attempt struct {
+	ctx       context.Context // with the stats handlers' tags
+	conn      *h2.Conn
+	s         *h2.Stream // nil: none was opened
+	authority string
+
+	done   func(balancer.DoneInfo) // the picker's; nil: none
+	pickMD metadata.MD             // the picker's
+
+	began       time.Time // for stats
+	pickDelayed bool
+}
+
+func (a *attempt) peerAddr() string { return connAddr(a.conn) }
+
+// connect begins an attempt: its context, its stats, a connection.
+func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop bool, err error) {
+	a.ctx = ctx
+	if err := ctx.Err(); err != nil {
+		return true, r.contextEnded(ctx, err, PhaseConnect, "", nil)
+	}
+	if r.tagged() {
+		r.tellBegin(a, transparent)
+	}
+	if drop, err = r.pick(a.ctx, a); err != nil {
+		return drop, err
+	}
+	if r.tagged() {
+		r.tellPicked(a)
+	}
+	return false, nil
+}
+
+// request fills in what the attempt's HEADERS say.
+func (r *rpc) request(a *attempt, req *h2.Request) error {
+	var extra []string
+	if a.pickMD != nil {
+		if err := validMetadata(a.pickMD); err != nil {
+			return err
+		}
+		for k, values := range a.pickMD {
+			for _, v := range values {
+				extra = append(extra, k, v)
+			}
+		}
+	}
+	if err := r.overrideAuthority(a); err != nil {
+		return err
+	}
+	extra, err := r.appendCredentials(a, extra)
+	if err != nil {
+		return err
+	}
+	*req = h2.Request{
+		Method:           r.method,
+		Authority:        a.authority,
+		ContentSubtype:   r.set.subtype,
+		Encoding:         r.encoding,
+		AcceptEncoding:   r.acceptEncoding(),
+		PreviousAttempts: r.tries.policy,
+		Metadata:         r.md,
+		Extra:            extra,
+		MaxRecv:          r.set.maxRecv,
+	}
+	if r.tagged() {
+		// A handler's tag may have added metadata.
+		if req.Metadata, err = r.taggedMetadata(a); err != nil {
+			return err
+		}
+		r.tellOutHeader(a, req)
+	}
+	return nil
+}
+
+// outcome is how an attempt ended, for retryDecision and for the caller.
+type outcome struct {
+	err error // nil: well
+
+	drop        bool // no attempt may follow
+	unsent      bool
+	unprocessed bool
+	headers     bool // response headers came
+	stream      bool // a stream was opened
+	pushback    string
+	hasPushback bool
+}
+
+// refusal is the outcome if no stream was opened because of he.
+func (r *rpc) refusal(a *attempt, he *h2.Error) outcome {
+	if he.Unsent && !he.Local {
+		r.refused = a.conn
+	}
+	return outcome{err: r.streamError(a, he, PhaseSlot), drop: he.Local, unsent: he.Unsent, unprocessed: he.Unprocessed}
+}
+
+// failure is the outcome if the attempt's stream has ended with he.
+func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
+	o := outcome{
+		err:         r.streamError(a, he, PhaseFlight),
+		drop:        he.Local,
+		unsent:      he.Unsent,
+		unprocessed: he.Unprocessed,
+		headers:     a.s.HasHeader(),
+		stream:      true,
+	}
+	if he.Unsent && !he.Local {
+		r.refused = a.conn
+	}
+	if r.retry != nil {
+		o.pushback, o.hasPushback = a.s.TrailerValue("grpc-retry-pushback-ms")
+	}
+	return o
+}
+
+// end tells the picker and the stats handlers how the attempt ended. The
+// attempt's stream, if any, has ended.
+func (r *rpc) end(a *attempt, err error) {
+	if a.done == nil && !r.tagged() {
+		return
+	}
+	var trailer metadata.MD
+	received := false
+	if a.s != nil {
+		trailer = a.s.Trailer()
+		received = a.s.BytesReceived()
+	}
+	if a.done != nil {
+		info := balancer.DoneInfo{Err: err, Trailer: trailer, BytesSent: a.s != nil, BytesReceived: received}
+		if r.ch.cfg.ServerLoad != nil && trailer != nil {
+			info.ServerLoad = r.ch.cfg.ServerLoad(trailer)
+		}
+		a.done(info)
+	}
+	if r.tagged() {
+		r.tellEnd(a, trailer, err)
+	}
+}
+
+// succeeded gives the retry throttle its due.
+func (r *rpc) succeeded() {
+	if r.policy != nil && !r.ch.cfg.DisableRetry {
+		r.policy.throttle.success()
+	}
+}

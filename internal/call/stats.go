@@ -1,0 +1,121 @@
+package call
+
+import (
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// The events of stats handlers, one function each, in the order in which an
+// attempt tells them. They run on the RPC's goroutines. Nothing here is reached
+// if there are no handlers.
+
+// tagged reports whether stats handlers watch this RPC. Those on one subchannel are not watched.
+func (r *rpc) tagged() bool { return len(r.ch.cfg.StatsHandlers) > 0 && r.via == nil }
+
+func (r *rpc) tell(a *attempt, s stats.RPCStats) {
+	for _, h := range r.ch.cfg.StatsHandlers {
+		h.HandleRPC(a.ctx, s)
+	}
+}
+
+func (r *rpc) tellBegin(a *attempt, transparent bool) {
+	a.began = time.Now()
+	for _, h := range r.ch.cfg.StatsHandlers {
+		a.ctx = h.TagRPC(a.ctx, &stats.RPCTagInfo{
+			FullMethodName:      r.method,
+			FailFast:            !r.set.waitForReady,
+			NameResolutionDelay: r.resolverDelayed,
+		})
+	}
+	r.tell(a, &stats.Begin{
+		Client:                    true,
+		BeginTime:                 a.began,
+		FailFast:                  !r.set.waitForReady,
+		IsClientStream:            r.clientStream,
+		IsServerStream:            r.serverStream,
+		IsTransparentRetryAttempt: transparent,
+	})
+}
+
+// tellPicked also puts the peer in the attempt's context.
+func (r *rpc) tellPicked(a *attempt) {
+	if a.pickDelayed {
+		r.tell(a, &stats.DelayedPickComplete{})
+	}
+	a.ctx = peer.NewContext(a.ctx, a.conn.Peer())
+}
+
+// taggedMetadata is the outgoing metadata after TagRPC.
+func (r *rpc) taggedMetadata(a *attempt) (metadata.MD, error) {
+	md, _ := metadata.FromOutgoingContext(a.ctx)
+	return md, validMetadata(md)
+}
+
+func (r *rpc) tellOutHeader(a *attempt, req *h2.Request) {
+	md := req.Metadata.Copy()
+	if a.pickMD != nil {
+		md = metadata.Join(md, a.pickMD)
+	}
+	md.Set("user-agent", r.ch.cfg.UserAgent)
+	p := a.conn.Peer()
+	r.tell(a, &stats.OutHeader{
+		Client:      true,
+		FullMethod:  r.method,
+		RemoteAddr:  p.Addr,
+		LocalAddr:   p.LocalAddr,
+		Compression: r.encoding,
+		Header:      md,
+		Authority:   a.authority,
+	})
+}
+
+func (r *rpc) tellOutPayload(a *attempt, m any, uncompressed, payload int) {
+	r.tell(a, &stats.OutPayload{
+		Client:           true,
+		Payload:          m,
+		Length:           uncompressed,
+		CompressedLength: payload,
+		WireLength:       payload + prefixLen,
+		SentTime:         time.Now(),
+	})
+}
+
+func (r *rpc) tellInHeader(a *attempt, md metadata.MD) {
+	_, length, _ := a.s.WireLengths()
+	p := a.conn.Peer()
+	r.tell(a, &stats.InHeader{
+		Client:      true,
+		WireLength:  length,
+		Compression: a.s.RecvEncoding(),
+		Header:      md,
+		FullMethod:  r.method,
+		RemoteAddr:  p.Addr,
+		LocalAddr:   p.LocalAddr,
+	})
+}
+
+func (r *rpc) tellInPayload(a *attempt, m any, payload, uncompressed int) {
+	r.tell(a, &stats.InPayload{
+		Client:           true,
+		Payload:          m,
+		Length:           uncompressed,
+		CompressedLength: payload,
+		WireLength:       payload + prefixLen,
+		RecvTime:         time.Now(),
+	})
+}
+
+// tellEnd tells of the trailers too, if the server sent some.
+func (r *rpc) tellEnd(a *attempt, trailer metadata.MD, err error) {
+	if a.s != nil {
+		if _, _, length := a.s.WireLengths(); length > 0 {
+			r.tell(a, &stats.InTrailer{Client: true, WireLength: length, Trailer: trailer.Copy()})
+		}
+	}
+	r.tell(a, &stats.End{Client: true, BeginTime: a.began, EndTime: time.Now(), Trailer: trailer, Error: err})
+}

@@ -1,0 +1,299 @@
+package call
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// clientStream is a grpc.ClientStream. One goroutine may send while another
+// receives; Context, Header and Trailer may be called by either.
+type clientStream struct {
+	rpc
+	desc *grpc.StreamDesc
+
+	// ctx bounds the RPC and is cancelled at its end. Set once.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu sync.Mutex // guards what follows; no user code and no I/O under it
+
+	// att is the attempt in force. While busy is not nil, whoever made it is
+	// replacing att and is the only one to use the rpc's fields for attempts; busy
+	// is closed when att is the new one.
+	att  *streamAttempt
+	busy chan struct{}
+
+	committed bool      // no other attempt: log is not added to any more
+	log       replayLog // read by whoever replaces att, not freed while busy
+
+	ended     bool
+	err       error         // once ended: what RecvMsg returns, io.EOF if all went well
+	settled   chan struct{} // closed when what Header and Trailer options point to is written
+	stopWatch func() bool   // takes back the watch on ctx; nil: there is none
+
+	userCtx context.Context // what Context returned; nil: nothing yet
+
+	// Guarded by ch.mu.
+	enlisted   bool
+	next, prev *clientStream
+
+	// The sender's alone.
+	sentLast bool // no message may follow
+
+	// The receiver's alone.
+	received bool // a message came
+}
+
+// NewStream opens a stream, below the interceptors. It follows the contract of
+// grpc.ClientConn.NewStream; ctx bounds the whole stream. A stream that is not
+// read to its end holds its place until ctx ends or the channel is closed.
+func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	cs := &clientStream{rpc: rpc{ch: ch, method: method, opts: opts, began: ch.now()}}
+	ch.enter()
+	return cs.start(ctx, desc)
+}
+
+// start makes the first attempt. On an error everything is undone and told.
+func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.ClientStream, error) {
+	cs.desc = desc
+	cs.clientStream, cs.serverStream = desc.ClientStreams, desc.ServerStreams
+	cs.settled = make(chan struct{})
+	cs.options()
+	ctx, err := cs.rpc.start(ctx)
+	cs.ctx, cs.cancel = context.WithCancel(ctx)
+	if err == nil && !cs.ch.enlist(cs) {
+		err = grpc.ErrClientConnClosing
+	}
+	if err != nil {
+		return nil, cs.finish(err)
+	}
+	// From here on Close may end the stream at any time.
+	if a := cs.run(retryVerdict{}); !cs.publish(a) || a.s == nil {
+		return nil, cs.finish(a.err)
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if !cs.ended {
+		// Starts no goroutine before ctx ends, and f runs on one of its own.
+		cs.stopWatch = context.AfterFunc(cs.ctx, cs.contextDone)
+	}
+	return cs, nil
+}
+
+// contextDone ends an RPC whose context ended, also if nobody uses the stream any more.
+func (cs *clientStream) contextDone() {
+	// Whoever is replacing the attempt finds ctx ended too, and is done soon.
+	// After that nobody waits for a picker again and changes what contextEnded reads.
+	a := cs.current()
+	if a == nil {
+		return
+	}
+	cs.finish(cs.contextEnded(cs.ctx, cs.ctx.Err(), PhaseFlight, a.peerAddr(), nil))
+}
+
+// Context returns the RPC's context, with the peer. It ends with the RPC. No
+// other attempt is made once it has been called.
+func (cs *clientStream) Context() context.Context {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.commitLocked()
+	if cs.userCtx == nil {
+		cs.userCtx = cs.ctx
+		if cs.att != nil && cs.att.conn != nil {
+			cs.userCtx = peer.NewContext(cs.att.ctx, cs.att.conn.Peer())
+		}
+	}
+	return cs.userCtx
+}
+
+// Header waits for the response headers. Both results are nil if the RPC ends
+// without; RecvMsg tells how it ended.
+func (cs *clientStream) Header() (metadata.MD, error) {
+	for {
+		a := cs.current()
+		if a == nil {
+			return cs.headerAfterEnd(), nil
+		}
+		if a.s == nil {
+			cs.finish(a.err)
+			return nil, nil
+		}
+		md, ok := a.s.Header(cs.ctx)
+		if ok {
+			cs.mu.Lock()
+			mine := cs.att == a && cs.busy == nil
+			if mine {
+				cs.commitLocked()
+			}
+			cs.mu.Unlock()
+			if mine {
+				cs.sawHeader(a)
+				return md, nil
+			}
+			continue
+		}
+		<-a.s.Finished()
+		if cs.retryAfter(a) {
+			continue
+		}
+		cs.finish(cs.verdictOf(a))
+		return nil, nil
+	}
+}
+
+// headerAfterEnd returns the headers of an RPC that has ended; nil if none came.
+func (cs *clientStream) headerAfterEnd() metadata.MD {
+	cs.mu.Lock()
+	a := cs.att
+	cs.mu.Unlock()
+	if a == nil || a.s == nil {
+		return nil
+	}
+	<-a.s.Finished()
+	return a.s.HeaderMD()
+}
+
+// Trailer returns the trailers; nil before the stream's end.
+func (cs *clientStream) Trailer() metadata.MD {
+	cs.mu.Lock()
+	cs.commitLocked()
+	a := cs.att
+	cs.mu.Unlock()
+	if a == nil || a.s == nil {
+		return nil
+	}
+	select {
+	case <-a.s.Finished():
+		return a.s.Trailer()
+	default:
+		return nil
+	}
+}
+
+// SendMsg sends a message, and half-closes after it if the RPC has no client
+// stream. io.EOF: the RPC has ended, RecvMsg tells how; RPCs without client
+// stream get nil instead.
+func (cs *clientStream) SendMsg(m any) error {
+	if cs.sentLast {
+		err := status.Error(codes.Internal, "SendMsg called after CloseSend")
+		cs.finish(err)
+		return err
+	}
+	last := !cs.desc.ClientStreams
+	cs.sentLast = last
+	f, err := cs.encode(m)
+	if err != nil {
+		cs.finish(err)
+		return err
+	}
+	if cs.send(&f, last, m) || last {
+		return nil
+	}
+	return io.EOF
+}
+
+// send sends f on the attempt in force, and again on the next one as long as
+// they fail and may be replaced. It takes f over. false: the RPC has ended.
+func (cs *clientStream) send(f *frame, last bool, m any) bool {
+	uncompressed, payload := f.uncompressed, f.payload()
+	for {
+		a := cs.current()
+		if a == nil || a.s == nil {
+			f.free()
+			return false
+		}
+		if a.s.Send(f.bytes(), last) != nil {
+			<-a.s.Finished()
+			if cs.retryAfter(a) {
+				continue
+			}
+			f.free()
+			return false
+		}
+		if cs.tagged() {
+			cs.tellOutPayload(&a.attempt, m, uncompressed, payload)
+		}
+		if cs.keep(a, f, last) {
+			return true
+		}
+	}
+}
+
+// CloseSend half-closes. It always returns nil.
+func (cs *clientStream) CloseSend() error {
+	if cs.sentLast {
+		return nil
+	}
+	cs.sentLast = true
+	for {
+		a := cs.current()
+		if a == nil || a.s == nil {
+			return nil
+		}
+		// If the stream has ended, RecvMsg finds it out and may try again.
+		_ = a.s.CloseSend()
+		if cs.keep(a, nil, true) {
+			return nil
+		}
+	}
+}
+
+// RecvMsg receives a message. io.EOF: the server ended the RPC with status OK.
+// For RPCs without server stream it also waits for the end: nil means OK.
+func (cs *clientStream) RecvMsg(m any) error {
+	if err := cs.receive(m, true); err != nil || cs.desc.ServerStreams {
+		return err
+	}
+	switch err := cs.receive(nil, false); err {
+	case nil:
+		return cs.finish(cardinality(2))
+	case io.EOF:
+		return nil
+	default:
+		return err
+	}
+}
+
+// receive takes the next message, and decodes it into m if wanted.
+func (cs *clientStream) receive(m any, wanted bool) error {
+	for {
+		a := cs.current()
+		if a == nil {
+			return cs.result()
+		}
+		if a.s == nil {
+			return cs.finish(a.err)
+		}
+		msg, err := a.s.Recv()
+		if err != nil {
+			<-a.s.Finished()
+			if cs.retryAfter(a) {
+				continue
+			}
+			return cs.finish(cs.verdictOf(a))
+		}
+		cs.commit()
+		cs.sawHeader(a)
+		cs.received = true
+		var n int
+		if wanted {
+			n, err = cs.readMessage(msg.Data, msg.Compressed, a.s.RecvEncoding(), m)
+		}
+		payload := len(msg.Data)
+		msg.Free()
+		if err != nil {
+			return cs.finish(err)
+		}
+		if wanted && cs.tagged() {
+			cs.tellInPayload(&a.attempt, m, payload, n)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,294 @@
+package call
+
+import (
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// streamAttempt is one attempt of a stream. Whoever takes it out of force ends
+// it: clientStream.finish while it is in force, else the one who replaces it.
+type streamAttempt struct {
+	attempt
+	err error // why no other attempt followed, if it was decided; guarded by mu or the one who has set busy
+
+	sawHeader bool // InHeader was told; guarded by mu
+}
+
+// run makes attempts until one has a stream on which everything in the log was
+// sent, or no other may follow; v is the decision that led here. The caller has
+// set busy, or nobody else knows the stream yet.
+func (cs *clientStream) run(v retryVerdict) *streamAttempt {
+	var last error
+	for {
+		if err := cs.pause(cs.ctx, v.delay, last); err != nil {
+			return &streamAttempt{attempt: attempt{ctx: cs.ctx}, err: err}
+		}
+		a, o := cs.open(v.transparent)
+		if a.s != nil {
+			if cs.log.replay(a.s) {
+				return a
+			}
+			<-a.s.Finished()
+			he := a.s.Err()
+			if he == nil {
+				return a // the server has answered before it had all
+			}
+			o = cs.failure(&a.attempt, he)
+		}
+		if v = cs.decide(&o, cs.isCommitted()); !v.again {
+			a.err = o.err
+			return a
+		}
+		last = o.err
+		cs.end(&a.attempt, o.err)
+	}
+}
+
+// open makes one attempt.
+func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
+	a := &streamAttempt{}
+	if drop, err := cs.connect(cs.ctx, &a.attempt, transparent); err != nil {
+		return a, outcome{err: err, drop: drop}
+	}
+	var req h2.Request
+	if err := cs.request(&a.attempt, &req); err != nil {
+		return a, outcome{err: err, drop: isContextEnd(err)}
+	}
+	s, err := a.conn.Open(a.ctx, &req)
+	if err != nil {
+		return a, cs.refusal(&a.attempt, asH2Error(err))
+	}
+	a.s = s
+	return a, outcome{}
+}
+
+// publish puts an attempt in force in place of the one that was replaced. It
+// reports false if the RPC has ended meanwhile: then the attempt is ended too.
+func (cs *clientStream) publish(a *streamAttempt) bool {
+	cs.mu.Lock()
+	if cs.busy != nil {
+		close(cs.busy)
+		cs.busy = nil
+	}
+	ended, err := cs.ended, cs.err
+	if ended {
+		cs.log.free()
+	} else {
+		cs.att = a
+		if cs.committed {
+			cs.log.free()
+		}
+	}
+	cs.mu.Unlock()
+	if ended {
+		if err == io.EOF {
+			err = nil
+		}
+		a.cut(err)
+		cs.end(&a.attempt, err)
+	}
+	return !ended
+}
+
+// cut cancels the attempt's stream if it still runs.
+func (a *streamAttempt) cut(err error) {
+	if a.s != nil {
+		a.s.Cancel(status.Convert(err))
+	}
+}
+
+// current returns the attempt in force, after waiting for it if it is being
+// replaced. nil: the RPC has ended.
+func (cs *clientStream) current() *streamAttempt {
+	for {
+		cs.mu.Lock()
+		a, busy, ended := cs.att, cs.busy, cs.ended
+		cs.mu.Unlock()
+		if ended {
+			return nil
+		}
+		if busy == nil {
+			return a
+		}
+		<-busy // never long after the RPC's end, which cancels all that is waited for
+	}
+}
+
+// retryAfter is told that the stream of a has ended. It reports whether there
+// may be another attempt to go on with: because it made one, or somebody else did.
+func (cs *clientStream) retryAfter(a *streamAttempt) bool {
+	cs.mu.Lock()
+	switch {
+	case cs.ended:
+		cs.mu.Unlock()
+		return false
+	case cs.busy != nil, cs.att != a:
+		cs.mu.Unlock()
+		return true // current waits for it
+	case cs.committed, a.err != nil:
+		cs.mu.Unlock()
+		return false
+	}
+	he := a.s.Err()
+	if he == nil {
+		cs.mu.Unlock()
+		return false
+	}
+	// Nobody else makes attempts from here on until publish.
+	cs.busy = make(chan struct{})
+	cs.mu.Unlock()
+
+	o := cs.failure(&a.attempt, he)
+	v := cs.decide(&o, cs.isCommitted())
+	if !v.again {
+		a.err = o.err // as it was decided; it stays in force
+		cs.publish(a)
+		return false
+	}
+	cs.end(&a.attempt, o.err)
+	return cs.publish(cs.run(v))
+}
+
+// keep notes that f (nil: nothing) was sent on a, and that the stream was
+// half-closed if last. It takes f over. It reports false if a is no longer in
+// force: what was sent on it must be sent again on the next one.
+func (cs *clientStream) keep(a *streamAttempt, f *frame, last bool) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if !cs.ended && (cs.busy != nil || cs.att != a) {
+		return false
+	}
+	if cs.committed || cs.ended {
+		if f != nil {
+			f.free()
+		}
+		return true
+	}
+	if f != nil {
+		cs.log.add(f)
+	}
+	cs.log.closed = cs.log.closed || last
+	if cs.log.size > cs.set.maxBuffer {
+		cs.commitLocked()
+	}
+	return true
+}
+
+func (cs *clientStream) commit() {
+	cs.mu.Lock()
+	cs.commitLocked()
+	cs.mu.Unlock()
+}
+
+// commitLocked rules other attempts out. The log stays while it may be being sent.
+func (cs *clientStream) commitLocked() {
+	cs.committed = true
+	if cs.busy == nil && cs.att != nil {
+		cs.log.free()
+	}
+}
+
+func (cs *clientStream) isCommitted() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.committed
+}
+
+// verdictOf is what the RPC ends with, given that the stream of a has ended and
+// no attempt follows: nil if all went well.
+func (cs *clientStream) verdictOf(a *streamAttempt) error {
+	if a.err != nil {
+		return a.err
+	}
+	if he := a.s.Err(); he != nil {
+		return cs.streamError(&a.attempt, he, PhaseFlight)
+	}
+	if !cs.desc.ServerStreams && a.s.Messages() == 0 {
+		return cardinality(0)
+	}
+	return nil
+}
+
+// sawHeader tells the stats handlers that response headers came, once.
+func (cs *clientStream) sawHeader(a *streamAttempt) {
+	if !cs.tagged() {
+		return
+	}
+	cs.mu.Lock()
+	told := a.sawHeader
+	a.sawHeader = true
+	cs.mu.Unlock()
+	if told {
+		return
+	}
+	md, _ := a.s.Header(cs.ctx)
+	cs.tellInHeader(&a.attempt, md)
+}
+
+// finish ends the RPC with err (nil: well), unless it has ended already. It
+// returns what the RPC ended with, as RecvMsg returns it: io.EOF for nil.
+//
+// The caller's goroutine cuts the stream, fills in what the options point to, then
+// tells the picker, the stats handlers and OnFinish, without a lock. Any other
+// caller waits only until the options are filled in: they may be read then.
+func (cs *clientStream) finish(err error) error {
+	cs.mu.Lock()
+	if cs.ended {
+		cs.mu.Unlock()
+		return cs.result()
+	}
+	cs.ended = true
+	cs.err = err
+	if err == nil {
+		cs.err = io.EOF
+	}
+	result := cs.err
+	cs.commitLocked()
+	a := cs.att
+	if cs.busy != nil {
+		a = nil // whoever is replacing it ends both
+	}
+	stop := cs.stopWatch
+	cs.mu.Unlock()
+
+	if stop != nil {
+		stop()
+	}
+	if a != nil {
+		if err != nil {
+			a.cut(err)
+		}
+		cs.collect(&a.attempt)
+	}
+	close(cs.settled)
+	cs.cancel() // after cut: the stream ends with err, not as cancelled
+	if cs.rpc.cancel != nil {
+		cs.rpc.cancel()
+	}
+	cs.ch.delist(cs)
+	if a != nil {
+		cs.end(&a.attempt, err)
+	}
+	if err == nil {
+		cs.succeeded()
+	}
+	cs.tellFinished(err)
+	if cs.via == nil {
+		cs.ch.leave()
+	}
+	return result
+}
+
+// result is what an RPC that has ended ended with.
+func (cs *clientStream) result() error {
+	<-cs.settled
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.err
+}
+
+var _ grpc.ClientStream = (*clientStream)(nil)

@@ -1,0 +1,173 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// Invoke makes a unary RPC, below the interceptors. Errors work with the
+// status package. Everything runs on the caller's goroutine.
+func (ch *Channel) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	r := rpc{ch: ch, method: method, opts: opts, began: ch.now()}
+	ch.enter()
+	defer ch.leave() // also when a codec panics
+	return r.unary(ctx, args, reply)
+}
+
+// unary runs the RPC and its OnFinish options.
+func (r *rpc) unary(ctx context.Context, args, reply any) error {
+	r.options()
+	err := r.invoke(ctx, args, reply)
+	r.tellFinished(err)
+	return err
+}
+
+func (r *rpc) invoke(ctx context.Context, args, reply any) error {
+	ctx, err := r.start(ctx)
+	if err != nil {
+		return err
+	}
+	if r.cancel != nil {
+		defer r.cancel()
+	}
+	var f frame // encoded once, for all attempts
+	defer f.free()
+	transparent := false
+	for {
+		var a attempt
+		o := r.try(ctx, &a, transparent, &f, args, reply)
+		if o.err == nil {
+			r.succeeded()
+			r.end(&a, nil)
+			r.conclude(&a)
+			return nil
+		}
+		v := r.decide(&o, false)
+		r.end(&a, o.err)
+		if !v.again {
+			r.conclude(&a)
+			return o.err
+		}
+		if a.s != nil {
+			a.s.Release()
+		}
+		if err := r.pause(ctx, v.delay, o.err); err != nil {
+			return err
+		}
+		transparent = v.transparent
+	}
+}
+
+// conclude serves the options that ask about the last attempt, and gives its stream back.
+func (r *rpc) conclude(a *attempt) {
+	if a.s != nil {
+		r.collect(a)
+		a.s.Release()
+	}
+}
+
+// try makes one attempt and decodes the reply.
+func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, args, reply any) outcome {
+	if drop, err := r.connect(ctx, a, transparent); err != nil {
+		return outcome{err: err, drop: drop}
+	}
+	if f.buf == nil {
+		var err error
+		if *f, err = r.encode(args); err != nil {
+			return outcome{err: err, drop: true}
+		}
+	}
+	var req h2.Request
+	if err := r.request(a, &req); err != nil {
+		return outcome{err: err, drop: isContextEnd(err)}
+	}
+	if r.tagged() {
+		r.tellOutPayload(a, args, f.uncompressed, f.payload())
+	}
+	s, err := a.conn.Unary(a.ctx, &req, f.bytes())
+	if err != nil {
+		return r.refusal(a, asH2Error(err))
+	}
+	a.s = s
+	if r.tagged() && s.HasHeader() {
+		r.tellInHeader(a, s.HeaderMD())
+	}
+	if he := s.Err(); he != nil {
+		return r.failure(a, he)
+	}
+	if n := s.Messages(); n != 1 {
+		return outcome{err: cardinality(n), drop: true, stream: true}
+	}
+	m, _ := s.Message()
+	n, err := r.readMessage(m.Data, m.Compressed, s.RecvEncoding(), reply)
+	if err != nil {
+		return outcome{err: err, drop: true, stream: true}
+	}
+	if r.tagged() {
+		r.tellInPayload(a, reply, len(m.Data), n)
+	}
+	return outcome{}
+}
+
+// decide asks retryDecision and the throttle, and counts the attempt. o's error
+// becomes what the RPC ends with if there is no other attempt.
+func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
+	in := retryInput{
+		outcome:     *o,
+		code:        status.Code(o.err),
+		committed:   committed || r.via != nil,
+		policy:      r.retry,
+		maxAttempts: r.ch.cfg.MaxAttempts,
+		tries:       r.tries,
+	}
+	if r.retry != nil {
+		in.random = rand.Float64()
+	}
+	v := retryDecision(in)
+	if v.counts && !r.policy.throttle.failure() {
+		v.again = false
+	} else if v.exhausted {
+		o.err = exhausted(o.err, r.tries.policy+1)
+	}
+	if v.again {
+		r.tries = v.tries
+	}
+	return v
+}
+
+// exhausted says that the policy's attempts are used up.
+func exhausted(err error, attempts int) error {
+	st := status.Convert(err).Proto()
+	st.Message = fmt.Sprintf("failed after %d attempts: %s", attempts, st.Message)
+	return withCause(status.FromProto(st), err)
+}
+
+// cardinality is the error of an RPC that should have had one reply.
+func cardinality(n int) error {
+	if n == 0 {
+		return status.Error(codes.Internal, "cardinality violation: the server sent no response message, want one")
+	}
+	return status.Error(codes.Internal, "cardinality violation: the server sent more than one response message, want one")
+}
+
+// asH2Error is the *h2.Error that h2 promises.
+func asH2Error(err error) *h2.Error {
+	if he, ok := errors.AsType[*h2.Error](err); ok {
+		return he
+	}
+	return &h2.Error{Status: status.New(codes.Unknown, err.Error()), Local: true}
+}
+
+// isContextEnd reports whether the RPC's context ended it.
+func isContextEnd(err error) bool {
+	e, ok := err.(*Error)
+	return ok && e.Phase != PhaseNone
+}

@@ -1,0 +1,115 @@
+package call
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func TestUnary(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: echo})
+	reply := new(testpb.SimpleResponse)
+	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request("hello"), reply))
+	assert.Equal(t, "hello", string(reply.Payload.Body))
+	requireNoneActive(t, ch)
+}
+
+func TestUnaryMetadataBothWays(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		if err := grpc.SendHeader(ctx, metadata.MD{"h-text": md["c-text"], "h-bin": md["c-bin"]}); err != nil {
+			return nil, err
+		}
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("t-text", "a", "t-text", "b", "t-bin", "\xff\x00")); err != nil {
+			return nil, err
+		}
+		return &testpb.SimpleResponse{Username: strings.Join(md[":authority"], ",")}, nil
+	}})
+	ctx := metadata.NewOutgoingContext(soon(t), metadata.Pairs("c-text", "one", "c-bin", "\x01\xfe,"))
+	ctx = metadata.AppendToOutgoingContext(ctx, "c-text", "two")
+	var header, trailer metadata.MD
+	var p peer.Peer
+	reply := new(testpb.SimpleResponse)
+	require.NoError(t, ch.Invoke(ctx, unaryMethod, request(""), reply, grpc.Header(&header), grpc.Trailer(&trailer), grpc.Peer(&p)))
+	assert.Equal(t, []string{"one", "two"}, header["h-text"])
+	assert.Equal(t, []string{"\x01\xfe,"}, header["h-bin"])
+	assert.Equal(t, []string{"a", "b"}, trailer["t-text"])
+	assert.Equal(t, []string{"\xff\x00"}, trailer["t-bin"])
+	assert.Equal(t, "test.example", reply.Username)
+	assert.Contains(t, p.Addr.String(), "127.0.0.1:")
+}
+
+func TestUnaryStatusWithDetails(t *testing.T) {
+	st, err := status.New(codes.NotFound, "no such thing: ünïcode\n\t%").WithDetails(wrapperspb.String("7"))
+	require.NoError(t, err)
+	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("why", "because"))
+		return nil, st.Err()
+	}})
+	var trailer metadata.MD
+	err = ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.Trailer(&trailer))
+	got, ok := status.FromError(err)
+	require.True(t, ok)
+	assert.Equal(t, codes.NotFound, got.Code())
+	assert.Equal(t, st.Message(), got.Message())
+	require.Len(t, got.Details(), 1)
+	assert.Equal(t, "7", got.Details()[0].(*wrapperspb.StringValue).Value)
+	assert.Equal(t, []string{"because"}, trailer["why"])
+	require.ErrorIs(t, err, st.Err())
+}
+
+func TestUnaryDeadline(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		_, ok := ctx.Deadline()
+		if !ok {
+			return nil, status.Error(codes.FailedPrecondition, "no deadline")
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request(""), new(testpb.SimpleResponse))
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	e, ok := err.(*Error)
+	require.True(t, ok)
+	assert.Equal(t, PhaseFlight, e.Phase)
+	assert.Contains(t, e.Peer, "127.0.0.1:")
+	assert.GreaterOrEqual(t, e.Elapsed, 49*time.Millisecond)
+	assert.Regexp(t, `context deadline exceeded after \S+s: in flight to 127\.0\.0\.1:\d+$`, err.Error())
+	requireNoneActive(t, ch)
+}
+
+func TestUnaryCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(soon(t))
+	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	err := ch.Invoke(ctx, unaryMethod, request(""), new(testpb.SimpleResponse))
+	require.Equal(t, codes.Canceled, status.Code(err), "%v", err)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, grpc.ErrClientConnClosing)
+}
+
+func TestUnaryContextThatHasEnded(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: echo})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	finished := 0
+	err := ch.Invoke(ctx, unaryMethod, request(""), new(testpb.SimpleResponse), grpc.OnFinish(func(error) { finished++ }))
+	require.Equal(t, codes.Canceled, status.Code(err), "%v", err)
+	assert.Equal(t, 1, finished)
+}
