@@ -1,0 +1,410 @@
+package grpcdial_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// echo is a grpc-go server on loopback whose methods are
+//
+//	/test.Echo/Echo    replies with the request
+//	/test.Echo/Big     replies with 100,000 bytes
+//	/test.Echo/Headers replies with 20,000 bytes of headers
+//	/test.Echo/Fail    fails with Unavailable
+//
+// each as a unary RPC or as a stream of any kind.
+type echo struct {
+	addr  string
+	calls atomic.Int64
+
+	mu          sync.Mutex
+	request     string      // guarded by mu: the latest
+	metadata    metadata.MD // guarded by mu: of the latest call
+	compression string      // guarded by mu: of the latest call
+}
+
+func serveEcho(t *testing.T, opts ...grpc.ServerOption) *echo {
+	t.Helper()
+	e := &echo{}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	e.addr = lis.Addr().String()
+	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(e.handle), grpc.StatsHandler(e))...)
+	var done sync.WaitGroup
+	done.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() {
+		srv.Stop()
+		done.Wait()
+	})
+	return e
+}
+
+func (e *echo) handle(_ any, s grpc.ServerStream) error {
+	e.calls.Add(1)
+	method, _ := grpc.MethodFromServerStream(s)
+	md, _ := metadata.FromIncomingContext(s.Context())
+	for {
+		msg := new(wrapperspb.StringValue)
+		if err := s.RecvMsg(msg); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		e.request, e.metadata = msg.Value, md
+		e.mu.Unlock()
+		switch method {
+		case "/test.Echo/Fail":
+			return status.Error(codes.Unavailable, "as asked")
+		case "/test.Echo/Big":
+			msg.Value = strings.Repeat("x", 100_000)
+		case "/test.Echo/Headers":
+			if err := s.SetHeader(metadata.Pairs("filler", strings.Repeat("x", 20_000))); err != nil {
+				return err
+			}
+		}
+		if err := s.SendMsg(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// last returns what was seen of the latest call.
+func (e *echo) last() (request string, md metadata.MD, compression string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.request, e.metadata, e.compression
+}
+
+func (e *echo) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (e *echo) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (e *echo) HandleConn(context.Context, stats.ConnStats)                       {}
+func (e *echo) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if in, ok := s.(*stats.InHeader); ok {
+		e.mu.Lock()
+		e.compression = in.Compression
+		e.mu.Unlock()
+	}
+}
+
+// newClient makes a channel that the test closes.
+func newClient(t *testing.T, target string, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
+	t.Helper()
+	cc, err := grpcdial.NewClient(target, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = cc.Close() })
+	return cc
+}
+
+// soon bounds an RPC that is expected to end well before.
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// call makes a unary RPC to the echo server.
+func call(t *testing.T, cc grpc.ClientConnInterface, method string, opts ...grpc.CallOption) (string, error) {
+	t.Helper()
+	reply := new(wrapperspb.StringValue)
+	err := cc.Invoke(soon(t), "/test.Echo/"+method, wrapperspb.String("hello"), reply, opts...)
+	return reply.Value, err
+}
+
+// token are per-RPC credentials.
+type token struct {
+	value  string
+	secure bool
+}
+
+func (c token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"token-" + c.value: c.value}, nil
+}
+func (c token) RequireTransportSecurity() bool { return c.secure }
+
+type bundle struct {
+	transport credentials.TransportCredentials
+	perRPC    credentials.PerRPCCredentials
+}
+
+func (b bundle) TransportCredentials() credentials.TransportCredentials { return b.transport }
+func (b bundle) PerRPCCredentials() credentials.PerRPCCredentials       { return b.perRPC }
+func (b bundle) NewWithMode(string) (credentials.Bundle, error)         { return b, nil }
+
+// shouting is a codec that sends upper case.
+type shouting struct{}
+
+func (shouting) Marshal(v any) ([]byte, error) {
+	return proto.Marshal(wrapperspb.String(strings.ToUpper(v.(*wrapperspb.StringValue).Value)))
+}
+func (shouting) Unmarshal(data []byte, v any) error { return proto.Unmarshal(data, v.(proto.Message)) }
+func (shouting) String() string                     { return "shouting" }
+
+// flipping compresses by flipping every bit.
+type flipping struct{}
+
+func (flipping) Do(w io.Writer, p []byte) error {
+	flipped := make([]byte, len(p))
+	for i, c := range p {
+		flipped[i] = ^c
+	}
+	_, err := w.Write(flipped)
+	return err
+}
+func (flipping) Type() string { return "flip" }
+
+// unflipping is what undoes flipping.
+type unflipping struct{}
+
+func (unflipping) Do(r io.Reader) ([]byte, error) {
+	p, err := io.ReadAll(r)
+	for i, c := range p {
+		p[i] = ^c
+	}
+	return p, err
+}
+func (unflipping) Type() string { return "flip" }
+
+// TestOptionsReachTheServer: what a server sees of the options.
+func TestOptionsReachTheServer(t *testing.T) {
+	//nolint:staticcheck // the deprecated options are tested too
+	srv := serveEcho(t, grpc.RPCDecompressor(unflipping{}))
+	_, port, err := net.SplitHostPort(srv.addr)
+	require.NoError(t, err)
+	plain := grpcdial.WithTransportCredentials(insecure.NewCredentials())
+	tests := []struct {
+		name        string
+		target      string
+		opts        []grpcdial.DialOption
+		header      string
+		want        string
+		request     string // "": hello
+		compression string
+	}{
+		{name: "no user agent", opts: []grpcdial.DialOption{plain}, header: "user-agent", want: "grpc-go-grpcdial/0.1.0"},
+		{name: "WithUserAgent", opts: []grpcdial.DialOption{plain, grpcdial.WithUserAgent("me/1")}, header: "user-agent", want: "me/1 grpc-go-grpcdial/0.1.0"},
+		{name: "authority of the target", opts: []grpcdial.DialOption{plain}, header: ":authority", want: srv.addr},
+		{name: "authority of a port", target: "passthrough:///:" + port, opts: []grpcdial.DialOption{plain}, header: ":authority", want: "localhost:" + port},
+		{name: "WithAuthority", opts: []grpcdial.DialOption{plain, grpcdial.WithAuthority("my.name")}, header: ":authority", want: "my.name"},
+		{name: "WithInsecure", opts: []grpcdial.DialOption{grpcdial.WithInsecure()}},
+		{name: "WithPerRPCCredentials", opts: []grpcdial.DialOption{plain, grpcdial.WithPerRPCCredentials(token{value: "a"}), grpcdial.WithPerRPCCredentials(token{value: "b"})},
+			header: "token-a", want: "a"},
+		{name: "WithPerRPCCredentials, the second", opts: []grpcdial.DialOption{plain, grpcdial.WithPerRPCCredentials(token{value: "a"}), grpcdial.WithPerRPCCredentials(token{value: "b"})},
+			header: "token-b", want: "b"},
+		{name: "WithCredentialsBundle", opts: []grpcdial.DialOption{grpcdial.WithCredentialsBundle(bundle{insecure.NewCredentials(), token{value: "a"}})},
+			header: "token-a", want: "a"},
+		{name: "WithCredentialsBundle, WithPerRPCCredentials", opts: []grpcdial.DialOption{
+			grpcdial.WithCredentialsBundle(bundle{insecure.NewCredentials(), token{value: "a"}}), grpcdial.WithPerRPCCredentials(token{value: "b"})},
+			header: "token-b", want: "b"},
+		{name: "WithDefaultCallOptions", opts: []grpcdial.DialOption{plain, grpcdial.WithDefaultCallOptions(grpc.CallContentSubtype("proto"))},
+			header: "content-type", want: "application/grpc+proto"},
+		{name: "WithCodec", opts: []grpcdial.DialOption{plain, grpcdial.WithCodec(shouting{})}, request: "HELLO"},
+		{name: "WithCompressor", opts: []grpcdial.DialOption{plain, grpcdial.WithCompressor(flipping{})}, compression: "flip"},
+		{name: "WithReadBufferSize, WithWriteBufferSize", opts: []grpcdial.DialOption{plain, grpcdial.WithReadBufferSize(100), grpcdial.WithWriteBufferSize(100)}},
+		{name: "no buffers", opts: []grpcdial.DialOption{plain, grpcdial.WithReadBufferSize(0), grpcdial.WithWriteBufferSize(0)}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.target == "" {
+				tt.target = srv.addr
+			}
+			_, err := call(t, newClient(t, tt.target, tt.opts...), "Echo")
+			require.NoError(t, err)
+			request, md, compression := srv.last()
+			if tt.header != "" {
+				assert.Equal(t, []string{tt.want}, md.Get(tt.header))
+			}
+			if tt.request == "" {
+				tt.request = "hello"
+			}
+			assert.Equal(t, tt.request, request)
+			assert.Equal(t, tt.compression, compression)
+		})
+	}
+}
+
+// TestOptionsRuleReplies: what the options make of what a server sends.
+func TestOptionsRuleReplies(t *testing.T) {
+	srv := serveEcho(t)
+	plain := grpcdial.WithTransportCredentials(insecure.NewCredentials())
+
+	t.Run("message size", func(t *testing.T) {
+		reply, err := call(t, newClient(t, srv.addr, plain), "Big")
+		require.NoError(t, err)
+		assert.Len(t, reply, 100_000)
+		for _, option := range []grpcdial.DialOption{grpcdial.WithMaxMsgSize(99_000), grpcdial.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(99_000))} {
+			cc := newClient(t, srv.addr, plain, option)
+			_, err := call(t, cc, "Big")
+			assert.Equal(t, codes.ResourceExhausted, status.Code(err))
+			_, err = call(t, cc, "Big", grpc.MaxCallRecvMsgSize(200_000))
+			require.NoError(t, err, "the call's own option comes after")
+		}
+	})
+	t.Run("header list", func(t *testing.T) {
+		_, err := call(t, newClient(t, srv.addr, plain, grpcdial.WithMaxHeaderListSize(40_000)), "Headers")
+		require.NoError(t, err)
+		_, err = call(t, newClient(t, srv.addr, plain, grpcdial.WithMaxHeaderListSize(10_000)), "Headers")
+		require.Error(t, err)
+		assert.NotEqual(t, codes.DeadlineExceeded, status.Code(err))
+	})
+	t.Run("decompressor", func(t *testing.T) {
+		srv := serveEcho(t, grpc.RPCCompressor(flipping{})) //nolint:staticcheck // the deprecated option is tested too
+		_, err := call(t, newClient(t, srv.addr, plain), "Echo")
+		require.Error(t, err)
+		reply, err := call(t, newClient(t, srv.addr, plain, grpcdial.WithDecompressor(unflipping{})), "Echo")
+		require.NoError(t, err)
+		assert.Equal(t, "hello", reply)
+	})
+}
+
+func TestRetryOptions(t *testing.T) {
+	retries := grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4,
+		"initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`)
+	for _, tt := range []struct {
+		name string
+		opts []grpcdial.DialOption
+		want int64
+	}{
+		{"policy", nil, 4},
+		{"WithMaxCallAttempts", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(3)}, 3},
+		{"WithMaxCallAttempts, more than the policy", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(9)}, 4},
+		{"WithMaxCallAttempts, too few", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(1)}, 4},
+		{"WithDisableRetry", []grpcdial.DialOption{grpcdial.WithDisableRetry()}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := serveEcho(t)
+			_, err := call(t, newClient(t, srv.addr, append(tt.opts, retries, grpcdial.WithTransportCredentials(insecure.NewCredentials()))...), "Fail")
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			assert.Equal(t, tt.want, srv.calls.Load())
+		})
+	}
+}
+
+// configured is a resolver builder that gives one address and a service config.
+type configured struct{ addr, config string }
+
+func (configured) Scheme() string { return "configured" }
+func (b configured) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	return b, cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: b.addr}}, ServiceConfig: cc.ParseServiceConfig(b.config)})
+}
+func (configured) ResolveNow(resolver.ResolveNowOptions) {}
+func (configured) Close()                                {}
+
+func TestServiceConfigOptions(t *testing.T) {
+	srv := serveEcho(t)
+	timeout := func(seconds string) string {
+		return `{"methodConfig": [{"name": [{"service": "test.Echo"}], "timeout": "` + seconds + `s"}]}`
+	}
+	common := []grpcdial.DialOption{
+		grpcdial.WithTransportCredentials(insecure.NewCredentials()),
+		grpcdial.WithResolvers(configured{srv.addr, timeout("11")}),
+	}
+	for _, tt := range []struct {
+		name   string
+		target string
+		opts   []grpcdial.DialOption
+		want   time.Duration // 0: none
+	}{
+		{"resolver", "configured:///x", nil, 11 * time.Second},
+		{"resolver and default", "configured:///x", []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(timeout("22"))}, 11 * time.Second},
+		{"default", srv.addr, []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(timeout("22"))}, 22 * time.Second},
+		{"disabled", "configured:///x", []grpcdial.DialOption{grpcdial.WithDisableServiceConfig()}, 0},
+		{"disabled, default", "configured:///x", []grpcdial.DialOption{grpcdial.WithDisableServiceConfig(), grpcdial.WithDefaultServiceConfig(timeout("22"))}, 22 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cc := newClient(t, tt.target, append(tt.opts, common...)...)
+			_, err := call(t, cc, "Echo")
+			require.NoError(t, err)
+			got := cc.GetMethodConfig("/test.Echo/Echo").Timeout
+			if tt.want == 0 {
+				assert.Nil(t, got)
+				return
+			}
+			require.NotNil(t, got)
+			assert.Equal(t, tt.want, *got)
+		})
+	}
+
+	for _, wrong := range []string{"", "{", `{"methodConfig": [{"timeout": "soon"}]}`} {
+		_, err := grpcdial.NewClient(srv.addr, append(common, grpcdial.WithDefaultServiceConfig(wrong))...)
+		require.Error(t, err, "%q", wrong)
+		assert.ErrorContains(t, err, "WithDefaultServiceConfig")
+	}
+}
+
+func TestSecurityOptions(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	secure := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
+	for _, tt := range []struct {
+		name      string
+		opts      []grpcdial.DialOption
+		authority string // seen by the server; "": the RPC fails
+		token     string
+	}{
+		{name: "another name", opts: []grpcdial.DialOption{grpcdial.WithTransportCredentials(secure)}},
+		{name: "plaintext", opts: []grpcdial.DialOption{grpcdial.WithInsecure()}},
+		{name: "WithAuthority", opts: []grpcdial.DialOption{grpcdial.WithTransportCredentials(secure), grpcdial.WithAuthority("backend.example")}, authority: "backend.example"},
+		{name: "name in the credentials", opts: []grpcdial.DialOption{grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))}, authority: "backend.example"},
+		{name: "per-RPC credentials", authority: "backend.example", token: "a",
+			opts: []grpcdial.DialOption{grpcdial.WithTransportCredentials(secure), grpcdial.WithAuthority("backend.example"), grpcdial.WithPerRPCCredentials(token{"a", true})}},
+		{name: "bundle", authority: "backend.example", token: "b",
+			opts: []grpcdial.DialOption{grpcdial.WithCredentialsBundle(bundle{secure, token{"b", true}}), grpcdial.WithAuthority("backend.example")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := call(t, newClient(t, srv.addr, tt.opts...), "Echo")
+			if tt.authority == "" {
+				assert.Equal(t, codes.Unavailable, status.Code(err))
+				return
+			}
+			require.NoError(t, err)
+			_, md, _ := srv.last()
+			assert.Equal(t, []string{tt.authority}, md.Get(":authority"))
+			if tt.token != "" {
+				assert.Equal(t, []string{tt.token}, md.Get("token-"+tt.token))
+			}
+		})
+	}
+
+	_, err := grpcdial.NewClient(srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("a.example"))), grpcdial.WithAuthority("b.example"))
+	require.Error(t, err)
+	assert.ErrorContains(t, err, "a.example")
+	assert.ErrorContains(t, err, "b.example")
+}
+
+func TestIdleTimeoutOption(t *testing.T) {
+	srv := serveEcho(t)
+	cc := newClient(t, srv.addr, grpcdial.WithTransportCredentials(insecure.NewCredentials()), grpcdial.WithIdleTimeout(20*time.Millisecond))
+	for range 2 {
+		_, err := call(t, cc, "Echo")
+		require.NoError(t, err)
+		for s := cc.GetState(); s != connectivity.Idle; s = cc.GetState() {
+			require.True(t, cc.WaitForStateChange(soon(t), s), "still %v", s)
+		}
+	}
+}
