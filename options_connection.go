@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"net"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,11 +21,13 @@ func WithResolvers(rs ...resolver.Builder) DialOption {
 }
 
 // WithContextDialer sets the function that makes network connections. It gets
-// the address as the resolver gave it, and a context that ends when the
-// attempt has taken too long or the channel is closed; it must return when the
-// context ends. It is called on the goroutine of the connection that is being
-// made, for several at the same time if there are several. nil means the
-// default: TCP, and unix sockets for addresses that begin with "unix:".
+// the address as the resolver gave it, a host name included, or for a unix
+// socket "unix:///absolute/path", "unix:relative/path" or "unix:@abstract"; and
+// a context that ends when the attempt has taken too long or the channel is
+// closed. It must return then. Each call runs on a goroutine of its own, several
+// at the same time if several connections are being made. nil means the default:
+// TCP, and unix sockets for the schemes unix and unix-abstract and for addresses
+// that begin with "unix:".
 //
 // A target without a scheme goes to the dialer as it is written, in NewClient
 // too.
@@ -84,7 +87,8 @@ func WithBackoffMaxDelay(md time.Duration) DialOption {
 // WithUserAgent puts s, a space and this library's name and version into the
 // user-agent header of every RPC. Without it the header holds the latter only.
 func WithUserAgent(s string) DialOption {
-	return optionFunc(func(o *dialOptions) { o.userAgent = s + " " + baseUserAgent })
+	s = strings.TrimSpace(s + " " + baseUserAgent) // a value has no space at its ends, RFC 9113 §8.2.1
+	return optionFunc(func(o *dialOptions) { o.userAgent = s })
 }
 
 // WithKeepaliveParams makes connections send a PING after they received
@@ -137,8 +141,9 @@ func WithStaticStreamWindowSize(s int32) DialOption { return WithInitialWindowSi
 func WithStaticConnWindowSize(s int32) DialOption { return WithInitialConnWindowSize(s) }
 
 // WithMaxHeaderListSize sets the largest list of response headers or trailers
-// that is accepted, counted uncompressed as RFC 9113 §6.5.2 says, in bytes.
-// An RPC whose headers exceed it fails.
+// that is accepted, counted uncompressed as RFC 9113 §6.5.2 says, in bytes, and
+// tells servers of it. An RPC whose headers exceed it fails. Zero means the
+// default, which is 16 MiB.
 func WithMaxHeaderListSize(s uint32) DialOption {
 	return optionFunc(func(o *dialOptions) { o.maxHeaderList = &s })
 }

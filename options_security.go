@@ -16,8 +16,8 @@ func WithInsecure() DialOption {
 // [WithInsecure], and takes one of them only. nil means that the option is not
 // given.
 //
-// ClientHandshake is called on the goroutine of the connection that is being
-// made, for several connections at the same time if there are several.
+// ClientHandshake is called for several connections at the same time if several
+// are being made.
 func WithTransportCredentials(creds credentials.TransportCredentials) DialOption {
 	return optionFunc(func(o *dialOptions) { o.transportCreds = creds })
 }
