@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -153,10 +154,15 @@ func (l *attemptLog) final() error {
 }
 
 // forGood reports whether a failed for good: for a reason that does not heal, or
-// because the dialer says so, as grpc-go understands it.
+// because the dialer says that it is not temporary. A reset is, in every phase:
+// servers and what is before them send one when they are busy or restarting.
 func forGood(a *failure.Attempt) bool {
+	if a.Permanent {
+		return true
+	}
 	var t interface{ Temporary() bool }
-	return a.Permanent || (a.Phase == failure.Dial || a.Phase == failure.Resolve) && errors.As(a.Err, &t) && !t.Temporary()
+	dialing := a.Phase == failure.Dial || a.Phase == failure.Resolve
+	return dialing && errors.As(a.Err, &t) && !t.Temporary() && !errors.Is(a.Err, syscall.ECONNRESET)
 }
 
 // asAttempts returns err, which ended an attempt at addr, as the list of

@@ -127,20 +127,25 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 
 // publish makes s what RPCs and the program see. Policy queue only.
 //
-// The picker comes first: whoever waits for READY and then begins an RPC is not
-// to find the picker of before.
+// READY is seen after its picker, so that whoever waits for it and then begins an
+// RPC does not find the picker of before. Other states are seen before theirs, so
+// that an RPC that a picker fails finds the state that it failed in.
 func (cc *ClientConn) publish(s balancer.State) {
-	cc.calls.SetPicker(s.Picker)
-	from := cc.state.state()
-	var why error
-	switch to := s.ConnectivityState; {
-	case to == connectivity.Ready:
+	to, from := s.ConnectivityState, cc.state.state()
+	if to == connectivity.Ready {
 		cc.loss = nil
 		cc.attempts.clear()
+		cc.calls.SetPicker(s.Picker)
+		cc.state.set(to, nil)
+		return
+	}
+	var why error
+	switch {
 	case to == connectivity.TransientFailure:
 		why = cc.explainAs(to, cc.loss)
 	case from == connectivity.Ready:
 		why = cc.loss
 	}
-	cc.state.set(s.ConnectivityState, why)
+	cc.state.set(to, why)
+	cc.calls.SetPicker(s.Picker)
 }

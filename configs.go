@@ -25,7 +25,7 @@ func parseDefaultServiceConfig(o *dialOptions) (*serviceconfig.Config, error) {
 	}
 	c, err := serviceconfig.Parser{MaxCallAttempts: o.maxCallAttempts}.Parse(*o.defaultServiceConfig)
 	if err != nil {
-		return nil, fmt.Errorf("grpcdial: the default service config is invalid: %w", err)
+		return nil, fmt.Errorf("grpcdial: WithDefaultServiceConfig: the default service config is invalid: %w", err)
 	}
 	return c, nil
 }
