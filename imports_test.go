@@ -20,10 +20,11 @@ const module = "github.com/grpcdial/grpcdial"
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
 	"":                       {"internal/call", "internal/connect", "internal/failure", "internal/h2", "internal/serial", "internal/serviceconfig"},
-	"internal/call":          {"internal/h2", "internal/serviceconfig"},
+	"internal/bytepool":      nil,
+	"internal/call":          {"internal/bytepool", "internal/h2", "internal/serviceconfig"},
 	"internal/connect":       {"internal/failure", "internal/h2"},
 	"internal/failure":       nil,
-	"internal/h2":            nil,
+	"internal/h2":            {"internal/bytepool"},
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
 	"internal/serial":        nil,
 	"internal/serviceconfig": nil,

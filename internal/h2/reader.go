@@ -84,13 +84,8 @@ func (r *reader) pool() *buffer {
 	return &buffer{b: make([]byte, 0, max(r.c.cfg.ReadBufferSize, smallRead))}
 }
 
-// quiet is called when nothing is left to read: what the reader queued is
-// written, and the buffer goes back.
+// quiet is called when nothing is left to read: the buffer goes back.
 func (r *reader) quiet() {
-	if r.dirty {
-		r.dirty = false
-		r.c.kick()
-	}
 	if r.start == r.end && r.buf != nil {
 		if r.c.cfg.ReadBufferSize == defaultReadBuffer {
 			readPool.put(r.buf)
@@ -100,8 +95,13 @@ func (r *reader) quiet() {
 	}
 }
 
-// fill reads more. It blocks.
+// fill reads more. It blocks. What the reader queued while it worked on what
+// it had is written first.
 func (r *reader) fill() error {
+	if r.dirty {
+		r.dirty = false
+		r.c.kick()
+	}
 	if r.start == r.end {
 		r.start, r.end = 0, 0
 		if r.settings && r.c.mode == writeDirect {

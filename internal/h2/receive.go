@@ -9,9 +9,10 @@ import (
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // verdict is what the reader has to do about a stream after a frame.
@@ -225,10 +226,10 @@ func (s *Stream) grow(n int) {
 		return
 	}
 	size := min(s.curSize, max(firstMessageBuffer, have*messageBufferGrowth, have+n))
-	b := mem.DefaultBufferPool().Get(size)
+	b := bytepool.Messages.Get(size)
 	copy(*b, s.cur.Data)
 	if s.cur.pooled != nil {
-		mem.DefaultBufferPool().Put(s.cur.pooled)
+		bytepool.Messages.Put(s.cur.pooled)
 	}
 	s.cur.pooled, s.cur.Data = b, (*b)[:have]
 }

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // Request is what the opening HEADERS of a stream says. It is read while the
@@ -52,7 +53,7 @@ type Message struct {
 // be freed.
 func (m *Message) Free() {
 	if m.pooled != nil {
-		mem.DefaultBufferPool().Put(m.pooled)
+		bytepool.Messages.Put(m.pooled)
 	}
 	*m = Message{}
 }
