@@ -22,7 +22,7 @@ type reader struct {
 	buf        *buffer
 	small      []byte
 	more       bool // the latest read filled what it was given
-	start, end int // the bytes read and not used yet
+	start, end int  // the bytes read and not used yet
 
 	hd       headerDecoder
 	lastID   uint32 // the stream of the latest look-up

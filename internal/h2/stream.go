@@ -71,8 +71,8 @@ type Stream struct {
 	// Guarded by Conn.mu.
 	sendID     uint32 // 0 once out of the connection's table
 	sendWindow int64
-	blocked    bool   // the sender waits for sendWindow
-	halfClosed bool   // END_STREAM is queued
+	blocked    bool // the sender waits for sendWindow
+	halfClosed bool // END_STREAM is queued
 	deadline   time.Time
 	safeUntil  uint64 // the request counts as sent once the connection's output got this far
 	wait       waiter // the sender's place in a queue
