@@ -7,10 +7,14 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"slices"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
@@ -18,33 +22,136 @@ import (
 // and may be shared by any number of concurrent calls of Connect.
 type Config struct {
 	// Dialer makes the network connection in place of TCP and unix sockets. It
-	// gets the address as it is, host names included. nil: TCP and unix.
+	// gets the address as it is, host names included, and a unix socket's as
+	// "unix:///absolute/path", "unix:relative/path" or "unix:@abstract". It runs
+	// on a goroutine of its own. nil: TCP and unix sockets.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
 
 	// Creds makes the connection secure. Never nil: plaintext is
-	// insecure.NewCredentials(). ClientHandshake is called concurrently.
+	// insecure.NewCredentials(). ClientHandshake is called concurrently, each
+	// time on a goroutine of its own.
 	Creds credentials.TransportCredentials
 
-	Secure bool // the scheme of requests is https
+	// Secure makes the scheme of requests https.
+	Secure bool
 
 	// RequireSecurity refuses a connection whose credentials state a security
 	// level below PrivacyAndIntegrity, because credentials of the channel's
-	// RPCs must not be sent on it.
+	// RPCs must not be sent on it. The cause is failure.ErrInsecure.
 	RequireSecurity bool
 
 	// H2 goes to the HTTP/2 connection. Scheme and AuthInfo are filled in here.
 	H2 h2.Config
 
-	// Resolver looks host names up. nil: net.DefaultResolver.
+	// Resolver looks up host names and services' ports. nil: net.DefaultResolver.
 	Resolver *net.Resolver
 }
 
 // Connect makes a connection to addr and returns it when the SETTINGS exchange
-// is done. The error is a *failure.Attempt, or a failure.List if a host name
-// led to several addresses. ctx bounds the whole attempt; it has no hold on
-// the connection once Connect has returned it.
+// is done. authority is the name that the credentials are asked to check.
 //
-// authority is the name the credentials are asked to check.
+// The error is a *failure.Attempt, or a failure.List when a host name led to
+// several addresses that failed. Everything is closed then. A host name's
+// addresses are tried as long as there are any: those whose network connection
+// fails race as RFC 8305 says, and if the first to be connected fails later,
+// in its TLS handshake for instance, the rest is tried after it.
+//
+// ctx bounds all of it and has no hold on the connection once Connect has
+// returned it. When ctx ends, its error is the cause of the attempts that it
+// ended, with the phase they were in.
+//
+// No goroutine of Connect is left when it returns, but for one exception: a
+// Dialer that ignores its context, or credentials that ignore that their
+// connection was closed, keep the goroutine they run on until they return. What
+// they return then is closed.
 func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority string) (*h2.Conn, error) {
-	return nil, errors.New("not yet")
+	start := time.Now()
+	authority = withoutZone(authority)
+	endpoints, err := cfg.resolve(ctx, addr)
+	if err != nil {
+		return nil, failure.New(addr.Addr, authority, start, failure.Resolve, because(ctx, err))
+	}
+	var failed failure.List
+	for {
+		won := race(ctx, endpoints, cfg.dial)
+		for _, l := range won.lost {
+			failed = append(failed, failure.New(l.shown, authority, l.start, failure.Dial, because(ctx, l.err)))
+		}
+		if won.conn == nil {
+			return nil, asError(failed)
+		}
+		conn, phase, err := cfg.establish(ctx, won.conn, authority)
+		if err == nil {
+			return conn, nil
+		}
+		failed = append(failed, failure.New(won.shown, authority, won.start, phase, because(ctx, err)))
+		if len(won.rest) == 0 || over(ctx) {
+			return nil, asError(failed)
+		}
+		endpoints = won.rest
+	}
+}
+
+// establish makes an HTTP/2 connection of a network connection, and closes it
+// if that fails.
+func (cfg *Config) establish(ctx context.Context, nc net.Conn, authority string) (*h2.Conn, failure.Phase, error) {
+	wire := h2.NewWire(nc)
+	secured, info, err := cfg.handshake(ctx, wire, authority)
+	if err != nil {
+		_ = wire.Close()
+		err, _ = failure.WithAlert(err)
+		return nil, failure.TLS, err
+	}
+	h2cfg := cfg.H2
+	h2cfg.AuthInfo = info
+	h2cfg.Scheme = "http"
+	if cfg.Secure {
+		h2cfg.Scheme = "https"
+	}
+	conn := h2.New(wire, secured, h2cfg)
+	if err := conn.Handshake(ctx); err != nil {
+		// A TLS 1.3 server judges our certificate after our side of the handshake
+		// is done (RFC 8446 §4.4.2), so that its alert comes here.
+		if err, isAlert := failure.WithAlert(err); isAlert {
+			return nil, failure.TLS, err
+		}
+		return nil, failure.HTTP2, err
+	}
+	return conn, "", nil
+}
+
+// because makes ctx's error part of err if it was ctx's end that ended the
+// attempt and err does not say so.
+func because(ctx context.Context, err error) error {
+	end := ctx.Err()
+	if end == nil || errors.Is(err, end) {
+		return err
+	}
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return &endedError{end, err}
+	}
+	return err // it failed by itself, a moment before
+}
+
+// endedError is the context's end and what it looked like on the connection.
+type endedError struct{ end, err error }
+
+func (e *endedError) Error() string   { return e.end.Error() }
+func (e *endedError) Unwrap() []error { return []error{e.end, e.err} }
+
+// over says whether ctx has ended, or its deadline has passed and its timer is
+// late.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
+}
+
+// asError is the failed attempts in the order in which they began; one alone
+// is no list.
+func asError(failed failure.List) error {
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	slices.SortStableFunc(failed, func(a, b *failure.Attempt) int { return a.Start.Compare(b.Start) })
+	return failed
 }

@@ -1,0 +1,201 @@
+package connect
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials/local"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+var plaintext = insecure.NewCredentials()
+
+// finish closes a connection and waits for what it runs.
+func finish(t *testing.T, c *h2.Conn) {
+	t.Helper()
+	done := errors.New("the test is done")
+	c.Close(done, nil)
+	assert.Equal(t, done, c.Serve(func(error) {}))
+}
+
+// attempt is the single failure that err must be.
+func attempt(t *testing.T, err error) *failure.Attempt {
+	t.Helper()
+	require.IsType(t, (*failure.Attempt)(nil), err, "%v", err)
+	return err.(*failure.Attempt)
+}
+
+func TestConnectForms(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t)
+	srv.Serve(nil)
+	_, port, err := net.SplitHostPort(srv.Addr())
+	require.NoError(t, err)
+	v6 := h2test.Listen(t, h2test.At("[::1]:0"))
+	v6.Serve(nil)
+	_, port6, err := net.SplitHostPort(v6.Addr())
+	require.NoError(t, err)
+	unix := h2test.Listen(t, h2test.Unix())
+	unix.Serve(nil)
+	abstract, err := net.Listen("unix", "@grpcdial-connect-test-"+port)
+	require.NoError(t, err)
+	serveGRPC(t, abstract, plaintext)
+	t.Chdir(filepath.Dir(unix.Addr()))
+
+	for _, addr := range []resolver.Address{
+		{Addr: srv.Addr()},
+		{Addr: ":" + port},
+		{Addr: "a.test:" + port},
+		{Addr: v6.Addr()},
+		{Addr: "[::1%lo]:" + port6},
+		{Addr: "[::1%25lo]:" + port6},
+		{Addr: "six.test:" + port6},
+		{Addr: "unix:" + unix.Addr()},
+		{Addr: "unix://" + unix.Addr()},
+		{Addr: unix.Addr()},
+		{Addr: "unix:" + filepath.Base(unix.Addr())},
+		{Addr: abstract.Addr().String()},
+		{Addr: "unix:" + abstract.Addr().String()},
+		{Addr: "unix-abstract:" + strings.TrimPrefix(abstract.Addr().String(), "@")},
+		UnixSocket(resolver.Address{Addr: unix.Addr()}),
+		UnixSocket(resolver.Address{Addr: filepath.Base(unix.Addr())}),
+	} {
+		t.Run(addr.Addr, func(t *testing.T) {
+			cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1"}, "six.test": {"::1"}}.resolver()}
+			c, err := Connect(t.Context(), cfg, addr, "a.test")
+			require.NoError(t, err)
+			finish(t, c)
+		})
+	}
+}
+
+// serveGRPC runs grpc-go's server.
+func serveGRPC(t *testing.T, ln net.Listener, creds credentials.TransportCredentials) {
+	t.Helper()
+	srv := grpc.NewServer(grpc.Creds(creds))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(ln)
+	}()
+	t.Cleanup(func() {
+		srv.Stop()
+		<-done
+	})
+}
+
+func TestConnectOverTLS(t *testing.T) {
+	h2test.CheckLeaks(t)
+	ca := h2test.NewCA(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := ca.ServerConfig("a.test", "::1")
+	server.ClientAuth, server.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	serveGRPC(t, ln, credentials.NewTLS(server))
+
+	client := ca.ClientConfig("")
+	client.Certificates = []tls.Certificate{ca.Client("me")}
+	cfg := &Config{Creds: credentials.NewTLS(client), Secure: true, RequireSecurity: true}
+	for _, authority := range []string{"a.test", "a.test:443", "[::1%lo]:443"} {
+		t.Run(authority, func(t *testing.T) {
+			c, err := Connect(t.Context(), cfg, resolver.Address{Addr: ln.Addr().String()}, authority)
+			require.NoError(t, err)
+			info, ok := c.Peer().AuthInfo.(credentials.TLSInfo)
+			require.True(t, ok, "%T", c.Peer().AuthInfo)
+			assert.Equal(t, "h2", info.State.NegotiatedProtocol)
+			assert.Equal(t, ln.Addr().String(), c.Peer().Addr.String())
+			finish(t, c)
+		})
+	}
+}
+
+func TestSchemeOfRequests(t *testing.T) {
+	h2test.CheckLeaks(t)
+	for _, secure := range []bool{false, true} {
+		opts, creds, want := []h2test.Option(nil), plaintext, "http"
+		if secure {
+			opts, want = []h2test.Option{h2test.WithTLS()}, "https"
+		}
+		srv := h2test.Listen(t, opts...)
+		if secure {
+			creds = credentials.NewTLS(srv.ClientTLS())
+		}
+		got := make(chan *h2.Conn, 1)
+		go func() {
+			c, err := Connect(t.Context(), &Config{Creds: creds, Secure: secure}, resolver.Address{Addr: srv.Addr()}, "localhost")
+			assert.NoError(t, err)
+			got <- c
+		}()
+		peer := srv.Accept()
+		peer.Handshake()
+		c := <-got
+		require.NotNil(t, c)
+		serving := make(chan error, 1)
+		go func() { serving <- c.Serve(func(error) {}) }()
+		s, err := c.Open(t.Context(), &h2.Request{Method: "/s/m", Authority: "localhost"})
+		require.NoError(t, err)
+		assert.Equal(t, want, peer.ExpectHeaders().Field(":scheme"))
+		c.Close(nil, nil)
+		_, err = s.Recv()
+		assert.Error(t, err)
+		assert.ErrorIs(t, <-serving, h2.ErrClosed)
+	}
+}
+
+func TestRequireSecurity(t *testing.T) {
+	h2test.CheckLeaks(t)
+	tcp, unix := h2test.Listen(t), h2test.Listen(t, h2test.Unix())
+	tcp.Serve(nil)
+	unix.Serve(nil)
+
+	cfg := &Config{Creds: local.NewCredentials(), RequireSecurity: true}
+	c, err := Connect(t.Context(), cfg, resolver.Address{Addr: unix.Target()}, "localhost")
+	require.NoError(t, err, "local credentials call a unix socket private")
+	finish(t, c)
+
+	_, err = Connect(t.Context(), cfg, resolver.Address{Addr: tcp.Addr()}, "localhost")
+	a := attempt(t, err)
+	assert.Equal(t, failure.TLS, a.Phase)
+	assert.ErrorIs(t, a, failure.ErrInsecure)
+	assert.True(t, a.Permanent)
+
+	c, err = Connect(t.Context(), &Config{Creds: local.NewCredentials()}, resolver.Address{Addr: tcp.Addr()}, "localhost")
+	require.NoError(t, err)
+	finish(t, c)
+}
+
+// TestContextLeavesTheConnectionAlone ends the context after the connection was
+// made.
+func TestContextLeavesTheConnectionAlone(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t, h2test.WithTLS())
+	conns := make(chan *h2test.Conn, 1)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		conns <- c
+		c.ExpectClosed()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := Connect(ctx, &Config{Creds: credentials.NewTLS(srv.ClientTLS()), Secure: true}, resolver.Address{Addr: srv.Addr()}, "localhost")
+	require.NoError(t, err)
+	cancel()
+	serving := make(chan error, 1)
+	go func() { serving <- c.Serve(func(error) {}) }()
+	(<-conns).GoAway(0, http2.ErrCodeNo, "bye") // arrives: the connection lives
+	assert.ErrorAs(t, <-serving, new(http2.GoAwayError))
+}
