@@ -110,20 +110,33 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, authority string)
 	}
 	conn := h2.New(wire, secured, h2cfg)
 	if err := conn.Handshake(ctx); err != nil {
-		// A TLS 1.3 server judges our certificate after our side of the handshake
-		// is done (RFC 8446 §4.4.2), so that its alert comes here.
-		if err, isAlert := failure.WithAlert(err); isAlert {
-			return nil, failure.TLS, err
+		if alert, ok := lateAlert(err); ok {
+			return nil, failure.TLS, alert
 		}
 		return nil, failure.HTTP2, err
 	}
 	return conn, "", nil
 }
 
+// lateAlert takes the TLS alert out of the error of an HTTP/2 handshake. A
+// TLS 1.3 server judges our certificate after our side of its handshake is done
+// (RFC 8446 §4.4.2), so that its alert comes in the place of its SETTINGS.
+func lateAlert(err error) (error, bool) {
+	alert, ok := failure.WithAlert(err)
+	if pe := (*h2.PrefaceError)(nil); ok && errors.As(err, &pe) && len(pe.First) == 0 {
+		return failure.WithAlert(pe.Err) // what there is to know is in it
+	}
+	return alert, ok
+}
+
 // because makes ctx's error part of err if it was ctx's end that ended the
-// attempt and err does not say so.
+// attempt and err does not say so: package net sets its own deadline to that of
+// the context, and it may be the first of the two to pass.
 func because(ctx context.Context, err error) error {
 	end := ctx.Err()
+	if end == nil && over(ctx) {
+		end = context.DeadlineExceeded
+	}
 	if end == nil || errors.Is(err, end) {
 		return err
 	}

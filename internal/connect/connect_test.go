@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -199,3 +201,44 @@ func TestContextLeavesTheConnectionAlone(t *testing.T) {
 	(<-conns).GoAway(0, http2.ErrCodeNo, "bye") // arrives: the connection lives
 	assert.ErrorAs(t, <-serving, new(http2.GoAwayError))
 }
+
+func TestBecause(t *testing.T) {
+	boom := errors.New("boom")
+	netTimeout := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	netClosed := &net.OpError{Op: "read", Err: net.ErrClosed}
+	open := t.Context()
+	cancelled, cancel := context.WithCancel(open)
+	cancel()
+	passed, cancel := context.WithDeadline(open, time.Now().Add(-time.Second))
+	defer cancel()
+	tests := []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want []error // all of them are in the result
+		not  error
+	}{
+		{"the context goes on", open, netTimeout, []error{os.ErrDeadlineExceeded}, context.DeadlineExceeded},
+		{"it ended, as the socket's deadline", passed, netTimeout, []error{context.DeadlineExceeded, os.ErrDeadlineExceeded}, context.Canceled},
+		{"it ended, as a closed socket", cancelled, netClosed, []error{context.Canceled, net.ErrClosed}, context.DeadlineExceeded},
+		{"its deadline has passed and its timer is late", lateTimer{open}, netTimeout, []error{context.DeadlineExceeded}, nil},
+		{"it failed a moment before", passed, boom, []error{boom}, context.DeadlineExceeded},
+		{"it says so itself", passed, context.DeadlineExceeded, []error{context.DeadlineExceeded}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := because(tt.ctx, tt.err)
+			for _, want := range tt.want {
+				assert.ErrorIs(t, err, want)
+			}
+			if tt.not != nil {
+				assert.NotErrorIs(t, err, tt.not)
+			}
+		})
+	}
+}
+
+// lateTimer is a context whose deadline has passed and that does not know yet.
+type lateTimer struct{ context.Context }
+
+func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }

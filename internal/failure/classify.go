@@ -79,7 +79,7 @@ var table = []row{
 	{"goaway", HTTP2, bytesThat(func(b []byte) bool { return isFrame(b, http2.FrameGoAway) }), transient, func(err error) string {
 		return fmt.Sprintf("the server turned the connection away with %s: it may be shutting down", goAway(firstBytes(err)))
 	}},
-	{"other bytes", HTTP2, bytesThat(func(b []byte) bool { return !mayBeSettings(b) }), permanent, func(err error) string {
+	{"other bytes", HTTP2, bytesThat(func([]byte) bool { return true }), permanent, func(err error) string {
 		return fmt.Sprintf("the server sent %s, which is not HTTP/2: is this the gRPC port?", quoted(firstBytes(err)))
 	}},
 
@@ -199,10 +199,11 @@ func as[T error](err error) bool {
 	return errors.As(err, &target)
 }
 
+// bytesThat matches first bytes that tell who is talking.
 func bytesThat(match func([]byte) bool) func(error) bool {
 	return func(err error) bool {
 		b := firstBytes(err)
-		return len(b) > 0 && match(b)
+		return !mayBeSettings(b) && match(b)
 	}
 }
 

@@ -66,11 +66,13 @@ func (a *Attempt) Error() string {
 		fmt.Fprintf(&b, " as %q", a.ServerName)
 	}
 	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, rounded(a.Elapsed))
+	mark := ": "
 	if cause := a.cause(); cause != "" {
-		b.WriteString(": " + cause)
+		b.WriteString(mark + cause)
+		mark = "; "
 	}
 	if a.Hint != "" {
-		b.WriteString("; " + a.Hint)
+		b.WriteString(mark + a.Hint)
 	}
 	return b.String()
 }
@@ -82,9 +84,12 @@ func (a *Attempt) Unwrap() error { return a.Err }
 const maxCause = 500
 
 // cause is the cause's text on one line, without the address that the line
-// already names.
+// already names. It is empty if the hint says it all.
 func (a *Attempt) cause() string {
 	if a.Err == nil {
+		return ""
+	}
+	if a.Hint != "" && (strings.HasPrefix(a.Hint, a.Err.Error()) || !mayBeSettings(firstBytes(a.Err))) {
 		return ""
 	}
 	err := a.Err

@@ -38,7 +38,9 @@ func selfSigned(t *testing.T) *x509.Certificate {
 	return c
 }
 
-func TestAttemptLine(t *testing.T) {
+func TestAttemptLine(t *testing.T) { synctest.Test(t, testAttemptLine) }
+
+func testAttemptLine(t *testing.T) {
 	addr := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}
 	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	tests := []struct {
@@ -64,12 +66,21 @@ func TestAttemptLine(t *testing.T) {
 		{"one line",
 			Attempt{Addr: "a", Phase: Dial, Err: errors.New("first\n\tsecond")},
 			`a: dial failed after 0s: first second`},
+		{"the hint quotes what came",
+			*New("a", "", time.Now(), HTTP2, bytesCame("SSH-2.0\r\n")),
+			`a: http2 failed after 0s: the server sent "SSH-2.0\r\n", which is not HTTP/2: is this the gRPC port?`},
+		{"the hint begins with the cause",
+			Attempt{Addr: "a", Phase: HTTP2, Err: errors.New("it closed"), Hint: "it closed: it may require TLS"},
+			`a: http2 failed after 0s: it closed: it may require TLS`},
+		{"the hint says less than the cause",
+			Attempt{Addr: "a", Phase: HTTP2, Err: &preface{"\x00\x00", io.EOF}, Hint: "it may require TLS"},
+			`a: http2 failed after 0s: server preface: "\x00\x00": EOF; it may require TLS`},
 		{"no cause",
 			Attempt{Addr: "a", Phase: Dial},
 			`a: dial failed after 0s`},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, tt.a.Error()) })
+		assert.Equal(t, tt.want, tt.a.Error(), tt.name)
 	}
 
 	long := Attempt{Addr: "a", Phase: Dial, Err: errors.New(strings.Repeat("é", 10000))}

@@ -1,16 +1,20 @@
 package connect
 
 import (
+	"context"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -42,4 +46,35 @@ func TestSocketOptions(t *testing.T) {
 	assert.Equal(t, system("tcp_keepalive_intvl"), option(syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL))
 	assert.Equal(t, system("tcp_keepalive_probes"), option(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT))
 	assert.Equal(t, 1, option(syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
+}
+
+// TestHostThatDoesNotAnswer dials a listener whose queue is full: Linux drops
+// what comes to it, as a firewall does.
+func TestHostThatDoesNotAnswer(t *testing.T) {
+	h2test.CheckLeaks(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	raw, err := ln.(*net.TCPListener).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }))
+	require.NoError(t, err)
+	queued, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer queued.Close()
+
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	require.NoError(t, err)
+	cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1", "127.0.0.9"}}.resolver()}
+	for _, addr := range []string{ln.Addr().String(), "a.test:" + port} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err = Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")
+		cancel()
+		a := attempt(t, err) // the name's second address has had no time
+		assert.Equal(t, ln.Addr().String(), a.Addr)
+		assert.Equal(t, failure.Dial, a.Phase)
+		assert.ErrorIs(t, a, context.DeadlineExceeded)
+		assert.ErrorAs(t, a, new(*net.OpError))
+		assert.Contains(t, a.Hint, "firewall")
+	}
 }
