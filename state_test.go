@@ -1,0 +1,242 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+func TestStateMachine(t *testing.T) {
+	var m stateMachine
+	assert.Equal(t, connectivity.Idle, m.state())
+	assert.False(t, m.set(connectivity.Idle, nil), "no transition to the same state")
+
+	why := errors.New("why")
+	assert.True(t, m.set(connectivity.Connecting, nil))
+	assert.True(t, m.set(connectivity.TransientFailure, why))
+	last, _ := m.now()
+	assert.Equal(t, uint64(2), last.Seq)
+	assert.Equal(t, connectivity.Connecting, last.From)
+	assert.Equal(t, connectivity.TransientFailure, last.To)
+	assert.Equal(t, why, last.Cause)
+	assert.WithinDuration(t, time.Now(), last.Time, time.Minute)
+
+	assert.True(t, m.set(connectivity.Shutdown, nil))
+	for _, s := range []connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown} {
+		assert.False(t, m.set(s, nil), "%v after SHUTDOWN", s)
+	}
+	assert.Equal(t, connectivity.Shutdown, m.state())
+}
+
+func TestStateMachineKeepsTheLatestTransitions(t *testing.T) {
+	var m stateMachine
+	const n = 3*keptTransitions + 17
+	for i := range n {
+		m.set([]connectivity.State{connectivity.Connecting, connectivity.Ready}[i%2], nil)
+	}
+	assert.Len(t, m.log, keptTransitions)
+	c, ok, _ := m.after(0)
+	require.True(t, ok)
+	assert.EqualValues(t, n-keptTransitions+1, c.Seq, "the oldest that is kept")
+	for seq := c.Seq; seq < n; seq++ {
+		c, ok, _ := m.after(seq)
+		require.True(t, ok)
+		require.Equal(t, seq+1, c.Seq)
+	}
+	_, ok, changed := m.after(n)
+	assert.False(t, ok)
+	m.poke()
+	<-changed
+}
+
+// A change between any two looks at the state is a change.
+func TestWaitForStateChangeNeverMisses(t *testing.T) {
+	cc := plain(t, "x:1")
+	const rounds = 2000
+	turn := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range rounds {
+			<-turn
+			// There and back at once: a waiter that compares states sees nothing.
+			cc.state.set(connectivity.Connecting, nil)
+			cc.state.set(connectivity.Idle, nil)
+		}
+	})
+	ctx := bounded(t)
+	for range rounds {
+		last, changed := cc.state.now()
+		go func() { turn <- struct{}{} }()
+		<-changed
+		now, _ := cc.state.now()
+		require.Greater(t, now.Seq, last.Seq)
+	}
+	wg.Wait()
+
+	// And a waiter is woken by each of a series.
+	for range rounds {
+		woken := make(chan bool, 3)
+		for range 3 {
+			go func() { woken <- cc.WaitForStateChange(ctx, connectivity.Idle) }()
+		}
+		cc.state.set(connectivity.Connecting, nil)
+		for range 3 {
+			require.True(t, <-woken)
+		}
+		cc.state.set(connectivity.Idle, nil)
+	}
+}
+
+func TestWaitForStateChange(t *testing.T) {
+	cc := plain(t, "x:1")
+	assert.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready), "it is in another state already")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	assert.False(t, cc.WaitForStateChange(ctx, connectivity.Idle), "the context ends the wait")
+
+	synctest.Test(t, func(t *testing.T) {
+		cc, err := NewClient("x:1", WithInsecure())
+		require.NoError(t, err)
+		defer cc.Close()
+		result := make(chan bool, 1)
+		go func() { result <- cc.WaitForStateChange(context.Background(), connectivity.Idle) }()
+		synctest.Wait()
+		cc.state.poke()
+		synctest.Wait()
+		assert.Empty(t, result, "nothing has changed")
+		cc.state.set(connectivity.Connecting, nil)
+		cc.state.set(connectivity.Idle, nil)
+		assert.True(t, <-result, "left and entered again")
+	})
+}
+
+func TestWatchYieldsEveryTransition(t *testing.T) {
+	cc := plain(t, "x:1")
+	cc.state.set(connectivity.Connecting, nil)
+	const n = 1000
+	started := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		<-started
+		for i := range n {
+			cc.state.set([]connectivity.State{connectivity.Ready, connectivity.Idle}[i%2], nil)
+		}
+		_ = cc.Close()
+	})
+	var seen []StateChange
+	for c := range cc.Watch(bounded(t)) {
+		if len(seen) == 0 {
+			close(started)
+		}
+		seen = append(seen, c)
+	}
+	wg.Wait()
+	require.Len(t, seen, n+2)
+	assert.Equal(t, connectivity.Connecting, seen[0].From)
+	assert.Equal(t, connectivity.Connecting, seen[0].To)
+	for i := 1; i < len(seen); i++ {
+		require.Equal(t, seen[i-1].Seq+1, seen[i].Seq)
+		require.Equal(t, seen[i-1].To, seen[i].From)
+		require.False(t, seen[i].Time.Before(seen[i-1].Time))
+	}
+	assert.Equal(t, connectivity.Shutdown, seen[n+1].To)
+	assert.ErrorIs(t, seen[n+1].Cause, grpc.ErrClientConnClosing)
+}
+
+func TestWatchEnds(t *testing.T) {
+	cc := plain(t, "x:1")
+	ctx, cancel := context.WithCancel(context.Background())
+	var seen int
+	for c := range cc.Watch(ctx) {
+		assert.Zero(t, c.Seq)
+		assert.Equal(t, connectivity.Idle, c.To)
+		seen++
+		cancel() // with its context
+	}
+	for range cc.Watch(context.Background()) {
+		seen++
+		break // with its loop
+	}
+	require.NoError(t, cc.Close())
+	for c := range cc.Watch(context.Background()) {
+		assert.Equal(t, connectivity.Shutdown, c.To)
+		seen++ // and on a channel that is closed
+	}
+	assert.Equal(t, 3, seen)
+}
+
+// watched returns a function that waits for the next transition to a state.
+func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChange {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	changes := make(chan StateChange, keptTransitions)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for c := range cc.Watch(ctx) {
+			changes <- c
+		}
+	})
+	t.Cleanup(func() { cancel(); watching.Wait() })
+	<-changes // the state when it began
+	return func(to connectivity.State) StateChange {
+		t.Helper()
+		timeout := time.After(10 * time.Second)
+		for {
+			select {
+			case c := <-changes:
+				if c.To == to {
+					return c
+				}
+			case <-timeout:
+				require.FailNow(t, "no transition", "to %v, still %v", to, cc.GetState())
+			}
+		}
+	}
+}
+
+// Every transition says why it was made.
+func TestTransitionsHaveCauses(t *testing.T) {
+	srv := h2test.Listen(t)
+	cc := plain(t, srv.Addr())
+	next := watched(t, cc)
+	connect := func() *h2test.Conn {
+		t.Helper()
+		cc.Connect()
+		c := srv.Accept()
+		c.Handshake()
+		assert.NoError(t, next(connectivity.Ready).Cause)
+		return c
+	}
+
+	connect().GoAway(0, http2.ErrCodeNo, "bye")
+	var goAway http2.GoAwayError
+	require.ErrorAs(t, next(connectivity.Idle).Cause, &goAway)
+	assert.Equal(t, "bye", goAway.DebugData)
+
+	connect().CloseHard()
+	assert.ErrorIs(t, next(connectivity.Idle).Cause, syscall.ECONNRESET)
+
+	srv.CloseListener()
+	cc.ResetConnectBackoff() // two connections of no use would count as failed attempts
+	cc.Connect()
+	var e *DialError
+	require.ErrorAs(t, next(connectivity.TransientFailure).Cause, &e)
+	assert.Equal(t, connectivity.TransientFailure, e.State)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, PhaseDial, e.Attempts[0].Phase)
+
+	require.NoError(t, cc.Close())
+	assert.ErrorIs(t, next(connectivity.Shutdown).Cause, grpc.ErrClientConnClosing)
+}
