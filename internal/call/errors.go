@@ -92,7 +92,7 @@ func withCause(st *status.Status, causes ...error) error {
 // contextEnded is the error of an RPC whose context ended while it was at
 // phase. cerr is context.DeadlineExceeded or context.Canceled; last is the latest
 // failure of what was waited for, if any.
-func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer string, last error) error {
+func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer string, last error) *Error {
 	e := &Error{
 		Phase:      at,
 		Elapsed:    r.ch.now() - r.began,
@@ -193,8 +193,20 @@ func (r *rpc) streamError(a *attempt, he *h2.Error, at Phase) error {
 		return r.contextEnded(a.ctx, context.DeadlineExceeded, at, a.peerAddr(), nil)
 	case he.Local && code == codes.Canceled:
 		return r.contextEnded(a.ctx, context.Canceled, at, a.peerAddr(), nil)
+	case code == codes.DeadlineExceeded && expired(a.ctx):
+		// The server was faster to notice: its answer, but the same event.
+		e := r.contextEnded(a.ctx, context.DeadlineExceeded, at, a.peerAddr(), nil)
+		e.status = he.Status
+		return e
 	}
 	return he.Status.Err()
+}
+
+// expired reports whether ctx's deadline has passed, be it that ctx has not
+// noticed yet.
+func expired(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ok && !time.Now().Before(at)
 }
 
 // restricted reports whether gRFC A54 forbids the control plane (pickers,

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 func TestUnary(t *testing.T) {
@@ -71,14 +73,9 @@ func TestUnaryStatusWithDetails(t *testing.T) {
 }
 
 func TestUnaryDeadline(t *testing.T) {
-	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-		_, ok := ctx.Deadline()
-		if !ok {
-			return nil, status.Error(codes.FailedPrecondition, "no deadline")
-		}
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}})
+	srv := h2test.Listen(t)
+	srv.Serve(func(*h2test.Stream) {}) // never answers
+	ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
 	err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request(""), new(testpb.SimpleResponse))
 	require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -89,6 +86,32 @@ func TestUnaryDeadline(t *testing.T) {
 	assert.GreaterOrEqual(t, e.Elapsed, 49*time.Millisecond)
 	assert.Regexp(t, `context deadline exceeded after \S+s: in flight to 127\.0\.0\.1:\d+$`, err.Error())
 	requireNoneActive(t, ch)
+}
+
+// TestDeadlineThatTheServerNoticesFirst: its answer is the same event.
+func TestDeadlineThatTheServerNoticesFirst(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: func(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		if _, ok := ctx.Deadline(); !ok {
+			return nil, status.Error(codes.FailedPrecondition, "no deadline")
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	for range 20 {
+		err := ch.Invoke(timeout(t, 5*time.Millisecond), unaryMethod, request(""), new(testpb.SimpleResponse))
+		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+}
+
+// TestDeadlineOfTheServersOwn is not the RPC's.
+func TestDeadlineOfTheServersOwn(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: func(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		return nil, status.Error(codes.DeadlineExceeded, "a backend of mine was slow")
+	}})
+	err := ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse))
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
 }
 
 func TestUnaryCancel(t *testing.T) {
