@@ -12,6 +12,7 @@ const (
 	defaultConnWindow   = 8 << 20
 	defaultReadBuffer   = 32 << 10
 	defaultHeaderList   = 16 << 20
+	lastWordsWait       = 50 * time.Millisecond // for what a server said that does not take our preface
 	defaultPingTimeout  = 20 * time.Second
 	initialWindow       = 65535 // RFC 9113 section 6.9.2
 	maxWindow           = math.MaxInt32

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -343,19 +344,20 @@ func (c *Conn) unaryStream() *Stream {
 // *[PrefaceError] tells what came instead.
 func (c *Conn) Handshake(ctx context.Context) error {
 	err := c.shakeHands(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			if pe, ok := err.(*PrefaceError); ok {
-				err = &PrefaceError{First: pe.First, Err: ctx.Err()}
-			} else {
-				err = ctx.Err()
-			}
-		}
-		c.shut(err, nil, false)
-		c.nc.Close()
-		return err
+	if err == nil {
+		return nil
 	}
-	return nil
+	if ctx.Err() != nil && (errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)) {
+		// It is the context that ended it.
+		if pe := (*PrefaceError)(nil); errors.As(err, &pe) {
+			err = &PrefaceError{First: pe.First, Err: ctx.Err()}
+		} else {
+			err = ctx.Err()
+		}
+	}
+	c.shut(err, nil, false)
+	c.nc.Close()
+	return err
 }
 
 func (c *Conn) shakeHands(ctx context.Context) error {
@@ -367,7 +369,7 @@ func (c *Conn) shakeHands(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { c.wire.Conn.Close() })
 	defer stop()
 	if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
-		return err
+		return c.rd.lastWords(err)
 	}
 	if err := c.rd.preface(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 
@@ -188,11 +189,21 @@ func (r *reader) preface() error {
 		b := r.bytes()[r.start:r.end]
 		return &PrefaceError{First: append([]byte(nil), b[:min(len(b), maxPrefaceBytes)]...), Err: err}
 	}
-	h, err := r.peek(frameHeaderLen)
-	if err != nil {
-		return wrong(err)
+	// The first bytes tell what else it is before there are nine of them: a TLS
+	// alert, say, is shorter than a frame header.
+	for n := 1; ; n++ {
+		h, err := r.peek(n)
+		if err != nil {
+			return wrong(err)
+		}
+		if h[0] != 0 || n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
+			return wrong(nil)
+		}
+		if n == frameHeaderLen {
+			break
+		}
 	}
-	f := parseFrameHeader(h)
+	f := parseFrameHeader(r.bytes()[r.start:])
 	if f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize {
 		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
 			return wrong(parseGoAway(p[frameHeaderLen:]))
@@ -212,6 +223,19 @@ func (r *reader) preface() error {
 	r.settings = true
 	r.dirty = false // the handshake flushes the acknowledgement
 	return nil
+}
+
+// lastWords looks for what the server said before our preface could not be
+// written because of err.
+func (r *reader) lastWords(err error) error {
+	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
+	said := r.preface()
+	if said == nil || errors.Is(said, os.ErrDeadlineExceeded) || errors.Is(said, io.EOF) || errors.Is(said, net.ErrClosed) {
+		if pe, ok := said.(*PrefaceError); !ok || len(pe.First) == 0 {
+			return err
+		}
+	}
+	return said
 }
 
 type frameHeader struct {
