@@ -158,6 +158,7 @@ func TestWatchYieldsEveryTransition(t *testing.T) {
 func TestWatchEnds(t *testing.T) {
 	cc := plain(t, "x:1")
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var seen int
 	for c := range cc.Watch(ctx) {
 		assert.Zero(t, c.Seq)
@@ -180,15 +181,14 @@ func TestWatchEnds(t *testing.T) {
 // watched returns a function that waits for the next transition to a state.
 func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChange {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	changes := make(chan StateChange, keptTransitions)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		for c := range cc.Watch(ctx) {
+		for c := range cc.Watch(t.Context()) {
 			changes <- c
 		}
 	})
-	t.Cleanup(func() { cancel(); watching.Wait() })
+	t.Cleanup(watching.Wait)
 	<-changes // the state when it began
 	return func(to connectivity.State) StateChange {
 		t.Helper()

@@ -149,7 +149,7 @@ func (l *link) connected(conn *h2.Conn) bool {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	l.stopLocked()
-	if sc.link != l || l.cutBy != nil {
+	if !l.ownsLocked() {
 		return false
 	}
 	l.conn, l.since = conn, time.Now()
@@ -164,7 +164,7 @@ func (l *link) failed(why error) <-chan struct{} {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if sc.link != l || l.cutBy != nil {
+	if !l.ownsLocked() {
 		l.stopLocked()
 		return nil
 	}
@@ -182,7 +182,7 @@ func (l *link) release() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	l.stopLocked()
-	if sc.link == l {
+	if l.ownsLocked() {
 		sc.link = nil
 		sc.setLocked(connectivity.Idle, nil)
 	}
@@ -203,7 +203,7 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if sc.link != l {
+	if !l.ownsLocked() {
 		return false
 	}
 	sc.link = nil
@@ -217,6 +217,10 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	sc.setLocked(connectivity.Idle, why)
 	return true
 }
+
+// ownsLocked reports whether the subchannel is still the link's to change. That
+// of a link which the channel has cut stays as it is: the policy is being closed.
+func (l *link) ownsLocked() bool { return l.sc.link == l && l.cutBy == nil }
 
 // shortLife tells of a connection that was of no use to anybody.
 func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {
