@@ -66,6 +66,7 @@ var optionEffects = []struct {
 	{"WithPerRPCCredentials", WithPerRPCCredentials(testPerRPC{}), map[string]any{"perRPCCreds": []credentials.PerRPCCredentials{testPerRPC{}}}},
 	{"WithAuthority", WithAuthority("a"), map[string]any{"authority": "a"}},
 	{"WithUserAgent", WithUserAgent("me/1"), map[string]any{"userAgent": "me/1 " + baseUserAgent}},
+	{"WithUserAgent empty", WithUserAgent(""), nil},
 	{"WithContextDialer", WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},
 	{"WithContextDialer nil", WithContextDialer(nil), nil},
 	{"WithDialer", WithDialer(func(string, time.Duration) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},
