@@ -195,9 +195,9 @@ func exercise(t *testing.T, cc grpc.ClientConnInterface, desc *grpc.StreamDesc, 
 	md, headerErr := cs.Header()
 	s.note("Header", headerErr)
 	s.noteMD("Header", md)
-	s.noteMD("Trailer", cs.Trailer())
 	s.noteMD("header", header)
 	if endedAsIn(method, desc, headerFirst) {
+		s.noteMD("Trailer", cs.Trailer())
 		s.note("Context", contextCode(cs.Context()))
 		s.noteMD("trailer", trailer)
 		s.noteFinished()
