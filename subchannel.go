@@ -153,6 +153,10 @@ func (l *link) connected(conn *h2.Conn) bool {
 		return false
 	}
 	l.conn, l.since = conn, time.Now()
+	sc.name.Store(nil)
+	if name := sc.cc.serverName(l.addr); name != sc.cc.authority {
+		sc.name.Store(&name)
+	}
 	sc.conn.Store(conn)
 	sc.setLocked(connectivity.Ready, nil)
 	return true

@@ -35,7 +35,9 @@ type subConn struct {
 	policy *policy
 	opts   balancer.NewSubConnOptions
 
-	conn atomic.Pointer[h2.Conn] // of state READY, else nil; all that RPCs read
+	// All that RPCs read.
+	conn atomic.Pointer[h2.Conn] // of state READY, else nil
+	name atomic.Pointer[string]  // conn's server name; nil if it is the channel's authority
 
 	mu        sync.Mutex
 	state     connectivity.State                     // guarded by mu
@@ -66,6 +68,15 @@ func newSubConn(p *policy, addrs []resolver.Address, opts balancer.NewSubConnOpt
 
 // Conn returns the connection of a subchannel that is READY, else nil.
 func (sc *subConn) Conn() *h2.Conn { return sc.conn.Load() }
+
+// Authority returns the :authority of RPCs on the subchannel if the resolver gave
+// its address a name of its own, else "".
+func (sc *subConn) Authority() string {
+	if name := sc.name.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
 
 // Connect leaves IDLE. In other states it does nothing.
 func (sc *subConn) Connect() {

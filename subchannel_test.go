@@ -1,0 +1,726 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// attempts are the calls of a connector that a test puts in place of the network.
+type attempts struct {
+	mu    sync.Mutex
+	addrs []string
+	at    []time.Time
+	left  []time.Duration // until the deadline, negative: none
+}
+
+func (a *attempts) note(ctx context.Context, addr string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left := time.Duration(-1)
+	if d, ok := ctx.Deadline(); ok {
+		left = time.Until(d)
+	}
+	a.addrs, a.at, a.left = append(a.addrs, addr), append(a.at, time.Now()), append(a.left, left)
+}
+
+// all returns what was tried, and the time each attempt was given.
+func (a *attempts) all() (addrs []string, left []time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.addrs), slices.Clone(a.left)
+}
+
+func (a *attempts) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.at)
+}
+
+// gaps returns the times between attempts.
+func (a *attempts) gaps() []time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var gaps []time.Duration
+	for i := 1; i < len(a.at); i++ {
+		gaps = append(gaps, a.at[i].Sub(a.at[i-1]))
+	}
+	return gaps
+}
+
+// failing is a connector that fails after a while.
+func (a *attempts) failing(after time.Duration) connectFunc {
+	return func(ctx context.Context, _ *connect.Config, addr resolver.Address, _ string) (*h2.Conn, error) {
+		a.note(ctx, addr.Addr)
+		select {
+		case <-time.After(after):
+			return nil, errors.New("no")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// inBubble makes a channel in a synctest bubble, with f in place of the network.
+func inBubble(t *testing.T, f connectFunc, opts ...DialOption) *ClientConn {
+	t.Helper()
+	cc, err := NewClient("passthrough:///x:1", append([]DialOption{WithInsecure(), WithIdleTimeout(0)}, opts...)...)
+	require.NoError(t, err)
+	cc.connect = f
+	return cc
+}
+
+// gRPC's connection-backoff document: from the start of one attempt to the
+// start of the next.
+func TestBackoffBetweenAttempts(t *testing.T) {
+	for name, after := range map[string]time.Duration{"failing at once": 0, "failing after a while": 500 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var a attempts
+				cc := inBubble(t, a.failing(after))
+				defer cc.Close()
+				cc.Connect()
+				time.Sleep(30 * time.Minute)
+				synctest.Wait()
+				want := time.Second
+				gaps := a.gaps()
+				require.Greater(t, len(gaps), 20)
+				for i, gap := range gaps {
+					jitter := float64(want) * 0.2
+					if i == 0 {
+						jitter = 0
+					}
+					assert.InDelta(t, want, gap, jitter+float64(time.Millisecond), "gap %d", i)
+					want = min(time.Duration(float64(want)*1.6), 120*time.Second)
+				}
+			})
+		})
+	}
+}
+
+// An attempt gets 20 seconds, or as long as the back-off.
+func TestMinConnectTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attempts
+		cc := inBubble(t, a.failing(time.Hour))
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		_, left := a.all()
+		assert.Equal(t, 20*time.Second, left[0])
+		assert.Equal(t, 20*time.Second, a.gaps()[0], "the next one follows at once: the back-off is over")
+		assert.InDelta(t, 120*time.Second, left[len(left)-1], float64(24*time.Second))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		var a attempts
+		p := ConnectParams{MinConnectTimeout: 3 * time.Second}
+		p.Backoff.BaseDelay, p.Backoff.MaxDelay = time.Second, time.Second
+		cc := inBubble(t, a.failing(time.Hour), WithConnectParams(p))
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		_, left := a.all()
+		assert.Equal(t, 3*time.Second, left[0])
+	})
+}
+
+// ResetConnectBackoff ends a wait, and the delays begin anew.
+func TestResetConnectBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attempts
+		cc := inBubble(t, a.failing(0))
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		n := a.count()
+		require.Equal(t, connectivity.TransientFailure, cc.GetState())
+		cc.ResetConnectBackoff()
+		synctest.Wait()
+		require.Equal(t, n+1, a.count(), "at once")
+		time.Sleep(1001 * time.Millisecond)
+		synctest.Wait()
+		require.Equal(t, n+2, a.count(), "after the first delay")
+	})
+}
+
+// The addresses of one subchannel are tried in order, within one attempt.
+func TestAddressGroupIsTriedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attempts
+		states := make(chan balancer.SubConnState, 100)
+		policy := groupPolicy(t.Name(), states)
+		cc := inBubble(t, a.failing(time.Second), WithDefaultServiceConfig(policy.config()), WithResolvers(group("a:1", "b:1", "c:1")))
+		cc.builder = group("a:1", "b:1", "c:1")
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(3500 * time.Millisecond)
+		synctest.Wait()
+		addrs, left := a.all()
+		assert.Equal(t, []string{"a:1", "b:1", "c:1"}, addrs)
+		assert.Equal(t, []time.Duration{20 * time.Second, 19 * time.Second, 18 * time.Second}, left, "one time-out for all")
+		assert.Equal(t, connectivity.Connecting, (<-states).ConnectivityState)
+		failed := <-states
+		assert.Equal(t, connectivity.TransientFailure, failed.ConnectivityState)
+		for _, addr := range addrs {
+			assert.ErrorContains(t, failed.ConnectionError, addr)
+		}
+		assert.Equal(t, connectivity.Idle, (<-states).ConnectivityState, "the back-off of 1 s is over")
+		assert.Empty(t, states, "who is idle waits to be told to connect")
+	})
+}
+
+// group is a resolver that gives one endpoint with these addresses.
+func group(addrs ...string) *manual.Resolver {
+	r := manual.NewBuilderWithScheme("passthrough")
+	var s resolver.State
+	for _, a := range addrs {
+		s.Addresses = append(s.Addresses, resolver.Address{Addr: a})
+	}
+	r.InitialState(s)
+	return r
+}
+
+// groupPolicy connects all addresses as one subchannel, once, and tells states of
+// what becomes of it.
+func groupPolicy(name string, states chan<- balancer.SubConnState) *spyPolicy {
+	p := &spyPolicy{name: name, update: func(s *spy, state balancer.ClientConnState) error {
+		if s.sub == nil {
+			s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+		}
+		return nil
+	}}
+	balancer.Register(p)
+	return p
+}
+
+// oneSubchannel makes a channel of a policy that has one subchannel, and returns
+// that once it is READY.
+func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []resolver.Address, opts ...DialOption) (*ClientConn, *subConn) {
+	t.Helper()
+	subs := make(chan balancer.SubConn, 1)
+	p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
+		if s.sub == nil {
+			subs <- s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+		}
+		return nil
+	}}
+	balancer.Register(p)
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: addrs})
+	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(p.config()))...)
+	cc.Connect()
+	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	return cc, (<-subs).(*subConn)
+}
+
+func expectStates(t *testing.T, states <-chan balancer.SubConnState, want ...connectivity.State) balancer.SubConnState {
+	t.Helper()
+	var last balancer.SubConnState
+	for _, w := range want {
+		select {
+		case last = <-states:
+			require.Equal(t, w, last.ConnectivityState)
+		case <-time.After(10 * time.Second):
+			require.FailNow(t, "no state", "want %v", w)
+		}
+	}
+	return last
+}
+
+// After a loss the subchannel is idle, and connects without delay when told to.
+func TestLossLeadsToIdle(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 100)
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	_, err := askName(bounded(t), cc)
+	require.NoError(t, err)
+	for range 20 {
+		b.cut()
+		assert.NoError(t, expectStates(t, states, connectivity.Idle).ConnectionError)
+		start := time.Now()
+		sc.Connect()
+		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+		assert.Less(t, time.Since(start), 500*time.Millisecond)
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+	}
+}
+
+// A backend that goes and comes back is found again.
+func TestDeadBackendComesBack(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr, fastBackoff())
+	for range 5 {
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		b.stop()
+		eventually(t, func() bool {
+			_, err := askName(bounded(t), cc) // the first one may be cut, and makes the channel connect
+			var e *DialError
+			return status.Code(err) == codes.Unavailable && errors.As(err, &e)
+		}, "RPCs tell that nobody is there")
+		b.start()
+	}
+}
+
+// A server that closes connections right after it accepted them is not stormed.
+func TestShortLivedConnectionsBackOff(t *testing.T) {
+	var accepted atomic.Int32
+	addr := serveRaw(t, func(c net.Conn) {
+		accepted.Add(1)
+		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		framer := http2.NewFramer(c, c)
+		_ = framer.WriteSettings()
+		for {
+			f, err := framer.ReadFrame()
+			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
+				return
+			}
+		}
+	})
+	p := ConnectParams{MinConnectTimeout: time.Second}
+	p.Backoff.BaseDelay, p.Backoff.Multiplier, p.Backoff.MaxDelay = 50*time.Millisecond, 2, time.Hour
+	cc := plain(t, addr, WithConnectParams(p))
+	next := watched(t, cc)
+	stop := make(chan struct{})
+	var eager sync.WaitGroup
+	eager.Go(func() { // a program that wants a connection all the time
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				cc.Connect()
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	defer eager.Wait()
+	defer close(stop)
+	begun := time.Now()
+	cause := next(connectivity.TransientFailure).Cause
+	var e *DialError
+	require.ErrorAs(t, cause, &e)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
+	assert.Contains(t, e.Error(), "accepts connections and ends them")
+	eventually(t, func() bool { return accepted.Load() == 5 }, "five attempts")
+	// Two at once, then after 50, 100 and 200 ms.
+	assert.Greater(t, time.Since(begun), 300*time.Millisecond)
+}
+
+// A connection that was of use makes the back-off begin anew.
+func TestBackoffBeginsAnew(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lasts time.Duration
+		rpc   bool
+		want  int
+	}{
+		"lasted a second": {lasts: 1100 * time.Millisecond, want: 0},
+		"served an RPC":   {rpc: true, want: 0},
+		"neither":         {want: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBackend(t, "one")
+			states := make(chan balancer.SubConnState, 100)
+			cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+			if tt.rpc {
+				_, err := askName(bounded(t), cc)
+				require.NoError(t, err)
+			}
+			sc.mu.Lock()
+			sc.link.since = sc.link.since.Add(-tt.lasts) // it has been up for as long
+			sc.mu.Unlock()
+			b.cut()
+			expectStates(t, states, connectivity.Idle)
+			sc.mu.Lock()
+			defer sc.mu.Unlock()
+			assert.Equal(t, tt.want, sc.failures)
+		})
+	}
+}
+
+// After GOAWAY the subchannel is free, and RPCs on the old connection end there.
+func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
+	srv := h2test.Listen(t)
+	states := make(chan balancer.SubConnState, 100)
+	accepted := make(chan *h2test.Conn, 1)
+	go func() {
+		c := srv.Accept()
+		c.Handshake()
+		accepted <- c
+	}()
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
+	old := <-accepted
+	result := make(chan error, 1)
+	go func() { _, err := askName(bounded(t), cc); result <- err }()
+	headers, payload := old.ExpectUnary()
+	old.GoAway(headers.StreamID, http2.ErrCodeNo, "")
+	expectStates(t, states, connectivity.Idle)
+
+	sc.Connect()
+	fresh := srv.Accept()
+	fresh.Handshake()
+	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	old.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-result, "what runs on the old connection ends there")
+	old.Lenient()
+	old.ExpectClosed()
+	assert.Empty(t, states, "the end of the old connection is nothing to the subchannel")
+	assert.NotNil(t, sc.Conn())
+	eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old goroutine is gone")
+}
+
+// Shutdown lets RPCs end, and tells of SHUTDOWN at once.
+func TestShutdownDrains(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 100)
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	stream, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
+	require.NoError(t, err)
+	exchange := func() error {
+		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
+			return err
+		}
+		return stream.RecvMsg(new(wrapperspb.StringValue))
+	}
+	require.NoError(t, exchange())
+	sc.Shutdown()
+	sc.Shutdown()
+	expectStates(t, states, connectivity.Shutdown)
+	assert.Nil(t, sc.Conn())
+	sc.Connect()
+	require.NoError(t, exchange(), "a stream that runs goes on")
+	require.NoError(t, stream.CloseSend())
+	eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the connection ends with its last RPC")
+	assert.Empty(t, states)
+}
+
+func TestShutdownWhileConnecting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a attempts
+		states := make(chan balancer.SubConnState, 100)
+		subs := make(chan balancer.SubConn, 1)
+		p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
+			subs <- s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+			return nil
+		}}
+		balancer.Register(p)
+		cc := inBubble(t, a.failing(time.Hour), WithDefaultServiceConfig(p.config()))
+		defer cc.Close()
+		cc.Connect()
+		sc := <-subs
+		expectStates(t, states, connectivity.Connecting)
+		sc.Shutdown()
+		synctest.Wait()
+		expectStates(t, states, connectivity.Shutdown)
+		assert.Empty(t, states)
+		assert.Empty(t, cc.allLinks(), "the attempt is given up")
+	})
+}
+
+func TestUpdateAddresses(t *testing.T) {
+	a, b := startBackend(t, "a"), startBackend(t, "b")
+	at := func(backends ...*backend) []resolver.Address { return addresses(backends...).Addresses }
+	name := func(cc *ClientConn) string {
+		t.Helper()
+		name, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		return name
+	}
+	t.Run("the connected address stays", func(t *testing.T) {
+		states := make(chan balancer.SubConnState, 100)
+		cc, sc := oneSubchannel(t, states, at(a))
+		conn := sc.Conn()
+		sc.UpdateAddresses(at(b, a))
+		sc.UpdateAddresses([]resolver.Address{{Addr: a.addr, BalancerAttributes: attributes.New("k", "v")}})
+		assert.Same(t, conn, sc.Conn())
+		assert.Equal(t, "a", name(cc))
+		assert.Empty(t, states)
+	})
+	t.Run("the connected address goes", func(t *testing.T) {
+		states := make(chan balancer.SubConnState, 100)
+		cc, sc := oneSubchannel(t, states, at(a))
+		sc.UpdateAddresses(at(b))
+		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+		assert.Equal(t, "b", name(cc))
+		eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+	})
+	t.Run("another server name is another address", func(t *testing.T) {
+		states := make(chan balancer.SubConnState, 100)
+		_, sc := oneSubchannel(t, states, at(a))
+		sc.UpdateAddresses([]resolver.Address{{Addr: a.addr, ServerName: "other"}})
+		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	})
+	t.Run("no address is left", func(t *testing.T) {
+		states := make(chan balancer.SubConnState, 100)
+		cc, sc := oneSubchannel(t, states, at(a))
+		sc.UpdateAddresses(nil)
+		expectStates(t, states, connectivity.Idle)
+		sc.Connect()
+		expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
+		sc.UpdateAddresses(at(b)) // takes effect with the next attempt
+		cc.ResetConnectBackoff()
+		expectStates(t, states, connectivity.Idle)
+		sc.Connect()
+		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+		assert.Equal(t, "b", name(cc))
+	})
+	t.Run("while it connects", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var tried attempts
+			subs := make(chan balancer.SubConn, 1)
+			p := &spyPolicy{name: "update while connecting", update: func(s *spy, state balancer.ClientConnState) error {
+				subs <- s.connect(state.ResolverState.Addresses, nil)
+				return nil
+			}}
+			balancer.Register(p)
+			cc := inBubble(t, tried.failing(time.Hour), WithDefaultServiceConfig(p.config()))
+			defer cc.Close()
+			cc.Connect()
+			sc := <-subs
+			synctest.Wait()
+			sc.UpdateAddresses([]resolver.Address{{Addr: "y:1"}})
+			synctest.Wait()
+			addrs, _ := tried.all()
+			assert.Equal(t, []string{"x:1", "y:1"}, addrs)
+			assert.Len(t, cc.allLinks(), 1)
+		})
+	})
+}
+
+// A server name of an address beats the channel's, for the credentials and as
+// :authority, unless WithAuthority was given.
+func TestServerNameOfAnAddress(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("address.example", "option.example")))
+	var authority atomic.Value
+	srv.Serve(func(s *h2test.Stream) {
+		authority.Store(s.Headers.Field(":authority"))
+		h2test.Echo(s)
+	})
+	for name, tt := range map[string]struct {
+		opts []DialOption
+		want string
+	}{
+		"the address's": {nil, "address.example"},
+		"the option's":  {[]DialOption{WithAuthority("option.example")}, "option.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, target, option := handResolver(t)
+			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.Addr(), ServerName: "address.example"}}})
+			cc, err := NewClient(target, append(tt.opts, option, WithTransportCredentials(credentials.NewTLS(ca.ClientConfig(""))))...)
+			require.NoError(t, err)
+			defer cc.Close()
+			_, err = askName(bounded(t), cc)
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, authority.Load())
+		})
+	}
+}
+
+// Too many pings make the next connection's keepalive slower.
+func TestTooManyPingsDoublesKeepalive(t *testing.T) {
+	srv := h2test.Listen(t)
+	conns := make(chan *h2test.Conn, 10)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
+		conns <- c
+	})
+	cc := plain(t, srv.Addr(), WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}), fastBackoff())
+	used := make(chan time.Duration, 10)
+	cc.connect = func(ctx context.Context, cfg *connect.Config, addr resolver.Address, authority string) (*h2.Conn, error) {
+		used <- cfg.H2.KeepaliveTime
+		return connect.Connect(ctx, cfg, addr, authority)
+	}
+	for _, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
+		cc.ResetConnectBackoff()
+		cc.Connect()
+		assert.Equal(t, want, <-used)
+		<-conns
+		awaitState(t, cc, connectivity.Idle)
+	}
+}
+
+// A health listener is told READY, on the policy's queue, and only as long as
+// it is the one in force.
+func TestHealthListener(t *testing.T) {
+	b := startBackend(t, "one")
+	heard := make(chan string, 10)
+	register := func(sc balancer.SubConn, name string) {
+		sc.RegisterHealthListener(func(s balancer.SubConnState) {
+			heard <- name + " " + s.ConnectivityState.String()
+		})
+	}
+	states := make(chan balancer.SubConnState, 100)
+	var sub balancer.SubConn
+	p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
+		sub = s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) {
+			if state.ConnectivityState == connectivity.Ready {
+				register(s.sub, "replaced")
+				register(s.sub, "in force")
+				assert.Empty(t, heard, "never while it is registered")
+			}
+			states <- state
+		})
+		return nil
+	}}
+	balancer.Register(p)
+	cc := plain(t, b.addr, WithDefaultServiceConfig(p.config()))
+	cc.Connect()
+	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	assert.Equal(t, "in force READY", <-heard)
+	assert.Empty(t, heard)
+
+	sub.RegisterHealthListener(nil)
+	b.cut()
+	expectStates(t, states, connectivity.Idle)
+	register(sub, "not ready")
+	done := make(chan struct{})
+	cc.policyQueue.Post(func() { close(done) })
+	<-done
+	assert.Empty(t, heard)
+}
+
+// countingProducer counts what is built and closed.
+type countingProducer struct {
+	built, closed atomic.Int32
+	conn          atomic.Pointer[grpc.ClientConnInterface]
+}
+
+func (p *countingProducer) Build(conn any) (balancer.Producer, func()) {
+	p.built.Add(1)
+	c := conn.(grpc.ClientConnInterface)
+	p.conn.Store(&c)
+	return p, func() { p.closed.Add(1) }
+}
+
+func TestProducers(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 100)
+	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	var p, other countingProducer
+	one, closeOne := sc.GetOrBuildProducer(&p)
+	two, closeTwo := sc.GetOrBuildProducer(&p)
+	_, closeOther := sc.GetOrBuildProducer(&other)
+	assert.Same(t, one, two)
+	assert.EqualValues(t, 1, p.built.Load())
+
+	var from peer.Peer
+	got, err := askName(bounded(t), *p.conn.Load(), grpc.Peer(&from))
+	require.NoError(t, err)
+	assert.Equal(t, "one", got)
+	assert.Equal(t, b.addr, from.Addr.String())
+
+	closeOne()
+	closeOne()
+	assert.Zero(t, p.closed.Load(), "somebody holds it")
+	closeTwo()
+	assert.EqualValues(t, 1, p.closed.Load())
+	assert.Zero(t, other.closed.Load())
+
+	_, closeThree := sc.GetOrBuildProducer(&p)
+	assert.EqualValues(t, 2, p.built.Load())
+	b.cut()
+	expectStates(t, states, connectivity.Idle)
+	assert.EqualValues(t, 2, p.closed.Load(), "a change of state closes them")
+	assert.EqualValues(t, 1, other.closed.Load())
+	closeThree()
+	closeOther()
+	assert.EqualValues(t, 2, p.closed.Load())
+	_, err = askName(bounded(t), *p.conn.Load())
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+func TestProducersFromManyGoroutines(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 1000)
+	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	var p countingProducer
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				_, done := sc.GetOrBuildProducer(&p)
+				done()
+			}
+		})
+	}
+	b.cut()
+	wg.Wait()
+	expectStates(t, states, connectivity.Idle)
+	assert.Equal(t, p.built.Load(), p.closed.Load())
+}
+
+// RPCs that run when connections are cut again and again either reach the
+// server or are tried again, unless they may have been handled.
+func TestDisconnectsUnderLoad(t *testing.T) {
+	backends := startBackends(t, "a", "b")
+	r, target, option := handResolver(t)
+	r.InitialState(addresses(backends...))
+	cc := plain(t, target, option, WithDefaultServiceConfig(roundRobin), fastBackoff())
+	awaitReady(t, cc)
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	var done, lost atomic.Int64
+	for range 4 {
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+				switch {
+				case err == nil:
+					done.Add(1)
+				case status.Code(err) == codes.Unavailable:
+					lost.Add(1) // it was on the wire
+				default:
+					t.Errorf("unexpected: %v", err)
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		goal := done.Load() + 10
+		eventually(t, func() bool { return done.Load() > goal }, "RPCs go on")
+		backends[i%2].cut()
+	}
+	close(stop)
+	load.Wait()
+	t.Logf("%d RPCs done, %d cut", done.Load(), lost.Load())
+	assert.LessOrEqual(t, lost.Load(), int64(50*4))
+}
