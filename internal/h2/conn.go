@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,6 +75,7 @@ type Conn struct {
 	inFlight  int64  // room taken by what is being written
 	acks      int    // answers to the peer's frames that wait to be written
 	ackFlight int    // of these, those being written
+	writeErr  error  // why nothing can be written any more; flushing is true then, and nobody's
 
 	freeMu sync.Mutex
 	free   []*Stream // unary stream objects for reuse
@@ -198,11 +198,12 @@ func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
 	}
 	c.streams = nil
 	c.ka.stop()
-	writing := c.flushing
+	failed := c.writeErr != nil
+	writing := c.flushing && !failed
 	c.flushing = true
 	c.mu.Unlock()
 
-	if goodbye && !writing && c.mode != writeBlocking {
+	if goodbye && !writing && !failed && c.mode != writeBlocking {
 		c.sayGoodbye(cause)
 	}
 	// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
@@ -347,27 +348,23 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && (errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)) {
-		// It is the context that ended it.
-		if pe := (*PrefaceError)(nil); errors.As(err, &pe) {
-			err = &PrefaceError{First: pe.First, Err: ctx.Err()}
-		} else {
-			err = ctx.Err()
-		}
-	}
 	c.shut(err, nil, false)
 	c.nc.Close()
 	return err
 }
 
-func (c *Conn) shakeHands(ctx context.Context) error {
+func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	if dl, ok := ctx.Deadline(); ok {
 		// The context's end does the rest; this is for connections that are
 		// slow to notice a Close.
 		_ = c.nc.SetDeadline(dl.Add(50 * time.Millisecond))
 	}
 	stop := context.AfterFunc(ctx, func() { c.wire.Conn.Close() })
-	defer stop()
+	defer func() {
+		if stop(); err != nil && ctx.Err() != nil {
+			err = endedBy(ctx, err)
+		}
+	}()
 	if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
 		return c.rd.lastWords(err)
 	}
@@ -386,6 +383,19 @@ func (c *Conn) shakeHands(ctx context.Context) error {
 	c.ka.start(c)
 	c.kick() // the acknowledgement of the server's SETTINGS
 	return nil
+}
+
+// endedBy is the error of a handshake that failed after ctx had ended. Unless the
+// server said something, it failed because ctx's end closed the connection, whatever
+// the connection calls that.
+func endedBy(ctx context.Context, err error) error {
+	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
+		return &PrefaceError{First: pe.First, Err: ctx.Err()}
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
+		return err // an alert
+	}
+	return &PrefaceError{Err: ctx.Err()}
 }
 
 func (c *Conn) appendPreface(b []byte) []byte {

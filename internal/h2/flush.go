@@ -1,6 +1,9 @@
 package h2
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 // pending returns the buffer that frames are appended to. mu is held.
 func (c *Conn) pending() *buffer {
@@ -74,8 +77,16 @@ func (c *Conn) flush() {
 			return
 		}
 		if left != nil {
-			// The flush and its buffers go to the goroutine.
+			// The flush and its buffers go to the goroutine. Serve does not
+			// wait for one that begins after the connection has ended.
+			c.mu.Lock()
+			if c.state == stateClosed {
+				pendingPool.put(b)
+				c.endFlush()
+				return
+			}
 			c.flushers.Add(1)
+			c.mu.Unlock()
 			go c.flushBlocking(left)
 			return
 		}
@@ -174,7 +185,7 @@ func (c *Conn) encrypt(b *buffer) (records *buffer, err error) {
 // that is taken whole is counted by flushed.
 func (c *Conn) count(n int) {
 	c.mu.Lock()
-	c.written += uint64(n)
+	c.written = min(c.written+uint64(n), c.handed) // records are counted twice if some of them left twice
 	c.mu.Unlock()
 }
 
@@ -193,12 +204,24 @@ func (c *Conn) flushed(b *buffer) {
 	c.mu.Unlock()
 }
 
-// writeFailed ends the connection. Serve notices the closed socket.
+// lastWords is how long the reader goes on after a write has failed.
+const lastWords = time.Second
+
+// writeFailed notes that nothing more can be sent. What the server said before that
+// may still be read: replies, or GOAWAY, after which requests may be sent
+// again. The connection takes no new streams and ends when its reader has heard
+// all there is, or soon.
 func (c *Conn) writeFailed(b *buffer, err error) {
 	pendingPool.put(b)
-	c.shut(err, nil, false) // leaves the streams to this flush, which is still under way ...
 	c.mu.Lock()
-	c.endFlush() // ... and ends them here
+	if c.state == stateClosed {
+		c.endFlush()
+		return
+	}
+	c.drainLocked(err)
+	c.writeErr = err // flushing stays true, so that nobody writes any more
+	c.unlockAndSettle()
+	_ = c.nc.SetReadDeadline(time.Now().Add(lastWords))
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may

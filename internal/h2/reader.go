@@ -144,6 +144,9 @@ func (r *reader) fill() error {
 func (r *reader) lookAround() {
 	r.c.mu.Lock()
 	state, cause := r.c.state, r.c.cause
+	if r.c.goAway != nil {
+		cause = *r.c.goAway
+	}
 	r.c.mu.Unlock()
 	if state == stateDraining && !r.told {
 		r.told = true

@@ -28,13 +28,27 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 		err = c.rd.readFrame()
 	}
 	var violation *ConnError
-	c.shut(err, nil, errors.As(err, &violation))
+	broken := errors.As(err, &violation)
+	if !broken {
+		err = c.firstFailure(err)
+	}
+	c.shut(err, nil, broken)
 	c.nc.Close()
 	c.flushers.Wait()
 	c.rd.release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cause
+}
+
+// firstFailure is why writes failed, if they did before reads did with err.
+func (c *Conn) firstFailure(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writeErr != nil {
+		return c.writeErr
+	}
+	return err
 }
 
 func (r *reader) release() {

@@ -1,0 +1,156 @@
+package h2_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// The reader's own write fails while nothing can be read: what it owed the
+// server is a PING's answer.
+func TestReadersWriteFails(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t)
+	nc, err := net.Dial("tcp", srv.Addr())
+	require.NoError(t, err)
+	ready := shake(t, nc, nil, h2.Config{})
+	server := srv.Accept()
+	server.Handshake()
+	c := ready()
+	res := c.call(context.Background(), "/test/Hang", "x")
+	server.ExpectUnary()
+	require.NoError(t, nc.(*net.TCPConn).CloseWrite())
+	server.Ping([8]byte{1})
+	r := await(t, res, "the end of the call")
+	require.Equal(t, codes.Unavailable, r.err.Status.Code())
+	await(t, c.served, "the end of Serve")
+}
+
+// A record that is not TLS makes crypto/tls answer with an alert, which it
+// writes from within the reader's Read, with its lock held.
+func TestAlertWhileOthersWrite(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t, h2test.WithTLS())
+	for range 20 {
+		nc, err := net.Dial("tcp", srv.Addr())
+		require.NoError(t, err)
+		ready := shake(t, nc, srv.ClientTLS(), h2.Config{})
+		server := srv.Accept()
+		server.Handshake()
+		c := ready()
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for c.unary(context.Background(), req("/test/Echo"), "x").failure() == nil {
+				}
+			})
+		}
+		raw := server.NetConn().(interface{ NetConn() net.Conn }).NetConn()
+		n := 0
+		server.Go(func(server *h2test.Conn) {
+			server.Loop(func(s *h2test.Stream) {
+				h2test.Echo(s)
+				if n++; n == 200 {
+					raw.Write([]byte("\x17\x03\x03\x00\x20 this is thirty-two bytes long...."))
+					server.EndLoop() // the alert would fail it
+				}
+			})
+		})
+		await(t, c.served, "the end of Serve")
+		wg.Wait()
+	}
+}
+
+// gate is a connection whose writes fail, and whose reads wait, when the test
+// says so.
+type gate struct {
+	net.Conn
+	broken atomic.Bool
+	read   sync.RWMutex
+}
+
+var errBroken = errors.New("broken")
+
+func (g *gate) Write(p []byte) (int, error) {
+	if g.broken.Load() {
+		return 0, errBroken
+	}
+	return g.Conn.Write(p)
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	g.read.RLock()
+	defer g.read.RUnlock()
+	return n, err
+}
+
+// A server that ends a connection says first how far it got. A write that fails meanwhile
+// does not keep this side from hearing it: the replies that had come count, and what
+// GOAWAY refused may be sent again.
+func TestLastWordsAreHeard(t *testing.T) {
+	for _, end := range []string{"closed", "silent"} {
+		t.Run(end, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			nc, server := h2test.Pipe(t)
+			g := &gate{Conn: nc}
+			ready := shake(t, g, nil, h2.Config{})
+			server.Handshake()
+			c := ready()
+			one := c.call(context.Background(), "/test/Hang", "x")
+			server.ExpectUnary()
+			three := c.call(context.Background(), "/test/Hang", "x")
+			server.ExpectUnary()
+
+			g.read.Lock()
+			server.GoAway(1, http2.ErrCodeNo, "")
+			server.ReplyUnary(1, []byte("one"))
+			if end == "closed" {
+				server.Close()
+			}
+			g.broken.Store(true)
+			five := c.call(context.Background(), "/test/More", "x")
+			await(t, c.Done(), "the failed write to be noticed")
+			g.read.Unlock()
+
+			r := await(t, one, "stream 1")
+			require.Nil(t, r.failure())
+			require.Equal(t, "one", r.reply)
+			require.True(t, await(t, three, "stream 3").failure().Unprocessed)
+			require.True(t, await(t, five, "stream 5").failure().Unprocessed)
+			require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
+			require.ErrorAs(t, await(t, c.drained, "onDrain"), new(http2.GoAwayError))
+		})
+	}
+}
+
+// A server that says nothing more is not waited for long.
+func TestWriteFailsInSilence(t *testing.T) {
+	h2test.CheckLeaks(t)
+	nc, server := h2test.Pipe(t)
+	g := &gate{Conn: nc}
+	ready := shake(t, g, nil, h2.Config{})
+	server.Handshake()
+	c := ready()
+	one := c.call(context.Background(), "/test/Hang", "x")
+	server.ExpectUnary()
+	g.broken.Store(true)
+	three := c.call(context.Background(), "/test/More", "x")
+	for _, res := range []<-chan result{one, three} {
+		r := await(t, res, "a call")
+		require.Equal(t, codes.Unavailable, r.failure().Status.Code())
+		require.ErrorIs(t, r.failure(), errBroken)
+		require.False(t, r.failure().Unprocessed)
+	}
+	require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
+}
