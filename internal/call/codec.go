@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // codec makes messages bytes and back. One of v1 and v2 is set, or neither:
@@ -204,7 +206,7 @@ func (c *codec) decode(data []byte, m any) error {
 		}
 	case c.v2 != nil:
 		// The codec may take a reference and free it later.
-		buf := mem.Copy(data, mem.DefaultBufferPool())
+		buf := mem.Copy(data, bytepool.Messages)
 		err = c.v2.Unmarshal(mem.BufferSlice{buf}, m)
 		buf.Free()
 	default:

@@ -220,7 +220,7 @@ const maxEmptyReads = 100
 // readLimited reads z to its end into a pooled buffer that starts at four
 // times the compressed size.
 func readLimited(z io.Reader, compressed, limit int) (*[]byte, error) {
-	buf := getBytes(min(4*compressed, limit, 1<<maxPooled))
+	buf := getBytes(max(0, min(4*compressed, limit)))
 	for idle := 0; ; {
 		if len(*buf) == cap(*buf) {
 			buf = growBytes(buf, 1)

@@ -2,8 +2,8 @@ package call
 
 import (
 	"encoding/binary"
-	"math/bits"
-	"sync"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // prefixLen is the length of a message's prefix: a flag byte and the length
@@ -38,39 +38,14 @@ func seal(b []byte, compressed bool) {
 	binary.BigEndian.PutUint32(b[1:prefixLen], uint32(len(b)-prefixLen))
 }
 
-// Buffers of 256 bytes to 1 MiB are pooled, one pool for each power of two.
-// They come back dirty: whoever gets one writes before it reads. (The pool
-// of grpc-go's mem package clears a buffer's whole tier each time.)
-const (
-	minPooled = 8
-	maxPooled = 20
-)
-
-var bytePools [maxPooled - minPooled + 1]sync.Pool
-
-// getBytes returns a buffer of length 0 that has room for n bytes.
+// getBytes returns a pooled buffer of length 0 that has room for n bytes.
 func getBytes(n int) *[]byte {
-	class := max(bits.Len(uint(max(n, 1)-1)), minPooled)
-	if class > maxPooled {
-		b := make([]byte, 0, n)
-		return &b
-	}
-	if b, ok := bytePools[class-minPooled].Get().(*[]byte); ok {
-		return b
-	}
-	b := make([]byte, 0, 1<<class)
-	return &b
+	b := bytepool.Messages.Get(n)
+	*b = (*b)[:0]
+	return b
 }
 
-// putBytes gives a buffer back. It may have grown since.
-func putBytes(b *[]byte) {
-	class := bits.Len(uint(cap(*b))) - 1 // rounded down: the pool promises its size
-	if class < minPooled || class > maxPooled {
-		return
-	}
-	*b = (*b)[:0]
-	bytePools[class-minPooled].Put(b)
-}
+func putBytes(b *[]byte) { bytepool.Messages.Put(b) }
 
 // growBytes makes room for n more bytes, in a larger buffer if need be.
 func growBytes(b *[]byte, n int) *[]byte {

@@ -30,7 +30,7 @@ type rpc struct {
 	encoding   string             // grpc-encoding of what is sent
 	cancel     context.CancelFunc // ends what start derived from the caller's context; nil: nothing
 
-	clientStream, serverStream bool // the kind of RPC, for stats
+	sendsMany, receivesMany bool // the kind of RPC, for stats
 
 	// These change while attempts are made.
 	resolverDelayed       bool

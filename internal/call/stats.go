@@ -36,8 +36,8 @@ func (r *rpc) tellBegin(a *attempt, transparent bool) {
 		Client:                    true,
 		BeginTime:                 a.began,
 		FailFast:                  !r.set.waitForReady,
-		IsClientStream:            r.clientStream,
-		IsServerStream:            r.serverStream,
+		IsClientStream:            r.sendsMany,
+		IsServerStream:            r.receivesMany,
 		IsTransparentRetryAttempt: transparent,
 	})
 }

@@ -46,9 +46,6 @@ type clientStream struct {
 
 	// The sender's alone.
 	sentLast bool // no message may follow
-
-	// The receiver's alone.
-	received bool // a message came
 }
 
 // NewStream opens a stream, below the interceptors. It follows the contract of
@@ -63,7 +60,7 @@ func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 // start makes the first attempt. On an error everything is undone and told.
 func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.ClientStream, error) {
 	cs.desc = desc
-	cs.clientStream, cs.serverStream = desc.ClientStreams, desc.ServerStreams
+	cs.sendsMany, cs.receivesMany = desc.ClientStreams, desc.ServerStreams
 	cs.settled = make(chan struct{})
 	cs.options()
 	ctx, err := cs.rpc.start(ctx)
@@ -95,7 +92,13 @@ func (cs *clientStream) contextDone() {
 	if a == nil {
 		return
 	}
-	cs.finish(cs.contextEnded(cs.ctx, cs.ctx.Err(), PhaseFlight, a.peerAddr(), nil))
+	cs.mu.Lock()
+	err := a.err // it may have failed for the same reason, and know more
+	cs.mu.Unlock()
+	if err == nil {
+		err = cs.contextEnded(cs.ctx, cs.ctx.Err(), PhaseFlight, a.peerAddr(), nil)
+	}
+	cs.finish(err)
 }
 
 // Context returns the RPC's context, with the peer. It ends with the RPC. No
@@ -281,7 +284,6 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 		}
 		cs.commit()
 		cs.sawHeader(a)
-		cs.received = true
 		var n int
 		if wanted {
 			n, err = cs.readMessage(msg.Data, msg.Compressed, a.s.RecvEncoding(), m)

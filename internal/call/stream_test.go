@@ -243,7 +243,10 @@ func TestSendMsgErrorsEndTheStream(t *testing.T) {
 		{"what cannot be encoded", func(cs grpc.ClientStream) error { return cs.SendMsg("text") }, codes.Internal},
 		{"what is too large", func(cs grpc.ClientStream) error { return cs.SendMsg(chunk(5000)) }, codes.ResourceExhausted},
 	}
-	ch := serve(t, Config{}, &testService{bidi: func(st testpb.TestService_FullDuplexCallServer) error { <-st.Context().Done(); return nil }})
+	ch := serve(t, Config{}, &testService{bidi: func(st testpb.TestService_FullDuplexCallServer) error {
+		<-st.Context().Done()
+		return st.Context().Err()
+	}})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var f finished
@@ -305,7 +308,10 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(cs.RecvMsg(new(testpb.StreamingOutputCallResponse))))
 	})
 	t.Run("deadline while the server does not read", func(t *testing.T) {
-		ch := serve(t, Config{}, &testService{bidi: func(st testpb.TestService_FullDuplexCallServer) error { <-st.Context().Done(); return nil }})
+		ch := serve(t, Config{}, &testService{bidi: func(st testpb.TestService_FullDuplexCallServer) error {
+			<-st.Context().Done()
+			return st.Context().Err()
+		}})
 		cs, err := ch.NewStream(timeout(t, 100*time.Millisecond), bidiDesc, bidiMethod)
 		require.NoError(t, err)
 		for err == nil {
