@@ -169,7 +169,7 @@ func (c cause) As(target any) bool {
 
 // round makes a duration fit to be read: three digits or so.
 func round(d time.Duration) time.Duration {
-	for unit := time.Duration(1); unit < time.Hour; unit *= 10 {
+	for unit := time.Duration(1); unit < time.Second; unit *= 10 {
 		if d < 1000*unit {
 			return d.Round(unit)
 		}

@@ -1,0 +1,154 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+func refusedAttempt(addr string) Attempt {
+	return Attempt{Addr: addr, Phase: PhaseDial, Elapsed: 1200 * time.Microsecond, Hint: "is the server running?",
+		Err: &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}}
+}
+
+func TestDialErrorText(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  DialError
+		want string
+	}{
+		{"one attempt", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: context.DeadlineExceeded},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (context deadline exceeded): ` +
+				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
+		{"it ended the wait", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: errors.New("for good")},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: ` +
+				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
+		{"several", DialError{Attempts: []Attempt{refusedAttempt("a:1"), {Addr: "b:1", Phase: PhaseTLS, Elapsed: time.Second, Err: errUnfinished}}, Err: context.Canceled, more: 3},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (context canceled)` + "\n" +
+				"\ta:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?\n" +
+				"\tb:1: tls not finished after 1s\n" +
+				"\tand 3 more"},
+		{"none", DialError{Err: errors.New("closed")},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (closed)`},
+		{"nobody waited", DialError{Attempts: []Attempt{{Addr: "b:1", Elapsed: time.Second, Err: errUnfinished}}},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: b:1 not finished after 1s`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.err.Target, tt.err.State, tt.err.Elapsed = "dns:///x", connectivity.TransientFailure, 2345*time.Millisecond
+			assert.Equal(t, tt.want, tt.err.Error())
+		})
+	}
+}
+
+// What errors.Is and errors.As find in a DialError.
+func TestDialErrorChain(t *testing.T) {
+	own := &net.OpError{Op: "dial", Err: fmt.Errorf("slow: %w", context.DeadlineExceeded)}
+	lost := Attempt{Addr: "b:1", Phase: PhaseDial, Err: context.Canceled}
+	late := Attempt{Addr: "c:1", Phase: PhaseDial, Err: own}
+	odd := Attempt{Addr: "d:1", Phase: PhaseTLS, Err: fmt.Errorf("alts: %w", status.Error(codes.PermissionDenied, "no"))}
+	attempts := []Attempt{refusedAttempt("a:1"), lost, late, odd}
+	for _, tt := range []struct {
+		name               string
+		ended              error
+		deadline, canceled bool
+		code               codes.Code
+	}{
+		{"the waiter's deadline", context.DeadlineExceeded, true, false, codes.DeadlineExceeded},
+		{"the waiter was canceled", context.Canceled, false, true, codes.Canceled},
+		{"a failure", own, false, false, codes.Unavailable},
+		{"nobody waited", nil, false, false, codes.Unavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var err error = fmt.Errorf("main: %w", &DialError{Attempts: attempts, Err: tt.ended})
+			assert.Equal(t, tt.deadline, errors.Is(err, context.DeadlineExceeded))
+			assert.Equal(t, tt.canceled, errors.Is(err, context.Canceled))
+			assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+			assert.ErrorIs(t, err, status.Error(codes.PermissionDenied, "no"))
+			var op *net.OpError
+			assert.ErrorAs(t, err, &op)
+			assert.Equal(t, tt.code, status.Code(err), "and not an attempt's")
+		})
+	}
+}
+
+func TestCauseHidesStatus(t *testing.T) {
+	err := cause{fmt.Errorf("x: %w", status.Error(codes.PermissionDenied, "no"))}
+	_, ok := status.FromError(err)
+	assert.False(t, ok)
+	var as interface{ GRPCStatus() *status.Status }
+	assert.NotErrorAs(t, err, &as)
+	var timeout interface{ Timeout() bool }
+	assert.ErrorAs(t, cause{&net.DNSError{}}, &timeout)
+	assert.Equal(t, "x: rpc error: code = PermissionDenied desc = no", err.Error())
+}
+
+func TestAttemptLog(t *testing.T) {
+	var l attemptLog
+	add := func(addr string, errs ...string) {
+		var list failure.List
+		for _, e := range errs {
+			list = append(list, &failure.Attempt{Addr: addr, Phase: failure.Dial, Err: errors.New(e)})
+		}
+		l.failed(addr, list)
+	}
+	told := func() string {
+		attempts, dropped := l.latest()
+		var s []string
+		for _, a := range attempts {
+			s = append(s, a.Addr+" "+a.Err.Error())
+		}
+		return fmt.Sprint(strings.Join(s, ", "), " ", dropped)
+	}
+	add("a:1", "one")
+	add("b:1", "two", "three")
+	assert.Equal(t, "a:1 one, b:1 two, b:1 three 0", told())
+	add("a:1", "four")
+	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "the latest per address, the oldest first")
+	l.interrupted("a:1", failure.List{{Addr: "a:1", Err: errUnfinished}})
+	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
+	l.connected("b:1")
+	assert.Equal(t, "a:1 four 0", told())
+	for i := range maxTried {
+		add(fmt.Sprint("x", i), "five")
+	}
+	attempts, dropped := l.latest()
+	assert.Len(t, attempts, maxTried)
+	assert.Equal(t, 1, dropped)
+	assert.Equal(t, "x0", attempts[0].Addr)
+	l.clear()
+	assert.Equal(t, " 0", told())
+}
+
+func TestDialErrorIsCapped(t *testing.T) {
+	cc := plain(t, "x:1")
+	for i := range 40 {
+		cc.attempts.failed(fmt.Sprint(i), failure.List{{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")}})
+	}
+	e := cc.newDialError(connectivity.TransientFailure, time.Second, nil, nil)
+	require.Len(t, e.Attempts, toldAttempts)
+	assert.Equal(t, "39", e.Attempts[toldAttempts-1].Addr)
+	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-toldAttempts)))
+}
+
+func TestRound(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 999: "999ns", 123456: "123µs", 12345678: "12.3ms", 1234567890: "1.23s", 83*time.Second + 456789: "1m23s",
+		3 * time.Hour: "3h0m0s", 5025*time.Second + 123456: "1h23m45s",
+	} {
+		assert.Equal(t, want, round(d).String())
+	}
+}

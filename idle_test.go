@@ -1,0 +1,113 @@
+package grpcdial
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// A channel without RPCs goes back to how NewClient made it, says why, and
+// connects again for the next RPC.
+func TestIdleAfterAWhile(t *testing.T) {
+	b := startBackend(t, "one")
+	r, target, option := handResolver(t)
+	r.InitialState(addresses(b))
+	var built, closed atomic.Int32
+	r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { built.Add(1) }
+	r.CloseCallback = func() { closed.Add(1) }
+	cc := plain(t, target, option, WithIdleTimeout(20*time.Millisecond))
+	next := watched(t, cc)
+	for i := range 3 {
+		_, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+		assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
+		eventually(t, func() bool { return closed.Load() == int32(i+1) }, "the resolver is closed")
+		assert.Equal(t, int32(i+1), built.Load())
+		eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "no connection is left")
+	}
+	eventually(t, func() bool { return len(ours()) == 1 }, "nothing runs but the watcher")
+}
+
+// An RPC that runs keeps the channel busy, however long it takes.
+func TestRPCKeepsTheChannelBusy(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr, WithIdleTimeout(5*time.Millisecond))
+	s, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	awaitState(t, cc, connectivity.Ready)
+	assert.False(t, cc.WaitForStateChange(ctx, connectivity.Ready))
+	require.NoError(t, s.CloseSend())
+	require.Error(t, s.RecvMsg(new(wrapperspb.StringValue)))
+	awaitState(t, cc, connectivity.Idle)
+}
+
+// RPCs that begin while the channel goes idle all succeed.
+func TestIdleUnderLoad(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr, WithIdleTimeout(time.Millisecond))
+	next := watched(t, cc)
+	var load sync.WaitGroup
+	for i := range 4 {
+		load.Go(func() {
+			for j := range 100 {
+				if _, err := askName(bounded(t), cc); err != nil {
+					t.Errorf("an RPC failed: %v", err)
+				}
+				time.Sleep(time.Duration((i+j)%5) * 500 * time.Microsecond)
+			}
+		})
+	}
+	load.Wait()
+	next(connectivity.Idle)
+}
+
+// The time counts from the last RPC's end, or from when idle was left.
+func TestIdleTimer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(hang))
+		require.NoError(t, err)
+		defer cc.Close()
+		cc.Connect()
+		synctest.Wait()
+		time.Sleep(20 * time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_, err = askName(ctx, cc)
+		require.Error(t, err)
+		time.Sleep(30*time.Minute - time.Second)
+		synctest.Wait()
+		assert.NotEqual(t, connectivity.Idle, cc.GetState())
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, connectivity.Idle, cc.GetState())
+
+		cc.Connect()
+		time.Sleep(29 * time.Minute)
+		synctest.Wait()
+		assert.NotEqual(t, connectivity.Idle, cc.GetState())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, connectivity.Idle, cc.GetState())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(hang), WithIdleTimeout(0))
+		require.NoError(t, err)
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(10 * time.Hour)
+		synctest.Wait()
+		assert.NotEqual(t, connectivity.Idle, cc.GetState())
+	})
+}
