@@ -120,3 +120,33 @@ func BenchmarkUnary(b *testing.B) {
 		cancel()
 	}
 }
+
+// BenchmarkStream counts the server's allocations too: grpc-go's.
+func BenchmarkStream(b *testing.B) {
+	ch := serve(b, Config{}, streamService())
+	b.Run("message", func(b *testing.B) {
+		cs, err := ch.NewStream(context.Background(), bidiDesc, bidiMethod)
+		if err != nil {
+			b.Fatal(err)
+		}
+		req, m := chunk(10), new(testpb.StreamingOutputCallResponse)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := cs.SendMsg(req); err != nil {
+				b.Fatal(err)
+			}
+			if err := cs.RecvMsg(m); err != nil {
+				b.Fatal(err)
+			}
+		}
+		_ = cs.CloseSend()
+	})
+	b.Run("stream", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := pingPong(ch, context.Background(), 10); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -156,7 +156,7 @@ const (
 	bidiMethod   = "/grpc.testing.TestService/FullDuplexCall"
 )
 
-// idle asserts that no RPC is counted as running.
+// requireNoneActive asserts that no RPC is counted as running.
 func requireNoneActive(t testing.TB, ch *Channel) {
 	t.Helper()
 	require.Eventually(t, func() bool { n, _ := ch.Active(); return n == 0 }, 10*time.Second, time.Millisecond)

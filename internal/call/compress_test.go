@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"runtime"
 	"strings"
@@ -224,4 +225,71 @@ func TestSizesOnTheWire(t *testing.T) {
 	// What counts is the compressed size.
 	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(body), new(testpb.SimpleResponse), grpc.MaxCallSendMsgSize(999), grpc.UseCompressor("gzip")))
 	requireNoneActive(t, ch)
+}
+
+func TestCompressorThatFails(t *testing.T) {
+	broken := errors.New("broken")
+	for _, at := range []string{"begin", "write", "close"} {
+		r, err := rpcWith()
+		require.NoError(t, err)
+		r.compressor.v1 = failingCompressor{at, broken}
+		_, err = r.encode(request("x"))
+		assert.Equal(t, codes.Internal, status.Code(err), "%s: %v", at, err)
+		assert.ErrorIs(t, err, broken)
+	}
+}
+
+// failingCompressor fails at one step.
+type failingCompressor struct {
+	at  string
+	err error
+}
+
+func (c failingCompressor) fail(at string) error {
+	if c.at == at {
+		return c.err
+	}
+	return nil
+}
+
+func (failingCompressor) Name() string                                 { return "failing" }
+func (c failingCompressor) Compress(io.Writer) (io.WriteCloser, error) { return c, c.fail("begin") }
+func (c failingCompressor) Decompress(r io.Reader) (io.Reader, error)  { return r, nil }
+func (c failingCompressor) Write(p []byte) (int, error)                { return len(p), c.fail("write") }
+func (c failingCompressor) Close() error                               { return c.fail("close") }
+
+func TestStreamCompression(t *testing.T) {
+	ch := serve(t, Config{}, streamService())
+	cs, err := ch.NewStream(soon(t), bidiDesc, bidiMethod, grpc.UseCompressor("gzip"))
+	require.NoError(t, err)
+	for _, n := range []int{0, 1, 100000} {
+		require.NoError(t, cs.SendMsg(chunk(n)))
+		m := new(testpb.StreamingOutputCallResponse)
+		require.NoError(t, cs.RecvMsg(m))
+		assert.Len(t, m.Payload.GetBody(), n)
+	}
+	require.NoError(t, cs.CloseSend())
+	require.Equal(t, io.EOF, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)))
+}
+
+// FuzzReadMessage: whatever comes, the error is a status error and the limit holds.
+func FuzzReadMessage(f *testing.F) {
+	f.Add([]byte("\x12\x03you"), false, "")
+	f.Add([]byte("\xff\xff"), false, "gzip")
+	f.Add(gzipped(f, 10), true, "gzip")
+	f.Add(gzipped(f, 100000), true, "gzip")
+	f.Add([]byte("abc"), true, "test-reverse")
+	f.Add([]byte("abc"), true, "unheard-of")
+	f.Fuzz(func(t *testing.T, data []byte, compressed bool, enc string) {
+		const limit = 1000
+		r, err := rpcWith(grpc.MaxCallRecvMsgSize(limit))
+		require.NoError(t, err)
+		n, err := r.readMessage(data, compressed, enc, new(testpb.SimpleResponse))
+		if err != nil {
+			c := status.Code(err)
+			require.True(t, c == codes.Internal || c == codes.ResourceExhausted, "%v", err)
+			return
+		}
+		require.LessOrEqual(t, n, limit)
+	})
 }

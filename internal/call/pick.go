@@ -70,7 +70,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			case err == balancer.ErrNoSubConnAvailable:
 			default:
 				if st := controlPlaneError("the picker", err); st != nil {
-					return true, st
+					return true, r.explained(st)
 				}
 				if !r.set.waitForReady {
 					return false, withCause(status.New(codes.Unavailable, err.Error()), err, r.explain())
@@ -83,6 +83,18 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 		}
 		a.pickDelayed = true
 	}
+}
+
+// explained adds the channel's latest connection failure to the causes of an
+// Unavailable status that a picker made.
+func (r *rpc) explained(err error) error {
+	if status.Code(err) != codes.Unavailable {
+		return err
+	}
+	if why := r.explain(); why != nil {
+		return withCause(status.Convert(err), err, why)
+	}
+	return err
 }
 
 // awaitPicker waits until gen is no longer the picker in force.

@@ -80,6 +80,7 @@ func TestPickErrors(t *testing.T) {
 		message string
 	}{
 		{"other errors are Unavailable", failure, codes.Unavailable, false, "connection refused"},
+		{"a status ends the RPC, Unavailable too", status.Error(codes.Unavailable, "down"), codes.Unavailable, true, "down"},
 		{"a status ends the RPC", status.Error(codes.PermissionDenied, "no"), codes.PermissionDenied, true, "no"},
 		{"a status that A54 forbids", status.Error(codes.NotFound, "no"), codes.Internal, true, "no"},
 	}
@@ -92,9 +93,8 @@ func TestPickErrors(t *testing.T) {
 			assert.Equal(t, tt.drop, drop)
 			assert.Contains(t, status.Convert(err).Message(), tt.message)
 			assert.ErrorIs(t, err, tt.err)
-			if tt.err == failure {
-				assert.ErrorIs(t, err, explained)
-			} else { // wait-for-ready makes no difference
+			assert.Equal(t, tt.code == codes.Unavailable, errors.Is(err, explained))
+			if tt.err != failure { // wait-for-ready makes no difference
 				_, _, err := pickNow(context.Background(), ch, grpc.WaitForReady(true))
 				assert.Equal(t, tt.code, status.Code(err))
 			}

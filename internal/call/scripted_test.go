@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -457,6 +458,81 @@ func TestGoAway(t *testing.T) {
 	require.NoError(t, <-result, "the second one, on the next connection")
 	conn.ReplyUnary(h1.StreamID, replyBytes(t))
 	require.NoError(t, <-result, "the first one, on the old connection")
+}
+
+// TestCloseWhileAnotherAttemptIsMade: whoever makes it ends it.
+func TestCloseWhileAnotherAttemptIsMade(t *testing.T) {
+	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendTrailers(codes.Unavailable, "not now") })
+	ch.SetConfig(retryConfig(t, quickPolicy, ""))
+	d := &dones{sc: ch.picker.Load().picker.(fixed).sc}
+	again := make(chan struct{})
+	n := 0
+	ch.SetPicker(pickerFunc(func(i balancer.PickInfo) (balancer.PickResult, error) {
+		if n++; n == 1 {
+			return d.Pick(i)
+		}
+		close(again)
+		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+	}))
+	var f finished
+	var trailer metadata.MD
+	cs, err := ch.NewStream(soon(t), bidiDesc, bidiMethod, f.option(), grpc.Trailer(&trailer))
+	require.NoError(t, err)
+	require.NoError(t, cs.SendMsg(request("x")))
+	require.NoError(t, cs.CloseSend())
+	result := make(chan error, 1)
+	go func() { result <- cs.RecvMsg(new(testpb.SimpleResponse)) }()
+	<-again
+	ch.Close()
+	require.ErrorIs(t, <-result, grpc.ErrClientConnClosing)
+	f.require(t, codes.Canceled)
+	require.Len(t, d.infos, 1)
+	assert.Equal(t, codes.Unavailable, status.Code(d.infos[0].Err))
+}
+
+func TestDeadlineWhileWaitingForAStream(t *testing.T) {
+	srv := h2test.Listen(t)
+	srv.Serve(func(*h2test.Stream) {}, h2test.MaxConcurrentStreams(1))
+	ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
+	_, err := ch.NewStream(soon(t), bidiDesc, bidiMethod)
+	require.NoError(t, err)
+	for name, call := range map[string]func(context.Context, grpc.CallOption) error{
+		"unary": func(ctx context.Context, o grpc.CallOption) error {
+			return ch.Invoke(ctx, unaryMethod, request("x"), new(testpb.SimpleResponse), o)
+		},
+		"stream": func(ctx context.Context, o grpc.CallOption) error {
+			_, err := ch.NewStream(ctx, bidiDesc, bidiMethod, o)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f finished
+			err := call(timeout(t, 30*time.Millisecond), f.option())
+			require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, PhaseSlot, err.(*Error).Phase)
+			assert.Regexp(t, `waiting for a free stream on the connection to 127\.0\.0\.1:\d+$`, err.Error())
+			f.require(t, codes.DeadlineExceeded)
+		})
+	}
+}
+
+func TestDoneIsToldWhatTheServerSaid(t *testing.T) {
+	load := func(md metadata.MD) any { return strings.Join(md["load"], ",") }
+	ch := scripted(t, Config{ServerLoad: load}, func(_ int, s *h2test.Stream) {
+		s.SendMessage(replyBytes(t))
+		s.SendTrailers(codes.OK, "", "load", "7")
+	})
+	d := &dones{sc: ch.picker.Load().picker.(fixed).sc}
+	ch.SetPicker(d)
+	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request("x"), new(testpb.SimpleResponse)))
+	require.Len(t, d.infos, 1)
+	i := d.infos[0]
+	assert.NoError(t, i.Err)
+	assert.True(t, i.BytesSent)
+	assert.True(t, i.BytesReceived)
+	assert.Equal(t, []string{"7"}, i.Trailer["load"])
+	assert.Equal(t, "7", i.ServerLoad)
 }
 
 func TestMethodTimeout(t *testing.T) {

@@ -50,7 +50,9 @@ type clientStream struct {
 
 // NewStream opens a stream, below the interceptors. It follows the contract of
 // grpc.ClientConn.NewStream; ctx bounds the whole stream. A stream that is not
-// read to its end holds its place until ctx ends or the channel is closed.
+// read to its end holds its place until ctx ends or the channel is closed. No
+// goroutine belongs to a stream, unless ctx is of a type of the caller's own that
+// package context has to watch with one.
 func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	cs := &clientStream{rpc: rpc{ch: ch, method: method, opts: opts, began: ch.now()}}
 	ch.enter()

@@ -50,8 +50,9 @@ func (r *rpc) invoke(ctx context.Context, args, reply any) error {
 			r.conclude(&a)
 			return nil
 		}
+		failed := o.err
 		v := r.decide(&o, false)
-		r.end(&a, o.err)
+		r.end(&a, failed)
 		if !v.again {
 			r.conclude(&a)
 			return o.err

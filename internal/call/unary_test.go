@@ -136,3 +136,36 @@ func TestUnaryContextThatHasEnded(t *testing.T) {
 	require.Equal(t, codes.Canceled, status.Code(err), "%v", err)
 	assert.Equal(t, 1, finished)
 }
+
+// TestOptionsThatAskAtTheEnd come in every form in which options may be written.
+func TestOptionsThatAskAtTheEnd(t *testing.T) {
+	ch := serve(t, Config{DefaultOptions: []grpc.CallOption{ownOption{}}}, &testService{unary: func(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
+		_ = grpc.SetHeader(ctx, metadata.Pairs("h", "1"))
+		return echo(ctx, req)
+	}})
+	var direct, pointed, embedded metadata.MD
+	var finished []int
+	finish := func(n int) grpc.OnFinishCallOption {
+		return grpc.OnFinishCallOption{OnFinish: func(error) { finished = append(finished, n) }}
+	}
+	pointer := finish(2)
+	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse),
+		grpc.Header(&direct),
+		&grpc.HeaderCallOption{HeaderAddr: &pointed},
+		embedsHeader{grpc.HeaderCallOption{HeaderAddr: &embedded}},
+		grpc.HeaderCallOption{}, grpc.TrailerCallOption{}, grpc.PeerCallOption{}, // nowhere to put it
+		grpc.WaitForReady(true),
+		finish(1), &pointer, embedsInterface{finish(3)},
+	))
+	assert.Equal(t, []string{"1"}, direct["h"])
+	assert.Equal(t, direct, pointed)
+	assert.Equal(t, direct, embedded)
+	assert.Equal(t, []int{1, 2, 3}, finished)
+}
+
+func TestHeaderIncludesTheContentType(t *testing.T) {
+	ch := serve(t, Config{}, &testService{unary: echo})
+	var header metadata.MD
+	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.Header(&header)))
+	assert.Equal(t, []string{"application/grpc"}, header["content-type"], "as in grpc-go")
+}
