@@ -54,8 +54,8 @@ func (l *attemptLog) addLocked(addr string, attempts failure.List) {
 	l.tried = append(l.tried, triedAddr{addr, attempts})
 }
 
-// interrupted notes attempts at addr that were ended because the channel or the
-// subchannel was. They say less than an attempt that failed by itself.
+// interrupted notes attempts at addr that were ended because the channel was.
+// They say less than an attempt that failed by itself.
 func (l *attemptLog) interrupted(addr string, attempts failure.List) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,7 +229,7 @@ func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error
 // anything since the channel left idle.
 func (cc *ClientConn) unresolved() []Attempt {
 	now, _ := cc.state.now()
-	if now.To != connectivity.Connecting || cc.config.Load() != nil {
+	if now.To != connectivity.Connecting || cc.answered.Load() {
 		return nil
 	}
 	return []Attempt{{Addr: cc.parsed.Endpoint(), Phase: PhaseResolve, Start: now.Time, Elapsed: time.Since(now.Time), Err: errUnfinished}}

@@ -132,6 +132,10 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 // that an RPC that a picker fails finds the state that it failed in.
 func (cc *ClientConn) publish(s balancer.State) {
 	to, from := s.ConnectivityState, cc.state.state()
+	if to == connectivity.Shutdown {
+		to = connectivity.TransientFailure // only Close may end a channel
+	}
+	cc.picker = s.Picker
 	if to == connectivity.Ready {
 		cc.loss = nil
 		cc.attempts.clear()

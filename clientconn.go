@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
@@ -47,6 +48,7 @@ type ClientConn struct {
 	policyQueue   serial.Queue // runs everything below that says "policy queue"
 	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
 	config        atomic.Pointer[serviceconfig.Config]
+	answered      atomic.Bool   // the resolver has said something since idle was left
 	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
 	closing       chan struct{} // closed when Close begins
 
@@ -63,7 +65,8 @@ type ClientConn struct {
 	resolved  *resolver.State       // the latest update that reached the policy; nil while idle
 	chosen    *serviceconfig.Config // the latest good service config
 	policies  policySwitch
-	loss      error // why a connection that was READY ended, until the channel is READY again
+	picker    balancer.Picker // the one in force
+	loss      error           // why a connection that was READY ended, until the channel is READY again
 }
 
 // connectFunc makes one connection; connect.Connect says how.

@@ -161,23 +161,24 @@ func withTimeout(ctx context.Context, d time.Duration) (context.Context, context
 
 // dial is the part of a dial that ctx bounds. The channel is closed if it fails.
 func (cc *ClientConn) dial(ctx context.Context) error {
-	begun := time.Now()
+	begun, built := time.Now(), false
 	err := ctx.Err()
 	if err == nil {
 		err = cc.awaitFirstConfig(ctx)
 	}
 	if err == nil {
 		err = cc.awaitResolver(ctx)
+		built = err == nil
 	}
 	if err != nil && err != ctx.Err() {
-		cc.abandon()
+		_ = cc.Close()
 		return err // of an argument, not of a connection
 	}
 	if err == nil && cc.opts.block {
 		err = cc.waitReady(ctx)
 	}
 	if err != nil {
-		return cc.giveUp(time.Since(begun), err)
+		return cc.giveUp(time.Since(begun), err, built)
 	}
 	return nil
 }
@@ -196,18 +197,17 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 
 // giveUp closes a channel that did not become READY and returns why, as a
 // *DialError. Attempts that were still running are ended first, so that they say
-// how far they got.
-func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) error {
+// how far they got. A resolver that is not built is not waited for, as its Build
+// is what the dial gave up on. It is closed when that returns.
+func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) error {
 	state, pending := cc.GetState(), cc.unresolved()
-	cc.abandon()
+	if built {
+		_ = cc.Close()
+	} else {
+		cc.beginClose()
+		cc.running.Wait()
+	}
 	return cc.newDialError(state, elapsed, pending, ended)
-}
-
-// abandon closes the channel without waiting for the resolver: its Build may be
-// what the dial gave up on. It is closed when that returns.
-func (cc *ClientConn) abandon() {
-	cc.beginClose()
-	cc.running.Wait()
 }
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx

@@ -384,6 +384,24 @@ func TestBuildIsBounded(t *testing.T) {
 	}
 }
 
+// Also if it has delivered already.
+func TestBuildIsBoundedAfterAnUpdate(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithContextDialer(hang), WithResolvers(scripted{
+		build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+			_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
+			<-release
+			return nil
+		}}))
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, "x:1", e.Attempts[0].Addr)
+}
+
 func TestBuildErrorFailsTheDial(t *testing.T) {
 	boom := errors.New("boom")
 	_, err := Dial("failing:///x", WithInsecure(), WithResolvers(failingBuilder{boom}))

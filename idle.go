@@ -27,6 +27,7 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 	}
 	cc.idle = false
 	cc.busySince = time.Now()
+	cc.answered.Store(false)
 	cc.state.set(connectivity.Connecting, nil)
 	cc.resolver = newResolverConn(cc)
 	cc.resolver.build(built)
@@ -37,15 +38,19 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 // enterIdle closes resolver, policy and connections, so that the channel is as
 // NewClient made it. It does nothing if an RPC is running. Policy queue only.
 //
-// An RPC counts itself as running before it looks whether the channel is idle,
-// and here the channel is called idle before RPCs are counted: one of the two
-// sees the other. If it is the RPC, it calls wake, which runs after this.
+// An RPC counts itself as running before it looks at anything else, and here the
+// ways to a connection are shut before RPCs are counted. So one that is not seen
+// finds the channel idle: it calls wake, which runs after this, and waits.
 func (cc *ClientConn) enterIdle() {
 	if cc.idle {
 		return
 	}
 	cc.calls.SetIdle(true)
+	cc.calls.SetResolved(false)
+	cc.calls.SetPicker(nil)
 	if running, _ := cc.calls.Active(); running > 0 {
+		cc.calls.SetPicker(cc.picker)
+		cc.calls.SetResolved(cc.answered.Load())
 		cc.calls.SetIdle(false)
 		return
 	}
@@ -55,10 +60,8 @@ func (cc *ClientConn) enterIdle() {
 	cc.resolver, cc.resolved = nil, nil
 	cc.policies.close()
 	cc.cutLinks(ErrIdle, nil)
-	cc.calls.SetPicker(nil)
-	cc.calls.SetResolved(false)
 	cc.attempts.clear()
-	cc.loss = nil
+	cc.loss, cc.picker = nil, nil
 	cc.state.set(connectivity.Idle, ErrIdle)
 }
 

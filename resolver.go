@@ -193,6 +193,7 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 // applyResolved takes an update to the policy that the service config asks for
 // and returns what the policy says. Policy queue only.
 func (cc *ClientConn) applyResolved(s resolver.State) error {
+	cc.answered.Store(true)
 	if countAddresses(s) > 0 {
 		cc.attempts.resolved(s)
 	} else {
@@ -217,6 +218,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 // applyResolverError tells the policy, or if there is none yet all RPCs, that
 // the resolver failed. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
+	cc.answered.Store(true)
 	cc.noteUnresolved(err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)

@@ -83,7 +83,9 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		}
 		attempts := asAttempts(err, addr.Addr, l.since)
 		if failed = append(failed, attempts...); ctx.Err() == context.Canceled {
-			cc.attempts.interrupted(addr.Addr, unfinished(attempts))
+			if l.endedBy() == errClosing {
+				cc.attempts.interrupted(addr.Addr, unfinished(attempts))
+			}
 			break
 		}
 		cc.noteFailure(addr.Addr, attempts)
@@ -220,6 +222,13 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	}
 	sc.setLocked(connectivity.Idle, why)
 	return true
+}
+
+// endedBy returns what the channel cut the link with; nil if it did not.
+func (l *link) endedBy() error {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	return l.cutBy
 }
 
 // ownsLocked reports whether the subchannel is still the link's to change. That
