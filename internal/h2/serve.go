@@ -206,12 +206,16 @@ func (r *reader) account(f frameHeader, pad int) error {
 	}
 	s.window -= n
 	beyond := s.window < 0
-	if f.flags.Has(http2.FlagDataPadded) {
-		s.credit += int64(pad) + 1
+	var credit int64
+	if f.flags.Has(http2.FlagDataPadded) && !beyond {
+		_, credit = s.consumed(pad + 1)
 	}
 	s.mu.Unlock()
 	if beyond {
 		r.over(s, f.id, over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl), false)
+	}
+	if credit > 0 {
+		r.queueWindowUpdate(f.id, credit)
 	}
 	return nil
 }
