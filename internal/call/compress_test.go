@@ -24,7 +24,10 @@ import (
 // reverse is a compressor of an unusual name, which turns the bytes round.
 type reverse struct{}
 
-func init() { encoding.RegisterCompressor(reverse{}) }
+func init() {
+	encoding.RegisterCompressor(reverse{})
+	encoding.RegisterCompressor(padded{})
+}
 
 func (reverse) Name() string { return "test-reverse" }
 
@@ -54,6 +57,25 @@ func reversed(p []byte) []byte {
 	}
 	return out
 }
+
+// padded puts three bytes in front, so that sizes differ by a known amount.
+type padded struct{}
+
+func (padded) Name() string { return "test-padded" }
+
+func (padded) Compress(w io.Writer) (io.WriteCloser, error) {
+	_, err := io.WriteString(w, "pad")
+	return writeCloser{w}, err
+}
+
+func (padded) Decompress(r io.Reader) (io.Reader, error) {
+	_, err := io.ReadFull(r, make([]byte, 3))
+	return r, err
+}
+
+type writeCloser struct{ io.Writer }
+
+func (writeCloser) Close() error { return nil }
 
 // reverseLegacy is the same for the deprecated dial options.
 type reverseLegacy struct{ name string }
