@@ -103,6 +103,9 @@ func (l *attemptLog) resolved(s resolver.State) {
 		return
 	}
 	given := make(map[string]bool)
+	for _, a := range s.Addresses {
+		given[a.Addr] = true
+	}
 	for _, e := range s.Endpoints {
 		for _, a := range e.Addresses {
 			given[a.Addr] = true

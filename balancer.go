@@ -56,7 +56,7 @@ func (p *policy) RemoveSubConn(sc balancer.SubConn) { sc.Shutdown() }
 
 // UpdateAddresses is sc.UpdateAddresses.
 func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) {
-	sc.UpdateAddresses(addrs) //nolint:staticcheck // policies of old call it
+	sc.UpdateAddresses(addrs)
 }
 
 // UpdateState makes s the policy's state and picker, in the order of the calls.

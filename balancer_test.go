@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -431,19 +430,71 @@ func TestServiceConfigChannelSwitchesPolicy(t *testing.T) {
 func TestStatusFromADialerDoesNotEndWaitingRPCs(t *testing.T) {
 	b := startBackend(t, "late")
 	var ready atomic.Bool
-	cc := plain(t, "x:1", fastBackoff(), WithContextDialer(statusUntil(&ready, b)))
+	var dials atomic.Int32
+	cc := plain(t, "x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		dials.Add(1)
+		if !ready.Load() {
+			return nil, status.Error(codes.PermissionDenied, "not today")
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+	}))
 	_, err := askName(bounded(t), cc)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	assert.Contains(t, err.Error(), "not today")
 	result := make(chan error, 1)
 	go func() { _, err := askName(bounded(t), cc, grpc.WaitForReady(true)); result <- err }()
-	select {
-	case err := <-result:
-		require.NoError(t, err)
-	case <-time.After(50 * time.Millisecond):
-	}
+	eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "it waits")
+	before := dials.Load()
+	eventually(t, func() bool { return dials.Load() > before+3 }, "attempts go on")
 	ready.Store(true)
 	assert.NoError(t, <-result)
+}
+
+// A policy may call whatever it likes from wherever it is called.
+func TestPoliciesMayCallBack(t *testing.T) {
+	b := startBackend(t, "one")
+	var channel atomic.Pointer[ClientConn]
+	everything := func(s *spy) {
+		cc := channel.Load()
+		cc.GetState()
+		cc.ResetConnectBackoff()
+		cc.GetMethodConfig("/a/b")
+		cc.WaitForStateChange(context.Background(), -1)
+		s.cc.ResolveNow(resolver.ResolveNowOptions{})
+		s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Connecting, Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)})
+		sc, err := s.cc.NewSubConn([]resolver.Address{{Addr: b.addr}}, balancer.NewSubConnOptions{StateListener: func(balancer.SubConnState) {}})
+		if err != nil {
+			return // closed
+		}
+		sc.Connect()
+		sc.UpdateAddresses([]resolver.Address{{Addr: b.addr}, {Addr: "x:1"}})
+		sc.RegisterHealthListener(func(balancer.SubConnState) {})
+		_, release := sc.GetOrBuildProducer(new(countingProducer))
+		release()
+		s.cc.RemoveSubConn(sc)
+	}
+	policy := &spyPolicy{
+		name: t.Name(), build: everything, closed: everything, exit: everything,
+		resolve: func(s *spy, _ error) { everything(s) },
+		update: func(s *spy, state balancer.ClientConnState) error {
+			everything(s)
+			channel.Load().Connect() // comes back as ExitIdle
+			if s.sub == nil {
+				s.connect(state.ResolverState.Addresses, func(balancer.SubConnState) { everything(s) })
+			}
+			return nil
+		},
+	}
+	balancer.Register(policy)
+	r, target, option := handResolver(t)
+	r.InitialState(addresses(b))
+	cc := plain(t, target, option, WithDefaultServiceConfig(policy.config()))
+	channel.Store(cc)
+	awaitReady(t, cc)
+	r.CC().ReportError(errors.New("no"))
+	b.cut()
+	eventually(t, func() bool { return cc.GetState() != connectivity.Ready }, "the loss is seen")
+	require.NoError(t, cc.Close())
 }
 
 // ExitIdle reaches the policy when the channel itself is not idle.
@@ -486,14 +537,4 @@ func TestPolicyCallsDoNotOverlap(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-// statusUntil is a dialer that fails with a status until ready is set.
-func statusUntil(ready *atomic.Bool, b *backend) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, _ string) (net.Conn, error) {
-		if !ready.Load() {
-			return nil, status.Error(codes.PermissionDenied, "not today")
-		}
-		return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
-	}
 }

@@ -75,7 +75,7 @@ type connectFunc func(ctx context.Context, cfg *connect.Config, addr resolver.Ad
 // errClosing is what the connections of a closed channel, and RPCs running on
 // them, end with. It matches grpc.ErrClientConnClosing.
 var (
-	errClosing    = grpc.ErrClientConnClosing //nolint:staticcheck // what programs written for grpc-go compare with
+	errClosing    = grpc.ErrClientConnClosing
 	statusClosing = status.New(codes.Canceled, status.Convert(errClosing).Message())
 )
 

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,22 @@ func assertNothingRuns(t *testing.T) {
 	if !assert.Eventually(t, func() bool { left = ours(); return len(left) == 0 }, time.Second, time.Millisecond) {
 		t.Log(strings.Join(left, "\n\n"))
 	}
+}
+
+// A channel that is READY and has nothing to do has its connection's goroutine
+// and no other.
+func TestChannelAtRest(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr)
+	for range 3 {
+		_, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+	}
+	var running []string
+	if !assert.Eventually(t, func() bool { running = ours(); return len(running) == 1 }, time.Second, time.Millisecond) {
+		t.Log(strings.Join(running, "\n\n"))
+	}
+	assert.Contains(t, running[0], "(*link).run")
 }
 
 // After Close nothing of ours runs, whatever state the channel was in.
@@ -267,12 +284,14 @@ func TestCloseUnderLoad(t *testing.T) {
 		r.InitialState(addresses(backends...))
 		cc := plain(t, target, option, WithDefaultServiceConfig(roundRobin), fastBackoff(), WithIdleTimeout(2*time.Millisecond))
 		var load sync.WaitGroup
+		var rpcs atomic.Int64
 		for range 4 {
 			load.Go(func() {
 				for {
 					if _, err := askName(bounded(t), cc); errors.Is(err, grpc.ErrClientConnClosing) {
 						return
 					}
+					rpcs.Add(1)
 				}
 			})
 		}
@@ -284,7 +303,7 @@ func TestCloseUnderLoad(t *testing.T) {
 			}
 		})
 		awaitReady(t, cc)
-		time.Sleep(3 * time.Millisecond)
+		eventually(t, func() bool { return rpcs.Load() > 20 }, "RPCs run")
 		require.NoError(t, cc.Close())
 		load.Wait()
 	}

@@ -40,14 +40,14 @@ const (
 // still running when the wait ended.
 type Attempt struct {
 	Addr       string // what was dialed; the target's endpoint when resolving it failed
-	ServerName string // the authority that the credentials were asked to check; empty when it is the same as Addr
+	ServerName string // the authority that the credentials were asked to check
 	Proxy      string // the proxy's URL without credentials, if one was used
 	Phase      Phase  // where it ended; empty when it still ran
 	Start      time.Time
-	Elapsed    time.Duration
-	Err        error
-	Hint       string // what to do about it, when we can tell; else empty
-	Permanent  bool   // will not heal by itself: wrong certificate, not HTTP/2, ALPN, ... (no such host, refused and time-outs are not)
+	Elapsed    time.Duration // from Start to the failure
+	Err        error         // the cause
+	Hint       string        // what to do about it, when we can tell; else empty
+	Permanent  bool          // will not heal by itself: wrong certificate, not HTTP/2, ALPN, ... (no such host, refused and time-outs are not)
 }
 
 // String returns the attempt as one line: the address, where it ended, the

@@ -150,7 +150,7 @@ func TestVerdicts(t *testing.T) {
 	r.UpdateState(resolver.State{})
 	assert.NoError(t, <-verdicts, "a closed channel has no verdict")
 	r.CC().ReportError(errors.New("late"))
-	r.CC().NewAddress(nil) //nolint:staticcheck // resolvers of old call it
+	r.CC().NewAddress(nil)
 }
 
 // Whoever has its verdict finds the channel in the state that the update led to.
@@ -193,7 +193,7 @@ func TestPolicySeesEndpoints(t *testing.T) {
 	require.NoError(t, conn.UpdateState(resolver.State{Endpoints: endpoints}))
 	assert.Equal(t, endpoints, (<-states).Endpoints, "what the resolver gives stays")
 
-	conn.NewAddress([]resolver.Address{{Addr: "c:1"}}) //nolint:staticcheck // resolvers of old call it
+	conn.NewAddress([]resolver.Address{{Addr: "c:1"}})
 	assert.Equal(t, "c:1", (<-states).Endpoints[0].Addresses[0].Addr)
 }
 

@@ -288,7 +288,7 @@ func (l *link) end(cutBy error) *h2.Conn {
 func (cc *ClientConn) connectConfig(sc *subConn) *connect.Config {
 	cfg := cc.connector
 	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
-	if b := sc.opts.CredsBundle; b != nil { //nolint:staticcheck // policies of old set it
+	if b := sc.opts.CredsBundle; b != nil {
 		cfg.Creds = b.TransportCredentials()
 	}
 	return &cfg

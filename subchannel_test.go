@@ -401,6 +401,32 @@ func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
 	eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old goroutine is gone")
 }
 
+// A server that stops with grace: streams go on until they end, and the channel
+// is free for another connection meanwhile.
+func TestGracefulStop(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 100)
+	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	stream, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
+	require.NoError(t, err)
+	exchange := func() error {
+		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
+			return err
+		}
+		return stream.RecvMsg(new(wrapperspb.StringValue))
+	}
+	require.NoError(t, exchange())
+	stopped := make(chan struct{})
+	go func() { b.drain(); close(stopped) }()
+	expectStates(t, states, connectivity.Idle)
+	for range 10 {
+		require.NoError(t, exchange())
+	}
+	require.NoError(t, stream.CloseSend())
+	assert.Equal(t, io.EOF, stream.RecvMsg(new(wrapperspb.StringValue)))
+	<-stopped
+}
+
 // Shutdown lets RPCs end, and tells of SHUTDOWN at once.
 func TestShutdownDrains(t *testing.T) {
 	b := startBackend(t, "one")

@@ -155,7 +155,7 @@ func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 // policy do not matter.
 func sameAddress(a, b resolver.Address) bool {
 	return a.Addr == b.Addr && a.ServerName == b.ServerName && a.Attributes.Equal(b.Attributes) &&
-		a.Metadata == b.Metadata //nolint:staticcheck // resolvers of old set it
+		a.Metadata == b.Metadata
 }
 
 // takeLocked takes the subchannel away from its link, which it returns; nil if
@@ -206,7 +206,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	if sc.opts.StateListener != nil {
 		sc.opts.StateListener(s)
 	} else {
-		sc.policy.lb.UpdateSubConnState(sc, s) //nolint:staticcheck // policies of old get it so
+		sc.policy.lb.UpdateSubConnState(sc, s)
 	}
 }
 
