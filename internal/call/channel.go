@@ -124,7 +124,6 @@ func New(cfg Config) *Channel {
 	ch.picker.Store(&pickerGen{replaced: make(chan struct{})})
 	ch.resolved.Store(&gate{opened: make(chan struct{})})
 	ch.policy.Store(&policy{})
-	ch.lastEnd.Store(0)
 	return ch
 }
 
