@@ -1,0 +1,204 @@
+package h2_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// Without SETTINGS_MAX_CONCURRENT_STREAMS there is no limit.
+func TestStreamsUnlimited(t *testing.T) {
+	c, server := peered(t, h2.Config{})
+	var results []<-chan result
+	for range 300 {
+		results = append(results, c.call(context.Background(), "/test/Hang", "x"))
+		server.ExpectUnary()
+	}
+	require.Equal(t, 300, c.Streams())
+	for i := range results {
+		server.ReplyUnary(uint32(2*i+1), nil)
+	}
+	for _, res := range results {
+		require.Nil(t, await(t, res, "a call").failure())
+	}
+	require.Zero(t, c.Streams())
+}
+
+// MAX_CONCURRENT_STREAMS may be lowered below what runs. Who waits is served in
+// order; who gives up leaves the line.
+func TestMaxConcurrentStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(3))
+		results := map[string]<-chan result{}
+		start := func(ctx context.Context, method string) {
+			results[method] = c.call(ctx, method, "x")
+			synctest.Wait()
+		}
+		reply := func(id uint32, method string) {
+			server.ReplyUnary(id, nil)
+			require.Nil(t, (<-results[method]).failure())
+		}
+		for i := range 3 {
+			start(context.Background(), fmt.Sprintf("/run/%d", i))
+			server.ExpectUnary()
+		}
+		server.Settings(h2test.MaxConcurrentStreams(1))
+		server.ExpectSettingsAck()
+		ctx, cancel := context.WithCancel(context.Background())
+		short, cancelShort := context.WithTimeout(context.Background(), time.Second)
+		defer cancelShort()
+		start(ctx, "/wait/0")
+		start(context.Background(), "/wait/1")
+		start(short, "/wait/2")
+		opened := make(chan *h2.Stream, 1)
+		go func() {
+			s, err := c.Open(context.Background(), req("/wait/3"))
+			if err != nil {
+				t.Error(err)
+			}
+			opened <- s
+		}()
+		synctest.Wait()
+		start(context.Background(), "/wait/4")
+		server.ExpectSilence(500 * time.Millisecond)
+
+		reply(1, "/run/0")
+		reply(3, "/run/1")
+		server.ExpectSilence(100 * time.Millisecond)
+		cancel()
+		r := <-results["/wait/0"]
+		require.Error(t, r.refused)
+		require.Equal(t, codes.Canceled, r.failure().Status.Code())
+		require.True(t, r.failure().Unsent)
+		require.True(t, r.failure().Local)
+
+		reply(5, "/run/2")
+		h, _ := server.ExpectUnary()
+		require.Equal(t, "/wait/1", h.Field(":path"))
+		server.ExpectSilence(time.Second)
+		r = <-results["/wait/2"]
+		require.Equal(t, codes.DeadlineExceeded, r.failure().Status.Code())
+		require.True(t, r.failure().Unsent)
+
+		reply(h.StreamID, "/wait/1")
+		h = server.ExpectHeaders()
+		require.Equal(t, "/wait/3", h.Field(":path"))
+		server.ExpectSilence(time.Second)
+		(<-opened).Cancel(nil)
+		server.ExpectRST(h.StreamID, http2.ErrCodeCancel)
+		h, _ = server.ExpectUnary()
+		require.Equal(t, "/wait/4", h.Field(":path"))
+		reply(h.StreamID, "/wait/4")
+
+		// None at all, and then some.
+		server.Settings(h2test.MaxConcurrentStreams(0))
+		server.ExpectSettingsAck()
+		start(context.Background(), "/late/0")
+		start(context.Background(), "/late/1")
+		start(context.Background(), "/late/2")
+		server.ExpectSilence(time.Hour)
+		server.Settings(h2test.MaxConcurrentStreams(2))
+		server.ExpectSettingsAck()
+		// The two get their places at once; which is on the wire first is open.
+		first, _ := server.ExpectUnary()
+		second, _ := server.ExpectUnary()
+		require.ElementsMatch(t, []string{"/late/0", "/late/1"}, []string{first.Field(":path"), second.Field(":path")})
+		server.ExpectSilence(time.Hour)
+		reply(second.StreamID, second.Field(":path"))
+		h, _ = server.ExpectUnary()
+		reply(h.StreamID, "/late/2")
+		reply(first.StreamID, first.Field(":path"))
+		alive(t, c, server)
+	})
+}
+
+// One slot, many callers, some of whom give up: no slot is lost, and the server never
+// sees two at once (it holds the client to that).
+func TestSlotsUnderCancellation(t *testing.T) {
+	for _, p := range peers {
+		t.Run(p.name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			c, server := p.connect(t, h2.Config{}, h2test.MaxConcurrentStreams(2))
+			server.Go(func(server *h2test.Conn) { server.Loop(h2test.Echo) })
+			var wg sync.WaitGroup
+			for g := range 16 {
+				wg.Go(func() {
+					for i := range 60 {
+						ctx, cancel := context.WithCancel(context.Background())
+						switch (g + i) % 3 {
+						case 0:
+							go cancel()
+						case 1:
+							ctx, cancel = context.WithTimeout(ctx, time.Duration(i)*10*time.Microsecond)
+						}
+						r := c.unary(ctx, req("/test/Echo"), "x")
+						if e := r.failure(); e != nil && e.Status.Code() != codes.Canceled && e.Status.Code() != codes.DeadlineExceeded {
+							t.Errorf("call %d/%d: %v", g, i, e)
+						}
+						cancel()
+					}
+				})
+			}
+			wg.Wait()
+			require.Zero(t, c.Streams())
+			for range 5 {
+				r := c.unary(context.Background(), req("/test/Echo"), "y")
+				require.Nil(t, r.failure())
+				require.Equal(t, "y", r.reply)
+			}
+		})
+	}
+}
+
+// Senders that wait for the connection's window and give up leave it to the others.
+func TestWindowUnderCancellation(t *testing.T) {
+	for _, p := range peers {
+		t.Run(p.name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			c, server := p.connect(t, h2.Config{}, h2test.InitialWindowSize(20000))
+			server.Go(func(server *h2test.Conn) {
+				server.Loop(func(s *h2test.Stream) {
+					s.Take()
+					if s.Ended {
+						s.SendTrailers(codes.OK, "")
+					}
+				})
+			})
+			var wg sync.WaitGroup
+			big := string(make([]byte, 100000))
+			for g := range 8 {
+				wg.Go(func() {
+					for i := range 12 {
+						ctx, cancel := context.WithCancel(context.Background())
+						if (g+i)%2 == 0 {
+							time.AfterFunc(time.Duration(i*200)*time.Microsecond, cancel)
+						}
+						r := c.unary(ctx, req("/test/Big"), big)
+						if e := r.failure(); e != nil && e.Status.Code() != codes.Canceled {
+							t.Errorf("call %d/%d: %v", g, i, e)
+						}
+						cancel()
+					}
+				})
+			}
+			wg.Wait()
+			require.Zero(t, c.Streams())
+			s, err := c.Open(context.Background(), req("/test/Big"))
+			require.NoError(t, err)
+			require.NoError(t, s.Send(h2test.PutMessage(false, make([]byte, 1<<20)), true), "nothing of the connection's window is lost")
+			_, err = s.Recv()
+			require.Equal(t, io.EOF, err)
+		})
+	}
+}
