@@ -1,0 +1,62 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// splitEndpoint takes "host", "host:port" or ":port" apart. An IPv6 address may
+// stand without brackets if it has no port.
+func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) {
+	if endpoint == "" {
+		return "", "", errors.New(`there is no host: write "host" or "host:port"`)
+	}
+	if _, err := netip.ParseAddr(endpoint); err == nil {
+		return endpoint, defaultPort, nil
+	}
+	host, port, err = net.SplitHostPort(endpoint)
+	switch {
+	case err != nil:
+		// Without a port it must be well formed with one.
+		if host, port, err = net.SplitHostPort(endpoint + ":" + defaultPort); err != nil || host == "" {
+			return "", "", malformed(endpoint, err)
+		}
+	case port == "":
+		return "", "", fmt.Errorf("%q ends where its port should be: write the port, or drop the colon for port %s", endpoint, defaultPort)
+	case host == "":
+		host = "localhost" // as net.Dial does
+	}
+	return host, port, checkPort(endpoint, port)
+}
+
+func malformed(endpoint string, err error) error {
+	reason := "the host is missing"
+	if e := (*net.AddrError)(nil); errors.As(err, &e) {
+		reason = e.Err
+	}
+	return fmt.Errorf("%q is neither a host nor a host and a port (%s): an IPv6 address with a port is written [address]:port", endpoint, reason)
+}
+
+// checkPort refuses what can be neither a number of a port nor a service's
+// name. Which names there are is for the dialer to know.
+func checkPort(endpoint, port string) error {
+	_, err := strconv.ParseUint(port, 10, 16)
+	if errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("%q: port %q is above 65535", endpoint, port)
+	}
+	if strings.Contains(port, "/") {
+		return fmt.Errorf("%q: %q is no port: a target has no path after the port", endpoint, port)
+	}
+	return nil
+}
+
+// isLocalhost says whether host is one of the names that RFC 6761 §6.3 keeps
+// from name servers.
+func isLocalhost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}

@@ -1,0 +1,323 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// brisk is a Config whose waits are too short to notice.
+var brisk = Config{
+	MinInterval: time.Millisecond,
+	Backoff:     backoff.Config{BaseDelay: time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Millisecond},
+}
+
+func TestAddresses(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{
+		"one.test":   {addrs: []string{"192.0.2.1"}},
+		"six.test":   {addrs: []string{"2001:db8::1"}},
+		"both.test":  {addrs: []string{"2001:db8::1", "192.0.2.1"}},
+		"twice.test": {addrs: []string{"192.0.2.1", "192.0.2.1"}},
+		"big.test":   {addrs: []string{"192.0.2.1", "192.0.2.2"}, overTCP: true},
+	})
+	for name, want := range map[string][]string{
+		"one.test":       {"192.0.2.1:443"},
+		"one.test:50051": {"192.0.2.1:50051"},
+		"ONE.test.:80":   {"192.0.2.1:80"},
+		"one.test:https": {"192.0.2.1:https"},
+		"six.test:80":    {"[2001:db8::1]:80"},
+		"both.test:80":   {"192.0.2.1:80", "[2001:db8::1]:80"},
+		"twice.test:80":  {"192.0.2.1:80"},
+		"big.test:80":    {"192.0.2.1:80", "192.0.2.2:80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChannel()
+			build(t, NewBuilder(brisk), c, s.addr(), name)
+			update := c.settled(t)
+			assert.ElementsMatch(t, want, update.addrs())
+			require.Len(t, update.state.Endpoints, len(want))
+			for i, e := range update.state.Endpoints {
+				assert.Equal(t, update.state.Addresses[i:i+1], e.Addresses)
+			}
+			assert.Nil(t, update.state.ServiceConfig)
+		})
+	}
+}
+
+func TestErrorsNameTheServerAndTheCause(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{
+		"empty.test":   {txt: []string{"hello"}},
+		"bad.test":     {code: dnsmessage.RCodeServerFailure},
+		"refused.test": {code: dnsmessage.RCodeRefused},
+		"big.test":     {code: dnsmessage.RCodeServerFailure, overTCP: true},
+		"silent.test":  {silent: true},
+	})
+	gone := serve(t, zone{})
+	gone.udp.Close() // nobody hears
+
+	short := brisk
+	short.LookupTimeout = 50 * time.Millisecond
+	tests := []struct {
+		host     string
+		server   string // the authority
+		says     string
+		notFound bool
+		timeout  bool
+	}{
+		{host: "absent.test", says: "no such host", notFound: true},
+		{host: "empty.test", says: "the name exists but has no address", notFound: true},
+		{host: "Empty.test.", says: "the name exists but has no address", notFound: true},
+		{host: "bad.test", says: "server misbehaving (SERVFAIL)"},
+		{host: "refused.test", says: "server misbehaving (REFUSED)"},
+		{host: "big.test", says: "server misbehaving (SERVFAIL)"},
+		{host: "silent.test", says: "i/o timeout", timeout: true},
+		{host: "any.test", server: gone.addr(), says: "refused"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.host, func(t *testing.T) {
+			server, cfg := s.addr(), brisk
+			if tt.server != "" {
+				server = tt.server
+			}
+			if tt.timeout {
+				cfg = short
+			}
+			c := newChannel()
+			build(t, NewBuilder(cfg), c, server, tt.host+":50051")
+			err := c.next(t).err
+			var e *net.DNSError
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, server, e.Server)
+			assert.Equal(t, tt.host, e.Name)
+			assert.Equal(t, tt.notFound, e.IsNotFound)
+			assert.Equal(t, tt.timeout, e.IsTimeout)
+			assert.True(t, strings.HasPrefix(err.Error(), "lookup "+tt.host+" on "+server+": "), err.Error())
+			assert.Contains(t, err.Error(), tt.says)
+			// The bound is the resolver's own, nobody's who waits for the channel.
+			assert.NotErrorIs(t, err, context.DeadlineExceeded)
+		})
+	}
+}
+
+// Names that the system's search list makes of a host are asked for in the
+// background of a look-up; which ones is the machine's matter, so this asks the
+// query itself.
+func TestErrorNamesTheNameOfTheSearchListThatExists(t *testing.T) {
+	q := newQuery(source{resolver: new(net.Resolver), server: "192.0.2.53:53"})
+	q.heard("db.", dnsmessage.RCodeNameError)
+	q.heard("db.prod.test.", dnsmessage.RCodeSuccess)
+	err := q.explain(&net.DNSError{Err: "no such host", Name: "db", IsNotFound: true}, "db")
+	assert.EqualError(t, err, `lookup db on 192.0.2.53:53: no such host ("db.prod.test." exists but has no address)`)
+}
+
+func TestConfiguredResolverIsNamedByTheServerThatItReached(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{"bad.test": {code: dnsmessage.RCodeServerFailure}})
+	cfg := brisk
+	cfg.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, s.addr())
+	}}
+	c := newChannel()
+	build(t, NewBuilder(cfg), c, "", "bad.test")
+	var e *net.DNSError
+	require.ErrorAs(t, c.next(t).err, &e)
+	assert.Equal(t, s.addr(), e.Server)
+}
+
+func TestAddressesDoNotWaitForTheServiceConfig(t *testing.T) {
+	h2test.CheckLeaks(t)
+	gate := make(chan struct{})
+	s := serve(t, zone{
+		"one.test":              {addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {txt: []string{withConfig(someConfig)}, held: gate},
+	})
+	cfg := brisk
+	cfg.ServiceConfigWait = time.Hour
+	c := newChannel()
+	build(t, NewBuilder(cfg), c, s.addr(), "one.test:80")
+	first := c.nextUpdate(t)
+	assert.True(t, first.pending())
+	assert.Equal(t, []string{"192.0.2.1:80"}, first.addrs())
+	assert.Nil(t, first.state.ServiceConfig)
+	close(gate)
+	second := c.nextUpdate(t)
+	assert.False(t, second.pending())
+	assert.Equal(t, []string{"192.0.2.1:80"}, second.addrs())
+	assert.Equal(t, someConfig, second.config())
+}
+
+func TestNameThatAppearsLaterIsFound(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{})
+	c := newChannel()
+	build(t, NewBuilder(brisk), c, s.addr(), "late.test:80")
+	require.Error(t, c.next(t).err)
+	s.set("late.test", records{addrs: []string{"192.0.2.9"}})
+	for {
+		if call := c.next(t); call.err == nil {
+			assert.Equal(t, []string{"192.0.2.9:80"}, call.addrs())
+			return
+		}
+	}
+}
+
+func TestResolveNowFindsChanges(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{"moves.test": {addrs: []string{"192.0.2.1"}}})
+	c := newChannel()
+	r := build(t, NewBuilder(brisk), c, s.addr(), "moves.test:80")
+	require.Equal(t, []string{"192.0.2.1:80"}, c.settled(t).addrs())
+
+	s.set("moves.test", records{addrs: []string{"192.0.2.2", "192.0.2.3"}})
+	r.ResolveNow(resolver.ResolveNowOptions{})
+	assert.ElementsMatch(t, []string{"192.0.2.2:80", "192.0.2.3:80"}, c.settled(t).addrs())
+
+	// A name that is gone is an error: the channel keeps the addresses it has.
+	s.set("moves.test", records{code: dnsmessage.RCodeNameError})
+	r.ResolveNow(resolver.ResolveNowOptions{})
+	assert.ErrorContains(t, c.next(t).err, "no such host")
+}
+
+func TestCloseCancelsLookUps(t *testing.T) {
+	h2test.CheckLeaks(t)
+	asked := make(chan string, 100)
+	s := serve(t, zone{
+		"silent.test":              {silent: true, question: asked},
+		"_grpc_config.silent.test": {silent: true, question: asked},
+		"one.test":                 {addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test":    {silent: true},
+	})
+	begun := time.Now()
+
+	// While both are asked for.
+	c := newChannel()
+	r := build(t, NewBuilder(Config{}), c, s.addr(), "silent.test")
+	types := map[string]bool{}
+	for range 3 {
+		types[<-asked] = true
+	}
+	assert.Equal(t, map[string]bool{"A": true, "AAAA": true, "TXT": true}, types, "all at once")
+	r.Close()
+	r.Close()
+	r.ResolveNow(resolver.ResolveNowOptions{})
+	c.quiet(t)
+
+	// While RPCs are held for the service config.
+	c = newChannel()
+	r = build(t, NewBuilder(Config{ServiceConfigWait: time.Hour}), c, s.addr(), "one.test")
+	require.True(t, c.next(t).pending())
+	r.Close()
+	c.quiet(t)
+
+	// While the late service config is waited for.
+	c = newChannel()
+	r = build(t, NewBuilder(Config{ServiceConfigWait: -1}), c, s.addr(), "one.test")
+	require.False(t, c.next(t).pending())
+	r.Close()
+	c.quiet(t)
+
+	assert.Less(t, time.Since(begun), 4*time.Second, "package net asks again after 5 s")
+}
+
+func TestCloseFromManyGoroutines(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	cfg := brisk
+	cfg.MinInterval, cfg.Refresh = -1, time.Microsecond
+	for range 20 {
+		c := newChannel()
+		c.calls = make(chan told, 100_000)
+		r, err := NewBuilder(cfg).Build(target(s.addr(), "one.test"), c, resolver.BuildOptions{})
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 10 {
+					r.ResolveNow(resolver.ResolveNowOptions{})
+				}
+				r.Close()
+			})
+		}
+		wg.Wait()
+		for len(c.calls) > 0 {
+			<-c.calls
+		}
+		r.ResolveNow(resolver.ResolveNowOptions{})
+		c.quiet(t)
+	}
+}
+
+func TestLocalhostAsksNobodyForAServiceConfig(t *testing.T) {
+	h2test.CheckLeaks(t)
+	asked := make(chan string, 100)
+	s := serve(t, zone{
+		"_grpc_config.localhost":     {silent: true, question: asked},
+		"app.localhost":              {addrs: []string{"127.0.0.1"}},
+		"_grpc_config.app.localhost": {silent: true, question: asked},
+	})
+	for _, host := range []string{"localhost:80", "app.LocalHost.:80", ":80"} {
+		c := newChannel()
+		build(t, NewBuilder(brisk), c, s.addr(), host)
+		update := c.nextUpdate(t)
+		assert.False(t, update.pending())
+		assert.Contains(t, update.addrs(), "127.0.0.1:80", host)
+	}
+	assert.Empty(t, asked)
+}
+
+func TestServiceConfigCanBeDisabled(t *testing.T) {
+	h2test.CheckLeaks(t)
+	asked := make(chan string, 100)
+	s := serve(t, zone{
+		"one.test":              {addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {silent: true, question: asked},
+	})
+	t.Run("by the option", func(t *testing.T) {
+		c := newChannel()
+		r, err := NewBuilder(brisk).Build(target(s.addr(), "one.test"), c, resolver.BuildOptions{DisableServiceConfig: true})
+		require.NoError(t, err)
+		defer r.Close()
+		assert.False(t, c.nextUpdate(t).pending())
+	})
+	t.Run("by the environment", func(t *testing.T) {
+		t.Setenv("GRPC_ENABLE_TXT_SERVICE_CONFIG", "False")
+		c := newChannel()
+		build(t, NewBuilder(brisk), c, s.addr(), "one.test")
+		assert.False(t, c.nextUpdate(t).pending())
+	})
+	assert.Empty(t, asked)
+}
+
+func TestRefusedUpdateIsRetried(t *testing.T) {
+	h2test.CheckLeaks(t)
+	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	c := newChannel()
+	refusals := 6 // each resolution makes one update or two
+	c.verdict = func(resolver.State) error {
+		if refusals > 0 {
+			refusals--
+			return errors.New("not with these")
+		}
+		return nil
+	}
+	cfg := brisk
+	cfg.MinInterval = time.Hour
+	build(t, NewBuilder(cfg), c, s.addr(), "one.test")
+	for range 7 {
+		c.nextUpdate(t)
+	}
+}
