@@ -1,0 +1,68 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// grpc-go's client and server speak through each kind of proxy. The server sends
+// its SETTINGS as soon as it has the connection.
+func TestGRPC(t *testing.T) {
+	h2test.CheckLeaks(t)
+	ca := h2test.NewCA(t)
+	serveGRPC := func(o ...grpc.ServerOption) string {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		srv := grpc.NewServer(o...)
+		healthpb.RegisterHealthServer(srv, health.NewServer())
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(ln) }()
+		t.Cleanup(func() {
+			srv.Stop()
+			<-done
+		})
+		return ln.Addr().String()
+	}
+	hosts := map[string]string{
+		"plain.example:443": serveGRPC(),
+		"a.example:443":     serveGRPC(grpc.Creds(credentials.NewTLS(ca.ServerConfig("a.example")))),
+	}
+	plain := newHTTPProxy(t, hosts, "", nil)
+	secure := newHTTPProxy(t, hosts, "", ca.ServerConfig("p.example"))
+	socks := newSOCKSProxy(t, hosts, "")
+
+	for _, p := range []struct{ scheme, host, addr string }{
+		{"http", plain.addr, plain.addr}, {"https", "p.example", secure.addr}, {"socks5h", socks.addr, socks.addr},
+	} {
+		for target, creds := range map[string]credentials.TransportCredentials{
+			"plain.example:443": insecure.NewCredentials(),
+			"a.example:443":     credentials.NewTLS(ca.ClientConfig("")),
+		} {
+			t.Run(p.scheme+" "+target, func(t *testing.T) {
+				cc, err := grpc.NewClient("passthrough:///"+target, grpc.WithTransportCredentials(creds),
+					grpc.WithContextDialer(func(ctx context.Context, target string) (net.Conn, error) {
+						return Connect(ctx, to(p.addr), &url.URL{Scheme: p.scheme, Host: p.host}, target, Options{TLS: ca.ClientConfig("")})
+					}))
+				require.NoError(t, err)
+				defer cc.Close()
+				for range 10 {
+					reply, err := healthpb.NewHealthClient(cc).Check(t.Context(), &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+					require.NoError(t, err)
+					assert.Equal(t, healthpb.HealthCheckResponse_SERVING, reply.Status)
+				}
+			})
+		}
+	}
+}
