@@ -76,6 +76,11 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 // windows allow, all under one lock, so that wire order is the order of ids and
 // of encoding. It returns what is left of msg.
 func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err error) {
+	if ctx.Err() != nil {
+		e := contextError(ctx)
+		e.Unsent = true
+		return nil, e
+	}
 	c.mu.Lock()
 	if c.state != stateOpen {
 		defer c.mu.Unlock()
