@@ -35,7 +35,7 @@ type attemptLog struct {
 // there failed: several times, if it is a host name that has several addresses.
 type triedAddr struct {
 	addr     string
-	attempts failure.List
+	attempts failure.List // empty: it is connected
 }
 
 // failed notes that the attempt to connect to addr failed.
@@ -75,11 +75,16 @@ func (l *attemptLog) knowsLocked(addr string) bool {
 	return slices.ContainsFunc(l.tried, func(t triedAddr) bool { return t.addr == addr })
 }
 
-// connected forgets what failed at addr before.
+// connected forgets why attempts at addr failed. Its place stays until the channel
+// is READY, which it is about to be: there is hope as long as it is there.
 func (l *attemptLog) connected(addr string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.forgetLocked(addr)
+	for i := range l.tried {
+		if l.tried[i].addr == addr {
+			l.tried[i].attempts = nil
+		}
+	}
 }
 
 func (l *attemptLog) forgetLocked(addr string) {
@@ -144,6 +149,9 @@ func (l *attemptLog) final() error {
 	defer l.mu.Unlock()
 	var last *failure.Attempt
 	for _, t := range l.tried {
+		if len(t.attempts) == 0 {
+			return nil
+		}
 		for _, last = range t.attempts {
 			if !forGood(last) {
 				return nil

@@ -331,7 +331,7 @@ func TestGracefulSwitch(t *testing.T) {
 	pending.connect([]resolver.Address{{Addr: next.addr}}, nil)
 	assert.Equal(t, "first closed", <-events)
 	eventually(t, func() bool { return name() == "next" }, "the pending policy takes over")
-	assert.Nil(t, oldConn.(*subConn).Conn(), "the old policy's subchannels are shut down")
+	eventually(t, func() bool { return oldConn.(*subConn).Conn() == nil }, "the old policy's subchannels are shut down")
 	assert.Equal(t, connectivity.Ready, cc.GetState())
 
 	// What a closed policy says counts no more.

@@ -35,7 +35,7 @@ func TestIdleAfterAWhile(t *testing.T) {
 		assert.Equal(t, int32(i+1), built.Load())
 		eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "no connection is left")
 	}
-	eventually(t, func() bool { return len(ours()) == 1 }, "nothing runs but the watcher")
+	awaitOurs(t, 1) // the watcher
 }
 
 // An RPC that runs keeps the channel busy, however long it takes.

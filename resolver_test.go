@@ -291,13 +291,14 @@ func TestBadServiceConfig(t *testing.T) {
 }
 
 func TestIllegalServiceConfigType(t *testing.T) {
+	verdict := make(chan error, 1)
 	cc := plain(t, "scripted:///x", WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
-		err := cc.UpdateState(resolver.State{ServiceConfig: &grpcsc.ParseResult{Config: struct{ grpcsc.Config }{}}})
-		assert.ErrorIs(t, err, balancer.ErrBadResolverState)
+		verdict <- cc.UpdateState(resolver.State{ServiceConfig: &grpcsc.ParseResult{Config: struct{ grpcsc.Config }{}}})
 		return nil
 	}}))
 	_, err := askName(bounded(t), cc)
 	assert.Contains(t, err.Error(), "illegal service config type")
+	assert.ErrorIs(t, <-verdict, balancer.ErrBadResolverState)
 }
 
 // RPCs begun before the resolver has said anything see the method config that
