@@ -76,7 +76,10 @@ func serve(useTLS bool) error {
 		io.Copy(io.Discard, os.Stdin)
 		server.Stop()
 	}()
-	return server.Serve(lis)
+	if err := server.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+		return err
+	}
+	return nil
 }
 
 // selfSigned makes a certificate for 127.0.0.1 and its PEM.
