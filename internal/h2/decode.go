@@ -44,8 +44,14 @@ type headerDecoder struct {
 func (d *headerDecoder) init(limit uint32) {
 	d.limit = limit
 	d.dec = hpack.NewDecoder(4096, d.emit)
-	d.dec.SetMaxStringLength(int(min(limit, 1<<30)))
+	// A string beyond the limit on the list ends the stream, not the
+	// connection; write bounds the block.
+	d.dec.SetMaxStringLength(int(min(d.maxBlock(), 1<<30)))
 }
+
+// maxBlock is the largest block that is decoded, in encoded bytes. An encoding
+// that is this much longer than the list may be is not worth decoding.
+func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameSize }
 
 // begin starts the block of stream id.
 func (d *headerDecoder) begin(id uint32, endStream bool) {
@@ -58,10 +64,8 @@ func (d *headerDecoder) begin(id uint32, endStream bool) {
 // write decodes one fragment.
 func (d *headerDecoder) write(p []byte, end bool) error {
 	d.block.wire += len(p)
-	// A literal is at least as long decoded as 5/8 of its encoding, so a block this
-	// much larger than the limit cannot be acceptable and is not worth decoding.
-	if uint64(d.block.wire) > 2*uint64(d.limit)+maxFrameSize {
-		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", 2*uint64(d.limit)+maxFrameSize)
+	if uint64(d.block.wire) > d.maxBlock() {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
 	}
 	if _, err := d.dec.Write(p); err != nil {
 		return d.failed(err)

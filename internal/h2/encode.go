@@ -256,33 +256,50 @@ func appendHpackInt(b []byte, first byte, n uint64) []byte {
 }
 
 // listSize is the size of r's header list as SETTINGS_MAX_HEADER_LIST_SIZE
-// counts it (RFC 9113 section 6.5.2).
-func (r *Request) listSize(c *Config) uint64 {
+// counts it (RFC 9113 section 6.5.2). It counts what appendRequest writes.
+func (r *Request) listSize(c *Config, timeout time.Duration) uint64 {
 	n := uint64(0)
-	add := func(name, value int) { n += uint64(name+value) + 32 }
-	add(len(":method"), len("POST"))
-	add(len(":scheme"), len(c.Scheme))
-	add(len(":path"), len(r.Method))
-	add(len(":authority"), len(r.Authority))
-	add(len("content-type"), len("application/grpc+")+len(r.ContentSubtype))
-	add(len("user-agent"), len(c.UserAgent))
-	add(len("te"), len("trailers"))
-	add(len("grpc-encoding"), len(r.Encoding))
-	add(len("grpc-accept-encoding"), len(r.AcceptEncoding))
-	add(len("grpc-timeout"), 9)
-	value := func(k, v string) int {
-		if isBinary(k) {
-			return base64.RawStdEncoding.EncodedLen(len(v))
+	add := func(name string, value int) { n += uint64(len(name)+value) + 32 }
+	add(":method", len("POST"))
+	add(":scheme", len(c.Scheme))
+	add(":path", len(r.Method))
+	add(":authority", len(r.Authority))
+	if r.ContentSubtype == "" {
+		add("content-type", len("application/grpc"))
+	} else {
+		add("content-type", len("application/grpc+")+len(r.ContentSubtype))
+	}
+	add("user-agent", len(c.UserAgent))
+	add("te", len("trailers"))
+	if r.Encoding != "" {
+		add("grpc-encoding", len(r.Encoding))
+	}
+	if r.AcceptEncoding != "" {
+		add("grpc-accept-encoding", len(r.AcceptEncoding))
+	}
+	if r.PreviousAttempts > 0 {
+		add("grpc-previous-rpc-attempts", len(strconv.Itoa(r.PreviousAttempts)))
+	}
+	if timeout > 0 {
+		var b [16]byte
+		add("grpc-timeout", len(appendTimeout(b[:0], timeout)))
+	}
+	metadata := func(k, v string) {
+		switch {
+		case isReserved(k):
+		case isBinary(k):
+			add(k, base64.RawStdEncoding.EncodedLen(len(v)))
+		default:
+			add(k, len(v))
 		}
-		return len(v)
 	}
 	for k, vv := range r.Metadata {
 		for _, v := range vv {
-			add(len(k), value(k, v))
+			metadata(k, v)
 		}
 	}
 	for i := 0; i+1 < len(r.Extra); i += 2 {
-		add(len(r.Extra[i]), value(r.Extra[i], r.Extra[i+1]))
+		metadata(r.Extra[i], r.Extra[i+1])
 	}
 	return n
 }

@@ -112,7 +112,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		}
 	}
 	if c.maxList > 0 {
-		if n := req.listSize(&c.cfg); n > c.maxList {
+		if n := req.listSize(&c.cfg, timeout); n > c.maxList {
 			c.abandon(room)
 			return nil, internal(fmt.Sprintf("header list size to send violates the maximum size (%d bytes) set by server: %d bytes", c.maxList, n))
 		}
