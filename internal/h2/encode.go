@@ -25,15 +25,16 @@ import (
 // indices alone. It is kept and copied until the next insertion or size change,
 // which shifts all indices: a stale copy would call another method.
 type headerEncoder struct {
-	enc   *hpack.Encoder
-	dst   []byte              // where Write appends
-	known map[field]struct{}  // what is in the dynamic table
-	room  int                 // bytes of the table that may still be filled
-	epoch uint64              // counts insertions and size changes
-	seen  *[64]uint64         // hashes of metadata seen once
-	block map[fixedKey][]byte // blocks of indices alone, valid for this epoch
-	last  fixedKey            // the key of lastBlock, which saves the map's look-up
-	lastB []byte
+	enc     *hpack.Encoder
+	dst     []byte              // where Write appends
+	known   map[field]struct{}  // what is in the dynamic table
+	room    int                 // bytes of the table that may still be filled
+	epoch   uint64              // counts insertions and size changes
+	resized bool                // a size change was not followed by a block yet
+	seen    *[64]uint64         // hashes of metadata seen once
+	block   map[fixedKey][]byte // blocks of indices alone, valid for this epoch
+	last    fixedKey            // the key of lastBlock, which saves the map's look-up
+	lastB   []byte
 }
 
 type field struct{ name, value string }
@@ -66,6 +67,7 @@ func (e *headerEncoder) setTableSize(n uint32) {
 	e.init()
 	e.enc.SetMaxDynamicTableSizeLimit(n)
 	e.changed()
+	e.resized = true
 	if n < 4096 {
 		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
 		// the table stays as it is from here on.
@@ -145,6 +147,10 @@ func (e *headerEncoder) fixed(c *Config, r *Request) {
 		e.indexed("grpc-accept-encoding", r.AcceptEncoding)
 	}
 	if e.epoch != epoch || len(e.block) >= maxBlocks {
+		return
+	}
+	if e.resized {
+		e.resized = false // this block begins with the new size, the next will not
 		return
 	}
 	// Nothing was inserted, so the block means the same when it is sent again.
