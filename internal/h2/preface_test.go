@@ -1,0 +1,200 @@
+package h2_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// What is no HTTP/2 server is known by the first bytes it sends, at once; what
+// says nothing, when the context ends.
+func TestPrefaceErrors(t *testing.T) {
+	settings := "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+	for _, tt := range []struct {
+		name   string
+		answer string
+		end    string // what the server does then: "", "close"
+		err    error  // what PrefaceError unwraps to
+		waits  bool   // for the context's end
+		text   string // in the error
+	}{
+		{name: "HTTP/1.1", answer: "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", text: "HTTP/1.1 400 Bad Request"},
+		{name: "a TLS alert", answer: "\x15\x03\x01\x00\x02\x02\x46", text: `\x15\x03\x01`},
+		{name: "SSH", answer: "SSH-2.0-OpenSSH_9.9\r\n", text: "SSH-2.0"},
+		{name: "one byte", answer: "X", text: `"X"`},
+		{name: "long-winded", answer: "220 mail" + strings.Repeat("!", 5000), text: "220 mail"},
+		{name: "PING first", answer: "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"},
+		{name: "SETTINGS ACK first", answer: "\x00\x00\x00\x04\x01\x00\x00\x00\x00"},
+		{name: "SETTINGS on a stream", answer: "\x00\x00\x00\x04\x00\x00\x00\x00\x01"},
+		{name: "SETTINGS of 5 bytes", answer: "\x00\x00\x05\x04\x00\x00\x00\x00\x00"},
+		{name: "SETTINGS too long", answer: "\x00\xff\xff\x04\x00\x00\x00\x00\x00"},
+		{name: "GOAWAY", answer: "\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bbye", text: "bye",
+			err: http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm, DebugData: "bye"}},
+		{name: "closed at once", end: "close", err: io.EOF, text: "without a word"},
+		{name: "closed within SETTINGS", answer: settings[:12], end: "close", err: io.EOF},
+		{name: "closed within GOAWAY", answer: "\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00", end: "close"},
+		{name: "closed within the header", answer: settings[:5], end: "close", err: io.EOF},
+		{name: "silent", waits: true, err: context.DeadlineExceeded, text: "deadline"},
+		{name: "silent within SETTINGS", answer: settings[:12], waits: true, err: context.DeadlineExceeded},
+	} {
+		for _, wire := range []string{"pipe", "tcp", "TLS"} {
+			t.Run(tt.name+"/"+wire, func(t *testing.T) {
+				h2test.CheckLeaks(t)
+				timeout := 10 * time.Second
+				if tt.waits {
+					timeout = 50 * time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), timeout)
+				defer cancel()
+				c, server := unshaken(t, wire)
+				server.RawBytes([]byte(tt.answer))
+				server.Go(func(server *h2test.Conn) {
+					server.ExpectPreface() // so that the end is no reset
+					server.ExpectSettings()
+					server.ExpectWindowUpdate(0)
+					if tt.end == "close" {
+						server.Close()
+					}
+				})
+				began := time.Now()
+				err := c.Handshake(ctx)
+				var pe *h2.PrefaceError
+				require.ErrorAs(t, err, &pe)
+				require.Equal(t, tt.answer[:min(len(tt.answer), len(pe.First))], string(pe.First))
+				require.Equal(t, tt.answer == "", len(pe.First) == 0)
+				require.LessOrEqual(t, len(pe.First), 1024)
+				require.Equal(t, pe.First, pe.FirstBytes())
+				if tt.err != nil {
+					require.ErrorIs(t, err, tt.err)
+				}
+				require.Contains(t, err.Error(), tt.text)
+				require.Less(t, time.Since(began), 5*time.Second)
+				server.Wait()
+				_, err = c.Unary(context.Background(), req("/test/Never"), nil)
+				require.True(t, err.(*h2.Error).Unsent)
+			})
+		}
+	}
+}
+
+// unshaken is a connection before its HTTP/2 handshake, and the server's end.
+func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
+	t.Helper()
+	if wire == "pipe" {
+		nc, server := h2test.Pipe(t)
+		w := h2.NewWire(nc)
+		return h2.New(w, w, h2.Config{}), server
+	}
+	var opts []h2test.Option
+	if wire == "TLS" {
+		opts = append(opts, h2test.WithTLS())
+	}
+	srv := h2test.Listen(t, opts...)
+	nc, err := net.Dial("tcp", srv.Addr())
+	require.NoError(t, err)
+	t.Cleanup(func() { nc.Close() })
+	w := h2.NewWire(nc)
+	if wire == "tcp" {
+		return h2.New(w, w, h2.Config{}), srv.Accept()
+	}
+	secured := make(chan net.Conn, 1)
+	go func() {
+		tc, _, err := credentials.NewTLS(srv.ClientTLS()).ClientHandshake(context.Background(), "localhost", w)
+		if err != nil {
+			t.Error(err)
+		}
+		secured <- tc
+	}()
+	server := srv.Accept()
+	return h2.New(w, await(t, secured, "the TLS handshake"), h2.Config{}), server
+}
+
+// SETTINGS that RFC 9113 forbids are told apart from no SETTINGS.
+func TestPrefaceSettingsForbidden(t *testing.T) {
+	c, server := unshaken(t, "pipe")
+	server.RawBytes([]byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01"))
+	err := c.Handshake(context.Background())
+	var ce *h2.ConnError
+	require.ErrorAs(t, err, &ce)
+	require.Equal(t, http2.ErrCodeProtocol, ce.Code)
+}
+
+// The handshake is bounded by its context, whatever it waits for.
+func TestHandshakeIsBounded(t *testing.T) {
+	for _, wait := range []string{"write", "read"} {
+		for _, end := range []string{"deadline", "cancel"} {
+			t.Run(wait+" "+end, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					buffer := 1 << 20
+					if wait == "write" {
+						buffer = 10
+					}
+					nc, _ := h2test.Pipe(t, h2test.PipeBuffer(buffer))
+					w := h2.NewWire(nc)
+					c := h2.New(w, w, h2.Config{})
+					ctx, cancel := context.WithCancel(context.Background())
+					defer cancel()
+					if end == "deadline" {
+						ctx, cancel = context.WithTimeout(ctx, time.Minute)
+						defer cancel()
+					} else {
+						time.AfterFunc(time.Minute, cancel)
+					}
+					began := time.Now()
+					err := c.Handshake(ctx)
+					require.ErrorIs(t, err, ctx.Err())
+					require.Equal(t, time.Minute, time.Since(began))
+				})
+			})
+		}
+	}
+}
+
+// A server may send its SETTINGS, and more, before it has seen the client's.
+func TestEagerServer(t *testing.T) {
+	for _, wire := range []string{"pipe", "tcp", "TLS"} {
+		t.Run(wire, func(t *testing.T) {
+			c, server := unshaken(t, wire)
+			var many []http2.Setting
+			for i := range 2000 { // longer than the first buffer
+				many = append(many, http2.Setting{ID: http2.SettingID(0x100 + i), Val: 1})
+			}
+			server.Batch(func() {
+				server.Settings(many...)
+				server.SettingsAck()
+				server.Ping([8]byte{'e'})
+				server.WindowUpdate(0, 100)
+				server.Settings(h2test.MaxConcurrentStreams(1))
+				server.GoAway(1<<31-1, http2.ErrCodeNo, "")
+			})
+			require.NoError(t, c.Handshake(context.Background()))
+			drained := make(chan error, 1)
+			served := make(chan error, 1)
+			go func() { served <- c.Serve(func(cause error) { drained <- cause }) }()
+			require.ErrorAs(t, await(t, drained, "onDrain"), new(http2.GoAwayError))
+			require.ErrorAs(t, await(t, served, "the end of Serve"), new(http2.GoAwayError))
+		})
+	}
+}
+
+// A connection that ends the moment the handshake is done is a lost one.
+func TestLostAfterHandshake(t *testing.T) {
+	c, server := peeredTCP(t, h2.Config{})
+	server.CloseHard()
+	err := await(t, c.served, "the end of Serve")
+	if err != io.EOF {
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+	}
+}
