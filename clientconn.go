@@ -47,6 +47,8 @@ type ClientConn struct {
 	attempts      attemptLog
 	policyQueue   serial.Queue // runs everything below that says "policy queue"
 	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
+	connectAsked  serial.Signal
+	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
 	answered      atomic.Bool   // the resolver has said something since idle was left
 	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
@@ -105,13 +107,13 @@ func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 }
 
 // Connect makes an idle channel connect. It does not wait.
-func (cc *ClientConn) Connect() { cc.policyQueue.Post(cc.exitIdle) }
+func (cc *ClientConn) Connect() { cc.connectAsked.Send(&cc.policyQueue, cc.exitIdle) }
 
 // ResetConnectBackoff makes subchannels that wait to connect again stop
 // waiting, and all of them begin with the shortest delay after their next
 // failure. A program that learns that the network is back may call it.
 func (cc *ClientConn) ResetConnectBackoff() {
-	cc.policyQueue.Post(func() {
+	cc.resetAsked.Send(&cc.policyQueue, func() {
 		for _, sc := range cc.policies.subConns() {
 			sc.resetBackoff()
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
-	"sync/atomic"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
@@ -15,6 +14,7 @@ import (
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -30,7 +30,7 @@ import (
 type resolverConn struct {
 	cc      *ClientConn
 	retired chan struct{} // closed on the policy queue when the channel goes idle
-	nudged  atomic.Bool   // a ResolveNow is on the resolver queue
+	asked   serial.Signal // a ResolveNow is on the resolver queue
 
 	resolver resolver.Resolver // resolver queue only; nil if Build failed
 
@@ -105,11 +105,7 @@ func (r *resolverConn) close() {
 // resolveNow asks the resolver to look again. Requests that come while one is
 // waiting to be made are one with it.
 func (r *resolverConn) resolveNow() {
-	if !r.nudged.CompareAndSwap(false, true) {
-		return
-	}
-	r.cc.resolverQueue.Post(func() {
-		r.nudged.Store(false)
+	r.asked.Send(&r.cc.resolverQueue, func() {
 		if r.resolver != nil {
 			r.resolver.ResolveNow(resolver.ResolveNowOptions{})
 		}

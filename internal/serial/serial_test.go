@@ -150,3 +150,27 @@ func BenchmarkPostToEmptyQueue(b *testing.B) {
 	q.Close(nil)
 	q.Wait()
 }
+
+func TestSignalWaitsOnce(t *testing.T) {
+	var q Queue
+	var s Signal
+	began, hold := make(chan struct{}), make(chan struct{})
+	ran := 0 // the queue's
+	f := func() { ran++ }
+	q.Post(func() { close(began); <-hold })
+	<-began
+	for range 1000 {
+		s.Send(&q, f)
+	}
+	q.mu.Lock()
+	waiting := len(q.waiting)
+	q.mu.Unlock()
+	require.Equal(t, 1, waiting)
+	close(hold)
+	done := make(chan struct{})
+	q.Post(func() { s.Send(&q, f); q.Post(func() { close(done) }) })
+	<-done
+	q.Close(nil)
+	q.Wait()
+	require.Equal(t, 2, ran, "sent again after it ran")
+}
