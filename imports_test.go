@@ -22,10 +22,14 @@ var mayImport = map[string][]string{
 	"":                       {"internal/call", "internal/connect", "internal/failure", "internal/h2", "internal/serial", "internal/serviceconfig"},
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/serviceconfig"},
-	"internal/connect":       {"internal/failure", "internal/h2"},
+	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup"},
+	"internal/dns":           {"internal/lookup"},
+	"internal/dnstest":       nil, // for tests
 	"internal/failure":       nil,
 	"internal/h2":            {"internal/bytepool"},
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
+	"internal/lookup":        nil,
+	"internal/proxy":         nil,
 	"internal/serial":        nil,
 	"internal/serviceconfig": nil,
 }

@@ -78,7 +78,7 @@ func TestConnectForms(t *testing.T) {
 		UnixSocket(resolver.Address{Addr: filepath.Base(unix.Addr())}),
 	} {
 		t.Run(addr.Addr, func(t *testing.T) {
-			cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1"}, "six.test": {"::1"}}.resolver()}
+			cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1"}, "six.test": {"::1"}}.resolver(t)}
 			c, err := Connect(t.Context(), cfg, addr, "a.test")
 			require.NoError(t, err)
 			finish(t, c)

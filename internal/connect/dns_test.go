@@ -2,11 +2,7 @@ package connect
 
 import (
 	"context"
-	"encoding/binary"
-	"io"
 	"net"
-	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,71 +11,35 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// zone is a name server in memory: names, without the last dot, and their
-// addresses. The addresses "servfail" and "silence" stand for what they say.
+// zone is names, without the last dot, and their addresses. The addresses
+// "servfail" and "silence" stand for what they say.
 type zone map[string][]string
 
 // resolver returns a resolver that asks the zone and nobody else.
-func (z zone) resolver() *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe()
-		go func() {
-			defer server.Close()
-			for z.answer(server) == nil {
+func (z zone) resolver(t *testing.T) *net.Resolver {
+	t.Helper()
+	names := dnstest.Zone{}
+	for name, addrs := range z {
+		var r dnstest.Records
+		for _, a := range addrs {
+			switch a {
+			case "servfail":
+				r.Code = dnsmessage.RCodeServerFailure
+			case "silence":
+				r.Silent = true
+			default:
+				r.Addrs = append(r.Addrs, a)
 			}
-		}()
-		return client, nil
-	}}
-}
-
-// answer serves one question, framed as over TCP (RFC 1035 §4.2.2).
-func (z zone) answer(nc net.Conn) error {
-	var length [2]byte
-	if _, err := io.ReadFull(nc, length[:]); err != nil {
-		return err
-	}
-	raw := make([]byte, binary.BigEndian.Uint16(length[:]))
-	if _, err := io.ReadFull(nc, raw); err != nil {
-		return err
-	}
-	var m dnsmessage.Message
-	if err := m.Unpack(raw); err != nil {
-		return err
-	}
-	q := m.Questions[0]
-	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-	addrs, ok := z[strings.TrimSuffix(q.Name.String(), ".")]
-	if !ok {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	for _, a := range addrs {
-		switch a {
-		case "servfail":
-			m.RCode = dnsmessage.RCodeServerFailure
-			continue
-		case "silence":
-			_, err := io.Copy(io.Discard, nc)
-			return err
 		}
-		ip := netip.MustParseAddr(a)
-		header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-		if ip.Is4() && q.Type == dnsmessage.TypeA {
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}})
-		}
-		if ip.Is6() && q.Type == dnsmessage.TypeAAAA {
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AAAAResource{AAAA: ip.As16()}})
-		}
+		names[name] = r
 	}
-	out, err := m.Pack()
-	if err != nil {
-		return err
-	}
-	binary.BigEndian.PutUint16(length[:], uint16(len(out)))
-	_, err = nc.Write(append(length[:], out...))
-	return err
+	s := dnstest.New(names)
+	t.Cleanup(s.Close)
+	return s.OverPipes()
 }
 
 func TestResolve(t *testing.T) {
@@ -107,14 +67,14 @@ func TestResolve(t *testing.T) {
 		{addr: resolver.Address{Addr: "unix-abstract:s"}, want: []string{"unix @s"}},
 		{addr: UnixSocket(resolver.Address{Addr: "one.test:80"}), want: []string{"unix one.test:80"}},
 		{addr: UnixSocket(resolver.Address{Addr: "/run/a%20b"}), want: []string{"unix /run/a%20b"}},
-		{addr: resolver.Address{Addr: "none.test:80"}, err: "no such host"},
+		{addr: resolver.Address{Addr: "none.test:80"}, err: "the name exists but has no address"},
 		{addr: resolver.Address{Addr: "absent.test:80"}, err: "lookup absent.test on "},
 		{addr: resolver.Address{Addr: "bad.test:80"}, err: "server misbehaving"},
 		{addr: resolver.Address{Addr: "one.test:nosuchservice"}, err: "unknown port"},
 		{addr: resolver.Address{Addr: "192.0.2.7:99999"}, err: "port"},
 		{addr: resolver.Address{Addr: "one.test"}, err: "missing port"},
 	}
-	cfg := &Config{Resolver: z.resolver()}
+	cfg := &Config{Resolver: z.resolver(t)}
 	for _, tt := range tests {
 		t.Run(tt.addr.Addr, func(t *testing.T) {
 			got, err := cfg.resolve(t.Context(), tt.addr)
@@ -133,7 +93,7 @@ func TestResolve(t *testing.T) {
 }
 
 func TestResolveMixesFamilies(t *testing.T) {
-	cfg := &Config{Resolver: zone{"both.test": {"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"}}.resolver()}
+	cfg := &Config{Resolver: zone{"both.test": {"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"}}.resolver(t)}
 	got, err := cfg.resolve(t.Context(), resolver.Address{Addr: "both.test:80"})
 	require.NoError(t, err)
 	require.Len(t, got, 4)
@@ -144,7 +104,7 @@ func TestResolveMixesFamilies(t *testing.T) {
 
 func TestResolveEndsWithTheContext(t *testing.T) {
 	h2test.CheckLeaks(t) // package net would ask on for ten seconds
-	cfg := &Config{Resolver: zone{"silent.test": {"silence"}}.resolver()}
+	cfg := &Config{Resolver: zone{"silent.test": {"silence"}}.resolver(t)}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := cfg.resolve(ctx, resolver.Address{Addr: "silent.test:80"})

@@ -208,7 +208,7 @@ func TestFailures(t *testing.T) {
 			if tt.peer != nil {
 				addr = serve(t, tt.peer)
 			}
-			cfg := &Config{Creds: tt.creds, Resolver: zone{}.resolver()}
+			cfg := &Config{Creds: tt.creds, Resolver: zone{}.resolver(t)}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			start := time.Now()
@@ -305,7 +305,7 @@ func TestNameServersThatAreSilent(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	cfg := &Config{Creds: plaintext, Resolver: zone{"silent.test": {"silence"}}.resolver()}
+	cfg := &Config{Creds: plaintext, Resolver: zone{"silent.test": {"silence"}}.resolver(t)}
 	_, err := Connect(ctx, cfg, resolver.Address{Addr: "silent.test:80"}, "a.test")
 	a := attempt(t, err)
 	assert.Equal(t, "silent.test:80", a.Addr)
@@ -322,7 +322,7 @@ func TestContextThatHasEnded(t *testing.T) {
 	srv := h2test.Listen(t)
 	srv.Serve(nil)
 	for _, addr := range []string{srv.Addr(), srv.Target(), "a.test:80"} {
-		_, err := Connect(ctx, &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1"}}.resolver()}, resolver.Address{Addr: addr}, "a.test")
+		_, err := Connect(ctx, &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1"}}.resolver(t)}, resolver.Address{Addr: addr}, "a.test")
 		assert.ErrorIs(t, attempt(t, err), context.Canceled)
 	}
 }
@@ -348,7 +348,7 @@ func TestSeveralAddresses(t *testing.T) {
 		"bad.test":     {"127.0.0.1", "127.0.0.3"},
 		"refused.test": {"127.0.0.3", "127.0.0.4"},
 	}
-	cfg := &Config{Creds: credentials.NewTLS(ca.ClientConfig("")), Secure: true, Resolver: z.resolver()}
+	cfg := &Config{Creds: credentials.NewTLS(ca.ClientConfig("")), Secure: true, Resolver: z.resolver(t)}
 
 	t.Run("one is right", func(t *testing.T) {
 		c, err := Connect(t.Context(), cfg, resolver.Address{Addr: "good.test:" + port}, "a.test")

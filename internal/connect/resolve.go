@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/lookup"
 )
 
 // resolve finds what to dial for addr, in the order in which to try it. Only a
@@ -37,7 +39,7 @@ func (cfg *Config) resolve(ctx context.Context, addr resolver.Address) ([]endpoi
 	if ip.IsValid() {
 		return tcpEndpoints([]netip.Addr{ip}, port), nil
 	}
-	ips, err := cfg.lookUp(ctx, host)
+	ips, err := lookup.Source{Resolver: cfg.Resolver}.Addrs(ctx, host)
 	if err != nil {
 		return nil, err
 	}
@@ -64,35 +66,6 @@ func (cfg *Config) port(ctx context.Context, service, addr string) (uint16, erro
 		err = &net.AddrError{Err: "unknown port", Addr: addr}
 	}
 	return 0, err
-}
-
-// lookUp returns the addresses of a host in the order of RFC 6724, each once.
-func (cfg *Config) lookUp(ctx context.Context, host string) ([]netip.Addr, error) {
-	q := query{resolver: cfg.resolver()}
-	found, err := q.lookUp(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	ips := make([]netip.Addr, 0, len(found))
-	seen := make(map[netip.Addr]bool, len(found))
-	for _, f := range found {
-		ip, ok := netip.AddrFromSlice(f.IP)
-		if !ok {
-			continue
-		}
-		ip = ip.Unmap()
-		if ip.Is6() {
-			ip = ip.WithZone(f.Zone)
-		}
-		if !seen[ip] {
-			seen[ip] = true
-			ips = append(ips, ip)
-		}
-	}
-	if len(ips) == 0 {
-		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
-	}
-	return ips, nil
 }
 
 // interleave alternates the address families, beginning with that of the first

@@ -65,7 +65,7 @@ func TestHostThatDoesNotAnswer(t *testing.T) {
 
 	_, port, err := net.SplitHostPort(ln.Addr().String())
 	require.NoError(t, err)
-	cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1", "127.0.0.9"}}.resolver()}
+	cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1", "127.0.0.9"}}.resolver(t)}
 	for _, addr := range []string{ln.Addr().String(), "a.test:" + port} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		_, err = Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")

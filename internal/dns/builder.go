@@ -12,6 +12,8 @@ import (
 
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/lookup"
 )
 
 // Config is what resolvers are built with. The zero value is grpc-go's
@@ -48,9 +50,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Resolver == nil {
-		c.Resolver = net.DefaultResolver
-	}
 	if c.MinInterval == 0 {
 		c.MinInterval = 30 * time.Second
 	}
@@ -140,21 +139,15 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, opts res
 }
 
 // source is whom to ask for a target with this authority.
-func (b *builder) source(authority string) (source, error) {
+func (b *builder) source(authority string) (lookup.Source, error) {
 	if authority == "" {
-		return source{resolver: b.cfg.Resolver}, nil
+		return lookup.Source{Resolver: b.cfg.Resolver}, nil
 	}
 	host, port, err := splitEndpoint(authority, defaultServerPort)
 	if err != nil {
-		return source{}, fmt.Errorf("the name server in the target's authority: %w", err)
+		return lookup.Source{}, fmt.Errorf("the name server in the target's authority: %w", err)
 	}
-	server := net.JoinHostPort(host, port)
-	return source{server: server, resolver: &net.Resolver{
-		PreferGo: true,
-		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, server)
-		},
-	}}, nil
+	return lookup.Server(net.JoinHostPort(host, port)), nil
 }
 
 // stateOf is the update for these addresses.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	_ "google.golang.org/grpc/resolver/dns" // registers grpc-go's builder
 
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -40,12 +41,12 @@ func outcome(t *testing.T, b resolver.Builder, authority, endpoint string) strin
 
 func TestEndpointsNextToGRPCGo(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{
-		"one.test":   {addrs: []string{"192.0.2.1"}},
-		"six.test":   {addrs: []string{"2001:db8::1"}},
-		"twice.test": {addrs: []string{"192.0.2.1", "192.0.2.1"}},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":   {Addrs: []string{"192.0.2.1"}},
+		"six.test":   {Addrs: []string{"2001:db8::1"}},
+		"twice.test": {Addrs: []string{"192.0.2.1", "192.0.2.1"}},
 		"empty.test": {},
-		"bad.test":   {code: dnsmessage.RCodeServerFailure},
+		"bad.test":   {Code: dnsmessage.RCodeServerFailure},
 	})
 	tests := []struct {
 		endpoint string
@@ -95,18 +96,18 @@ func TestEndpointsNextToGRPCGo(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.endpoint, func(t *testing.T) {
-			assert.Equal(t, tt.want, outcome(t, NewBuilder(Config{}), s.addr(), tt.endpoint))
+			assert.Equal(t, tt.want, outcome(t, NewBuilder(Config{}), s.Addr(), tt.endpoint))
 			if tt.grpcgo == "" {
 				tt.grpcgo = tt.want
 			}
-			assert.Equal(t, tt.grpcgo, outcome(t, resolver.Get("dns"), s.addr(), tt.endpoint), "grpc-go")
+			assert.Equal(t, tt.grpcgo, outcome(t, resolver.Get("dns"), s.Addr(), tt.endpoint), "grpc-go")
 		})
 	}
 	t.Run("localhost", func(t *testing.T) { // what it is, the hosts file says
 		for _, endpoint := range []string{":50051", "localhost:50051", "[]:50051"} {
-			ours := outcome(t, NewBuilder(Config{}), s.addr(), endpoint)
+			ours := outcome(t, NewBuilder(Config{}), s.Addr(), endpoint)
 			assert.Contains(t, ours, "127.0.0.1:50051")
-			assert.Equal(t, outcome(t, resolver.Get("dns"), s.addr(), endpoint), ours)
+			assert.Equal(t, outcome(t, resolver.Get("dns"), s.Addr(), endpoint), ours)
 		}
 	})
 }
@@ -135,7 +136,7 @@ func TestAuthoritiesNextToGRPCGo(t *testing.T) {
 				assert.ErrorContains(t, err, "name server")
 			} else {
 				require.NoError(t, err)
-				assert.Equal(t, tt.server, source.server)
+				assert.Equal(t, tt.server, source.Server)
 			}
 			r, err := resolver.Get("dns").Build(target(tt.authority, "one.test"), newChannel(), resolver.BuildOptions{})
 			if err == nil {
@@ -205,10 +206,10 @@ func TestServiceConfigsNextToGRPCGo(t *testing.T) {
 		{name: "among others", txt: []string{"v=spf1 -all", `grpc_config=[{"serviceConfig":` + a + `}]`}, want: a, grpcgo: none},
 		{name: "several", txt: []string{`grpc_config=[{"serviceConfig":` + b + `}]`, `grpc_config=[{"serviceConfig":` + a + `}]`}, want: a, grpcgo: invalid},
 	}
-	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 	chosen := func(t *testing.T, b resolver.Builder) string {
 		c := newChannel()
-		build(t, b, c, s.addr(), "one.test")
+		build(t, b, c, s.Addr(), "one.test")
 		switch update := c.settled(t); {
 		case update.state.ServiceConfig == nil:
 			return none
@@ -220,7 +221,7 @@ func TestServiceConfigsNextToGRPCGo(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s.set("_grpc_config.one.test", records{txt: tt.txt, overTCP: true})
+			s.Set("_grpc_config.one.test", dnstest.Records{TXT: tt.txt, OverTCP: true})
 			assert.Equal(t, tt.want, chosen(t, NewBuilder(Config{})))
 			if tt.grpcgo == "" {
 				tt.grpcgo = tt.want

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
+
+	"github.com/grpcdial/grpcdial/internal/lookup"
 )
 
 // hostResolver resolves one host name, now and again. Its methods may be called
@@ -22,7 +24,7 @@ type hostResolver struct {
 	// Set once before start.
 	cfg         Config
 	host, port  string
-	source      source
+	source      lookup.Source
 	cc          resolver.ClientConn
 	wantsConfig bool      // service configs are looked up
 	seed        [2]uint64 // of the dice for A2's percentages: one fall for the resolver's life

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -26,12 +27,12 @@ var brisk = Config{
 
 func TestAddresses(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{
-		"one.test":   {addrs: []string{"192.0.2.1"}},
-		"six.test":   {addrs: []string{"2001:db8::1"}},
-		"both.test":  {addrs: []string{"2001:db8::1", "192.0.2.1"}},
-		"twice.test": {addrs: []string{"192.0.2.1", "192.0.2.1"}},
-		"big.test":   {addrs: []string{"192.0.2.1", "192.0.2.2"}, overTCP: true},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":   {Addrs: []string{"192.0.2.1"}},
+		"six.test":   {Addrs: []string{"2001:db8::1"}},
+		"both.test":  {Addrs: []string{"2001:db8::1", "192.0.2.1"}},
+		"twice.test": {Addrs: []string{"192.0.2.1", "192.0.2.1"}},
+		"big.test":   {Addrs: []string{"192.0.2.1", "192.0.2.2"}, OverTCP: true},
 	})
 	for name, want := range map[string][]string{
 		"one.test":       {"192.0.2.1:443"},
@@ -45,7 +46,7 @@ func TestAddresses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newChannel()
-			build(t, NewBuilder(brisk), c, s.addr(), name)
+			build(t, NewBuilder(brisk), c, s.Addr(), name)
 			update := c.settled(t)
 			assert.ElementsMatch(t, want, update.addrs())
 			require.Len(t, update.state.Endpoints, len(want))
@@ -59,15 +60,15 @@ func TestAddresses(t *testing.T) {
 
 func TestErrorsNameTheServerAndTheCause(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{
-		"empty.test":   {txt: []string{"hello"}},
-		"bad.test":     {code: dnsmessage.RCodeServerFailure},
-		"refused.test": {code: dnsmessage.RCodeRefused},
-		"big.test":     {code: dnsmessage.RCodeServerFailure, overTCP: true},
-		"silent.test":  {silent: true},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"empty.test":   {TXT: []string{"hello"}},
+		"bad.test":     {Code: dnsmessage.RCodeServerFailure},
+		"refused.test": {Code: dnsmessage.RCodeRefused},
+		"big.test":     {Code: dnsmessage.RCodeServerFailure, OverTCP: true},
+		"silent.test":  {Silent: true},
 	})
-	gone := serve(t, zone{})
-	gone.udp.Close() // nobody hears
+	gone := dnstest.Listen(t, dnstest.Zone{})
+	gone.Close() // nobody hears
 
 	short := brisk
 	short.LookupTimeout = 50 * time.Millisecond
@@ -85,11 +86,11 @@ func TestErrorsNameTheServerAndTheCause(t *testing.T) {
 		{host: "refused.test", says: "server misbehaving (REFUSED)"},
 		{host: "big.test", says: "server misbehaving (SERVFAIL)"},
 		{host: "silent.test", says: "i/o timeout", timeout: true},
-		{host: "any.test", server: gone.addr(), says: "refused"},
+		{host: "any.test", server: gone.Addr(), says: "refused"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.host, func(t *testing.T) {
-			server, cfg := s.addr(), brisk
+			server, cfg := s.Addr(), brisk
 			if tt.server != "" {
 				server = tt.server
 			}
@@ -113,42 +114,31 @@ func TestErrorsNameTheServerAndTheCause(t *testing.T) {
 	}
 }
 
-// Names that the system's search list makes of a host are asked for in the
-// background of a look-up; which ones is the machine's matter, so this asks the
-// query itself.
-func TestErrorNamesTheNameOfTheSearchListThatExists(t *testing.T) {
-	q := newQuery(source{resolver: new(net.Resolver), server: "192.0.2.53:53"})
-	q.heard("db.", dnsmessage.RCodeNameError)
-	q.heard("db.prod.test.", dnsmessage.RCodeSuccess)
-	err := q.explain(&net.DNSError{Err: "no such host", Name: "db", IsNotFound: true}, "db")
-	assert.EqualError(t, err, `lookup db on 192.0.2.53:53: no such host ("db.prod.test." exists but has no address)`)
-}
-
 func TestConfiguredResolverIsNamedByTheServerThatItReached(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{"bad.test": {code: dnsmessage.RCodeServerFailure}})
+	s := dnstest.Listen(t, dnstest.Zone{"bad.test": {Code: dnsmessage.RCodeServerFailure}})
 	cfg := brisk
 	cfg.Resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, s.addr())
+		return new(net.Dialer).DialContext(ctx, network, s.Addr())
 	}}
 	c := newChannel()
 	build(t, NewBuilder(cfg), c, "", "bad.test")
 	var e *net.DNSError
 	require.ErrorAs(t, c.next(t).err, &e)
-	assert.Equal(t, s.addr(), e.Server)
+	assert.Equal(t, s.Addr(), e.Server)
 }
 
 func TestAddressesDoNotWaitForTheServiceConfig(t *testing.T) {
 	h2test.CheckLeaks(t)
 	gate := make(chan struct{})
-	s := serve(t, zone{
-		"one.test":              {addrs: []string{"192.0.2.1"}},
-		"_grpc_config.one.test": {txt: []string{withConfig(someConfig)}, held: gate},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":              {Addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {TXT: []string{withConfig(someConfig)}, Held: gate},
 	})
 	cfg := brisk
 	cfg.ServiceConfigWait = time.Hour
 	c := newChannel()
-	build(t, NewBuilder(cfg), c, s.addr(), "one.test:80")
+	build(t, NewBuilder(cfg), c, s.Addr(), "one.test:80")
 	first := c.nextUpdate(t)
 	assert.True(t, first.pending())
 	assert.Equal(t, []string{"192.0.2.1:80"}, first.addrs())
@@ -162,11 +152,11 @@ func TestAddressesDoNotWaitForTheServiceConfig(t *testing.T) {
 
 func TestNameThatAppearsLaterIsFound(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{})
+	s := dnstest.Listen(t, dnstest.Zone{})
 	c := newChannel()
-	build(t, NewBuilder(brisk), c, s.addr(), "late.test:80")
+	build(t, NewBuilder(brisk), c, s.Addr(), "late.test:80")
 	require.Error(t, c.next(t).err)
-	s.set("late.test", records{addrs: []string{"192.0.2.9"}})
+	s.Set("late.test", dnstest.Records{Addrs: []string{"192.0.2.9"}})
 	for {
 		if call := c.next(t); call.err == nil {
 			assert.Equal(t, []string{"192.0.2.9:80"}, call.addrs())
@@ -177,17 +167,17 @@ func TestNameThatAppearsLaterIsFound(t *testing.T) {
 
 func TestResolveNowFindsChanges(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{"moves.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"moves.test": {Addrs: []string{"192.0.2.1"}}})
 	c := newChannel()
-	r := build(t, NewBuilder(brisk), c, s.addr(), "moves.test:80")
+	r := build(t, NewBuilder(brisk), c, s.Addr(), "moves.test:80")
 	require.Equal(t, []string{"192.0.2.1:80"}, c.settled(t).addrs())
 
-	s.set("moves.test", records{addrs: []string{"192.0.2.2", "192.0.2.3"}})
+	s.Set("moves.test", dnstest.Records{Addrs: []string{"192.0.2.2", "192.0.2.3"}})
 	r.ResolveNow(resolver.ResolveNowOptions{})
 	assert.ElementsMatch(t, []string{"192.0.2.2:80", "192.0.2.3:80"}, c.settled(t).addrs())
 
 	// A name that is gone is an error: the channel keeps the addresses it has.
-	s.set("moves.test", records{code: dnsmessage.RCodeNameError})
+	s.Set("moves.test", dnstest.Records{Code: dnsmessage.RCodeNameError})
 	r.ResolveNow(resolver.ResolveNowOptions{})
 	assert.ErrorContains(t, c.next(t).err, "no such host")
 }
@@ -195,17 +185,17 @@ func TestResolveNowFindsChanges(t *testing.T) {
 func TestCloseCancelsLookUps(t *testing.T) {
 	h2test.CheckLeaks(t)
 	asked := make(chan string, 100)
-	s := serve(t, zone{
-		"silent.test":              {silent: true, question: asked},
-		"_grpc_config.silent.test": {silent: true, question: asked},
-		"one.test":                 {addrs: []string{"192.0.2.1"}},
-		"_grpc_config.one.test":    {silent: true},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"silent.test":              {Silent: true, Question: asked},
+		"_grpc_config.silent.test": {Silent: true, Question: asked},
+		"one.test":                 {Addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test":    {Silent: true},
 	})
 	begun := time.Now()
 
 	// While both are asked for.
 	c := newChannel()
-	r := build(t, NewBuilder(Config{}), c, s.addr(), "silent.test")
+	r := build(t, NewBuilder(Config{}), c, s.Addr(), "silent.test")
 	types := map[string]bool{}
 	for range 3 {
 		types[<-asked] = true
@@ -218,14 +208,14 @@ func TestCloseCancelsLookUps(t *testing.T) {
 
 	// While RPCs are held for the service config.
 	c = newChannel()
-	r = build(t, NewBuilder(Config{ServiceConfigWait: time.Hour}), c, s.addr(), "one.test")
+	r = build(t, NewBuilder(Config{ServiceConfigWait: time.Hour}), c, s.Addr(), "one.test")
 	require.True(t, c.next(t).pending())
 	r.Close()
 	c.quiet(t)
 
 	// While the late service config is waited for.
 	c = newChannel()
-	r = build(t, NewBuilder(Config{ServiceConfigWait: -1}), c, s.addr(), "one.test")
+	r = build(t, NewBuilder(Config{ServiceConfigWait: -1}), c, s.Addr(), "one.test")
 	require.False(t, c.next(t).pending())
 	r.Close()
 	c.quiet(t)
@@ -235,13 +225,13 @@ func TestCloseCancelsLookUps(t *testing.T) {
 
 func TestCloseFromManyGoroutines(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 	cfg := brisk
 	cfg.MinInterval, cfg.Refresh = -1, time.Microsecond
 	for range 20 {
 		c := newChannel()
 		c.calls = make(chan told, 100_000)
-		r, err := NewBuilder(cfg).Build(target(s.addr(), "one.test"), c, resolver.BuildOptions{})
+		r, err := NewBuilder(cfg).Build(target(s.Addr(), "one.test"), c, resolver.BuildOptions{})
 		require.NoError(t, err)
 		var wg sync.WaitGroup
 		for range 4 {
@@ -264,14 +254,14 @@ func TestCloseFromManyGoroutines(t *testing.T) {
 func TestLocalhostAsksNobodyForAServiceConfig(t *testing.T) {
 	h2test.CheckLeaks(t)
 	asked := make(chan string, 100)
-	s := serve(t, zone{
-		"_grpc_config.localhost":     {silent: true, question: asked},
-		"app.localhost":              {addrs: []string{"127.0.0.1"}},
-		"_grpc_config.app.localhost": {silent: true, question: asked},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"_grpc_config.localhost":     {Silent: true, Question: asked},
+		"app.localhost":              {Addrs: []string{"127.0.0.1"}},
+		"_grpc_config.app.localhost": {Silent: true, Question: asked},
 	})
 	for _, host := range []string{"localhost:80", "app.LocalHost.:80", ":80"} {
 		c := newChannel()
-		build(t, NewBuilder(brisk), c, s.addr(), host)
+		build(t, NewBuilder(brisk), c, s.Addr(), host)
 		update := c.nextUpdate(t)
 		assert.False(t, update.pending())
 		assert.Contains(t, update.addrs(), "127.0.0.1:80", host)
@@ -282,13 +272,13 @@ func TestLocalhostAsksNobodyForAServiceConfig(t *testing.T) {
 func TestServiceConfigCanBeDisabled(t *testing.T) {
 	h2test.CheckLeaks(t)
 	asked := make(chan string, 100)
-	s := serve(t, zone{
-		"one.test":              {addrs: []string{"192.0.2.1"}},
-		"_grpc_config.one.test": {silent: true, question: asked},
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":              {Addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {Silent: true, Question: asked},
 	})
 	t.Run("by the option", func(t *testing.T) {
 		c := newChannel()
-		r, err := NewBuilder(brisk).Build(target(s.addr(), "one.test"), c, resolver.BuildOptions{DisableServiceConfig: true})
+		r, err := NewBuilder(brisk).Build(target(s.Addr(), "one.test"), c, resolver.BuildOptions{DisableServiceConfig: true})
 		require.NoError(t, err)
 		defer r.Close()
 		assert.False(t, c.nextUpdate(t).pending())
@@ -296,7 +286,7 @@ func TestServiceConfigCanBeDisabled(t *testing.T) {
 	t.Run("by the environment", func(t *testing.T) {
 		t.Setenv("GRPC_ENABLE_TXT_SERVICE_CONFIG", "False")
 		c := newChannel()
-		build(t, NewBuilder(brisk), c, s.addr(), "one.test")
+		build(t, NewBuilder(brisk), c, s.Addr(), "one.test")
 		assert.False(t, c.nextUpdate(t).pending())
 	})
 	assert.Empty(t, asked)
@@ -304,7 +294,7 @@ func TestServiceConfigCanBeDisabled(t *testing.T) {
 
 func TestRefusedUpdateIsRetried(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 	c := newChannel()
 	refusals := 6 // each resolution makes one update or two
 	c.verdict = func(resolver.State) error {
@@ -316,7 +306,7 @@ func TestRefusedUpdateIsRetried(t *testing.T) {
 	}
 	cfg := brisk
 	cfg.MinInterval = time.Hour
-	build(t, NewBuilder(cfg), c, s.addr(), "one.test")
+	build(t, NewBuilder(cfg), c, s.Addr(), "one.test")
 	for range 7 {
 		c.nextUpdate(t)
 	}

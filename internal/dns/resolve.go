@@ -2,8 +2,8 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"net"
-	"net/netip"
 	"time"
 
 	"google.golang.org/grpc/attributes"
@@ -11,7 +11,7 @@ import (
 
 // resolve is one resolution. It returns why the host has to be resolved again,
 // nil if it has not to be. Everything that it started has ended when it returns,
-// but for what a query cannot interrupt.
+// but for what a look-up cannot interrupt.
 func (r *hostResolver) resolve() error {
 	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.LookupTimeout)
 	defer cancel()
@@ -19,9 +19,7 @@ func (r *hostResolver) resolve() error {
 	// 1. Ask for both.
 	var answers <-chan txtAnswer // one comes; nil: none is to be waited for
 	if r.wantsConfig {
-		q := newQuery(r.source)
-		defer q.end()
-		answers = q.lookUpTXT(ctx, txtPrefix+r.host)
+		answers = r.lookUpTXT(ctx)
 	}
 	addrs, err := r.lookUpHost(ctx)
 	if r.ctx.Err() != nil {
@@ -87,30 +85,42 @@ func (r *hostResolver) deliver(addrs []string, pending bool) error {
 
 // lookUpHost returns what to dial, one address at least.
 func (r *hostResolver) lookUpHost(ctx context.Context) ([]string, error) {
-	q := newQuery(r.source)
-	defer q.end()
-	found, err := q.resolver.LookupIPAddr(ctx, r.host)
+	ips, err := r.source.Addrs(ctx, r.host)
 	if err != nil {
-		return nil, q.explain(err, r.host)
+		return nil, withoutContext(err)
 	}
-	addrs := make([]string, 0, len(found))
-	seen := make(map[netip.Addr]bool, len(found))
-	for _, f := range found {
-		ip, ok := netip.AddrFromSlice(f.IP)
-		if !ok {
-			continue
-		}
-		ip = ip.Unmap()
-		if ip.Is6() {
-			ip = ip.WithZone(f.Zone) // from the hosts file
-		}
-		if !seen[ip] {
-			seen[ip] = true
-			addrs = append(addrs, net.JoinHostPort(ip.String(), r.port))
-		}
-	}
-	if len(addrs) == 0 {
-		return nil, q.explain(&net.DNSError{Err: noAddress, Name: r.host, IsNotFound: true}, r.host)
+	addrs := make([]string, len(ips))
+	for i, ip := range ips {
+		addrs[i] = net.JoinHostPort(ip.String(), r.port)
 	}
 	return addrs, nil
+}
+
+// withoutContext takes out of a *net.DNSError that it is a context's error too:
+// the deadline was ours, not that of somebody who waits for the channel.
+func withoutContext(err error) error {
+	var e *net.DNSError
+	if !errors.As(err, &e) {
+		return err
+	}
+	own := *e
+	own.UnwrapErr = nil
+	return &own
+}
+
+// txtAnswer is what came of a look-up of TXT records.
+type txtAnswer struct {
+	records []string
+	err     error
+}
+
+// lookUpTXT starts the look-up of the service config, which ctx ends. The answer
+// comes on the channel, which nobody has to read.
+func (r *hostResolver) lookUpTXT(ctx context.Context) <-chan txtAnswer {
+	answer := make(chan txtAnswer, 1)
+	go func() {
+		records, err := r.source.TXT(ctx, txtPrefix+r.host)
+		answer <- txtAnswer{records, err}
+	}()
+	return answer
 }

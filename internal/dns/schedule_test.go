@@ -14,22 +14,24 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 )
 
 // inBubble runs f with a resolver for one.test, whose name server is reached
 // over pipes and takes no time.
-func inBubble(t *testing.T, z zone, cfg Config, f func(s *nameServer, c *channel, r resolver.Resolver)) {
+func inBubble(t *testing.T, z dnstest.Zone, cfg Config, f func(s *dnstest.Server, c *channel, r resolver.Resolver)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := newZone(z)
-		cfg.Resolver = s.overPipes()
+		s := dnstest.New(z)
+		cfg.Resolver = s.OverPipes()
 		c := newChannel()
 		r, err := NewBuilder(cfg).Build(target("", "one.test:80"), c, resolver.BuildOptions{})
 		require.NoError(t, err)
 		f(s, c, r)
 		r.Close()
 		c.quiet(t)
-		s.close()
+		s.Close()
 	})
 }
 
@@ -38,39 +40,39 @@ const someConfig = `{"loadBalancingPolicy":"round_robin"}`
 func withConfig(js string) string { return `grpc_config=[{"serviceConfig":` + js + `}]` }
 
 func TestSlowServiceConfig(t *testing.T) {
-	one := records{addrs: []string{"192.0.2.1"}}
+	one := dnstest.Records{Addrs: []string{"192.0.2.1"}}
 	tests := []struct {
 		name  string
 		after time.Duration // when the TXT record comes
-		txt   records
+		txt   dnstest.Records
 		want  []string // updates: when, pending or complete, with a service config or without
 	}{
-		{"within the bound", 600 * time.Millisecond, records{txt: []string{withConfig(someConfig)}},
+		{"within the bound", 600 * time.Millisecond, dnstest.Records{TXT: []string{withConfig(someConfig)}},
 			[]string{"0s pending", "600ms complete config"}},
-		{"within the bound, none", 600 * time.Millisecond, records{},
+		{"within the bound, none", 600 * time.Millisecond, dnstest.Records{},
 			[]string{"0s pending", "600ms complete"}},
-		{"within the bound, a failure", 600 * time.Millisecond, records{code: dnsmessage.RCodeRefused},
+		{"within the bound, a failure", 600 * time.Millisecond, dnstest.Records{Code: dnsmessage.RCodeRefused},
 			[]string{"0s pending", "600ms complete"}},
-		{"after the bound", 1500 * time.Millisecond, records{txt: []string{withConfig(someConfig)}},
+		{"after the bound", 1500 * time.Millisecond, dnstest.Records{TXT: []string{withConfig(someConfig)}},
 			[]string{"0s pending", "1s complete", "1.5s complete config"}},
-		{"after the bound, none", 1500 * time.Millisecond, records{},
+		{"after the bound, none", 1500 * time.Millisecond, dnstest.Records{},
 			[]string{"0s pending", "1s complete"}},
-		{"never", time.Hour, records{},
+		{"never", time.Hour, dnstest.Records{},
 			[]string{"0s pending", "1s complete"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				gate := make(chan struct{})
-				tt.txt.held = gate
-				s := newZone(zone{"one.test": one, "_grpc_config.one.test": tt.txt})
+				tt.txt.Held = gate
+				s := dnstest.New(dnstest.Zone{"one.test": one, "_grpc_config.one.test": tt.txt})
 				c := newChannel()
 				begun := time.Now()
-				r := build(t, NewBuilder(Config{Resolver: s.overPipes(), LookupTimeout: 4 * time.Second}), c, "", "one.test:80")
+				r := build(t, NewBuilder(Config{Resolver: s.OverPipes(), LookupTimeout: 4 * time.Second}), c, "", "one.test:80")
 				time.AfterFunc(tt.after, func() { close(gate) })
 				time.Sleep(2 * time.Hour)
 				r.Close()
-				s.close()
+				s.Close()
 
 				var got []string
 				for len(c.calls) > 0 {
@@ -97,19 +99,19 @@ func TestSlowServiceConfig(t *testing.T) {
 func TestServiceConfigWaitOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		s := newZone(zone{
-			"one.test":              {addrs: []string{"192.0.2.1"}},
-			"_grpc_config.one.test": {txt: []string{withConfig(someConfig)}, held: gate},
+		s := dnstest.New(dnstest.Zone{
+			"one.test":              {Addrs: []string{"192.0.2.1"}},
+			"_grpc_config.one.test": {TXT: []string{withConfig(someConfig)}, Held: gate},
 		})
 		c := newChannel()
-		r := build(t, NewBuilder(Config{Resolver: s.overPipes(), ServiceConfigWait: -1}), c, "", "one.test:80")
+		r := build(t, NewBuilder(Config{Resolver: s.OverPipes(), ServiceConfigWait: -1}), c, "", "one.test:80")
 		first := c.nextUpdate(t)
 		assert.False(t, first.pending())
 		assert.Nil(t, first.state.ServiceConfig)
 		close(gate)
 		assert.Equal(t, someConfig, c.nextUpdate(t).config())
 		r.Close()
-		s.close()
+		s.Close()
 	})
 }
 
@@ -117,12 +119,12 @@ func TestServiceConfigWaitOff(t *testing.T) {
 func TestServiceConfigThatIsThereFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		s := newZone(zone{
-			"one.test":              {addrs: []string{"192.0.2.1"}, held: gate},
-			"_grpc_config.one.test": {txt: []string{withConfig(someConfig)}},
+		s := dnstest.New(dnstest.Zone{
+			"one.test":              {Addrs: []string{"192.0.2.1"}, Held: gate},
+			"_grpc_config.one.test": {TXT: []string{withConfig(someConfig)}},
 		})
 		c := newChannel()
-		r := build(t, NewBuilder(Config{Resolver: s.overPipes()}), c, "", "one.test:80")
+		r := build(t, NewBuilder(Config{Resolver: s.OverPipes()}), c, "", "one.test:80")
 		synctest.Wait()
 		c.quiet(t)
 		close(gate)
@@ -132,20 +134,20 @@ func TestServiceConfigThatIsThereFirst(t *testing.T) {
 		time.Sleep(time.Hour)
 		c.quiet(t)
 		r.Close()
-		s.close()
+		s.Close()
 	})
 }
 
 func TestServiceConfigStaysUntilTheNextAnswer(t *testing.T) {
-	z := zone{
-		"one.test":              {addrs: []string{"192.0.2.1"}},
-		"_grpc_config.one.test": {txt: []string{withConfig(someConfig)}},
+	z := dnstest.Zone{
+		"one.test":              {Addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {TXT: []string{withConfig(someConfig)}},
 	}
-	inBubble(t, z, Config{}, func(s *nameServer, c *channel, r resolver.Resolver) {
+	inBubble(t, z, Config{}, func(s *dnstest.Server, c *channel, r resolver.Resolver) {
 		require.Equal(t, someConfig, c.settled(t).config())
 
-		again := func(txt records) []told {
-			s.set("_grpc_config.one.test", txt)
+		again := func(txt dnstest.Records) []told {
+			s.Set("_grpc_config.one.test", txt)
 			time.Sleep(time.Minute)
 			r.ResolveNow(resolver.ResolveNowOptions{})
 			time.Sleep(time.Minute)
@@ -157,16 +159,16 @@ func TestServiceConfigStaysUntilTheNextAnswer(t *testing.T) {
 			require.NotEmpty(t, all)
 			return all
 		}
-		for _, failure := range []records{{silent: true}, {code: dnsmessage.RCodeServerFailure}, {code: dnsmessage.RCodeRefused}} {
+		for _, failure := range []dnstest.Records{{Silent: true}, {Code: dnsmessage.RCodeServerFailure}, {Code: dnsmessage.RCodeRefused}} {
 			all := again(failure)
 			require.Len(t, all, 1, "%v", failure)
 			assert.Equal(t, someConfig, all[0].config(), "%v", failure)
 		}
-		all := again(records{txt: []string{withConfig(`{}`)}})
+		all := again(dnstest.Records{TXT: []string{withConfig(`{}`)}})
 		assert.Equal(t, `{}`, all[len(all)-1].config())
-		all = again(records{code: dnsmessage.RCodeNameError})
+		all = again(dnstest.Records{Code: dnsmessage.RCodeNameError})
 		assert.Nil(t, all[len(all)-1].state.ServiceConfig)
-		all = again(records{txt: []string{"grpc_config=what"}})
+		all = again(dnstest.Records{TXT: []string{"grpc_config=what"}})
 		assert.ErrorContains(t, all[len(all)-1].state.ServiceConfig.Err, "_grpc_config.one.test")
 	})
 }
@@ -181,7 +183,7 @@ func TestMinInterval(t *testing.T) {
 		"none":    {Config{MinInterval: -1}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}}, tt.cfg, func(_ *nameServer, c *channel, r resolver.Resolver) {
+			inBubble(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}}, tt.cfg, func(_ *dnstest.Server, c *channel, r resolver.Resolver) {
 				last := c.settled(t).at
 				synctest.Wait() // at rest
 
@@ -207,9 +209,9 @@ func TestMinInterval(t *testing.T) {
 // What a channel asks for while it is given addresses is about those.
 func TestResolveNowDuringAResolution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newZone(zone{"one.test": {addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {silent: true}})
+		s := dnstest.New(dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {Silent: true}})
 		c := newChannel()
-		r := build(t, NewBuilder(Config{Resolver: s.overPipes()}), c, "", "one.test:80")
+		r := build(t, NewBuilder(Config{Resolver: s.OverPipes()}), c, "", "one.test:80")
 		require.True(t, c.next(t).pending())
 		r.ResolveNow(resolver.ResolveNowOptions{})
 		r.ResolveNow(resolver.ResolveNowOptions{})
@@ -218,7 +220,7 @@ func TestResolveNowDuringAResolution(t *testing.T) {
 		time.Sleep(time.Hour)
 		c.quiet(t)
 		r.Close()
-		s.close()
+		s.Close()
 	})
 }
 
@@ -231,7 +233,7 @@ func TestRefresh(t *testing.T) {
 		"shorter than the interval": {Config{Refresh: time.Second}, 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}}, tt.cfg, func(_ *nameServer, c *channel, r resolver.Resolver) {
+			inBubble(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}}, tt.cfg, func(_ *dnstest.Server, c *channel, r resolver.Resolver) {
 				last := c.settled(t).at
 				for range 3 {
 					next := c.settled(t).at
@@ -262,7 +264,7 @@ func gaps(t *testing.T, c *channel, n int) []time.Duration {
 }
 
 func TestBackoffAfterErrors(t *testing.T) {
-	inBubble(t, zone{"one.test": {code: dnsmessage.RCodeNameError}}, Config{}, func(s *nameServer, c *channel, r resolver.Resolver) {
+	inBubble(t, dnstest.Zone{"one.test": {Code: dnsmessage.RCodeNameError}}, Config{}, func(s *dnstest.Server, c *channel, r resolver.Resolver) {
 		want := time.Second
 		for i, gap := range gaps(t, c, 14) {
 			want = min(want*16/10, 120*time.Second)
@@ -271,12 +273,12 @@ func TestBackoffAfterErrors(t *testing.T) {
 		synctest.Wait()
 		r.ResolveNow(resolver.ResolveNowOptions{}) // does not storm the server
 		start := time.Now()
-		s.set("one.test", records{addrs: []string{"192.0.2.1"}})
+		s.Set("one.test", dnstest.Records{Addrs: []string{"192.0.2.1"}})
 		found := c.settled(t)
 		assert.GreaterOrEqual(t, found.at.Sub(start), 96*time.Second)
 
 		// Found: the next failure begins anew.
-		s.set("one.test", records{code: dnsmessage.RCodeServerFailure})
+		s.Set("one.test", dnstest.Records{Code: dnsmessage.RCodeServerFailure})
 		time.Sleep(time.Hour)
 		c.quiet(t)
 		r.ResolveNow(resolver.ResolveNowOptions{})
@@ -287,7 +289,7 @@ func TestBackoffAfterErrors(t *testing.T) {
 
 func TestBackoffIsConfigurable(t *testing.T) {
 	cfg := Config{Backoff: backoff.Config{BaseDelay: time.Minute, Multiplier: 2, MaxDelay: 5 * time.Minute}}
-	inBubble(t, zone{}, cfg, func(_ *nameServer, c *channel, _ resolver.Resolver) {
+	inBubble(t, dnstest.Zone{}, cfg, func(_ *dnstest.Server, c *channel, _ resolver.Resolver) {
 		assert.Equal(t, []time.Duration{2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute}, gaps(t, c, 4))
 		synctest.Wait()
 	})
@@ -295,22 +297,22 @@ func TestBackoffIsConfigurable(t *testing.T) {
 
 func TestBackoffAfterRefusedUpdates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newZone(zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+		s := dnstest.New(dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 		c := newChannel()
 		c.verdict = func(resolver.State) error { return errors.New("no") }
-		cfg := Config{Resolver: s.overPipes(), Backoff: backoff.Config{BaseDelay: time.Second, Multiplier: 2, MaxDelay: time.Minute}}
+		cfg := Config{Resolver: s.OverPipes(), Backoff: backoff.Config{BaseDelay: time.Second, Multiplier: 2, MaxDelay: time.Minute}}
 		r, err := NewBuilder(cfg).Build(target("", "one.test"), c, resolver.BuildOptions{DisableServiceConfig: true})
 		require.NoError(t, err)
 		assert.Equal(t, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}, gaps(t, c, 3))
 		r.Close()
-		s.close()
+		s.Close()
 	})
 }
 
 // The verdict on the complete update is the one that counts.
 func TestRefusedPendingUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newZone(zone{"one.test": {addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {silent: true}})
+		s := dnstest.New(dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {Silent: true}})
 		c := newChannel()
 		c.verdict = func(s resolver.State) error {
 			if ServiceConfigPending(s) {
@@ -318,13 +320,13 @@ func TestRefusedPendingUpdate(t *testing.T) {
 			}
 			return nil
 		}
-		r := build(t, NewBuilder(Config{Resolver: s.overPipes()}), c, "", "one.test")
+		r := build(t, NewBuilder(Config{Resolver: s.OverPipes()}), c, "", "one.test")
 		require.True(t, c.next(t).pending())
 		require.False(t, c.next(t).pending())
 		time.Sleep(time.Hour)
 		c.quiet(t)
 		r.Close()
-		s.close()
+		s.Close()
 	})
 }
 
@@ -368,31 +370,30 @@ func TestLookupTimeout(t *testing.T) {
 // Package net would go on asking a silent server; its connections are closed in
 // no time instead, those for the service config too.
 func TestCloseLeavesNoLookUpBehind(t *testing.T) {
-	for name, host := range map[string]records{"addresses": {silent: true}, "service config": {addrs: []string{"192.0.2.1"}}} {
+	for name, host := range map[string]dnstest.Records{"addresses": {Silent: true}, "service config": {Addrs: []string{"192.0.2.1"}}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newZone(zone{"one.test": host, "_grpc_config.one.test": {silent: true}})
-				r := build(t, NewBuilder(Config{Resolver: s.overPipes()}), newChannel(), "", "one.test")
+				s := dnstest.New(dnstest.Zone{"one.test": host, "_grpc_config.one.test": {Silent: true}})
+				r := build(t, NewBuilder(Config{Resolver: s.OverPipes()}), newChannel(), "", "one.test")
 				synctest.Wait()
 				closed := time.Now()
 				r.Close()
-				s.wg.Wait() // for the server's side of each connection
+				s.Close() // waits for its side of each connection
 				assert.Zero(t, time.Since(closed))
-				s.close()
 			})
 		})
 	}
 }
 
 func TestNoGoroutineAtRest(t *testing.T) {
-	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 	c := newChannel()
 	// Those that linger from before may end meanwhile; none may come.
 	before := runtime.NumGoroutine()
 	for range 50 {
 		cfg := brisk
 		cfg.Refresh = time.Hour
-		build(t, NewBuilder(cfg), c, s.addr(), "one.test")
+		build(t, NewBuilder(cfg), c, s.Addr(), "one.test")
 		c.settled(t)
 	}
 	assert.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 5*time.Second, time.Millisecond)

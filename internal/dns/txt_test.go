@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -37,15 +38,15 @@ func TestPercentage(t *testing.T) {
 // A channel keeps to the choice that it was given by chance.
 func TestPercentageFallsOnceForAResolver(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{
-		"one.test": {addrs: []string{"192.0.2.1"}},
-		"_grpc_config.one.test": {txt: []string{
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test": {Addrs: []string{"192.0.2.1"}},
+		"_grpc_config.one.test": {TXT: []string{
 			`grpc_config=[{"percentage":50,"serviceConfig":{"n":1}},{"serviceConfig":{"n":2}}]`}},
 	})
 	cfg := brisk
 	cfg.Refresh = time.Millisecond
 	c := newChannel()
-	r := build(t, NewBuilder(cfg), c, s.addr(), "one.test")
+	r := build(t, NewBuilder(cfg), c, s.Addr(), "one.test")
 	first := c.settled(t)
 	for range 30 {
 		next := c.nextUpdate(t)
@@ -65,7 +66,7 @@ func TestUnknownHostname(t *testing.T) {
 
 func TestMalformedServiceConfigSaysWhy(t *testing.T) {
 	h2test.CheckLeaks(t)
-	s := serve(t, zone{"one.test": {addrs: []string{"192.0.2.1"}}})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}})
 	for txt, want := range map[string]string{
 		`grpc_config=what`:  "not a list of choices",
 		`grpc_config=[] []`: "after the list",
@@ -73,9 +74,9 @@ func TestMalformedServiceConfigSaysWhy(t *testing.T) {
 		`grpc_config=[{"percentage":200,"serviceConfig":{}}]`:     "choice 1 of 1: percentage 200",
 		`grpc_config=[{"clientLanguages":[],"serviceConfig":{}}]`: `"clientLanguages"`,
 	} {
-		s.set("_grpc_config.one.test", records{txt: []string{txt}})
+		s.Set("_grpc_config.one.test", dnstest.Records{TXT: []string{txt}})
 		c := newChannel()
-		build(t, NewBuilder(Config{}), c, s.addr(), "one.test")
+		build(t, NewBuilder(Config{}), c, s.Addr(), "one.test")
 		update := c.settled(t)
 		assert.Equal(t, []string{"192.0.2.1:443"}, update.addrs())
 		require.NotNil(t, update.state.ServiceConfig, txt)

@@ -1,4 +1,4 @@
-package dns
+package lookup
 
 import (
 	"context"
@@ -11,23 +11,17 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// source is whom to ask.
-type source struct {
-	resolver *net.Resolver
-	server   string // host and port of the only server; empty: those that the system names
-}
-
 // query is one look-up.
 //
-// A net.Resolver returns when its context ends, but goes on asking in the
-// background, for ten seconds and more if the name servers are silent. A query
-// makes the connections itself: it closes them when it ends, and refuses new
-// ones, so that what goes on ends at once. Also it listens on them for what
-// net.DNSError leaves out. A look-up that Go leaves to the system can neither
-// be interrupted nor be listened to.
+// A net.Resolver returns when its context ends, or not even then, and goes on
+// asking in the background, for ten seconds and more if the name servers are
+// silent. A query makes the connections itself: it closes them when it ends, and
+// refuses new ones, so that what goes on ends at once. Also it listens on them
+// for what net.DNSError leaves out. A look-up that Go leaves to the system can
+// neither be interrupted nor be listened to.
 type query struct {
+	source   Source
 	resolver *net.Resolver // asks through dial
-	source   source
 
 	mu     sync.Mutex
 	conns  []net.Conn // guarded by mu: all that were made, closed ones too
@@ -37,9 +31,12 @@ type query struct {
 	failed uint16     // guarded by mu: a bit for each RCODE that was a failure to answer
 }
 
-func newQuery(s source) *query {
+func (s Source) query() *query {
+	if s.Resolver == nil {
+		s.Resolver = net.DefaultResolver
+	}
 	q := &query{source: s}
-	q.resolver = &net.Resolver{PreferGo: s.resolver.PreferGo, StrictErrors: s.resolver.StrictErrors, Dial: q.dial}
+	q.resolver = &net.Resolver{PreferGo: s.Resolver.PreferGo, StrictErrors: s.Resolver.StrictErrors, Dial: q.dial}
 	return q
 }
 
@@ -54,26 +51,9 @@ func (q *query) end() {
 	}
 }
 
-// txtAnswer is what came of a look-up of TXT records.
-type txtAnswer struct {
-	records []string // the strings of a record are joined
-	err     error
-}
-
-// lookUpTXT starts the look-up of a name's TXT records. The answer comes on the
-// channel, which nobody has to read. end ends the look-up: ctx alone would not.
-func (q *query) lookUpTXT(ctx context.Context, name string) <-chan txtAnswer {
-	answer := make(chan txtAnswer, 1)
-	go func() {
-		records, err := q.resolver.LookupTXT(ctx, name)
-		answer <- txtAnswer{records, err}
-	}()
-	return answer
-}
-
 // dial makes a connection to a name server.
 func (q *query) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	dial := q.source.resolver.Dial
+	dial := q.source.Resolver.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
@@ -178,8 +158,7 @@ var codeNames = map[uint16]string{
 
 // explain completes what package net says of a look-up of host that failed: by
 // the server that was really asked, by the RCODE, and by whether the name
-// exists. The result is a *net.DNSError, and no context's error: the deadline
-// was ours, not that of somebody who waits for the channel.
+// exists. The result is a *net.DNSError.
 func (q *query) explain(err error, host string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -187,11 +166,10 @@ func (q *query) explain(err error, host string) error {
 	if known := (*net.DNSError)(nil); errors.As(err, &known) {
 		e = *known
 	}
-	e.UnwrapErr = nil
 	switch {
-	case q.source.server != "":
-		e.Server = q.source.server
-	case q.asked != "" && (e.Server == "" || q.source.resolver.Dial != nil):
+	case q.source.Server != "":
+		e.Server = q.source.Server
+	case q.asked != "" && (e.Server == "" || q.source.Resolver.Dial != nil):
 		e.Server = q.asked
 	}
 	switch {
