@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
 	"internal/lookup":        nil,
 	"internal/proxy":         nil,
+	"internal/proxytest":     nil, // for tests
 	"internal/serial":        nil,
 	"internal/serviceconfig": nil,
 }

@@ -72,6 +72,29 @@ func asHost(target string) string {
 	return strings.ToLower(target)
 }
 
+// Choose is f's choice for a target, and finds out whether it is of use: an
+// *Error says that f failed, or that its URL is none of a proxy. f nil knows no
+// proxy.
+func (f Func) Choose(target string) (*url.URL, error) {
+	if f == nil {
+		return nil, nil
+	}
+	u, err := f(target)
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return nil, e // f is one of ForTarget
+	}
+	if err != nil {
+		return nil, &Error{Target: target, Step: StepChoose, Err: err}
+	}
+	if u == nil {
+		return nil, nil
+	}
+	if _, err := parse(u); err != nil {
+		return nil, &Error{Proxy: Redact(u), Target: target, Step: StepURL, Err: err}
+	}
+	return u, nil
+}
+
 // ForTarget is the choice for the addresses of one channel, whose target has the
 // endpoint "host:port". If f knows no proxy for the endpoint, nil is returned:
 // none of the addresses takes one, whatever f would say to them. A NO_PROXY that
@@ -80,17 +103,17 @@ func asHost(target string) string {
 // Otherwise the Func returned gives each address the endpoint's proxy, but for
 // those for which f knows none: a NO_PROXY that lists a network holds too.
 //
-// f nil is f that knows no proxy.
+// Errors are those of Choose.
 func (f Func) ForTarget(endpoint string) (Func, error) {
-	if f == nil {
-		return nil, nil
-	}
-	chosen, err := f(endpoint)
+	chosen, err := f.Choose(endpoint)
 	if chosen == nil || err != nil {
 		return nil, err
 	}
 	return func(address string) (*url.URL, error) {
-		if u, err := f(address); u == nil || err != nil {
+		if address == endpoint {
+			return chosen, nil
+		}
+		if u, err := f.Choose(address); u == nil || err != nil {
 			return nil, err
 		}
 		return chosen, nil

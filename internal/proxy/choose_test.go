@@ -214,3 +214,41 @@ func TestForTarget(t *testing.T) {
 		assert.Nil(t, u)
 	})
 }
+
+func TestChoose(t *testing.T) {
+	const target = "a.example:443"
+	giving := func(u *url.URL, err error) Func {
+		return func(string) (*url.URL, error) { return u, err }
+	}
+	right, bad := &url.URL{Scheme: "http", User: url.UserPassword("user", "secret"), Host: "p:3128"}, errors.New("bad")
+	for name, tt := range map[string]struct {
+		f         Func
+		want      *url.URL
+		err       string
+		permanent bool
+	}{
+		"no function":      {f: nil},
+		"none":             {f: giving(nil, nil)},
+		"one":              {f: giving(right, nil), want: right},
+		"an error":         {f: giving(right, bad), err: `the choice of a proxy for "a.example:443": bad`},
+		"a scheme unknown": {f: giving(&url.URL{Scheme: "ftp", User: right.User, Host: "p"}, nil), permanent: true, err: `proxy "ftp://p" for "a.example:443": scheme "ftp" is not supported: it is one of "http", "https", "socks5" and "socks5h"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, err := tt.f.Choose(target)
+			assert.Same(t, tt.want, u)
+			if tt.err == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, tt.err)
+			assert.Equal(t, tt.permanent, failure(t, err).Permanent())
+			_, again := Func(func(string) (*url.URL, error) { return nil, err }).Choose(target)
+			assert.Equal(t, err, again)
+		})
+	}
+	t.Run("an environment that is of no use", func(t *testing.T) {
+		setProxies(t, map[string]string{"HTTPS_PROXY": "http://user:sec/ret@p:1"})
+		_, err := FromEnvironment().Choose(target)
+		assert.True(t, failure(t, err).Permanent(), "it is read once")
+	})
+}

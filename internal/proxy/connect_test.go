@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 func TestConnectOfNoUse(t *testing.T) {
@@ -166,8 +167,8 @@ func TestConnectLetsGo(t *testing.T) {
 	h2test.CheckLeaks(t)
 	addr := serve(t, greet)
 	for scheme, host := range map[string]string{
-		"http":    newHTTPProxy(t, map[string]string{"a.example:443": addr}, "", nil).addr,
-		"socks5h": newSOCKSProxy(t, map[string]string{"a.example:443": addr}, "").addr,
+		"http":    proxytest.ListenHTTP(t, map[string]string{"a.example:443": addr}, "", nil).Addr,
+		"socks5h": proxytest.ListenSOCKS(t, map[string]string{"a.example:443": addr}, "").Addr,
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		nc, err := Connect(ctx, dialer, &url.URL{Scheme: scheme, Host: host}, "a.example:443", Options{})

@@ -10,6 +10,7 @@ type Step string
 
 // The steps, in their order.
 const (
+	StepChoose    Step = "choose"    // which proxy the target takes: the Func failed
 	StepURL       Step = "url"       // the proxy's URL or the target is of no use: nothing was dialed
 	StepResolve   Step = "resolve"   // the target's name, for socks5
 	StepDial      Step = "dial"      // the network connection to the proxy
@@ -23,7 +24,7 @@ const maxBody = 1024
 // Error says why there is no connection through a proxy. It holds no
 // credentials. It is not modified after it was returned.
 type Error struct {
-	Proxy  string // the proxy's URL without credentials
+	Proxy  string // the proxy's URL without credentials; empty if none was chosen
 	Target string // "host:port" as Connect was given it; empty from Address
 	Step   Step
 
@@ -46,6 +47,9 @@ type Error struct {
 
 // Error is one line that names the proxy, the target and the reason.
 func (e *Error) Error() string {
+	if e.Step == StepChoose {
+		return fmt.Sprintf("the choice of a proxy for %q: %s", e.Target, e.Reason())
+	}
 	if e.Target == "" {
 		return fmt.Sprintf("proxy %q: %s", e.Proxy, e.Reason())
 	}

@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 // grpc-go's client and server speak through each kind of proxy. The server sends
@@ -39,12 +40,12 @@ func TestGRPC(t *testing.T) {
 		"plain.example:443": serveGRPC(),
 		"a.example:443":     serveGRPC(grpc.Creds(credentials.NewTLS(ca.ServerConfig("a.example")))),
 	}
-	plain := newHTTPProxy(t, hosts, "", nil)
-	secure := newHTTPProxy(t, hosts, "", ca.ServerConfig("p.example"))
-	socks := newSOCKSProxy(t, hosts, "")
+	plain := proxytest.ListenHTTP(t, hosts, "", nil)
+	secure := proxytest.ListenHTTP(t, hosts, "", ca.ServerConfig("p.example"))
+	socks := proxytest.ListenSOCKS(t, hosts, "")
 
 	for _, p := range []struct{ scheme, host, addr string }{
-		{"http", plain.addr, plain.addr}, {"https", "p.example", secure.addr}, {"socks5h", socks.addr, socks.addr},
+		{"http", plain.Addr, plain.Addr}, {"https", "p.example", secure.Addr}, {"socks5h", socks.Addr, socks.Addr},
 	} {
 		for target, creds := range map[string]credentials.TransportCredentials{
 			"plain.example:443": insecure.NewCredentials(),

@@ -46,6 +46,8 @@ func (e *Error) Hint() string {
 // nobody changes a configuration: this side's, or the proxy's.
 func (e *Error) Permanent() bool {
 	switch e.Step {
+	case StepChoose:
+		return errors.Is(e.Err, errUnusable) // the environment was read once
 	case StepURL:
 		return true
 	case StepTLS:

@@ -13,11 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 func TestHTTP(t *testing.T) {
 	h2test.CheckLeaks(t)
-	p := newHTTPProxy(t, map[string]string{
+	p := proxytest.ListenHTTP(t, map[string]string{
 		"a.example:443":             serve(t, greet),
 		"[2001:db8::1]:443":         serve(t, greet),
 		"xn--bcher-kva.example:443": serve(t, greet),
@@ -26,7 +27,7 @@ func TestHTTP(t *testing.T) {
 	}, "", nil)
 	for _, target := range []string{"a.example:443", "a.example:https", "[2001:db8::1]:443", "bücher.example:443", "[2001:db8::2%lo]:443", "192.0.2.1:443"} {
 		t.Run(target, func(t *testing.T) {
-			nc, err := Connect(t.Context(), dialer, p.url(t, "http", nil), target, Options{})
+			nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "http", Host: p.Addr}, target, Options{})
 			require.NoError(t, err)
 			defer nc.Close()
 			assert.IsType(t, (*net.TCPConn)(nil), nc, "writes without blocking are made on this very type only")
@@ -106,9 +107,9 @@ func TestHTTPTargetSpeaksFirst(t *testing.T) {
 
 func TestHTTPAuthentication(t *testing.T) {
 	h2test.CheckLeaks(t)
-	p := newHTTPProxy(t, map[string]string{"a.example:443": serve(t, greet)}, "Basic dXNlcjpzZWNyZXQ=", nil)
+	p := proxytest.ListenHTTP(t, map[string]string{"a.example:443": serve(t, greet)}, "Basic dXNlcjpzZWNyZXQ=", nil)
 
-	nc, err := Connect(t.Context(), dialer, p.url(t, "http", url.UserPassword("user", "secret")), "a.example:443", Options{})
+	nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "http", User: url.UserPassword("user", "secret"), Host: p.Addr}, "a.example:443", Options{})
 	require.NoError(t, err)
 	exchange(t, nc)
 	require.NoError(t, nc.Close())
@@ -121,16 +122,16 @@ func TestHTTPAuthentication(t *testing.T) {
 		"wrong": {url.UserPassword("user", "sekrit"), "refused the user name or the password"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Connect(t.Context(), dialer, p.url(t, "http", tt.user), "a.example:443", Options{})
+			_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "http", User: tt.user, Host: p.Addr}, "a.example:443", Options{})
 			e := failure(t, err)
 			assert.Equal(t, &Error{
-				Proxy: "http://" + p.addr, Target: "a.example:443", Step: StepHandshake,
+				Proxy: "http://" + p.Addr, Target: "a.example:443", Step: StepHandshake,
 				StatusCode: 407, Status: "407 Proxy Authentication Required",
 				Challenges: []string{"Basic"}, Authenticated: tt.user != nil, Body: "who goes?",
 			}, e)
 			assert.Contains(t, e.Hint(), tt.hint)
 			assert.True(t, e.Permanent())
-			assert.Equal(t, fmt.Sprintf(`proxy "http://%s" for "a.example:443": it answered "407 Proxy Authentication Required" and "who goes?"`, p.addr), e.Error())
+			assert.Equal(t, fmt.Sprintf(`proxy "http://%s" for "a.example:443": it answered "407 Proxy Authentication Required" and "who goes?"`, p.Addr), e.Error())
 		})
 	}
 }

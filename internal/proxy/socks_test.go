@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 // names looks names up in a table.
@@ -32,7 +33,7 @@ func TestSOCKS(t *testing.T) {
 	h2test.CheckLeaks(t)
 	o := Options{LookUp: names{"a.example": {"192.0.2.1"}, "v6.example": {"2001:db8::1"}, "mapped.example": {"::ffff:192.0.2.1"}}.lookUp}
 	addr := serve(t, greet)
-	p := newSOCKSProxy(t, map[string]string{
+	p := proxytest.ListenSOCKS(t, map[string]string{
 		"a.example:443": addr, "192.0.2.1:443": addr, "[2001:db8::1]:443": addr, "[fe80::1]:443": addr, "xn--bcher-kva.example:443": addr,
 	}, "")
 	tests := []struct {
@@ -52,15 +53,15 @@ func TestSOCKS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.scheme+" "+tt.target, func(t *testing.T) {
-			nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: tt.scheme, Host: p.addr}, tt.target, o)
+			nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: tt.scheme, Host: p.Addr}, tt.target, o)
 			require.NoError(t, err)
 			defer nc.Close()
 			assert.IsType(t, (*net.TCPConn)(nil), nc, "writes without blocking are made on this very type only")
 			exchange(t, nc)
-			seen := p.seen.all()
+			seen := p.Requests()
 			last := seen[len(seen)-1]
-			assert.Equal(t, tt.want, last.target())
-			assert.Equal(t, []byte{0}, last.methods)
+			assert.Equal(t, tt.want, last.Target())
+			assert.Equal(t, []byte{0}, last.Methods)
 		})
 	}
 }
@@ -96,16 +97,16 @@ func TestSOCKSTargetSpeaksFirst(t *testing.T) {
 func TestSOCKSAuthentication(t *testing.T) {
 	h2test.CheckLeaks(t)
 	addr := serve(t, greet)
-	demanding := newSOCKSProxy(t, map[string]string{"a.example:443": addr}, "user:secret")
-	open := newSOCKSProxy(t, map[string]string{"a.example:443": addr}, "")
+	demanding := proxytest.ListenSOCKS(t, map[string]string{"a.example:443": addr}, "user:secret")
+	open := proxytest.ListenSOCKS(t, map[string]string{"a.example:443": addr}, "")
 	right := url.UserPassword("user", "secret")
 
-	for _, p := range []*socksProxy{demanding, open} {
-		nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: right, Host: p.addr}, "a.example:443", Options{})
+	for _, p := range []*proxytest.SOCKS{demanding, open} {
+		nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: right, Host: p.Addr}, "a.example:443", Options{})
 		require.NoError(t, err)
 		exchange(t, nc)
 		require.NoError(t, nc.Close())
-		assert.Equal(t, []byte{0, 2}, p.seen.all()[0].methods)
+		assert.Equal(t, []byte{0, 2}, p.Requests()[0].Methods)
 	}
 
 	for name, tt := range map[string]struct {
@@ -117,7 +118,7 @@ func TestSOCKSAuthentication(t *testing.T) {
 		"wrong": {url.UserPassword("user", "sekrit"), errAuthRefused, "check the user name"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: tt.user, Host: demanding.addr}, "a.example:443", Options{})
+			_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: tt.user, Host: demanding.Addr}, "a.example:443", Options{})
 			e := failure(t, err)
 			assert.Equal(t, StepHandshake, e.Step)
 			assert.ErrorIs(t, e, tt.cause)
@@ -156,7 +157,7 @@ func noDial(t *testing.T) DialFunc {
 
 func TestSOCKSReplies(t *testing.T) {
 	h2test.CheckLeaks(t)
-	p := newSOCKSProxy(t, map[string]string{
+	p := proxytest.ListenSOCKS(t, map[string]string{
 		"r:1": "1", "r:2": "2", "r:3": "3", "r:4": "4", "r:5": "5", "r:6": "6", "r:7": "7", "r:8": "8", "r:9": "9", "r:200": "200",
 	}, "")
 	tests := []struct {
@@ -179,7 +180,7 @@ func TestSOCKSReplies(t *testing.T) {
 	for _, tt := range tests {
 		for _, user := range []*url.Userinfo{nil, url.User("user")} { // who is not asked for his name
 			t.Run(tt.status, func(t *testing.T) {
-				_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: user, Host: p.addr}, net.JoinHostPort("r", strconv.Itoa(tt.code)), Options{})
+				_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: user, Host: p.Addr}, net.JoinHostPort("r", strconv.Itoa(tt.code)), Options{})
 				e := failure(t, err)
 				assert.Equal(t, StepHandshake, e.Step)
 				assert.Equal(t, tt.code, e.StatusCode)
@@ -232,8 +233,8 @@ func TestSOCKSLookUp(t *testing.T) {
 	h2test.CheckLeaks(t)
 	addr := serve(t, greet)
 	n := names{"two.example": {"192.0.2.1", "192.0.2.2"}, "none.example": nil, "down.example": {"192.0.2.3", "192.0.2.4"}}
-	p := newSOCKSProxy(t, map[string]string{"192.0.2.1:443": "5", "192.0.2.2:443": addr, "192.0.2.3:443": "5", "192.0.2.4:443": "3"}, "")
-	u := &url.URL{Scheme: "socks5", Host: p.addr}
+	p := proxytest.ListenSOCKS(t, map[string]string{"192.0.2.1:443": "5", "192.0.2.2:443": addr, "192.0.2.3:443": "5", "192.0.2.4:443": "3"}, "")
+	u := &url.URL{Scheme: "socks5", Host: p.Addr}
 
 	t.Run("next address", func(t *testing.T) {
 		nc, err := Connect(t.Context(), dialer, u, "two.example:443", Options{LookUp: n.lookUp})
@@ -267,8 +268,8 @@ func TestSOCKSLookUp(t *testing.T) {
 		assert.Equal(t, 1, dials)
 	})
 	t.Run("system's resolver", func(t *testing.T) {
-		p := newSOCKSProxy(t, map[string]string{"127.0.0.1:443": addr, "[::1]:443": addr}, "")
-		nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5", Host: p.addr}, "localhost:443", Options{})
+		p := proxytest.ListenSOCKS(t, map[string]string{"127.0.0.1:443": addr, "[::1]:443": addr}, "")
+		nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5", Host: p.Addr}, "localhost:443", Options{})
 		require.NoError(t, err)
 		defer nc.Close()
 		exchange(t, nc)

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 // to dials addr whatever the name is.
@@ -25,12 +26,12 @@ func TestHTTPS(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
 	server := &tls.Config{Certificates: []tls.Certificate{ca.Server("p.example", "127.0.0.1", "fe80::1")}, NextProtos: []string{"h2", "http/1.1"}}
-	p := newHTTPProxy(t, map[string]string{"a.example:443": serve(t, greet)}, "Basic dXNlcjpzZWNyZXQ=", server)
+	p := proxytest.ListenHTTP(t, map[string]string{"a.example:443": serve(t, greet)}, "Basic dXNlcjpzZWNyZXQ=", server)
 	user := url.UserPassword("user", "secret")
 	client := ca.ClientConfig("") // it has h2 in its ALPN, which a proxy must not choose
 	for _, host := range []string{"p.example", "p.example:8443", "P.Example", "127.0.0.1", "[fe80::1%lo]:8443"} {
 		t.Run(host, func(t *testing.T) {
-			nc, err := Connect(t.Context(), to(p.addr), &url.URL{Scheme: "https", User: user, Host: host}, "a.example:443", Options{TLS: client})
+			nc, err := Connect(t.Context(), to(p.Addr), &url.URL{Scheme: "https", User: user, Host: host}, "a.example:443", Options{TLS: client})
 			require.NoError(t, err)
 			defer nc.Close()
 			exchange(t, nc)
@@ -40,7 +41,7 @@ func TestHTTPS(t *testing.T) {
 	assert.Equal(t, []string{"h2"}, client.NextProtos)
 
 	t.Run("refused", func(t *testing.T) {
-		_, err := Connect(t.Context(), to(p.addr), &url.URL{Scheme: "https", Host: "p.example"}, "a.example:443", Options{TLS: client})
+		_, err := Connect(t.Context(), to(p.Addr), &url.URL{Scheme: "https", Host: "p.example"}, "a.example:443", Options{TLS: client})
 		e := failure(t, err)
 		assert.Equal(t, 407, e.StatusCode)
 		assert.Equal(t, "https://p.example", e.Proxy)
@@ -48,16 +49,16 @@ func TestHTTPS(t *testing.T) {
 	t.Run("client certificate", func(t *testing.T) {
 		demanding := server.Clone()
 		demanding.ClientAuth, demanding.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
-		p := newHTTPProxy(t, map[string]string{"a.example:443": serve(t, greet)}, "", demanding)
+		p := proxytest.ListenHTTP(t, map[string]string{"a.example:443": serve(t, greet)}, "", demanding)
 		u := &url.URL{Scheme: "https", Host: "p.example"}
-		_, err := Connect(t.Context(), to(p.addr), u, "a.example:443", Options{TLS: client})
+		_, err := Connect(t.Context(), to(p.Addr), u, "a.example:443", Options{TLS: client})
 		e := failure(t, err)
 		assert.Equal(t, StepHandshake, e.Step)
 		assert.Contains(t, e.Hint(), "client certificate")
 
 		known := client.Clone()
 		known.Certificates = []tls.Certificate{ca.Client("me")}
-		nc, err := Connect(t.Context(), to(p.addr), u, "a.example:443", Options{TLS: known})
+		nc, err := Connect(t.Context(), to(p.Addr), u, "a.example:443", Options{TLS: known})
 		require.NoError(t, err)
 		defer nc.Close()
 		exchange(t, nc)
