@@ -117,7 +117,6 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 			return nil, internal(fmt.Sprintf("header list size to send violates the maximum size (%d bytes) set by server: %d bytes", c.maxList, n))
 		}
 	}
-	c.inPend += room
 	id := c.nextID
 	c.nextID += 2
 	if c.nextID > maxStreamID {
@@ -145,6 +144,12 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		s.sendWindow -= int64(n)
 		b.b = appendData(b.b, id, msg[:n], whole, c.maxSend)
 	}
+	if more := int64(len(b.b)-at) - room; more > 0 {
+		// The headers were larger than what was taken for them.
+		c.room.avail -= more
+		room += more
+	}
+	c.inPend += room
 	s.halfClosed = whole
 	// A unary request that was not written to its end cannot have reached its
 	// handler; a stream's handler may run once it has the headers.
