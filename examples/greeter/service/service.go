@@ -15,8 +15,8 @@ const Reply = "ccccc"
 
 // NewServer returns a grpc-go server with the Greeter service registered. It
 // does not listen yet: call Serve on it.
-func NewServer() *grpc.Server {
-	server := grpc.NewServer()
+func NewServer(options ...grpc.ServerOption) *grpc.Server {
+	server := grpc.NewServer(options...)
 	pb.RegisterGreeterServer(server, greeter{})
 	return server
 }
