@@ -2,7 +2,6 @@ package call
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"sync/atomic"
@@ -101,8 +100,6 @@ func connect(t testing.TB, addr string, creds credentials.TransportCredentials) 
 
 // insecureBackend is a backend without security.
 func insecureBackend(t testing.TB, addr string) *backend { return connect(t, addr, nil) }
-
-func tlsCredentials(cfg *tls.Config) credentials.TransportCredentials { return credentials.NewTLS(cfg) }
 
 // pickerFunc is a picker.
 type pickerFunc func(balancer.PickInfo) (balancer.PickResult, error)

@@ -126,12 +126,15 @@ func (r *rpc) encode(m any) (frame, error) {
 // has its final size then.
 func (r *rpc) sendLimit() int {
 	if r.compresses() {
-		return math.MaxUint32
+		return math.MaxInt
 	}
 	return r.set.maxSend
 }
 
-func tooLargeToSend(n, limit int) error {
+// maxMessage is the most that a message's prefix can announce.
+const maxMessage = int64(math.MaxUint32)
+
+func tooLargeToSend[L int | int64](n int, limit L) error {
 	return status.Errorf(codes.ResourceExhausted, "message to send is larger than max (%d vs. %d)", n, limit)
 }
 
@@ -146,7 +149,7 @@ func encodeProto(m any, limit int) (frame, error) {
 	}
 	// The size is computed right here, so MarshalAppend may use what it cached.
 	size := proto.Size(pm)
-	if size > limit || uint64(size) > math.MaxUint32 {
+	if size > limit || int64(size) > maxMessage {
 		return frame{}, tooLargeToSend(size, limit)
 	}
 	buf := getBytes(prefixLen + size)
@@ -167,8 +170,8 @@ func encodeV2(c encoding.CodecV2, m any) (frame, error) {
 	}
 	defer data.Free()
 	n := data.Len()
-	if uint64(n) > math.MaxUint32 {
-		return frame{}, tooLargeToSend(n, math.MaxUint32)
+	if int64(n) > maxMessage {
+		return frame{}, tooLargeToSend(n, maxMessage)
 	}
 	buf := getBytes(prefixLen + n)
 	b := (*buf)[:prefixLen+n]
@@ -183,8 +186,8 @@ func encodeV1(c byteCodec, m any) (frame, error) {
 	if err != nil {
 		return frame{}, marshalError(err)
 	}
-	if uint64(len(data)) > math.MaxUint32 {
-		return frame{}, tooLargeToSend(len(data), math.MaxUint32)
+	if int64(len(data)) > maxMessage {
+		return frame{}, tooLargeToSend(len(data), maxMessage)
 	}
 	buf := getBytes(prefixLen + len(data))
 	b := append((*buf)[:prefixLen], data...)

@@ -83,7 +83,7 @@ func retryDecision(in retryInput) retryVerdict {
 	// Once a policy has been at work, an unprocessed attempt is a failure like others.
 	v.tries.unprocessed = true
 	if pushback >= 0 {
-		v.delay = time.Duration(min(pushback, math.MaxInt64/int(time.Millisecond))) * time.Millisecond
+		v.delay = time.Duration(min(int64(pushback), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		v.tries.sincePushback = 0
 		return v
 	}
