@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"":                       {"internal/call", "internal/connect", "internal/failure", "internal/h2", "internal/serial", "internal/serviceconfig"},
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/serviceconfig"},
-	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup"},
+	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy"},
 	"internal/dns":           {"internal/lookup"},
 	"internal/dnstest":       nil, // for tests
 	"internal/failure":       nil,

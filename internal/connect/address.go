@@ -7,8 +7,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/proxy"
 )
 
 // unixKey is the address attribute of UnixSocket.
@@ -28,8 +32,17 @@ func isUnixSocket(addr resolver.Address) bool {
 
 // endpoint is one thing to dial.
 type endpoint struct {
-	network, address string // for net.Dialer; with a dialer of the user's, address is what it gets
-	shown            string // Attempt.Addr
+	network, address string   // for net.Dialer; with a dialer of the user's, address is what it gets
+	shown            string   // Attempt.Addr
+	proxy            *url.URL // that connects to address; nil: none
+}
+
+// failed is the attempt at e that began at start and ended now, in phase, because
+// of err.
+func (e endpoint) failed(authority string, start time.Time, phase failure.Phase, err error) *failure.Attempt {
+	a := failure.New(e.shown, authority, start, phase, err)
+	a.Proxy = proxy.Redact(e.proxy)
+	return a
 }
 
 func unixEndpoint(path string) endpoint {

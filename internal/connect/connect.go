@@ -1,10 +1,11 @@
-// Package connect makes one connection: host name, network connection,
+// Package connect makes one connection: host name, proxy, network connection,
 // credentials' handshake, HTTP/2 preface, in a straight line. Each step is a
 // named phase, and what fails says in which one it was.
 package connect
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/proxy"
 )
 
 // Config is what all connections of a channel have in common. It is read only
@@ -26,6 +28,15 @@ type Config struct {
 	// "unix:///absolute/path", "unix:relative/path" or "unix:@abstract". It runs
 	// on a goroutine of its own. nil: TCP and unix sockets.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+
+	// Proxy says which proxy an address takes. It is asked for TCP addresses only,
+	// as they were given to Connect, each time on a goroutine of its own. With a
+	// Dialer, that dials the proxy's address in place of the one given. nil: no
+	// address takes one.
+	Proxy proxy.Func
+
+	// ProxyTLS is for https proxies, as in proxy.Options. nil: the system's roots.
+	ProxyTLS *tls.Config
 
 	// Creds makes the connection secure. Never nil: plaintext is
 	// insecure.NewCredentials(). ClientHandshake is called concurrently, each
@@ -69,13 +80,13 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	authority = withoutZone(authority)
 	endpoints, err := cfg.resolve(ctx, addr)
 	if err != nil {
-		return nil, failure.New(addr.Addr, authority, start, failure.Resolve, because(ctx, err))
+		return nil, unresolved(addr.Addr, authority, start, because(ctx, err))
 	}
 	var failed failure.List
 	for {
 		won := race(ctx, endpoints, cfg.dial)
 		for _, l := range won.lost {
-			failed = append(failed, failure.New(l.shown, authority, l.start, failure.Dial, because(ctx, l.err)))
+			failed = append(failed, l.failed(authority, l.start, phaseOf(l.err, failure.Dial), because(ctx, l.err)))
 		}
 		if won.conn == nil {
 			return nil, asError(failed)
@@ -84,7 +95,7 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 		if err == nil {
 			return conn, nil
 		}
-		failed = append(failed, failure.New(won.shown, authority, won.start, phase, because(ctx, err)))
+		failed = append(failed, won.failed(authority, won.start, phase, because(ctx, err)))
 		if len(won.rest) == 0 || over(ctx) {
 			return nil, asError(failed)
 		}
@@ -133,6 +144,11 @@ func lateAlert(err error) (error, bool) {
 // attempt and err does not say so: package net sets its own deadline to that of
 // the context, and it may be the first of the two to pass.
 func because(ctx context.Context, err error) error {
+	if e, ok := err.(*proxy.Error); ok {
+		whole := *e
+		whole.Err = because(ctx, e.Err)
+		return &whole
+	}
 	end := ctx.Err()
 	if end == nil && over(ctx) {
 		end = context.DeadlineExceeded

@@ -12,7 +12,10 @@ import (
 // (a net.Dialer would choose its own otherwise); Nagle's algorithm is off, as
 // package net leaves it.
 func (cfg *Config) dial(ctx context.Context, e endpoint) (net.Conn, error) {
-	if cfg.Dialer != nil {
+	switch {
+	case e.proxy != nil:
+		return cfg.dialThrough(ctx, e)
+	case cfg.Dialer != nil:
 		return cfg.dialWithUsers(ctx, e.address)
 	}
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}

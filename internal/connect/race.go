@@ -12,9 +12,9 @@ const stagger = 250 * time.Millisecond
 
 // outcome is how a race ended.
 type outcome struct {
-	conn  net.Conn  // of the first that was connected; nil if none was
-	shown string    // its endpoint
-	start time.Time // when it was dialed
+	endpoint           // the first that was connected
+	conn     net.Conn  // its connection; nil if none was
+	start    time.Time // when it was dialed
 
 	lost []loss     // those that failed before that
 	rest []endpoint // those about which nothing is known: not dialed, or called off
@@ -22,7 +22,7 @@ type outcome struct {
 
 // loss is one endpoint that failed.
 type loss struct {
-	shown string
+	endpoint
 	start time.Time
 	err   error
 }
@@ -36,9 +36,9 @@ func race(ctx context.Context, endpoints []endpoint, dial func(context.Context, 
 		e, start := endpoints[0], time.Now()
 		nc, err := dial(ctx, e)
 		if err != nil {
-			return outcome{lost: []loss{{e.shown, start, err}}}
+			return outcome{lost: []loss{{e, start, err}}}
 		}
-		return outcome{conn: nc, shown: e.shown, start: start}
+		return outcome{endpoint: e, conn: nc, start: start}
 	}
 
 	type result struct {
@@ -80,14 +80,14 @@ func race(ctx context.Context, endpoints []endpoint, dial func(context.Context, 
 			switch {
 			case r.err != nil && out.conn == nil:
 				known[r.i] = true
-				out.lost = append(out.lost, loss{endpoints[r.i].shown, r.start, r.err})
+				out.lost = append(out.lost, loss{endpoints[r.i], r.start, r.err})
 				if more() {
 					begin()
 				}
 			case r.err != nil: // called off, most likely
 			case out.conn == nil:
 				known[r.i] = true
-				out.conn, out.shown, out.start = r.conn, endpoints[r.i].shown, r.start
+				out.endpoint, out.conn, out.start = endpoints[r.i], r.conn, r.start
 				callOff()
 			default: // connected a moment too late
 				_ = r.conn.Close()

@@ -5,34 +5,63 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 
 	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/lookup"
+	"github.com/grpcdial/grpcdial/internal/proxy"
 )
 
 // resolve finds what to dial for addr, in the order in which to try it. Only a
-// host name costs a look-up; a dialer of the user's gets the address as it is.
+// host name costs a look-up; a proxy, or a dialer of the user's, gets the address
+// as it is.
 func (cfg *Config) resolve(ctx context.Context, addr resolver.Address) ([]endpoint, error) {
-	if cfg.Dialer != nil {
+	path, unix := addr.Addr, isUnixSocket(addr)
+	if !unix {
+		path, unix = unixPath(addr.Addr)
+	}
+	var via *url.URL
+	if !unix {
+		var err error
+		if via, err = cfg.chooseProxy(ctx, addr.Addr); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case proxy.TakesNames(via):
+		return []endpoint{{address: addr.Addr, shown: addr.Addr, proxy: via}}, nil
+	case via != nil:
+		endpoints, err := cfg.lookUp(ctx, addr.Addr)
+		if err != nil {
+			return nil, &proxy.Error{Proxy: proxy.Redact(via), Target: addr.Addr, Step: proxy.StepResolve, Err: err}
+		}
+		for i := range endpoints {
+			endpoints[i].proxy = via
+		}
+		return endpoints, nil
+	case cfg.Dialer != nil:
 		name := addr.Addr
 		if isUnixSocket(addr) {
 			name = unixName(name)
 		}
 		return []endpoint{{address: name, shown: name}}, nil
-	}
-	if isUnixSocket(addr) {
-		return []endpoint{unixEndpoint(addr.Addr)}, nil
-	}
-	if path, ok := unixPath(addr.Addr); ok {
+	case unix:
 		return []endpoint{unixEndpoint(path)}, nil
+	default:
+		return cfg.lookUp(ctx, addr.Addr)
 	}
-	host, service, ip, err := split(addr.Addr)
+}
+
+// lookUp finds the IP addresses of "host:port", in the order in which to try
+// them.
+func (cfg *Config) lookUp(ctx context.Context, addr string) ([]endpoint, error) {
+	host, service, ip, err := split(addr)
 	if err != nil {
 		return nil, err
 	}
-	port, err := cfg.port(ctx, service, addr.Addr)
+	port, err := cfg.port(ctx, service, addr)
 	if err != nil {
 		return nil, err
 	}

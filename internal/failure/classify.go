@@ -24,7 +24,17 @@ var ErrInsecure = errors.New("per-RPC credentials require transport security, wh
 // itself, and what it means and what to do. The hint is empty for what the
 // table does not know. It is a function of its arguments but for the hint about
 // a certificate's dates, which asks the clock.
+//
+// An error that has the methods Permanent and Hint, as those of a proxy do, says
+// it itself.
 func Classify(phase Phase, err error) (permanent bool, hint string) {
+	var own interface {
+		Permanent() bool
+		Hint() string
+	}
+	if errors.As(err, &own) {
+		return own.Permanent(), own.Hint()
+	}
 	if row := find(phase, err); row != nil {
 		return row.permanent, row.hint(err)
 	}
@@ -152,8 +162,6 @@ var table = []row{
 	// How the network failed.
 	{"dial time-out", Dial, timeout, transient,
 		say("nothing answered: the host may be down, or a firewall drops the packets")},
-	{"proxy time-out", Proxy, timeout, transient,
-		say("the proxy took the connection and did not answer in time: it may not reach the server")},
 	{"tls time-out", TLS, timeout, transient,
 		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
 	{"http2 time-out", HTTP2, timeout, transient,
@@ -178,8 +186,6 @@ var table = []row{
 		say("this system forbids it: check the socket's permissions, or the local firewall")},
 
 	// How the server ended it.
-	{"proxy ended it", Proxy, ended, transient,
-		say("the proxy closed the connection without an answer: is it a proxy for this protocol?")},
 	{"ended in tls", TLS, ended, transient,
 		say("the server closed the connection in the TLS handshake: it may not speak TLS, or not accept this name")},
 	{"ended before settings", HTTP2, ended, transient,

@@ -55,6 +55,17 @@ func (timedOut) Error() string   { return "timed out" }
 func (timedOut) Timeout() bool   { return true }
 func (timedOut) Temporary() bool { return true }
 
+// selfExplained is an error that says itself what the table says of others.
+type selfExplained struct {
+	permanent bool
+	hint      string
+}
+
+func (*selfExplained) Error() string     { return "proxy p for t: it answered 407" }
+func (*selfExplained) Reason() string    { return "it answered\n407" }
+func (e *selfExplained) Permanent() bool { return e.permanent }
+func (e *selfExplained) Hint() string    { return e.hint }
+
 func TestClassify(t *testing.T) {
 	ca, other := h2test.NewCA(t), h2test.NewCA(t)
 	header := func(b string) error {
@@ -134,7 +145,6 @@ func TestClassify(t *testing.T) {
 
 		{"dial time-out", Dial, dialError("tcp", syscall.ETIMEDOUT), false, []string{"firewall"}},
 		{"dial time-out", Dial, context.DeadlineExceeded, false, []string{"firewall"}},
-		{"proxy time-out", Proxy, timedOut{}, false, []string{"proxy"}},
 		{"tls time-out", TLS, context.DeadlineExceeded, false, []string{"TLS handshake"}},
 		{"http2 time-out", HTTP2, &preface{"", context.DeadlineExceeded}, false, []string{"no SETTINGS", "require TLS"}},
 		{"health time-out", Health, context.DeadlineExceeded, false, []string{"health"}},
@@ -149,7 +159,8 @@ func TestClassify(t *testing.T) {
 		{"too many files", Dial, dialError("tcp", syscall.EMFILE), false, []string{"raise the limit"}},
 		{"permission", Dial, dialError("unix", syscall.EACCES), false, []string{"permissions"}},
 
-		{"proxy ended it", Proxy, io.EOF, false, []string{"proxy"}},
+		{"", Proxy, &selfExplained{permanent: true, hint: "log in"}, true, []string{"log in"}},
+		{"", Dial, fmt.Errorf("x: %w", &selfExplained{}), false, nil},
 		{"ended in tls", TLS, io.EOF, false, []string{"may not speak TLS"}},
 		{"ended in tls", TLS, &net.OpError{Op: "read", Err: syscall.ECONNRESET}, false, []string{"may not speak TLS"}},
 		{"ended before settings", HTTP2, &preface{"", io.EOF}, false, []string{"without a word", "require TLS"}},

@@ -84,7 +84,8 @@ func (a *Attempt) Unwrap() error { return a.Err }
 const maxCause = 500
 
 // cause is the cause's text on one line, without the address that the line
-// already names. It is empty if the hint says it all.
+// already names; that of an error with a method Reason is what the method says.
+// It is empty if the hint says it all.
 func (a *Attempt) cause() string {
 	if a.Err == nil {
 		return ""
@@ -93,6 +94,9 @@ func (a *Attempt) cause() string {
 		return ""
 	}
 	err := a.Err
+	if own, ok := err.(interface{ Reason() string }); ok {
+		return cut(strings.Join(strings.Fields(own.Reason()), " "), maxCause)
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && error(op) == err && op.Op == "dial" && op.Err != nil &&
 		op.Addr != nil && strings.HasSuffix(a.Addr, op.Addr.String()) {

@@ -1,0 +1,102 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"time"
+
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/proxy"
+)
+
+// chooseProxy asks which proxy an address takes; nil: none. The error is a
+// *proxy.Error.
+func (cfg *Config) chooseProxy(ctx context.Context, addr string) (*url.URL, error) {
+	if cfg.Proxy == nil {
+		return nil, nil
+	}
+	u, err := bounded(ctx,
+		func() (*url.URL, error) { return cfg.Proxy.Choose(addr) },
+		func() {},
+		func(*url.URL) {})
+	return u, asProxyError(err, &proxy.Error{Target: addr, Step: proxy.StepChoose})
+}
+
+// dialThrough has the endpoint's proxy connect to it. That runs on a goroutine
+// of its own, for it may do a TLS handshake (see handshake).
+func (cfg *Config) dialThrough(ctx context.Context, e endpoint) (net.Conn, error) {
+	nc, err := bounded(ctx,
+		func() (net.Conn, error) {
+			o := proxy.Options{UserAgent: cfg.H2.UserAgent, TLS: cfg.ProxyTLS}
+			return proxy.Connect(ctx, cfg.dialProxy, e.proxy, e.address, o)
+		},
+		func() {}, // it has the context
+		func(nc net.Conn) { _ = nc.Close() })
+	// What does not end with the context can only be a dialer of the user's.
+	return nc, asProxyError(err, &proxy.Error{Proxy: proxy.Redact(e.proxy), Target: e.address, Step: proxy.StepDial})
+}
+
+// dialProxy makes the network connection to a proxy: with the user's dialer, or
+// to the first of the proxy's addresses that answers.
+func (cfg *Config) dialProxy(ctx context.Context, _, addr string) (net.Conn, error) {
+	direct := *cfg
+	direct.Proxy = nil
+	endpoints, err := direct.resolve(ctx, resolver.Address{Addr: addr})
+	if err != nil {
+		return nil, err
+	}
+	won := race(ctx, endpoints, direct.dial)
+	if won.conn != nil {
+		return won.conn, nil
+	}
+	if len(won.lost) == 1 {
+		return nil, won.lost[0].err
+	}
+	var failed failure.List
+	for _, l := range won.lost {
+		a := l.failed("", l.start, failure.Dial, l.err)
+		a.Hint = "" // proxy.Error has one
+		failed = append(failed, a)
+	}
+	return nil, failed
+}
+
+// asProxyError is err if it is a *proxy.Error, and else the one given with err as
+// its cause.
+func asProxyError(err error, otherwise *proxy.Error) error {
+	if _, ok := err.(*proxy.Error); ok || err == nil {
+		return err
+	}
+	otherwise.Err = err
+	return otherwise
+}
+
+// phaseOf is the phase in which an attempt ended with err: that of a proxy's step,
+// or else the one given.
+func phaseOf(err error, otherwise failure.Phase) failure.Phase {
+	var e *proxy.Error
+	if !errors.As(err, &e) {
+		return otherwise
+	}
+	switch e.Step {
+	case proxy.StepDial:
+		return failure.Dial
+	case proxy.StepResolve:
+		return failure.Resolve
+	default:
+		return failure.Proxy
+	}
+}
+
+// unresolved is the attempt at an address for which there is nothing to dial.
+func unresolved(addr, authority string, start time.Time, err error) *failure.Attempt {
+	a := failure.New(addr, authority, start, phaseOf(err, failure.Resolve), err)
+	if e := (*proxy.Error)(nil); errors.As(err, &e) {
+		a.Proxy = e.Proxy
+	}
+	return a
+}
