@@ -19,7 +19,8 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/call", "internal/connect", "internal/failure", "internal/h2", "internal/serial", "internal/serviceconfig"},
+	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/proxy", "internal/serial", "internal/serviceconfig"},
+	"channelz":               {"internal/ledger"},
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/serviceconfig"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy"},
@@ -28,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/failure":       nil,
 	"internal/h2":            {"internal/bytepool"},
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
+	"internal/ledger":        nil,
 	"internal/lookup":        nil,
 	"internal/proxy":         nil,
 	"internal/proxytest":     nil, // for tests

@@ -1,0 +1,48 @@
+// Package channelz serves gRPC's channelz for the channels that grpcdial has
+// made in this process: grpc.channelz.v1, which grpcdebug and grpcurl read.
+//
+//	s := grpc.NewServer()
+//	channelz.Register(s)
+//
+// Channels are in its lists from their dial to their Close; a channel made before
+// the service was registered is there with its history. What is served:
+//
+//   - channels, nested ones under the parent that WithChannelzParentID
+//     named: target, state, RPCs started, succeeded and failed, the time of the latest
+//     start (exact to a millisecond);
+//   - subchannels: addresses, state, and the RPCs on their connections, those that have
+//     ended included. One that was deleted can be asked for by its id as
+//     long as the events of its channel tell of it;
+//   - sockets, which are connections: both addresses, the server's name, streams,
+//     messages, keepalives, windows, GOAWAY, how it is secured. The TLS version is
+//     among the socket's options, under the name "TLS version", because the
+//     protocol has no field for it;
+//   - the latest 32 events of each channel and subchannel (gRFC A3).
+//
+// What has never happened has the time 0, the beginning of 1970, as in grpc-go's
+// channelz. grpcdebug stops at a socket that is not TCP.
+//
+// It has no servers. Ids are above 1,000,000,000,000, where grpc-go's own are not, so
+// that both can be told apart.
+//
+// # Beside grpc-go's channelz
+//
+// A server has one channelz service. To have grpc-go's channels, servers and
+// sockets in it as well, register its service on what [Merge] makes of the server,
+// and do not call [Register]:
+//
+//	service.RegisterChannelzServiceToServer(channelz.Merge(s))
+//
+// with google.golang.org/grpc/channelz/service. This package does not import that
+// one, because the import alone makes grpc-go collect its figures.
+//
+// A channel of ours whose WithChannelzParentID is a channel of grpc-go's is nested in
+// that one in the merged lists, and a top one in ours alone. The other way
+// round, a channel that grpc-go makes with a parent of ours, as some of its
+// policies do, is a top one in its lists: grpc-go takes no parents but its own.
+//
+// # What it gives away
+//
+// Whoever can call the service reads targets, addresses, errors and certificates.
+// Register it on a server that is for operators only.
+package channelz

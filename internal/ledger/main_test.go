@@ -1,0 +1,9 @@
+package ledger_test
+
+import (
+	"testing"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+func TestMain(m *testing.M) { h2test.VerifyNoLeaks(m) }

@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+
+	"google.golang.org/grpc/peer"
+)
+
+// Socket is the books of one connection, until Close.
+type Socket struct {
+	// Set by NewSocket and only read after that.
+	s          *Subchannel
+	id         int64
+	name       string
+	peer       *peer.Peer
+	remoteName string
+	counters   SocketCounters
+
+	closed bool // guarded by the channel's mutex
+}
+
+// NewSocket opens the books of a connection that was made. p says where it leads
+// to, from where, and how it is secured; it is kept, and must not change.
+// remoteName is the server's name that the credentials checked, if it is not the
+// channel's; else empty. counters may be nil. The socket is nil if the subchannel is nil,
+// and in no list if the channel is closed or the subchannel out of the books.
+func (s *Subchannel) NewSocket(p *peer.Peer, remoteName string, counters SocketCounters) *Socket {
+	if s == nil {
+		return nil
+	}
+	const connected = "Connected: "
+	text := clip(connected + socketName(p))
+	e := newEvent(Info, text)
+	k := &Socket{s: s, name: text[len(connected):], peer: p, remoteName: remoteName, counters: counters}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.id = newID() // with the lock held, so that sockets is in order
+	if c.closed || c.subLocked(s.id) == nil {
+		k.closed = true
+		return k
+	}
+	s.sockets = append(s.sockets, k)
+	open.addChild(k.id, c)
+	s.addLocked(e)
+	return k
+}
+
+// Close notes that the connection has ended. Its counters are read for the last
+// time, so they should have come to rest.
+func (k *Socket) Close(why error) {
+	if k == nil {
+		return
+	}
+	text := "Disconnected: " + k.name
+	if why != nil {
+		text += ": " + why.Error()
+	}
+	e := newEvent(Info, clip(text))
+	var n SocketCounts
+	if k.counters != nil {
+		n = k.counters.SocketCounts()
+	}
+	s, c := k.s, k.s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k.closed || c.closed {
+		return
+	}
+	k.closed = true
+	if i, ok := slices.BinarySearchFunc(s.sockets, k.id, func(k *Socket, id int64) int { return cmp.Compare(k.id, id) }); ok {
+		s.sockets = slices.Delete(s.sockets, i, i+1)
+	}
+	open.removeChild(k.id)
+	s.past.add(n.calls())
+	s.addLocked(e)
+	s.removeIfDoneLocked()
+}
+
+// ID returns the socket's id; 0 for nil.
+func (k *Socket) ID() int64 {
+	if k == nil {
+		return 0
+	}
+	return k.id
+}
+
+// socketName is "local -> remote", as far as known.
+func socketName(p *peer.Peer) string {
+	if p == nil {
+		return ""
+	}
+	local, remote := "?", "?"
+	if p.LocalAddr != nil {
+		local = p.LocalAddr.String()
+	}
+	if p.Addr != nil {
+		remote = p.Addr.String()
+	}
+	return local + " -> " + remote
+}

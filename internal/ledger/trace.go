@@ -1,0 +1,133 @@
+package ledger
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+const (
+	keptEvents = 32  // events that a channel or a subchannel remembers
+	maxText    = 512 // bytes of an event's text
+)
+
+// Severity says how much an event matters. The values are those of channelz.
+type Severity uint8
+
+const (
+	Info    Severity = 1
+	Warning Severity = 2
+	Error   Severity = 3
+)
+
+// Event is something that happened to a channel or a subchannel.
+type Event struct {
+	Time     time.Time
+	Severity Severity
+	Text     string // valid UTF-8, at most 512 bytes
+	// At most one of these has an ID: the child that the event is about.
+	Channel    Ref
+	Subchannel Ref
+}
+
+// trace is the latest events of a channel or a subchannel. It is guarded by the
+// mutex of the channel's books.
+type trace struct {
+	events []event // grows to keptEvents; then the oldest is at logged % keptEvents
+	logged int64   // events so far
+}
+
+// event is what is stored of an Event.
+type event struct {
+	at       int64 // Unix nanoseconds
+	text     string
+	child    *Ref // nil: none
+	severity Severity
+	nested   bool // child is a channel
+}
+
+// add puts e at the end. It returns the event that it takes the place of; the
+// zero event if it takes none's.
+func (t *trace) add(e event) (forgotten event) {
+	if len(t.events) < keptEvents {
+		t.events = append(t.events, e)
+	} else {
+		oldest := &t.events[t.logged%keptEvents]
+		forgotten, *oldest = *oldest, e
+	}
+	t.logged++
+	return forgotten
+}
+
+// list returns the events, oldest first.
+func (t *trace) list() []Event {
+	out := make([]Event, 0, len(t.events))
+	for i := range t.events {
+		// While nothing was forgotten, the oldest is at 0.
+		j := i
+		if len(t.events) == keptEvents {
+			j = int((t.logged + int64(i)) % keptEvents)
+		}
+		e := &t.events[j]
+		p := Event{Time: time.Unix(0, e.at), Severity: e.severity, Text: e.text}
+		switch {
+		case e.child == nil:
+		case e.nested:
+			p.Channel = *e.child
+		default:
+			p.Subchannel = *e.child
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// clip makes text fit for an event.
+func clip(text string) string {
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "�")
+	}
+	if len(text) <= maxText {
+		return text
+	}
+	const mark = " ..."
+	end := maxText - len(mark)
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
+
+// stateText is the text of a change of state. The common ones cost no
+// allocation.
+func stateText(to connectivity.State, cause error) string {
+	var text string
+	switch to {
+	case connectivity.Idle:
+		text = "State changed to IDLE"
+	case connectivity.Connecting:
+		text = "State changed to CONNECTING"
+	case connectivity.Ready:
+		text = "State changed to READY"
+	case connectivity.TransientFailure:
+		text = "State changed to TRANSIENT_FAILURE"
+	case connectivity.Shutdown:
+		text = "State changed to SHUTDOWN"
+	default:
+		text = "State changed to " + to.String()
+	}
+	if cause == nil {
+		return text
+	}
+	return clip(text + ": " + cause.Error())
+}
+
+// stateSeverity is how much the change matters.
+func stateSeverity(to connectivity.State) Severity {
+	if to == connectivity.TransientFailure {
+		return Warning
+	}
+	return Info
+}
