@@ -177,17 +177,27 @@ func forGood(a *failure.Attempt) bool {
 }
 
 // asAttempts returns err, which ended an attempt at addr, as the list of
-// attempts that it is.
+// attempts that it is. Their causes are what programs may see.
 func asAttempts(err error, addr string, start time.Time) failure.List {
 	var list failure.List
 	if errors.As(err, &list) {
-		return list
+		public := make(failure.List, len(list))
+		for i, a := range list {
+			public[i] = withPublicCause(a)
+		}
+		return public
 	}
 	var one *failure.Attempt
 	if errors.As(err, &one) {
-		return failure.List{one}
+		return failure.List{withPublicCause(one)}
 	}
 	return failure.List{{Addr: addr, Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: err}}
+}
+
+func withPublicCause(a *failure.Attempt) *failure.Attempt {
+	public := *a
+	public.Err = publicCause(a.Err)
+	return &public
 }
 
 // unfinished returns a copy of attempts in which those that ended because ctx

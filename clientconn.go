@@ -16,6 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
@@ -33,7 +34,9 @@ type ClientConn struct {
 	target    string          // as the program wrote it
 	parsed    resolver.Target // what it means
 	builder   resolver.Builder
-	overUnix  bool // the builder's resolvers give the paths of unix sockets
+	proxies   proxy.Func // nil: none
+	localDNS  bool       // the name is looked up here even if the target takes a proxy
+	overUnix  bool       // the builder's resolvers give the paths of unix sockets
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	connector connect.Config        // but for what connectConfig changes
@@ -60,15 +63,17 @@ type ClientConn struct {
 	running sync.WaitGroup     // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
-	idle      bool
-	idleTimer *time.Timer
-	busySince time.Time             // when idle was left
-	resolver  *resolverConn         // nil while idle
-	resolved  *resolver.State       // the latest update that reached the policy; nil while idle
-	chosen    *serviceconfig.Config // the latest good service config
-	policies  policySwitch
-	picker    balancer.Picker // the one in force
-	loss      error           // why a connection that was READY ended, until the channel is READY again
+	idle        bool
+	idleTimer   *time.Timer
+	busySince   time.Time             // when idle was left
+	resolver    *resolverConn         // nil while idle
+	resolved    *resolver.State       // the latest update that reached the policy; nil while idle
+	provisional *provisional          // resolved, if its service config is yet to come; else nil
+	through     bool                  // RPCs do not wait for the resolver any more
+	chosen      *serviceconfig.Config // the latest good service config
+	policies    policySwitch
+	picker      balancer.Picker // the one in force
+	loss        error           // why a connection that was READY ended, until the channel is READY again
 }
 
 // connectFunc makes one connection; connect.Connect says how.

@@ -63,10 +63,16 @@ func (s configSources) choose() (config *serviceconfig.Config, bad error) {
 	return emptyConfig, nil
 }
 
+// ignoresResolversConfig says whether what the resolver gives as a service config
+// does not count.
+func (cc *ClientConn) ignoresResolversConfig() bool {
+	return cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil
+}
+
 func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
 	return configSources{
 		resolver: fromResolver,
-		ignored:  cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil,
+		ignored:  cc.ignoresResolversConfig(),
 		chosen:   cc.chosen,
 		defaults: cc.defaults,
 	}.choose()
@@ -84,14 +90,19 @@ func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
 
 // failServiceConfig makes all RPCs fail with bad: the first service config is
 // invalid and there is none to use in its place. It is a status, so that RPCs
-// that wait for a connection fail too. Policy queue only.
+// that wait for a connection fail too. A policy that a provisional update led to
+// has no say any more. Policy queue only.
 func (cc *ClientConn) failServiceConfig(bad error) {
+	cc.policies.close()
+	cc.provisional, cc.resolved = nil, nil
+	cc.attempts.clear()
+	cc.noteUnresolved(bad)
 	cc.loss = bad
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,
 		Picker:            base.NewErrPicker(status.Error(codes.Unavailable, bad.Error())),
 	})
-	cc.calls.SetResolved(true)
+	cc.letThrough()
 }
 
 // takeFirstConfig applies the config of WithServiceConfig that is waiting, if

@@ -50,14 +50,14 @@ func (cc *ClientConn) enterIdle() {
 	cc.calls.SetPicker(nil)
 	if running, _ := cc.calls.Active(); running > 0 {
 		cc.calls.SetPicker(cc.picker)
-		cc.calls.SetResolved(cc.answered.Load())
+		cc.calls.SetResolved(cc.through)
 		cc.calls.SetIdle(false)
 		return
 	}
 	cc.idle = true
 	cc.stopIdleTimer()
 	cc.resolver.retire()
-	cc.resolver, cc.resolved = nil, nil
+	cc.resolver, cc.resolved, cc.provisional, cc.through = nil, nil, nil, false
 	cc.policies.close()
 	cc.cutLinks(ErrIdle, nil)
 	cc.attempts.clear()

@@ -76,7 +76,10 @@ type dialOptions struct {
 
 	// Names and connections.
 	resolvers     []resolver.Builder                              // WithResolvers, in order
+	dns           DNSOptions                                      // WithDNS
 	dialer        func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
+	proxy         proxyOption                                     // WithProxy, WithNoProxy
+	localDNS      bool                                            // WithLocalDNSResolution
 	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
 	userAgent     string                                          // WithUserAgent and ours: the header's whole value
 	keepalive     keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive

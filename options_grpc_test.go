@@ -23,8 +23,6 @@ import (
 var notYet = map[string]string{
 	"WithChannelzParentID":   "channelz records are not kept",
 	"WithDisableHealthCheck": "client-side health checking is not done",
-	"WithLocalDNSResolution": "proxies are not used",
-	"WithNoProxy":            "proxies are not used",
 	"WithStatsHandler":       "stats are not reported",
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/balancer"
@@ -13,7 +14,9 @@ import (
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
+	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
@@ -33,6 +36,7 @@ type resolverConn struct {
 	asked   serial.Signal // a ResolveNow is on the resolver queue
 
 	resolver resolver.Resolver // resolver queue only; nil if Build failed
+	proxies  proxy.Func        // set on the resolver queue before Build and only read after that: which proxy an address takes
 
 	mu     sync.Mutex
 	config *grpcsc.ParseResult // guarded by mu: the latest update's
@@ -61,10 +65,14 @@ func (r *resolverConn) build(built chan<- error) {
 	})
 }
 
-// buildResolver is one call of the builder. Resolver queue only.
+// buildResolver is one call of a builder. Resolver queue only.
 func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) {
-	res, err := cc.builder.Build(cc.parsed, r, resolver.BuildOptions{
-		DisableServiceConfig: cc.opts.disableServiceConfig,
+	builder, err := cc.chooseRoute(r)
+	if err != nil {
+		return nil, err
+	}
+	res, err := builder.Build(cc.parsed, r, resolver.BuildOptions{
+		DisableServiceConfig: cc.ignoresResolversConfig(),
 		DialCreds:            cc.creds.transport.Clone(),
 		CredsBundle:          cc.opts.bundle,
 		Dialer:               cc.opts.dialer,
@@ -187,7 +195,8 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 }
 
 // applyResolved takes an update to the policy that the service config asks for
-// and returns what the policy says. Policy queue only.
+// and returns what the policy says. RPCs are let through, unless the service
+// config is still being looked up. Policy queue only.
 func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.answered.Store(true)
 	if countAddresses(s) > 0 {
@@ -195,15 +204,17 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	} else {
 		cc.noteUnresolved(errors.New("the resolver gave no addresses"))
 	}
+	if dns.ServiceConfigPending(s) {
+		return cc.applyProvisional(s)
+	}
 	config, bad := cc.chooseConfig(s.ServiceConfig)
 	if config == nil {
 		cc.failServiceConfig(bad)
 		return balancer.ErrBadResolverState
 	}
 	cc.useConfig(config)
-	cc.resolved = &s
-	err := cc.policies.update(config, s)
-	cc.calls.SetResolved(true)
+	err := cc.updatePolicy(config, s)
+	cc.letThrough()
 	if bad != nil {
 		// Of the two, this is the one that resolvers act on.
 		err = balancer.ErrBadResolverState
@@ -211,10 +222,47 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	return err
 }
 
+// provisional is an update without its service config, and what it led to.
+type provisional struct {
+	state   resolver.State
+	config  *serviceconfig.Config // that the policy was chosen by, and not in force
+	verdict error                 // the policy's
+}
+
+// applyProvisional has the addresses of an update connected to while its service
+// config is being looked up. RPCs wait for the update that has it. Nothing is
+// chosen by this: the one that comes may be the channel's first. Policy queue
+// only.
+func (cc *ClientConn) applyProvisional(s resolver.State) error {
+	config, _ := cc.chooseConfig(nil)
+	verdict := cc.updatePolicy(config, s)
+	cc.provisional = &provisional{s, config, verdict}
+	return verdict
+}
+
+// updatePolicy gives an update to the policy and returns what it says. The policy
+// is left alone if the update before was provisional and, now that the service
+// config is known, nothing has changed. Policy queue only.
+func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.State) error {
+	before := cc.provisional
+	cc.provisional, cc.resolved = nil, &s
+	if before != nil && before.config == config && slices.EqualFunc(before.state.Addresses, s.Addresses, resolver.Address.Equal) {
+		return before.verdict
+	}
+	return cc.policies.update(config, s)
+}
+
+// letThrough ends the wait of RPCs for the resolver. Policy queue only.
+func (cc *ClientConn) letThrough() {
+	cc.through = true
+	cc.calls.SetResolved(true)
+}
+
 // applyResolverError tells the policy, or if there is none yet all RPCs, that
 // the resolver failed. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
 	cc.answered.Store(true)
+	cc.provisional = nil
 	cc.noteUnresolved(err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)
@@ -225,12 +273,19 @@ func (cc *ClientConn) applyResolverError(err error) {
 	} else {
 		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(cause{err})})
 	}
-	cc.calls.SetResolved(true)
+	cc.letThrough()
 }
 
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(err error) {
-	cc.attempts.unresolved(failure.New(cc.parsed.Endpoint(), "", cc.busySince, failure.Resolve, err))
+	endpoint := cc.parsed.Endpoint()
+	if e := (*ProxyError)(nil); errors.As(err, &e) {
+		a := failure.New(endpoint, "", cc.busySince, failure.Proxy, e.internal())
+		a.Proxy, a.Err = e.Proxy, e
+		cc.attempts.unresolved(a)
+		return
+	}
+	cc.attempts.unresolved(failure.New(endpoint, "", cc.busySince, failure.Resolve, err))
 }
 
 func countAddresses(s resolver.State) int {

@@ -287,6 +287,7 @@ func (l *link) end(cutBy error) *h2.Conn {
 // connectConfig returns what a connection of sc is made with.
 func (cc *ClientConn) connectConfig(sc *subConn) *connect.Config {
 	cfg := cc.connector
+	cfg.Proxy = sc.policy.resolver.proxies
 	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
 	if b := sc.opts.CredsBundle; b != nil {
 		cfg.Creds = b.TransportCredentials()

@@ -17,6 +17,12 @@ const (
 	schemeDNS         = "dns"
 )
 
+// The schemes of unix sockets.
+const (
+	schemeUnix         = "unix"
+	schemeUnixAbstract = "unix-abstract"
+)
+
 // chooseTarget finds out what a channel made by by, with o, is to connect to,
 // and which builder makes its resolver. It is parseTarget for the default
 // scheme that these ask for, after the targets that cannot work are refused.

@@ -9,6 +9,16 @@ import (
 	"strings"
 )
 
+// HostPort is the endpoint of a target as "host:port", with the default port if it
+// has none. The error is that of Build.
+func HostPort(endpoint string) (string, error) {
+	host, port, err := splitEndpoint(endpoint, defaultPort)
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // splitEndpoint takes "host", "host:port" or ":port" apart. An IPv6 address may
 // stand without brackets if it has no port.
 func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) {

@@ -1,0 +1,120 @@
+package grpcdial
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/proxy"
+)
+
+// ProxyError says why there is no connection through a proxy. errors.As finds it
+// in a *DialError, in the error of an RPC that found no connection, and in the
+// cause of a transition. It holds no credentials.
+type ProxyError struct {
+	Proxy  string // the proxy's URL without credentials; empty if none was chosen
+	Target string // "host:port" that was to be reached through it
+
+	// Step is how far it came:
+	//
+	//	choose     the function of WithProxy failed, or the environment is of no use
+	//	url        the proxy's URL is of no use
+	//	resolve    the target's name was not found, for socks5
+	//	dial       the proxy was not reached
+	//	tls        TLS with the proxy failed
+	//	handshake  the proxy refused, or did not answer as one
+	Step string
+
+	// The proxy's answer, if it came to one. StatusCode is HTTP's, 407 for instance,
+	// or for socks5 and socks5h the reply of RFC 1928 §6; 0 means no answer. Status
+	// is its text.
+	StatusCode int
+	Status     string
+
+	// Challenges are the schemes in which an HTTP proxy would be authenticated to
+	// (RFC 9110 §11.7.1), "Basic" for instance.
+	Challenges []string
+
+	// Authenticated says that a user name was sent.
+	Authenticated bool
+
+	Body string // of an HTTP answer: at most 1 KiB, as it came
+	Err  error  // the cause; nil if the answer says all
+}
+
+// Error is one line that names the proxy, the target and the reason.
+func (e *ProxyError) Error() string { return e.internal().Error() }
+
+// Reason is the line of Error without the proxy and the target.
+func (e *ProxyError) Reason() string { return e.internal().Reason() }
+
+// Unwrap returns Err.
+func (e *ProxyError) Unwrap() error { return e.Err }
+
+func (e *ProxyError) internal() *proxy.Error {
+	return &proxy.Error{Proxy: e.Proxy, Target: e.Target, Step: proxy.Step(e.Step), StatusCode: e.StatusCode, Status: e.Status,
+		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
+}
+
+// publicCause returns err, or the *ProxyError that says the same.
+func publicCause(err error) error {
+	e, ok := err.(*proxy.Error)
+	if !ok {
+		return err
+	}
+	return &ProxyError{Proxy: e.Proxy, Target: e.Target, Step: string(e.Step), StatusCode: e.StatusCode, Status: e.Status,
+		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
+}
+
+// chooseProxies returns the channel's choice of proxies; nil: there is none.
+func chooseProxies(o *dialOptions) proxy.Func {
+	switch {
+	case o.proxy.given:
+		return o.proxy.choose
+	case o.dialer != nil:
+		return nil
+	default:
+		return proxy.FromEnvironment()
+	}
+}
+
+// chooseRoute finds out which proxy the target takes, keeps for r which one each
+// address takes, and returns the builder of the resolver: for a name that the
+// proxy is to look up, one whose resolver gives that very name. Resolver queue only.
+func (cc *ClientConn) chooseRoute(r *resolverConn) (resolver.Builder, error) {
+	scheme, endpoint := cc.parsed.URL.Scheme, cc.parsed.Endpoint()
+	if cc.overUnix || scheme == schemeUnix || scheme == schemeUnixAbstract {
+		return cc.builder, nil
+	}
+	if scheme == schemeDNS {
+		withPort, err := dns.HostPort(endpoint)
+		if err != nil {
+			return cc.builder, nil // which says it too
+		}
+		endpoint = withPort
+	}
+	perAddress, err := cc.proxies.ForTarget(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("grpcdial: %w", publicCause(err))
+	}
+	r.proxies = perAddress
+	if u, err := perAddress.Choose(endpoint); err != nil || !proxy.TakesNames(u) || scheme != schemeDNS || cc.localDNS {
+		return cc.builder, nil
+	}
+	return asWritten(endpoint), nil
+}
+
+// asWritten is the builder of a resolver that gives one address, and the resolver.
+type asWritten string
+
+func (asWritten) Scheme() string { return schemeDNS }
+
+func (a asWritten) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	// To give it again would change nothing: the verdict has no use here.
+	_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: string(a)}}})
+	return a, nil
+}
+
+func (asWritten) ResolveNow(resolver.ResolveNowOptions) {}
+func (asWritten) Close()                                {}
