@@ -352,39 +352,38 @@ func TestLateDataIsCredited(t *testing.T) {
 	alive(t, c, server)
 }
 
-// Senders of large messages take turns.
+// Senders of large messages that wait for the socket take turns.
 func TestLargeSendersTakeTurns(t *testing.T) {
-	for _, p := range peers {
-		t.Run(p.name, func(t *testing.T) {
-			c, server := p.connect(t, h2.Config{}, h2test.InitialWindowSize(1<<30))
-			server.WindowUpdate(0, 1<<30)
-			got := map[uint32]int{}
-			least := 0
-			server.Go(func(server *h2test.Conn) {
-				server.Loop(func(s *h2test.Stream) {
-					got[s.ID] += len(s.Frame.Data)
-					if s.Ended {
-						if least == 0 && len(got) == 4 {
-							least = 1 << 30
-							for _, n := range got {
-								least = min(least, n)
-							}
-						}
-						s.SendTrailers(codes.OK, "")
-					}
-				})
-			})
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() {
-					r := c.unary(context.Background(), req("/test/Big"), string(make([]byte, 4<<20)))
-					if r.failure() != nil {
-						t.Error(r.failure())
-					}
-				})
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.InitialWindowSize(1<<30))
+		server.WindowUpdate(0, 1<<30)
+		alive(t, c, server)
+		server.SetPipeBuffer(10000, 1<<20)
+		const size = 1 << 20
+		var results []<-chan result
+		for range 4 {
+			results = append(results, c.call(context.Background(), "/test/Big", string(make([]byte, size))))
+			synctest.Wait()
+		}
+		got := map[uint32]int{}
+		for ended := 0; ended < 4; {
+			f := server.ReadFrame()
+			synctest.Wait() // who can send has done so, and who cannot waits
+			if f.Type != http2.FrameData {
+				continue
 			}
-			wg.Wait()
-			require.Greater(t, least, 256<<10, "when the first of them was through, each should have sent a share")
-		})
-	}
+			if got[f.StreamID] += len(f.Data); f.EndStream() {
+				if ended++; ended == 1 {
+					require.Len(t, got, 4)
+					for id, n := range got {
+						require.Greater(t, n, size-4*(64<<10), "stream %d, when stream %d is through", id, f.StreamID)
+					}
+				}
+				server.TrailersOnly(f.StreamID, codes.OK, "")
+			}
+		}
+		for _, res := range results {
+			require.Nil(t, (<-res).failure())
+		}
+	})
 }
