@@ -48,8 +48,10 @@ func (l *attemptLog) failed(addr string, attempts failure.List) {
 
 func (l *attemptLog) addLocked(addr string, attempts failure.List) {
 	if len(l.tried) == maxTried {
+		if len(l.tried[0].attempts) > 0 {
+			l.dropped++
+		}
 		l.tried = slices.Delete(l.tried, 0, 1)
-		l.dropped++
 	}
 	l.tried = append(l.tried, triedAddr{addr, attempts})
 }

@@ -578,11 +578,9 @@ func TestServerNameOfAnAddress(t *testing.T) {
 // Too many pings make the next connection's keepalive slower.
 func TestTooManyPingsDoublesKeepalive(t *testing.T) {
 	srv := h2test.Listen(t)
-	conns := make(chan *h2test.Conn, 10)
 	srv.Script(func(c *h2test.Conn) {
 		c.Handshake()
 		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
-		conns <- c
 	})
 	cc := plain(t, srv.Addr(), WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}), fastBackoff())
 	used := make(chan time.Duration, 10)
@@ -590,12 +588,12 @@ func TestTooManyPingsDoublesKeepalive(t *testing.T) {
 		used <- cfg.H2.KeepaliveTime
 		return connect.Connect(ctx, cfg, addr, authority)
 	}
+	next := watched(t, cc)
 	for _, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute} {
 		cc.ResetConnectBackoff()
 		cc.Connect()
 		assert.Equal(t, want, <-used)
-		<-conns
-		awaitState(t, cc, connectivity.Idle)
+		next(connectivity.Idle)
 	}
 }
 
