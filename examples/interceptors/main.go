@@ -69,18 +69,18 @@ func run() error {
 	defer stop()
 	stream, err := healthpb.NewHealthClient(cc).Watch(watching, &healthpb.HealthCheckRequest{})
 	if err != nil {
-		return fmt.Errorf("Watch: %w", err)
+		return fmt.Errorf("watch health: %w", err)
 	}
 	if _, err := stream.Recv(); err != nil {
-		return fmt.Errorf("Watch: %w", err)
+		return fmt.Errorf("watch health: %w", err)
 	}
 	healthServer.Shutdown() // makes the server send another message
 	if _, err := stream.Recv(); err != nil {
-		return fmt.Errorf("Watch: %w", err)
+		return fmt.Errorf("watch health: %w", err)
 	}
 	stop()
 	if _, err := stream.Recv(); status.Code(err) != codes.Canceled {
-		return fmt.Errorf("Watch, cancelled: %w", err)
+		return fmt.Errorf("watch health, cancelled: %w", err)
 	}
 	return nil
 }
