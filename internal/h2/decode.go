@@ -27,6 +27,9 @@ type block struct {
 	regular bool // a field that is no pseudo-header was seen
 }
 
+// maxKeptFields is how many fields a block, or a stream that serves again, keeps room for.
+const maxKeptFields = 64
+
 // headerDecoder decodes the header blocks of one connection. It is used by the
 // reader alone. Every block is decoded, whatever becomes of its stream, because each may
 // change the dynamic table (RFC 9113 section 4.3).
@@ -55,10 +58,18 @@ func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameS
 
 // begin starts the block of stream id.
 func (d *headerDecoder) begin(id uint32, endStream bool) {
-	clear(d.block.fields)
-	d.block = block{fields: d.block.fields[:0]}
+	d.block = block{fields: emptied(d.block.fields)}
 	d.id, d.endStream, d.continuations = id, endStream, 0
 	d.dec.SetEmitEnabled(true)
+}
+
+// emptied is fields for use again, unless they were unusually many.
+func emptied(fields []hpack.HeaderField) []hpack.HeaderField {
+	if cap(fields) > maxKeptFields {
+		return nil
+	}
+	clear(fields)
+	return fields[:0]
 }
 
 // write decodes one fragment.

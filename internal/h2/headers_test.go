@@ -159,16 +159,6 @@ func TestResponses(t *testing.T) {
 				require.True(t, r.compressed)
 				require.Equal(t, "zip", r.reply)
 			}},
-		{name: "two messages", code: codes.OK,
-			send: func(s *h2test.Conn, id uint32) {
-				s.ReplyHeaders(id)
-				s.Data(id, false, append(h2test.PutMessage(false, []byte("one")), h2test.PutMessage(false, []byte("two"))...))
-				s.ReplyTrailers(id, codes.OK, "")
-			},
-			check: func(t *testing.T, r result) {
-				require.Equal(t, 2, r.messages)
-				require.Equal(t, "one", r.reply)
-			}},
 		{name: "a message byte by byte", code: codes.OK,
 			send: func(s *h2test.Conn, id uint32) {
 				s.ReplyHeaders(id)

@@ -121,7 +121,6 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	c.nextID += 2
 	if c.nextID > maxStreamID {
 		c.drainLocked(ErrStreamIDs)
-		c.poke()
 	}
 	s.sendID, s.sendWindow, s.halfClosed, s.blocked = id, c.streamW, false, false
 	s.deadline = deadline
@@ -158,6 +157,9 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		s.safeUntil = 1<<64 - 1 // until the rest is queued
 	}
 	c.flushAndUnlock()
+	if id >= maxStreamID-1 {
+		c.poke()
+	}
 	if whole || len(msg) == 0 {
 		return nil, nil
 	}

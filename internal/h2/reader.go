@@ -131,13 +131,20 @@ func (r *reader) fill() error {
 		if err == nil {
 			err = io.ErrNoProgress
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && r.c.poked.Swap(false) {
+		if isTimeout(err) && r.c.poked.Swap(false) {
 			_ = r.c.nc.SetReadDeadline(time.Time{})
 			r.lookAround()
 			continue
 		}
 		return err
 	}
+}
+
+// isTimeout reports whether a deadline ended a read. Not each net.Conn calls that
+// os.ErrDeadlineExceeded.
+func isTimeout(err error) bool {
+	ne := net.Error(nil)
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // lookAround tells the owner, once, that the connection takes no new streams.

@@ -195,6 +195,9 @@ func (s *Stream) assemble(p []byte) *Error {
 		}
 		if len(s.cur.Data) == s.curSize {
 			s.endMessage()
+			if s.unary && s.messages > 1 {
+				return internal("cardinality violation: the server sent more than one response message, want one")
+			}
 		}
 	}
 	if s.unary || s.waiting {
@@ -218,11 +221,22 @@ func (s *Stream) beginMessage() *Error {
 	return nil
 }
 
+const (
+	smallMessage = 256 // bytes; no pooled buffer is smaller
+	fewMessages  = 16
+)
+
 // grow makes room for n more bytes. A message's announced length is not
 // trusted with memory: the buffer begins small and grows with what arrives.
 func (s *Stream) grow(n int) {
 	have := len(s.cur.Data)
-	if s.cur.pooled != nil && have+n <= cap(s.cur.Data) {
+	if have+n <= cap(s.cur.Data) {
+		return
+	}
+	if s.curSize < smallMessage && len(s.queue) >= fewMessages {
+		// Of small messages a window admits many: a pooled buffer each would be
+		// far more than the window.
+		s.cur.Data = make([]byte, 0, s.curSize)
 		return
 	}
 	size := min(s.curSize, max(firstMessageBuffer, have*messageBufferGrowth, have+n))
@@ -243,7 +257,7 @@ func (s *Stream) endMessage() {
 	}
 	s.cur, s.prefixLen, s.curSize = Message{}, 0, 0
 	if s.unary && s.messages > 1 {
-		m.Free() // counted, and an error for the caller
+		m.Free() // counted, and the end of the stream
 		return
 	}
 	s.queue = append(s.queue, m)

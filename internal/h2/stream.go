@@ -324,9 +324,7 @@ func (s *Stream) WireLengths() (outHeader, inHeader, inTrailer int) {
 func (s *Stream) Release() {
 	s.mu.Lock()
 	s.drop()
-	clear(s.header)
-	clear(s.trailer)
-	s.header, s.trailer = s.header[:0], s.trailer[:0]
+	s.header, s.trailer = emptied(s.header), emptied(s.trailer)
 	s.cur, s.prefixLen, s.curSize, s.messages = Message{}, 0, 0, 0
 	s.gotHeaders, s.gotData, s.ended = false, false, false
 	s.body, s.notGRPC, s.err = nil, nil, nil

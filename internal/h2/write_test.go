@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -31,6 +33,8 @@ func TestReadersWriteFails(t *testing.T) {
 	server.ExpectUnary()
 	require.NoError(t, nc.(*net.TCPConn).CloseWrite())
 	server.Ping([8]byte{1})
+	await(t, c.Done(), "the failed write to be noticed")
+	server.Close()
 	r := await(t, res, "the end of the call")
 	require.Equal(t, codes.Unavailable, r.err.Status.Code())
 	await(t, c.served, "the end of Serve")
@@ -136,21 +140,24 @@ func TestLastWordsAreHeard(t *testing.T) {
 
 // A server that says nothing more is not waited for long.
 func TestWriteFailsInSilence(t *testing.T) {
-	h2test.CheckLeaks(t)
-	nc, server := h2test.Pipe(t)
-	g := &gate{Conn: nc}
-	ready := shake(t, g, nil, h2.Config{})
-	server.Handshake()
-	c := ready()
-	one := c.call(context.Background(), "/test/Hang", "x")
-	server.ExpectUnary()
-	g.broken.Store(true)
-	three := c.call(context.Background(), "/test/More", "x")
-	for _, res := range []<-chan result{one, three} {
-		r := await(t, res, "a call")
-		require.Equal(t, codes.Unavailable, r.failure().Status.Code())
-		require.ErrorIs(t, r.failure(), errBroken)
-		require.False(t, r.failure().Unprocessed)
-	}
-	require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
+	synctest.Test(t, func(t *testing.T) {
+		nc, server := h2test.Pipe(t)
+		g := &gate{Conn: nc}
+		ready := shake(t, g, nil, h2.Config{})
+		server.Handshake()
+		c := ready()
+		one := c.call(context.Background(), "/test/Hang", "x")
+		server.ExpectUnary()
+		g.broken.Store(true)
+		began := time.Now()
+		three := c.call(context.Background(), "/test/More", "x")
+		for _, res := range []<-chan result{one, three} {
+			r := await(t, res, "a call")
+			require.Equal(t, codes.Unavailable, r.failure().Status.Code())
+			require.ErrorIs(t, r.failure(), errBroken)
+			require.False(t, r.failure().Unprocessed)
+		}
+		require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
+		require.Equal(t, time.Second, time.Since(began))
+	})
 }
