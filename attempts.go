@@ -100,6 +100,16 @@ func (l *attemptLog) unresolved(a *failure.Attempt) {
 	l.resolve = a
 }
 
+// resolveError returns why the resolver failed; nil if it gave addresses.
+func (l *attemptLog) resolveError() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.resolve == nil {
+		return nil
+	}
+	return l.resolve.Err
+}
+
 // resolved forgets what failed at addresses that the resolver gives no more,
 // and that it failed.
 func (l *attemptLog) resolved(s resolver.State) {
@@ -122,11 +132,18 @@ func (l *attemptLog) resolved(s resolver.State) {
 	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool { return !given[t.addr] })
 }
 
-// clear forgets everything: the channel became READY.
-func (l *attemptLog) clear() {
+// ready forgets the attempts to connect: the channel is READY. The resolver may
+// have failed nevertheless, and may do so again.
+func (l *attemptLog) ready() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.resolve, l.tried, l.dropped = nil, nil, 0
+	l.tried, l.dropped = nil, 0
+}
+
+// clear forgets everything: the channel is IDLE.
+func (l *attemptLog) clear() {
+	l.ready()
+	l.unresolved(nil)
 }
 
 // latest returns the failures known, oldest first.

@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"errors"
+	"slices"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
@@ -47,6 +48,8 @@ func (p *policy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOp
 	if p.subs == nil {
 		p.subs = make(map[*subConn]struct{})
 	}
+	p.cc.made++
+	sc.number = p.cc.made
 	p.subs[sc] = struct{}{}
 	return sc, nil
 }
@@ -96,6 +99,9 @@ func (p *policy) close() {
 	for _, sc := range p.subConns() {
 		sc.Shutdown()
 	}
+	p.cc.mu.Lock()
+	p.cc.live = slices.DeleteFunc(p.cc.live, func(q *policy) bool { return q == p })
+	p.cc.mu.Unlock()
 }
 
 func (p *policy) subConns() []*subConn {
@@ -138,7 +144,7 @@ func (cc *ClientConn) publish(s balancer.State) {
 	cc.picker = s.Picker
 	if to == connectivity.Ready {
 		cc.loss = nil
-		cc.attempts.clear()
+		cc.attempts.ready()
 		cc.calls.SetPicker(s.Picker)
 		cc.state.set(to, nil)
 		return

@@ -457,6 +457,7 @@ func TestPoliciesMayCallBack(t *testing.T) {
 	everything := func(s *spy) {
 		cc := channel.Load()
 		cc.GetState()
+		cc.Snapshot()
 		cc.ResetConnectBackoff()
 		cc.GetMethodConfig("/a/b")
 		cc.WaitForStateChange(context.Background(), -1)

@@ -60,6 +60,8 @@ type ClientConn struct {
 	mu      sync.Mutex
 	closed  bool               // guarded by mu: no link may be added
 	links   map[*link]struct{} // guarded by mu: every connection goroutine
+	live    []*policy          // guarded by mu: those that may have subchannels
+	made    uint64             // guarded by mu: subchannels so far
 	running sync.WaitGroup     // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.

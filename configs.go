@@ -96,7 +96,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.policies.close()
 	cc.provisional, cc.resolved = nil, nil
 	cc.attempts.clear()
-	cc.noteUnresolved(bad)
+	cc.noteUnresolved(cc.resolvingSince(), bad)
 	cc.loss = bad
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,

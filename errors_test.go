@@ -121,7 +121,7 @@ func TestAttemptLog(t *testing.T) {
 	l.interrupted("a:1", failure.List{{Addr: "a:1", Err: errUnfinished}})
 	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
 	l.connected("b:1")
-	assert.Equal(t, "a:1 four 0", told())
+	assert.Equal(t, "a:1 four 0", told(), "its place stays")
 	for i := range maxTried {
 		add(fmt.Sprint("x", i), "five")
 	}
@@ -129,6 +129,9 @@ func TestAttemptLog(t *testing.T) {
 	assert.Len(t, attempts, maxTried)
 	assert.Equal(t, 1, dropped)
 	assert.Equal(t, "x0", attempts[0].Addr)
+	l.unresolved(&failure.Attempt{Addr: "r", Err: errors.New("six")})
+	l.ready()
+	assert.Equal(t, "r six 0", told())
 	l.clear()
 	assert.Equal(t, " 0", told())
 }

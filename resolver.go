@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
@@ -198,11 +199,12 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 // and returns what the policy says. RPCs are let through, unless the service
 // config is still being looked up. Policy queue only.
 func (cc *ClientConn) applyResolved(s resolver.State) error {
+	since := cc.resolvingSince()
 	cc.answered.Store(true)
 	if countAddresses(s) > 0 {
 		cc.attempts.resolved(s)
 	} else {
-		cc.noteUnresolved(errors.New("the resolver gave no addresses"))
+		cc.noteUnresolved(since, errors.New("the resolver gave no addresses"))
 	}
 	if dns.ServiceConfigPending(s) {
 		return cc.applyProvisional(s)
@@ -261,9 +263,10 @@ func (cc *ClientConn) letThrough() {
 // applyResolverError tells the policy, or if there is none yet all RPCs, that
 // the resolver failed. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
+	since := cc.resolvingSince()
 	cc.answered.Store(true)
 	cc.provisional = nil
-	cc.noteUnresolved(err)
+	cc.noteUnresolved(since, err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)
 		cc.useConfig(config)
@@ -276,16 +279,25 @@ func (cc *ClientConn) applyResolverError(err error) {
 	cc.letThrough()
 }
 
+// resolvingSince is when the resolver began with what it says now. That is known
+// of the first that it says: it was built when idle was left.
+func (cc *ClientConn) resolvingSince() time.Time {
+	if cc.answered.Load() {
+		return time.Now()
+	}
+	return cc.busySince
+}
+
 // noteUnresolved keeps err as the reason why there are no addresses.
-func (cc *ClientConn) noteUnresolved(err error) {
+func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 	endpoint := cc.parsed.Endpoint()
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
-		a := failure.New(endpoint, "", cc.busySince, failure.Proxy, e.internal())
+		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
 		a.Proxy, a.Err = e.Proxy, e
 		cc.attempts.unresolved(a)
 		return
 	}
-	cc.attempts.unresolved(failure.New(endpoint, "", cc.busySince, failure.Resolve, err))
+	cc.attempts.unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
 }
 
 func countAddresses(s resolver.State) int {

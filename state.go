@@ -87,6 +87,13 @@ func (m *stateMachine) now() (StateChange, <-chan struct{}) {
 	return m.last, m.changedLocked()
 }
 
+// latest returns the latest transition.
+func (m *stateMachine) latest() StateChange {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
+}
+
 // state returns the current state.
 func (m *stateMachine) state() connectivity.State {
 	m.mu.Lock()

@@ -178,6 +178,68 @@ func TestWatchEnds(t *testing.T) {
 	assert.Equal(t, 3, seen)
 }
 
+// A watcher that needs its time for each transition sees every one of many
+// disconnects, in order, with its cause.
+func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
+	const disconnects = 200
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr)
+	began, ended := make(chan struct{}), make(chan []StateChange, 1)
+	go func() {
+		var seen []StateChange
+		for c := range cc.Watch(t.Context()) {
+			if seen = append(seen, c); len(seen) == 1 {
+				close(began)
+			}
+			time.Sleep(5 * time.Millisecond) // its work
+		}
+		ended <- seen
+	}()
+	<-began
+	for range disconnects {
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		b.cut()
+		require.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready))
+	}
+	require.NoError(t, cc.Close())
+	seen := <-ended
+	losses := 0
+	for i, c := range seen[1:] {
+		require.Equal(t, seen[i].Seq+1, c.Seq, "none is left out")
+		require.Equal(t, seen[i].To, c.From)
+		if c.From == connectivity.Ready {
+			assert.Error(t, c.Cause)
+			losses++
+		}
+	}
+	assert.Equal(t, disconnects, losses)
+	assert.Equal(t, connectivity.Shutdown, seen[len(seen)-1].To)
+}
+
+// One that falls further behind than the channel remembers sees by the numbers
+// how many it has missed.
+func TestWatcherThatFallsBehind(t *testing.T) {
+	cc := plain(t, "x:1")
+	const n = 3 * keptTransitions
+	var seen []StateChange
+	for c := range cc.Watch(bounded(t)) {
+		if seen = append(seen, c); len(seen) == 1 {
+			for i := range n {
+				cc.state.set([]connectivity.State{connectivity.Connecting, connectivity.Idle}[i%2], nil)
+			}
+			require.NoError(t, cc.Close())
+		}
+	}
+	require.Len(t, seen, 1+keptTransitions)
+	assert.EqualValues(t, 0, seen[0].Seq)
+	assert.EqualValues(t, n+1-keptTransitions+1, seen[1].Seq, "the oldest that is remembered")
+	for i := 2; i < len(seen); i++ {
+		require.Equal(t, seen[i-1].Seq+1, seen[i].Seq)
+	}
+	assert.Equal(t, connectivity.Shutdown, seen[keptTransitions].To)
+}
+
 // watched returns a function that waits for the next transition to a state.
 func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChange {
 	t.Helper()

@@ -36,7 +36,7 @@ type link struct {
 	backoff time.Duration    // from begun to the end of backingOff
 	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
 
-	keepalive time.Duration // link's goroutine only: between the pings of its connection
+	keepalive time.Duration // between the pings of its connection; written by the link's goroutine before conn is set
 
 	// Guarded by sc.mu.
 	cancel context.CancelFunc // ends connecting and backingOff; nil after them
@@ -44,6 +44,7 @@ type link struct {
 	addr   resolver.Address   // the one tried now, or that conn leads to
 	since  time.Time          // when that began
 	conn   *h2.Conn           // nil before there is one
+	left   time.Time          // when the subchannel was taken away, or given back
 	cutBy  error              // not nil: the channel has cut the link
 	retry  chan struct{}      // closed by resetBackoff; nil except in backingOff
 }
@@ -212,7 +213,7 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	if !l.ownsLocked() {
 		return false
 	}
-	sc.link = nil
+	sc.link, l.left = nil, time.Now()
 	sc.conn.Store(nil)
 	if lasted := time.Since(l.since); lasted >= provenAfter || conn.Completed() {
 		sc.failures, sc.shortLife = 0, nil

@@ -34,6 +34,7 @@ type subConn struct {
 	cc     *ClientConn
 	policy *policy
 	opts   balancer.NewSubConnOptions
+	number uint64 // in the order in which the channel's subchannels were made
 
 	// All that RPCs read.
 	conn atomic.Pointer[h2.Conn] // of state READY, else nil
@@ -41,6 +42,8 @@ type subConn struct {
 
 	mu        sync.Mutex
 	state     connectivity.State                     // guarded by mu
+	since     time.Time                              // guarded by mu: when it came to be in state; zero if it never left IDLE
+	why       error                                  // guarded by mu: the latest failure or loss since it was READY
 	addrs     []resolver.Address                     // guarded by mu; the array is never written to
 	link      *link                                  // guarded by mu: who changes state now; nil in IDLE and SHUTDOWN
 	failures  int                                    // guarded by mu: attempts in a row that led to no connection worth a fresh start
@@ -164,6 +167,9 @@ func (sc *subConn) takeLocked() *link {
 	old := sc.link
 	sc.link = nil
 	sc.conn.Store(nil)
+	if old != nil {
+		old.left = time.Now()
+	}
 	return old
 }
 
@@ -184,7 +190,10 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 	if sc.state == to {
 		return
 	}
-	sc.state = to
+	sc.state, sc.since = to, time.Now()
+	if why != nil || to == connectivity.Ready {
+		sc.why = why
+	}
 	sc.cc.policyQueue.Post(func() { sc.tell(to, why) })
 }
 

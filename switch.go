@@ -64,6 +64,9 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 		w.pending = nil
 	}
 	p := &policy{cc: w.cc, resolver: w.cc.resolver, builder: b, last: balancer.State{ConnectivityState: connectivity.Connecting}}
+	w.cc.mu.Lock()
+	w.cc.live = append(w.cc.live, p)
+	w.cc.mu.Unlock()
 	p.lb = b.Build(p, w.cc.buildOptions())
 	switch {
 	case p.lb == nil:

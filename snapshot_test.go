@@ -1,0 +1,229 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+func TestSnapshotOfAnIdleChannel(t *testing.T) {
+	cc := plain(t, "x:1", WithKeepaliveParams(keepalive.ClientParameters{Time: time.Second, PermitWithoutStream: true}))
+	assert.Equal(t, Snapshot{
+		Target:    "dns:///x:1",
+		State:     connectivity.Idle,
+		Keepalive: keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true},
+	}, cc.Snapshot(), "with the keepalive that is in force, not the one asked for")
+	assert.Zero(t, plain(t, "x:1").Snapshot().Keepalive)
+
+	require.NoError(t, cc.Close())
+	s := cc.Snapshot()
+	assert.Equal(t, connectivity.Shutdown, s.State)
+	assert.ErrorIs(t, s.Cause, grpc.ErrClientConnClosing)
+	assert.EqualValues(t, 1, s.Seq)
+}
+
+// A channel with a backend that answers, one that does not, and one that is being
+// connected to.
+func TestSnapshotOfEndpoints(t *testing.T) {
+	b, dead := startBackend(t, "one"), unusedAddr(t)
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.addr}, {Addr: dead, ServerName: "dead.test"}, {Addr: "slow:1"}}})
+	begun := time.Now()
+	cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
+		WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			if addr == "slow:1" {
+				return hang(ctx, addr)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}))
+	awaitReady(t, cc)
+	for range 3 {
+		s, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+		require.NoError(t, err)
+		defer func() { _ = s.CloseSend() }()
+	}
+	var s Snapshot
+	endpoint := func(addr string) EndpointSnapshot {
+		for _, e := range s.Endpoints {
+			if e.Addr == addr {
+				return e
+			}
+		}
+		return EndpointSnapshot{}
+	}
+	eventually(t, func() bool {
+		s = cc.Snapshot()
+		return len(s.Endpoints) == 3 && endpoint(dead).State == connectivity.TransientFailure
+	}, "the attempt at the dead one has ended")
+
+	assert.Equal(t, connectivity.Ready, s.State)
+	assert.False(t, s.Since.Before(begun))
+	assert.NoError(t, s.Cause)
+	assert.NoError(t, s.Resolve)
+
+	one := endpoint(b.addr)
+	assert.Equal(t, connectivity.Ready, one.State)
+	assert.False(t, one.Since.Before(begun))
+	assert.Equal(t, 3, one.Streams)
+	assert.Equal(t, keepalive.ClientParameters{Time: time.Minute, Timeout: 20 * time.Second}, one.Keepalive)
+	assert.Zero(t, one.NextAttempt)
+
+	failed := endpoint(dead)
+	assert.Equal(t, "dead.test", failed.ServerName)
+	assert.ErrorIs(t, failed.Cause, syscall.ECONNREFUSED)
+	var e *DialError
+	require.ErrorAs(t, failed.Cause, &e)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, dead, e.Attempts[0].Addr)
+	assert.NotEmpty(t, e.Attempts[0].Hint)
+	assert.WithinDuration(t, begun.Add(time.Hour), failed.NextAttempt, time.Minute)
+	assert.Zero(t, failed.Streams)
+	assert.Zero(t, failed.Keepalive)
+
+	slow := endpoint("slow:1")
+	assert.Equal(t, connectivity.Connecting, slow.State)
+	assert.NoError(t, slow.Cause)
+
+	r.CC().ReportError(errors.New("no zone"))
+	assert.ErrorContains(t, cc.Snapshot().Resolve, "no zone")
+	r.UpdateState(addresses(b))
+	s = cc.Snapshot()
+	assert.NoError(t, s.Resolve)
+	assert.Len(t, s.Endpoints, 1)
+}
+
+// longBackoff is one that a test does not see the end of.
+var longBackoff = func() ConnectParams {
+	p := ConnectParams{MinConnectTimeout: time.Minute}
+	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Hour, time.Hour, 1
+	return p
+}()
+
+// Of a subchannel with several addresses, one is in use.
+func TestSnapshotOfAnAddressGroup(t *testing.T) {
+	b := startBackend(t, "one")
+	states := make(chan balancer.SubConnState, 100)
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: unusedAddr(t)}, {Addr: b.addr}, {Addr: "x:1"}})
+	all := func() (states []connectivity.State) {
+		for _, e := range cc.Snapshot().Endpoints {
+			states = append(states, e.State)
+		}
+		return states
+	}
+	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Ready, connectivity.Idle}, all())
+	b.stop()
+	expectStates(t, states, connectivity.Idle)
+	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Idle, connectivity.Idle}, all())
+	assert.Error(t, cc.Snapshot().Endpoints[1].Cause)
+	sc.Shutdown()
+	assert.Empty(t, all())
+}
+
+// A connection that the server lets end stays in the picture as long as RPCs run on it.
+func TestSnapshotOfADrainingConnection(t *testing.T) {
+	srv := h2test.Listen(t)
+	states := make(chan balancer.SubConnState, 100)
+	accepted := make(chan *h2test.Conn, 1)
+	go func() {
+		c := srv.Accept()
+		c.Handshake()
+		accepted <- c
+	}()
+	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
+	old := <-accepted
+	result := make(chan error, 1)
+	go func() { _, err := askName(bounded(t), cc); result <- err }()
+	headers, payload := old.ExpectUnary()
+	old.GoAway(headers.StreamID, http2.ErrCodeNo, "bye")
+	expectStates(t, states, connectivity.Idle)
+
+	s := cc.Snapshot()
+	require.Len(t, s.Endpoints, 2)
+	idle, draining := s.Endpoints[0], s.Endpoints[1]
+	assert.Equal(t, connectivity.Idle, idle.State)
+	var goAway http2.GoAwayError
+	require.ErrorAs(t, idle.Cause, &goAway)
+	assert.Equal(t, "bye", goAway.DebugData)
+	assert.Zero(t, idle.Streams)
+	assert.Equal(t, connectivity.Shutdown, draining.State)
+	assert.True(t, draining.Draining)
+	assert.Equal(t, srv.Addr(), draining.Addr)
+	assert.Equal(t, 1, draining.Streams)
+
+	old.Lenient()
+	old.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-result)
+	eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 1 }, "it ends with its last RPC")
+}
+
+// The keepalive that a server's complaint led to can be seen.
+func TestSnapshotAfterTooManyPings(t *testing.T) {
+	srv := h2test.Listen(t)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
+	})
+	cc := plain(t, srv.Addr(), WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
+	cc.Connect()
+	eventually(t, func() bool { return cc.Snapshot().Keepalive.Time == time.Minute }, "it is doubled")
+}
+
+// Pictures taken while everything changes contradict themselves in nothing, and
+// nobody waits for anybody.
+func TestSnapshotWhileEverythingChanges(t *testing.T) {
+	backends := startBackends(t, "one", "two", "three")
+	r, target, option := handResolver(t)
+	r.InitialState(addresses(backends...))
+	cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")), fastBackoff())
+	awaitReady(t, cc)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			var seq uint64
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				s := cc.Snapshot()
+				assert.GreaterOrEqual(t, s.Seq, seq)
+				seq = s.Seq
+				for _, e := range s.Endpoints {
+					if e.State == connectivity.Ready {
+						assert.NoError(t, e.Cause)
+						assert.Zero(t, e.NextAttempt)
+					}
+					if e.State == connectivity.TransientFailure {
+						assert.Error(t, e.Cause)
+					}
+					assert.Equal(t, e.Draining, e.State == connectivity.Shutdown)
+				}
+			}
+		})
+	}
+	for i := range 30 {
+		backends[i%3].cut()
+		r.UpdateState(addresses(backends[:1+i%3]...))
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+	}
+	close(done)
+	wg.Wait()
+}
