@@ -141,15 +141,16 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 // options are not among it: the chain puts them before those of each RPC.
 func (cc *ClientConn) callConfig() call.Config {
 	return call.Config{
-		Authority:    cc.authority,
-		PerRPC:       cc.creds.perRPC,
-		Compressor:   cc.opts.compressor,
-		Decompressor: cc.opts.decompressor,
-		DisableRetry: cc.opts.disableRetry,
-		MaxAttempts:  cc.opts.maxCallAttempts,
-		UserAgent:    cc.opts.userAgent,
-		Wake:         cc.wake,
-		Explain:      cc.explain,
+		Authority:     cc.authority,
+		PerRPC:        cc.creds.perRPC,
+		Compressor:    cc.opts.compressor,
+		Decompressor:  cc.opts.decompressor,
+		DisableRetry:  cc.opts.disableRetry,
+		MaxAttempts:   cc.opts.maxCallAttempts,
+		UserAgent:     cc.opts.userAgent,
+		StatsHandlers: cc.opts.statsHandlers,
+		Wake:          cc.wake,
+		Explain:       cc.explain,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
 )
 
 // DialOption sets one thing about a channel. The functions whose names begin
@@ -98,6 +99,7 @@ type dialOptions struct {
 	compressor           grpc.Compressor                // WithCompressor; nil: not given
 	decompressor         grpc.Decompressor              // WithDecompressor; nil: not given
 	disableRetry         bool                           // WithDisableRetry
+	statsHandlers        []stats.Handler                // WithStatsHandler, in order
 	maxCallAttempts      int                            // WithMaxCallAttempts; at least 2
 	unary                grpc.UnaryClientInterceptor    // WithUnaryInterceptor; nil: none
 	stream               grpc.StreamClientInterceptor   // WithStreamInterceptor; nil: none

@@ -1,6 +1,9 @@
 package grpcdial
 
-import "google.golang.org/grpc"
+import (
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+)
 
 // WithServiceConfig hands the channel service configs that the program makes.
 // A config that is waiting in c when the channel is dialed is used from the
@@ -79,6 +82,19 @@ func WithMaxCallAttempts(n int) DialOption {
 		n = defaultMaxCallAttempts
 	}
 	return optionFunc(func(o *dialOptions) { o.maxCallAttempts = n })
+}
+
+// WithStatsHandler adds a handler that is told of every RPC, attempt by
+// attempt, on the goroutines of the RPC, and of every connection on which the
+// HTTP/2 handshake succeeded, on the goroutine of the connection. The context of
+// a connection, as TagConn tagged it, ends with the connection. Given several
+// times, the handlers are called in order. nil adds none.
+func WithStatsHandler(h stats.Handler) DialOption {
+	return optionFunc(func(o *dialOptions) {
+		if h != nil {
+			o.statsHandlers = append(o.statsHandlers, h)
+		}
+	})
 }
 
 // WithUnaryInterceptor sets the interceptor of unary RPCs that is called

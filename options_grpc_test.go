@@ -23,7 +23,6 @@ import (
 var notYet = map[string]string{
 	"WithChannelzParentID":   "channelz records are not kept",
 	"WithDisableHealthCheck": "client-side health checking is not done",
-	"WithStatsHandler":       "stats are not reported",
 }
 
 // TestEveryDialOptionOfGRPC compares the functions of grpc-go that make dial

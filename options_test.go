@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/stats"
 )
 
 func TestDefaultDialOptions(t *testing.T) {
@@ -46,6 +47,8 @@ type testCodec struct{}
 func (testCodec) Marshal(any) ([]byte, error) { return nil, nil }
 func (testCodec) Unmarshal([]byte, any) error { return nil }
 func (testCodec) String() string              { return "test" }
+
+type noStats struct{ stats.Handler }
 
 // optionEffects says of every option which fields of dialOptions it changes
 // and, where one value says it, to what.
@@ -111,6 +114,8 @@ var optionEffects = []struct {
 	{"WithDisableRetry", WithDisableRetry(), map[string]any{"disableRetry": true}},
 	{"WithMaxCallAttempts", WithMaxCallAttempts(2), map[string]any{"maxCallAttempts": 2}},
 	{"WithMaxCallAttempts below two", WithMaxCallAttempts(1), nil},
+	{"WithStatsHandler", WithStatsHandler(noStats{}), map[string]any{"statsHandlers": []stats.Handler{noStats{}}}},
+	{"WithStatsHandler nil", WithStatsHandler(nil), nil},
 	{"WithUnaryInterceptor", WithUnaryInterceptor(passUnary), map[string]any{"unary": keep}},
 	{"WithChainUnaryInterceptor", WithChainUnaryInterceptor(passUnary, passUnary), map[string]any{"chainUnary": keep}},
 	{"WithStreamInterceptor", WithStreamInterceptor(passStream), map[string]any{"stream": keep}},

@@ -120,6 +120,8 @@ func (l *link) backingOff(ctx context.Context, why error) {
 // ready is state READY. When the server lets the connection end, the subchannel
 // is given back at once and the goroutine stays for the RPCs that still run.
 func (l *link) ready(conn *h2.Conn) {
+	told := l.sc.cc.beginConn(conn)
+	defer told.end()
 	if !l.connected(conn) {
 		conn.Close(errShutDown, nil)
 	}

@@ -148,6 +148,7 @@ func TestUnaryParity(t *testing.T) {
 		if endedAsIn(method, unaryDesc, false) {
 			s.noteMD("trailer", trailer)
 			s.noteFinished()
+			fmt.Fprintf(s, "reply: %s\n", reply.Username)
 		}
 		return s
 	})

@@ -8,6 +8,15 @@ type replayLog struct {
 	chunks []*[]byte // whole frames, one after the other
 	size   int
 	closed bool // half-closed after the last frame
+
+	// messages are what the frames hold, for stats handlers; nil without them.
+	messages []sentMessage
+}
+
+// sentMessage is a message as the application gave it, and its encoded length.
+type sentMessage struct {
+	m            any
+	uncompressed int
 }
 
 // add takes a frame over. Small ones share a chunk.
@@ -39,8 +48,10 @@ type sender interface {
 	CloseSend() error
 }
 
-// replay sends everything again. It reports false if the stream ended meanwhile.
-func (l *replayLog) replay(s sender) bool {
+// replay sends everything again, and calls sent, if it is not nil, for each
+// message that was. It reports false if the stream ended meanwhile.
+func (l *replayLog) replay(s sender, sent func(n, payload int)) bool {
+	replayed := 0
 	for i, c := range l.chunks {
 		for rest := *c; len(rest) > 0; {
 			n := prefixLen + int(binary.BigEndian.Uint32(rest[1:prefixLen]))
@@ -48,6 +59,10 @@ func (l *replayLog) replay(s sender) bool {
 			if s.Send(rest[:n], last) != nil {
 				return false
 			}
+			if sent != nil {
+				sent(replayed, n-prefixLen)
+			}
+			replayed++
 			rest = rest[n:]
 		}
 	}

@@ -168,7 +168,6 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 		if req.Metadata, err = r.taggedMetadata(a); err != nil {
 			return err
 		}
-		r.tellOutHeader(a, req)
 	}
 	return nil
 }

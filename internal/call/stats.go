@@ -1,6 +1,7 @@
 package call
 
 import (
+	"context"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -56,46 +57,77 @@ func (r *rpc) taggedMetadata(a *attempt) (metadata.MD, error) {
 	return md, validMetadata(md)
 }
 
-func (r *rpc) tellOutHeader(a *attempt, req *h2.Request) {
+// outgoing is what is told of an attempt once its stream is open. It is a copy, so
+// that an RPC without handlers need not leave its caller's stack.
+type outgoing struct {
+	handlers []stats.Handler
+	ctx      context.Context
+	header   stats.OutHeader
+	payload  *stats.OutPayload // nil: the message is not sent with the headers
+}
+
+// tellOpened has OutHeader told when the stream of req is open, and payload after it.
+func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
 	md := req.Metadata.Copy()
 	if a.pickMD != nil {
 		md = metadata.Join(md, a.pickMD)
 	}
 	md.Set("user-agent", r.ch.cfg.UserAgent)
 	p := a.conn.Peer()
-	r.tell(a, &stats.OutHeader{
-		Client:      true,
-		FullMethod:  r.method,
-		RemoteAddr:  p.Addr,
-		LocalAddr:   p.LocalAddr,
-		Compression: r.encoding,
-		Header:      md,
-		Authority:   a.authority,
-	})
+	out := &outgoing{
+		handlers: r.ch.cfg.StatsHandlers,
+		ctx:      a.ctx,
+		header: stats.OutHeader{
+			Client:      true,
+			FullMethod:  r.method,
+			RemoteAddr:  p.Addr,
+			LocalAddr:   p.LocalAddr,
+			Compression: r.encoding,
+			Header:      md,
+			Authority:   a.authority,
+		},
+		payload: payload,
+	}
+	req.Opened = out.tell
 }
 
-func (r *rpc) tellOutPayload(a *attempt, m any, uncompressed, payload int) {
-	r.tell(a, &stats.OutPayload{
+func (o *outgoing) tell() {
+	for _, h := range o.handlers {
+		h.HandleRPC(o.ctx, &o.header)
+	}
+	if o.payload == nil {
+		return
+	}
+	o.payload.SentTime = time.Now()
+	for _, h := range o.handlers {
+		h.HandleRPC(o.ctx, o.payload)
+	}
+}
+
+// outPayload is the event of a message that is sent, without its time.
+func outPayload(m any, uncompressed, payload int) *stats.OutPayload {
+	return &stats.OutPayload{
 		Client:           true,
 		Payload:          m,
 		Length:           uncompressed,
 		CompressedLength: payload,
 		WireLength:       payload + prefixLen,
-		SentTime:         time.Now(),
-	})
+	}
+}
+
+func (r *rpc) tellOutPayload(a *attempt, m any, uncompressed, payload int) {
+	s := outPayload(m, uncompressed, payload)
+	s.SentTime = time.Now()
+	r.tell(a, s)
 }
 
 func (r *rpc) tellInHeader(a *attempt, md metadata.MD) {
 	_, length, _ := a.s.WireLengths()
-	p := a.conn.Peer()
 	r.tell(a, &stats.InHeader{
 		Client:      true,
 		WireLength:  length,
 		Compression: a.s.RecvEncoding(),
 		Header:      md,
-		FullMethod:  r.method,
-		RemoteAddr:  p.Addr,
-		LocalAddr:   p.LocalAddr,
 	})
 }
 

@@ -225,7 +225,7 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 		if cs.tagged() {
 			cs.tellOutPayload(&a.attempt, m, uncompressed, payload)
 		}
-		if cs.keep(a, f, last) {
+		if cs.keep(a, f, m, last) {
 			return true
 		}
 	}
@@ -244,7 +244,7 @@ func (cs *clientStream) CloseSend() error {
 		}
 		// If the stream has ended, RecvMsg finds it out and may try again.
 		_ = a.s.CloseSend()
-		if cs.keep(a, nil, true) {
+		if cs.keep(a, nil, nil, true) {
 			return nil
 		}
 	}

@@ -29,7 +29,7 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 		}
 		a, o := cs.open(v.transparent)
 		if a.s != nil {
-			if cs.log.replay(a.s) {
+			if cs.log.replay(a.s, cs.retold(&a.attempt)) {
 				return a
 			}
 			<-a.s.Finished()
@@ -44,7 +44,19 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 			return a
 		}
 		last = o.err
-		cs.end(&a.attempt, o.err)
+		cs.endAttempt(a, o.err)
+	}
+}
+
+// retold returns what tells the stats handlers of the messages in the log that
+// are sent again on a; nil if there are none.
+func (cs *clientStream) retold(a *attempt) func(n, payload int) {
+	if !cs.tagged() {
+		return nil
+	}
+	return func(n, payload int) {
+		sent := cs.log.messages[n]
+		cs.tellOutPayload(a, sent.m, sent.uncompressed, payload)
 	}
 }
 
@@ -57,6 +69,9 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 	var req h2.Request
 	if err := cs.request(&a.attempt, &req); err != nil {
 		return a, outcome{err: err, drop: isContextEnd(err)}
+	}
+	if cs.tagged() {
+		cs.tellOpened(&a.attempt, &req, nil)
 	}
 	s, err := a.conn.Open(a.ctx, &req)
 	if err != nil {
@@ -89,7 +104,7 @@ func (cs *clientStream) publish(a *streamAttempt) bool {
 			err = nil
 		}
 		a.cut(err)
-		cs.end(&a.attempt, err)
+		cs.endAttempt(a, err)
 	}
 	return !ended
 }
@@ -149,14 +164,14 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 		cs.publish(a)
 		return false
 	}
-	cs.end(&a.attempt, o.err)
+	cs.endAttempt(a, o.err)
 	return cs.publish(cs.run(v))
 }
 
-// keep notes that f (nil: nothing) was sent on a, and that the stream was
-// half-closed if last. It takes f over. It reports false if a is no longer in
+// keep notes that f (nil: nothing), which holds m, was sent on a, and that the
+// stream was half-closed if last. It takes f over. It reports false if a is no longer in
 // force: what was sent on it must be sent again on the next one.
-func (cs *clientStream) keep(a *streamAttempt, f *frame, last bool) bool {
+func (cs *clientStream) keep(a *streamAttempt, f *frame, m any, last bool) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if !cs.ended && (cs.busy != nil || cs.att != a) {
@@ -169,6 +184,9 @@ func (cs *clientStream) keep(a *streamAttempt, f *frame, last bool) bool {
 		return true
 	}
 	if f != nil {
+		if cs.tagged() {
+			cs.log.messages = append(cs.log.messages, sentMessage{m, f.uncompressed})
+		}
 		cs.log.add(f)
 	}
 	cs.log.closed = cs.log.closed || last
@@ -225,8 +243,15 @@ func (cs *clientStream) sawHeader(a *streamAttempt) {
 	if told {
 		return
 	}
-	md, _ := a.s.Header(cs.ctx)
-	cs.tellInHeader(&a.attempt, md)
+	cs.tellInHeader(&a.attempt, a.s.HeaderMD())
+}
+
+// endAttempt is rpc.end, after InHeader if nobody has told it.
+func (cs *clientStream) endAttempt(a *streamAttempt, err error) {
+	if a.s != nil && cs.tagged() && a.s.HasHeader() {
+		cs.sawHeader(a)
+	}
+	cs.end(&a.attempt, err)
 }
 
 // finish ends the RPC with err (nil: well), unless it has ended already. It
@@ -271,7 +296,7 @@ func (cs *clientStream) finish(err error) error {
 	}
 	cs.ch.delist(cs)
 	if a != nil {
-		cs.end(&a.attempt, err)
+		cs.endAttempt(a, err)
 	}
 	if err == nil {
 		cs.succeeded()

@@ -91,7 +91,7 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 		return outcome{err: err, drop: isContextEnd(err)}
 	}
 	if r.tagged() {
-		r.tellOutPayload(a, args, f.uncompressed, f.payload())
+		r.tellOpened(a, &req, outPayload(args, f.uncompressed, f.payload()))
 	}
 	s, err := a.conn.Unary(a.ctx, &req, f.bytes())
 	if err != nil {
@@ -102,20 +102,31 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 		r.tellInHeader(a, s.HeaderMD())
 	}
 	if he := s.Err(); he != nil {
+		if s.Messages() > 0 {
+			_ = r.decodeReply(a, reply) // what came before the error
+		}
 		return r.failure(a, he)
 	}
 	if n := s.Messages(); n != 1 {
 		return outcome{err: cardinality(n), drop: true, stream: true}
 	}
-	m, _ := s.Message()
-	n, err := r.readMessage(m.Data, m.Compressed, s.RecvEncoding(), reply)
-	if err != nil {
+	if err := r.decodeReply(a, reply); err != nil {
 		return outcome{err: err, drop: true, stream: true}
 	}
-	if r.tagged() {
+	return outcome{}
+}
+
+// decodeReply decodes the first message that came.
+func (r *rpc) decodeReply(a *attempt, reply any) error {
+	m, ok := a.s.Message()
+	if !ok {
+		return nil
+	}
+	n, err := r.readMessage(m.Data, m.Compressed, a.s.RecvEncoding(), reply)
+	if err == nil && r.tagged() {
 		r.tellInPayload(a, reply, len(m.Data), n)
 	}
-	return outcome{}
+	return err
 }
 
 // decide asks retryDecision and the throttle, and counts the attempt. o's error

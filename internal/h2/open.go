@@ -24,6 +24,9 @@ func (c *Conn) Unary(ctx context.Context, req *Request, msg []byte) (*Stream, er
 		c.recycle(s)
 		return nil, err
 	}
+	if req.Opened != nil {
+		req.Opened()
+	}
 	if rest != nil {
 		if ended := s.sendRest(ctx, rest, true); ended {
 			return s, nil
@@ -68,6 +71,9 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 	}
 	if s.stop != nil && ctx.Err() != nil {
 		s.Cancel(contextError(ctx).Status)
+	}
+	if req.Opened != nil {
+		req.Opened()
 	}
 	return s, nil
 }

@@ -37,6 +37,9 @@ type Request struct {
 	Extra []string
 	// MaxRecv is the largest message accepted, in bytes as received.
 	MaxRecv int
+	// Opened, if not nil, is called once when the stream is open, on the caller's
+	// goroutine with no lock held, before anything is waited for.
+	Opened func()
 }
 
 // Message is one received message. Its bytes come from a pool: Free gives them

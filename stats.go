@@ -1,0 +1,50 @@
+package grpcdial
+
+import (
+	"context"
+
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// connStats tells the stats handlers of one connection. It belongs to the
+// connection's goroutine, on which the handlers run. nil tells nobody.
+type connStats struct {
+	handlers []stats.Handler
+	ctx      context.Context // with the peer and what the handlers' TagConn added
+	cancel   context.CancelFunc
+}
+
+// beginConn tells that conn is there. RPCs may be sent on it only after that, so
+// that handlers hear of a connection before they hear of an RPC on it.
+func (cc *ClientConn) beginConn(conn *h2.Conn) *connStats {
+	handlers := cc.opts.statsHandlers
+	if len(handlers) == 0 {
+		return nil
+	}
+	p := conn.Peer()
+	c := &connStats{handlers: handlers}
+	c.ctx, c.cancel = context.WithCancel(peer.NewContext(context.Background(), p))
+	for _, h := range handlers {
+		c.ctx = h.TagConn(c.ctx, &stats.ConnTagInfo{RemoteAddr: p.Addr, LocalAddr: p.LocalAddr})
+	}
+	c.tell(&stats.ConnBegin{Client: true})
+	return c
+}
+
+// end tells that the connection is gone. Its context has ended then.
+func (c *connStats) end() {
+	if c == nil {
+		return
+	}
+	c.cancel()
+	c.tell(&stats.ConnEnd{Client: true})
+}
+
+func (c *connStats) tell(s stats.ConnStats) {
+	for _, h := range c.handlers {
+		h.HandleConn(c.ctx, s)
+	}
+}
