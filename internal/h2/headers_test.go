@@ -221,6 +221,16 @@ func TestResponses(t *testing.T) {
 			}},
 		{name: "not gRPC without a body", code: codes.Unimplemented, message: "404 (Not Found)",
 			send: func(s *h2test.Conn, id uint32) { s.Headers(id, true, ":status", "404", "content-type", "text/html") }},
+		{name: "not gRPC, an empty body", code: codes.PermissionDenied, message: "403 (Forbidden)",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "403", "content-type", "text/html")
+				s.Headers(id, false, "odd", "one")
+				s.Data(id, true, nil)
+			}},
+		{name: "a non-200 of gRPC's type without grpc-status", code: codes.Unavailable, message: "503 (Service Unavailable)",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, true, ":status", "503", "content-type", "application/grpc")
+			}},
 		{name: "a long body", code: codes.Unavailable, message: "502 (Bad Gateway)", rst: true,
 			send: func(s *h2test.Conn, id uint32) {
 				s.Headers(id, false, ":status", "502", "content-type", "text/html")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,9 +92,19 @@ func peeredTLS(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client,
 	return peeredAt(t, srv, srv.ClientTLS(), cfg, settings...)
 }
 
+// peeredUnix is peered over a unix socket.
+func peeredUnix(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
+	t.Helper()
+	return peeredAt(t, h2test.Listen(t, h2test.Unix()), nil, cfg, settings...)
+}
+
 func peeredAt(t testing.TB, srv *h2test.Server, tlsCfg *tls.Config, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
 	t.Helper()
-	nc, err := net.Dial("tcp", srv.Addr())
+	network := "tcp"
+	if strings.HasPrefix(srv.Target(), "unix:") {
+		network = "unix"
+	}
+	nc, err := net.Dial(network, srv.Addr())
 	require.NoError(t, err)
 	ready := shake(t, nc, tlsCfg, cfg)
 	server := srv.Accept()
@@ -110,6 +121,7 @@ var peers = []struct {
 	{"pipe", peered},
 	{"tcp", peeredTCP},
 	{"TLS", peeredTLS},
+	{"unix", peeredUnix},
 }
 
 // result is what a caller of a unary RPC sees.
