@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -161,38 +160,15 @@ func (l *attemptLog) latest() (attempts []Attempt, dropped int) {
 	return attempts, l.dropped
 }
 
-// final returns the error of the latest attempt if the latest at every address
-// failed for good, else nil.
-func (l *attemptLog) final() error {
+// standing returns the latest failure of the resolver, nil if it gave addresses, and
+// the latest attempts at each address, none for one that is connected.
+func (l *attemptLog) standing() (resolve *failure.Attempt, tried []failure.List) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var last *failure.Attempt
 	for _, t := range l.tried {
-		if len(t.attempts) == 0 {
-			return nil
-		}
-		for _, last = range t.attempts {
-			if !forGood(last) {
-				return nil
-			}
-		}
+		tried = append(tried, t.attempts)
 	}
-	if last == nil {
-		return nil
-	}
-	return last.Err
-}
-
-// forGood reports whether a failed for good: for a reason that does not heal, or
-// because the dialer says that it is not temporary. A reset is, in every phase:
-// servers and what is before them send one when they are busy or restarting.
-func forGood(a *failure.Attempt) bool {
-	if a.Permanent {
-		return true
-	}
-	var t interface{ Temporary() bool }
-	dialing := a.Phase == failure.Dial || a.Phase == failure.Resolve
-	return dialing && errors.As(a.Err, &t) && !t.Temporary() && !errors.Is(a.Err, syscall.ECONNRESET)
+	return l.resolve, tried
 }
 
 // asAttempts returns err, which ended an attempt at addr, as the list of
@@ -292,7 +268,5 @@ func (cc *ClientConn) unfinished() []Attempt {
 // noteFailure keeps the attempts at addr that failed.
 func (cc *ClientConn) noteFailure(addr string, attempts failure.List) {
 	cc.attempts.failed(addr, attempts)
-	if cc.opts.failOnNonTempDialError {
-		cc.state.poke() // who waits asks again whether there is hope
-	}
+	cc.askWhetherHopeless()
 }

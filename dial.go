@@ -215,8 +215,8 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) err
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx
 // ends or the channel is closed. The error is a *DialError that tells of every
-// attempt. With FailOnNonTempDialError the wait also ends when no address can
-// succeed any more.
+// attempt. With FailOnNonTempDialError and WithGiveUp the wait also ends when no
+// address can succeed any more.
 func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 	begun := time.Now()
 	ended := cc.waitReady(ctx)
@@ -229,8 +229,12 @@ func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 
 // waitReady is AwaitReady with nothing but what ended the wait as its error.
 func (cc *ClientConn) waitReady(ctx context.Context) error {
+	h := hope{cc: cc}
 	for {
 		now, changed := cc.state.now()
+		if err := h.lost(now.To); err != nil {
+			return err
+		}
 		switch now.To {
 		case connectivity.Ready:
 			return nil
@@ -238,10 +242,6 @@ func (cc *ClientConn) waitReady(ctx context.Context) error {
 			return errClosing
 		case connectivity.Idle:
 			cc.Connect()
-		case connectivity.TransientFailure:
-			if err := cc.hopeless(); err != nil {
-				return err
-			}
 		}
 		select {
 		case <-changed:
@@ -249,14 +249,4 @@ func (cc *ClientConn) waitReady(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// hopeless returns the failure that ends the wait under FailOnNonTempDialError:
-// that of the latest attempt, if the latest attempt at every address ended for
-// good. It is asked in TRANSIENT_FAILURE, when every address has been tried.
-func (cc *ClientConn) hopeless() error {
-	if !cc.opts.failOnNonTempDialError {
-		return nil
-	}
-	return cc.attempts.final()
 }

@@ -136,40 +136,6 @@ func TestAttemptLog(t *testing.T) {
 	assert.Equal(t, " 0", told())
 }
 
-func TestHopeless(t *testing.T) {
-	const refused, bad, maybe = "refused", "bad", "maybe"
-	kinds := map[string]*failure.Attempt{
-		refused: {Phase: failure.Dial, Err: errRefused},
-		bad:     {Phase: failure.TLS, Err: errors.New("bad"), Permanent: true},
-		maybe:   {Phase: failure.Dial, Err: errors.New("maybe")},
-		"reset": {Phase: failure.Dial, Err: &net.OpError{Err: syscall.ECONNRESET}},
-		"tls":   {Phase: failure.TLS, Err: errRefused},
-	}
-	for _, tt := range []struct {
-		tried     []string
-		connected bool
-		want      error
-	}{
-		{nil, false, nil},
-		{[]string{refused}, false, errRefused},
-		{[]string{refused, bad}, false, kinds[bad].Err},
-		{[]string{bad, maybe}, false, nil},
-		{[]string{maybe}, false, nil},
-		{[]string{"reset"}, false, nil},
-		{[]string{"tls"}, false, nil},
-		{[]string{refused, bad}, true, nil},
-	} {
-		var l attemptLog
-		for _, kind := range tt.tried {
-			l.failed(kind, failure.List{kinds[kind]})
-		}
-		if tt.connected {
-			l.connected(tt.tried[0])
-		}
-		assert.Equal(t, tt.want, l.final(), "%v", tt)
-	}
-}
-
 func TestDialErrorIsCapped(t *testing.T) {
 	cc := plain(t, "x:1")
 	for i := range 40 {

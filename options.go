@@ -63,10 +63,11 @@ func (f optionFunc) apply(o *dialOptions) { f(o) }
 // only read after that.
 type dialOptions struct {
 	// The dial itself.
-	block                  bool          // WithBlock, WithReturnConnectionError
-	returnConnectionError  bool          // WithReturnConnectionError
-	failOnNonTempDialError bool          // FailOnNonTempDialError
-	timeout                time.Duration // WithTimeout; 0: none
+	block                  bool               // WithBlock, WithReturnConnectionError
+	returnConnectionError  bool               // WithReturnConnectionError
+	failOnNonTempDialError bool               // FailOnNonTempDialError
+	giveUp                 func(Attempt) bool // WithGiveUp; nil: not given
+	timeout                time.Duration      // WithTimeout; 0: none
 
 	// Security. checkCredentials makes the channel's credentials of these.
 	insecure       bool                             // WithInsecure

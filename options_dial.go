@@ -41,6 +41,21 @@ func FailOnNonTempDialError(f bool) DialOption {
 	return optionFunc(func(o *dialOptions) { o.failOnNonTempDialError = f })
 }
 
+// WithGiveUp lets the program say which failures end the wait of a blocking dial
+// and of AwaitReady before its context does. f gets each failed attempt and
+// returns true if it is not worth waiting for another one at that address. The
+// wait ends once f has said so of the latest attempt at every address; one backend
+// that may still answer is enough to go on. If the resolver fails and there is no
+// address, that failure is what f is asked about, with Phase [PhaseResolve].
+//
+// f is called on the goroutine that waits, once for each attempt, with no lock
+// held. It may count. Together with
+// [FailOnNonTempDialError] an attempt is final if either says so. nil means that
+// no failure ends the wait, which is the default.
+func WithGiveUp(f func(Attempt) bool) DialOption {
+	return optionFunc(func(o *dialOptions) { o.giveUp = f })
+}
+
 // WithTimeout bounds [Dial] or [DialContext] as a context with that timeout
 // would. It does not bound the life of the channel. Zero or less means no
 // bound, which is the default.

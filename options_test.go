@@ -61,6 +61,8 @@ var optionEffects = []struct {
 	{"WithReturnConnectionError", WithReturnConnectionError(), map[string]any{"block": true, "returnConnectionError": true}},
 	{"FailOnNonTempDialError", FailOnNonTempDialError(true), map[string]any{"failOnNonTempDialError": true}},
 	{"FailOnNonTempDialError false", FailOnNonTempDialError(false), nil},
+	{"WithGiveUp", WithGiveUp(func(Attempt) bool { return true }), map[string]any{"giveUp": keep}},
+	{"WithGiveUp nil", WithGiveUp(nil), nil},
 	{"WithTimeout", WithTimeout(time.Second), map[string]any{"timeout": time.Second}},
 	{"WithTimeout below zero", WithTimeout(-time.Second), nil},
 	{"WithInsecure", WithInsecure(), map[string]any{"insecure": true}},

@@ -290,6 +290,7 @@ func (cc *ClientConn) resolvingSince() time.Time {
 
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
+	defer cc.askWhetherHopeless()
 	endpoint := cc.parsed.Endpoint()
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
 		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())

@@ -1,0 +1,161 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+// When FailOnNonTempDialError and WithGiveUp end a wait, by what is known of the
+// addresses.
+func TestHope(t *testing.T) {
+	const connected = "connected"
+	kinds := map[string]*failure.Attempt{
+		"refused": {Phase: failure.Dial, Err: errRefused},
+		"bad":     {Phase: failure.TLS, Err: errors.New("bad"), Permanent: true},
+		"maybe":   {Phase: failure.Dial, Err: errors.New("maybe")},
+		"reset":   {Phase: failure.Dial, Err: &net.OpError{Err: syscall.ECONNRESET}},
+		"tls":     {Phase: failure.TLS, Err: errRefused},
+		"no name": {Phase: failure.Resolve, Err: &net.DNSError{IsNotFound: true}},
+		"no port": {Phase: failure.Resolve, Err: &net.AddrError{}, Permanent: true},
+	}
+	isReset := func(a Attempt) bool { return errors.Is(a.Err, syscall.ECONNRESET) }
+	isUnresolved := func(a Attempt) bool { return a.Phase == PhaseResolve }
+	for _, tt := range []struct {
+		name    string
+		resolve string
+		tried   []string
+		giveUp  func(Attempt) bool // nil: FailOnNonTempDialError alone
+		want    string
+	}{
+		{name: "nothing known"},
+		{name: "refused", tried: []string{"refused"}, want: "refused"},
+		{name: "two for good", tried: []string{"refused", "bad"}, want: "bad"},
+		{name: "one may succeed", tried: []string{"bad", "maybe"}},
+		{name: "nobody says", tried: []string{"maybe"}},
+		{name: "a reset in dialing", tried: []string{"reset"}},
+		{name: "not temporary in TLS", tried: []string{"tls"}},
+		{name: "one is connected", tried: []string{connected, "bad"}},
+		{name: "given up", tried: []string{"reset"}, giveUp: isReset, want: "reset"},
+		{name: "given up, or for good", tried: []string{"reset", "bad"}, giveUp: isReset, want: "bad"},
+		{name: "given up, but for one", tried: []string{"reset", "maybe"}, giveUp: isReset},
+		{name: "no such name", resolve: "no name"},
+		{name: "no such name, given up", resolve: "no name", giveUp: isUnresolved, want: "no name"},
+		{name: "a target that is none", resolve: "no port", want: "no port"},
+		{name: "no such name any more", resolve: "no name", tried: []string{"maybe"}, giveUp: isUnresolved},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cc := plain(t, "x:1", WithGiveUp(tt.giveUp))
+			cc.opts.failOnNonTempDialError = true
+			for _, kind := range tt.tried {
+				if kind == connected {
+					cc.attempts.failed(kind, failure.List{kinds["maybe"]})
+					cc.attempts.connected(kind)
+					continue
+				}
+				cc.attempts.failed(kind, failure.List{kinds[kind]})
+			}
+			cc.attempts.unresolved(kinds[tt.resolve])
+			var want error
+			if tt.want != "" {
+				want = kinds[tt.want].Err
+			}
+			h := hope{cc: cc}
+			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
+			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
+			assert.NoError(t, h.lost(connectivity.Connecting), "not every address has been tried")
+		})
+	}
+}
+
+func TestWithGiveUpCountsAttempts(t *testing.T) {
+	for name, wait := range map[string]func(addr string, opts ...DialOption) error{
+		"DialContext": func(addr string, opts ...DialOption) error {
+			_, err := DialContext(bounded(t), addr, append(opts, WithBlock())...)
+			return err
+		},
+		"AwaitReady": func(addr string, opts ...DialOption) error {
+			cc, err := NewClient("passthrough:///"+addr, opts...)
+			require.NoError(t, err)
+			defer cc.Close()
+			return cc.AwaitReady(bounded(t))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := unusedAddr(t)
+			var seen []Attempt
+			err := wait(addr, WithInsecure(), fastBackoff(), WithGiveUp(func(a Attempt) bool {
+				seen = append(seen, a)
+				return len(seen) == 3
+			}))
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			require.Len(t, seen, 3)
+			for _, a := range seen {
+				assert.Equal(t, addr, a.Addr)
+				assert.Equal(t, PhaseDial, a.Phase)
+				assert.NotEmpty(t, a.Hint)
+			}
+			assert.Equal(t, seen[2].Err, e.Err)
+			assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+			assert.NotErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			assert.NotContains(t, err.Error(), "context")
+		})
+	}
+}
+
+// One address that is not given up keeps the wait going.
+func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
+	b := startBackend(t, "late")
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: unusedAddr(t)}, {Addr: "late:1"}}})
+	var asked atomic.Int32
+	cc := plain(t, target, option, fastBackoff(),
+		WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			if addr == "late:1" {
+				if asked.Load() == 0 {
+					return nil, errors.New("not yet")
+				}
+				addr = b.addr
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}),
+		WithGiveUp(func(a Attempt) bool { asked.Add(1); return errors.Is(a.Err, syscall.ECONNREFUSED) }))
+	awaitReady(t, cc)
+	assert.Positive(t, asked.Load())
+}
+
+func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {
+	r := manual.NewBuilderWithScheme("hand")
+	r.BuildCallback = reportError
+	begun := time.Now()
+	_, err := DialContext(bounded(t), "hand:///x", WithInsecure(), WithBlock(), WithResolvers(r),
+		WithGiveUp(func(a Attempt) bool { return a.Phase == PhaseResolve && a.Addr == "x" }))
+	assert.ErrorContains(t, err, "no zone")
+	assert.Less(t, time.Since(begun), 5*time.Second)
+}
+
+// The function may ask the channel.
+func TestWithGiveUpMayCallTheChannel(t *testing.T) {
+	var cc *ClientConn
+	cc = plain(t, "passthrough:///"+unusedAddr(t), WithGiveUp(func(Attempt) bool {
+		cc.ResetConnectBackoff()
+		return cc.Snapshot().State == connectivity.TransientFailure
+	}), fastBackoff())
+	require.Error(t, cc.AwaitReady(bounded(t)))
+}
