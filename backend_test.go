@@ -37,7 +37,12 @@ type backend struct {
 
 func startBackend(t *testing.T, name string) *backend {
 	t.Helper()
-	b := &backend{t: t, name: name, addr: "127.0.0.1:0", held: make(chan struct{}, 1000)}
+	return startBackendAt(t, name, "127.0.0.1:0")
+}
+
+func startBackendAt(t *testing.T, name, addr string) *backend {
+	t.Helper()
+	b := &backend{t: t, name: name, addr: addr, held: make(chan struct{}, 1000)}
 	b.start()
 	t.Cleanup(b.stop)
 	return b

@@ -1,0 +1,475 @@
+package grpcdial
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	grpcdns "google.golang.org/grpc/resolver/dns"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+)
+
+// portOf is the port of "host:port".
+func portOf(t *testing.T, addr string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	return port
+}
+
+// txt is a TXT record with a service config (gRFC A2).
+func txt(config string) dnstest.Records {
+	return dnstest.Records{TXT: []string{`grpc_config=[{"serviceConfig":` + config + `}]`}}
+}
+
+// asked is the target for a name that a name server is asked for.
+func asked(s *dnstest.Server, name string) string { return "dns://" + s.Addr() + "/" + name }
+
+func TestDNSNames(t *testing.T) {
+	one := startBackend(t, "one")
+	port := portOf(t, one.addr)
+	startBackendAt(t, "two", "127.0.0.2:"+port)
+	startBackendAt(t, "six", "[::1]:"+port)
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":               {Addrs: []string{"127.0.0.1"}},
+		"six.test":               {Addrs: []string{"::1"}},
+		"big.test":               {Addrs: []string{"127.0.0.1"}, OverTCP: true},
+		"dead.test":              {Addrs: []string{"127.0.0.9", "127.0.0.2"}},
+		"both.test":              {Addrs: []string{"127.0.0.1", "127.0.0.2"}},
+		"_grpc_config.both.test": txt(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+	})
+	for name, want := range map[string][]string{
+		"one.test":  {"one"},
+		"ONE.test.": {"one"},
+		"six.test":  {"six"},
+		"big.test":  {"one"},
+		"dead.test": {"two"},
+		"both.test": {"one", "two"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := asked(s, name+":"+port)
+			awaitNames(t, plain(t, target), want...)
+			dialed, err := DialContext(bounded(t), strings.Replace(target, "dns:", "DNS:", 1), WithInsecure(), WithBlock())
+			require.NoError(t, err)
+			defer dialed.Close()
+			assert.Equal(t, target, dialed.CanonicalTarget())
+			awaitNames(t, dialed, want...)
+		})
+	}
+}
+
+// A name that cannot be resolved is told by what was asked for, who was asked,
+// and what the answer was.
+func TestDNSFailures(t *testing.T) {
+	s := dnstest.Listen(t, dnstest.Zone{
+		"empty.test":   {TXT: []string{"hello"}},
+		"bad.test":     {Code: dnsmessage.RCodeServerFailure},
+		"refused.test": {Code: dnsmessage.RCodeRefused},
+		"silent.test":  {Silent: true},
+	})
+	gone := dnstest.Listen(t, dnstest.Zone{})
+	gone.Close()
+	for _, tt := range []struct {
+		name     string
+		server   *dnstest.Server
+		says     string
+		notFound bool
+		timeout  bool
+	}{
+		{"absent.test", s, "no such host", true, false},
+		{"empty.test", s, "the name exists but has no address", true, false},
+		{"bad.test", s, "server misbehaving (SERVFAIL)", false, false},
+		{"refused.test", s, "server misbehaving (REFUSED)", false, false},
+		{"silent.test", s, "i/o timeout", false, true},
+		{"any.test", gone, "connection refused", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			target := asked(tt.server, tt.name+":443")
+			check := func(t *testing.T, err error) {
+				t.Helper()
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				require.Len(t, e.Attempts, 1)
+				assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
+				assert.Equal(t, tt.name+":443", e.Attempts[0].Addr)
+				assert.False(t, e.Attempts[0].Permanent)
+				assert.NotEmpty(t, e.Attempts[0].Hint)
+				var d *net.DNSError
+				require.ErrorAs(t, err, &d)
+				assert.Equal(t, tt.server.Addr(), d.Server)
+				assert.Equal(t, tt.name, d.Name)
+				assert.Equal(t, tt.notFound, d.IsNotFound)
+				assert.Equal(t, tt.timeout, d.IsTimeout)
+				assert.Contains(t, err.Error(), "lookup "+tt.name+" on "+tt.server.Addr()+": ")
+				assert.Contains(t, err.Error(), tt.says)
+				assert.NotContains(t, err.Error(), "\n")
+			}
+			var opts DNSOptions
+			if tt.timeout {
+				opts.Timeout = 50 * time.Millisecond
+			}
+			cc := plain(t, target, WithDNS(opts))
+			_, err := askName(bounded(t), cc)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			check(t, err)
+			assert.NotErrorIs(t, err, context.DeadlineExceeded, "the look-up's time-out is not that of the RPC")
+
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			err = cc.AwaitReady(ctx)
+			check(t, err)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+
+			if tt.name == "absent.test" { // the wait takes its time
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err = DialContext(ctx, target, WithInsecure(), WithBlock())
+				check(t, err)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+		})
+	}
+	t.Run("not answered yet", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err := DialContext(ctx, asked(s, "silent.test:443"), WithInsecure(), WithBlock())
+		assert.ErrorContains(t, err, "silent.test:443: resolve not finished after ")
+		assertNothingRuns(t)
+	})
+}
+
+// A name server that was wrong, or a name that was not there, is asked again.
+func TestDNSNameThatAppearsLater(t *testing.T) {
+	b := startBackend(t, "late")
+	s := dnstest.Listen(t, dnstest.Zone{"bad.test": {Code: dnsmessage.RCodeServerFailure}})
+	var channels []*ClientConn
+	for _, name := range []string{"absent.test", "bad.test"} {
+		cc := plain(t, asked(s, name+":"+portOf(t, b.addr)))
+		cc.Connect()
+		awaitState(t, cc, connectivity.TransientFailure)
+		s.Set(name, dnstest.Records{Addrs: []string{"127.0.0.1"}})
+		channels = append(channels, cc)
+	}
+	for _, cc := range channels {
+		got, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		assert.Equal(t, "late", got)
+	}
+}
+
+func TestDNSChangesAreFound(t *testing.T) {
+	one := startBackend(t, "one")
+	port := portOf(t, one.addr)
+	startBackendAt(t, "two", "127.0.0.2:"+port)
+	s := dnstest.Listen(t, dnstest.Zone{
+		"loses.test":     {Addrs: []string{"127.0.0.1"}},
+		"refreshes.test": {Addrs: []string{"127.0.0.1"}},
+	})
+	t.Run("by refreshing", func(t *testing.T) {
+		cc := plain(t, asked(s, "refreshes.test:"+port), WithDNS(DNSOptions{MinInterval: -1, Refresh: 10 * time.Millisecond}))
+		awaitNames(t, cc, "one")
+		s.Set("refreshes.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
+		eventually(t, func() bool {
+			got, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+			return err == nil && got == "two"
+		}, "the new address")
+	})
+	t.Run("after a loss", func(t *testing.T) {
+		cc := plain(t, asked(s, "loses.test:"+port), fastBackoff(), WithDNS(DNSOptions{MinInterval: -1}))
+		awaitNames(t, cc, "one")
+		s.Set("loses.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
+		one.stop()
+		awaitNames(t, cc, "two")
+
+		// A name that is gone leaves the channel with the addresses it has.
+		s.Set("loses.test", dnstest.Records{Code: dnsmessage.RCodeNameError})
+		cc.policyQueue.Post(func() { cc.resolver.resolveNow() })
+		got, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+		assert.Equal(t, "two", got)
+	})
+}
+
+// The channel connects to a name's addresses while the service config is still
+// being looked up, and its first RPC sees that config.
+func TestDNSSlowServiceConfig(t *testing.T) {
+	b := startBackend(t, "one")
+	slow := func(gate chan struct{}, config string) *dnstest.Server {
+		r := txt(config)
+		r.Held = gate
+		return dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}, "_grpc_config.one.test": r})
+	}
+	target := func(s *dnstest.Server) string { return asked(s, "one.test:"+portOf(t, b.addr)) }
+	const noTime = `{"methodConfig":[{"name":[{}],"timeout":"0s"}]}`
+	begin := func(cc *ClientConn) <-chan error {
+		result := make(chan error, 1)
+		go func() { _, err := askName(bounded(t), cc); result <- err }()
+		eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
+		return result
+	}
+
+	t.Run("comes within the bound", func(t *testing.T) {
+		gate := make(chan struct{})
+		cc := plain(t, target(slow(gate, noTime)), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		awaitReady(t, cc)
+		assert.Nil(t, cc.GetMethodConfig("/test.Backend/Name").Timeout)
+		result := begin(cc)
+		close(gate)
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(<-result))
+		assert.NotNil(t, cc.GetMethodConfig("/test.Backend/Name").Timeout)
+		assert.Equal(t, 1, b.accepted(), "the connection that was made meanwhile")
+	})
+	t.Run("names another policy", func(t *testing.T) {
+		gate := make(chan struct{})
+		two := startBackendAt(t, "two", "127.0.0.2:"+portOf(t, b.addr))
+		s := slow(gate, `{"loadBalancingConfig":[{"round_robin":{}}]}`)
+		s.Set("one.test", dnstest.Records{Addrs: []string{"127.0.0.1", "127.0.0.2"}})
+		cc := plain(t, target(s), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		awaitReady(t, cc)
+		close(gate)
+		awaitNames(t, cc, b.name, two.name)
+	})
+	t.Run("does not come", func(t *testing.T) {
+		cc := plain(t, target(slow(make(chan struct{}), noTime)), WithDNS(DNSOptions{ServiceConfigWait: 50 * time.Millisecond}))
+		begun := time.Now()
+		require.NoError(t, <-begin(cc))
+		assert.GreaterOrEqual(t, time.Since(begun), 50*time.Millisecond)
+	})
+	t.Run("comes late", func(t *testing.T) {
+		gate := make(chan struct{})
+		cc := plain(t, target(slow(gate, noTime)), WithDNS(DNSOptions{ServiceConfigWait: -1}))
+		_, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+		close(gate)
+		eventually(t, func() bool { return cc.GetMethodConfig("/test.Backend/Name").Timeout != nil }, "in force")
+	})
+	t.Run("goes idle meanwhile", func(t *testing.T) {
+		gate := make(chan struct{})
+		cc := plain(t, target(slow(gate, noTime)), WithIdleTimeout(20*time.Millisecond), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		awaitReady(t, cc)
+		awaitState(t, cc, connectivity.Idle)
+		result := begin(cc)
+		awaitState(t, cc, connectivity.Ready)
+		close(gate)
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(<-result), "it waited for its method config")
+	})
+	for name, option := range map[string]DialOption{
+		"WithDisableServiceConfig": WithDisableServiceConfig(),
+		"WithServiceConfig":        WithServiceConfig(make(chan ServiceConfig)),
+	} {
+		t.Run("not asked for by "+name, func(t *testing.T) {
+			cc := plain(t, target(slow(make(chan struct{}), noTime)), option, WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+			_, err := askName(bounded(t), cc)
+			assert.NoError(t, err)
+		})
+	}
+}
+
+// An update that says no more than the one before, but that there is no service
+// config, is not for the policy.
+func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config  string
+		updates int
+	}{
+		"no service config": {"", 1},
+		"one":               {`{"methodConfig":[{"name":[{}],"waitForReady":true}],"loadBalancingConfig":[{"` + t.Name() + `one":{}}]}`, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			updates := make(chan []string, 10)
+			policy := &spyPolicy{name: strings.ReplaceAll(t.Name(), "/", ""), update: func(_ *spy, s balancer.ClientConnState) error {
+				var addrs []string
+				for _, e := range s.ResolverState.Endpoints {
+					addrs = append(addrs, e.Addresses[0].Addr)
+				}
+				updates <- addrs
+				return nil
+			}}
+			balancer.Register(policy)
+			gate := make(chan struct{})
+			r := dnstest.Records{}
+			if tt.config != "" {
+				r = txt(tt.config)
+			}
+			r.Held = gate
+			s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": r})
+			cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+			cc.Connect()
+			assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
+			close(gate)
+			for range tt.updates - 1 {
+				assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
+			}
+			opened := make(chan struct{})
+			eventually(t, func() bool {
+				cc.policyQueue.Post(func() {
+					if cc.through {
+						close(opened)
+						cc.through = false
+					}
+				})
+				select {
+				case <-opened:
+					return true
+				default:
+					return false
+				}
+			}, "RPCs are let through")
+			assert.Empty(t, updates)
+		})
+	}
+}
+
+// An invalid service config that is the channel's first fails RPCs with the
+// reason (gRFC A21), though a connection was made before it came.
+func TestDNSInvalidServiceConfig(t *testing.T) {
+	b := startBackend(t, "one")
+	const valid, invalid = `{"methodConfig":[{"name":[{}],"waitForReady":true}]}`, `{"methodConfig":1}`
+	listen := func(t *testing.T, config string) (*dnstest.Server, chan struct{}) {
+		gate := make(chan struct{})
+		r := txt(config)
+		r.Held = gate
+		return dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}, "_grpc_config.one.test": r}), gate
+	}
+	wait := WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1})
+
+	t.Run("first", func(t *testing.T) {
+		s, gate := listen(t, invalid)
+		cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait)
+		awaitReady(t, cc)
+		close(gate)
+		for _, option := range []grpc.CallOption{grpc.WaitForReady(false), grpc.WaitForReady(true)} {
+			_, err := askName(bounded(t), cc, option)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			assert.ErrorContains(t, err, "methodConfig")
+		}
+		assert.Equal(t, connectivity.TransientFailure, cc.GetState())
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		err := cc.AwaitReady(ctx)
+		assert.ErrorContains(t, err, "one.test:"+portOf(t, b.addr)+": resolve failed")
+		assert.ErrorContains(t, err, "methodConfig")
+
+		s.Set("_grpc_config.one.test", txt(valid))
+		awaitReady(t, cc)
+		_, err = askName(bounded(t), cc)
+		require.NoError(t, err)
+	})
+	t.Run("no choice list", func(t *testing.T) {
+		s, gate := listen(t, invalid)
+		s.Set("_grpc_config.one.test", dnstest.Records{TXT: []string{"grpc_config={}"}})
+		close(gate)
+		_, err := askName(bounded(t), plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait))
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		assert.ErrorContains(t, err, `the service config in the TXT record of "_grpc_config.one.test": not a list of choices`)
+	})
+	t.Run("with a default", func(t *testing.T) {
+		s, gate := listen(t, invalid)
+		cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait, WithDefaultServiceConfig(valid))
+		awaitReady(t, cc)
+		close(gate)
+		_, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+		assert.NotNil(t, cc.GetMethodConfig("/test.Backend/Name").WaitForReady)
+	})
+}
+
+// Close does not wait for name servers.
+func TestDNSClose(t *testing.T) {
+	s := dnstest.Listen(t, dnstest.Zone{
+		"silent.test":           {Silent: true},
+		"one.test":              {Addrs: []string{"127.0.0.1"}},
+		"_grpc_config.one.test": {Silent: true},
+	})
+	for _, name := range []string{"silent.test", "one.test", "absent.test"} {
+		within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
+			cc := plain(t, asked(s, name), WithContextDialer(hang))
+			require.NoError(t, startAndWait(cc))
+			if name != "silent.test" {
+				eventually(t, func() bool { return cc.answered.Load() }, "an update or an error")
+			}
+			begun := time.Now()
+			require.NoError(t, cc.Close())
+			took := time.Since(begun)
+			assertNothingRuns(t)
+			return took
+		})
+	}
+}
+
+// ownDNS is a resolver builder of a program's own.
+type ownDNS struct{ resolver.Builder }
+
+// A resolver that the program chose serves scheme dns itself.
+func TestWhoServesDNS(t *testing.T) {
+	ours, theirs := dns.NewBuilder(dns.Config{}), grpcdns.NewBuilder()
+	own := ownDNS{theirs}
+	for name, tt := range map[string]struct {
+		scheme string
+		found  resolver.Builder
+		given  []DialOption
+		want   resolver.Builder
+	}{
+		"grpc-go's":              {"dns", theirs, nil, ours},
+		"another one registered": {"dns", own, nil, own},
+		"another one given":      {"dns", own, []DialOption{WithResolvers(own)}, own},
+		"grpc-go's given":        {"dns", theirs, []DialOption{WithResolvers(theirs)}, theirs},
+		"another scheme":         {"passthrough", resolver.Get("passthrough"), nil, resolver.Get("passthrough")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, err := newDialOptions(byNewClient, tt.given)
+			require.NoError(t, err)
+			assert.IsType(t, tt.want, chooseDNS(tt.scheme, tt.found, o))
+		})
+	}
+}
+
+// A host name that the resolver passes through is looked up for the connection,
+// and its addresses are tried.
+func TestPassthroughNames(t *testing.T) {
+	b := startBackend(t, "one")
+	s := dnstest.New(dnstest.Zone{
+		"both.test": {Addrs: []string{"127.0.0.9", "127.0.0.1"}},
+		"dead.test": {Addrs: []string{"127.0.0.8", "127.0.0.9"}},
+	})
+	t.Cleanup(s.Close)
+	names := s.OverPipes()
+	dial := func(name string) *ClientConn {
+		cc := plain(t, "passthrough:///"+name+":"+portOf(t, b.addr))
+		cc.connector.Resolver = names // before it connects
+		return cc
+	}
+	got, err := askName(bounded(t), dial("both.test"))
+	require.NoError(t, err)
+	assert.Equal(t, "one", got)
+
+	_, err = askName(bounded(t), dial("dead.test"))
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	var addrs []string
+	for _, a := range e.Attempts {
+		assert.Equal(t, PhaseDial, a.Phase)
+		addrs = append(addrs, a.Addr)
+	}
+	assert.ElementsMatch(t, []string{"127.0.0.8:" + portOf(t, b.addr), "127.0.0.9:" + portOf(t, b.addr)}, addrs)
+
+	_, err = askName(bounded(t), dial("absent.test"))
+	var d *net.DNSError
+	require.ErrorAs(t, err, &d)
+	assert.True(t, d.IsNotFound)
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
+}
