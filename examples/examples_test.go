@@ -123,12 +123,13 @@ var printed = map[string][]string{
 		"a wrong one: grpcdial: WithDefaultServiceConfig: ...timeout...soon...",
 	},
 	"keepalive": {
-		"a server falls silent: Unavailable: connection lost: keepalive: the peer did not answer a PING in time",
-		"  a PING was sent after 10s",
+		"a PING after a silence of 10s",
+		"the server falls silent: Unavailable: connection lost: keepalive: the peer did not answer a PING in time",
+		"  the PING was sent after 10s",
 		"  the call ended after 11s",
 		"",
-		"a server that allows fewer pings: ...too_many_pings...",
-		"  its GOAWAY: ENHANCE_YOUR_CALM too_many_pings",
+		"a server that allows fewer pings: GOAWAY ENHANCE_YOUR_CALM too_many_pings",
+		"  on the next connection after a silence of 20s",
 	},
 	"interceptors": {
 		"a unary RPC:",

@@ -2,8 +2,8 @@
 // what it is good for. It takes 11 seconds, as pings closer than 10 seconds are
 // not allowed (gRFC A8).
 //
-// First a server falls silent, as it does when its host is cut off: no FIN and no
-// RST tells of it. Without keepalive the call would wait for its deadline. Then a
+// A server falls silent, as it does when its host is cut off: no FIN and no RST
+// tells of it. Without keepalive the call would wait for its deadline. Another
 // server gets more pings than it allows and ends the connection.
 //
 //	go run ./examples/keepalive
@@ -13,8 +13,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,30 +39,21 @@ func main() {
 }
 
 func run() error {
+	var text strings.Builder
 	strict := make(chan error, 1)
-	var cause error
-	go func() { // meanwhile
-		var err error
-		cause, err = strictServer()
-		strict <- err
-	}()
-	if err := silentServer(); err != nil {
+	go func() { strict <- strictServer(&text) }() // meanwhile
+	if err := silentServer(os.Stdout); err != nil {
 		return err
 	}
 	if err := <-strict; err != nil {
 		return err
 	}
-	fmt.Println("\na server that allows fewer pings:", cause)
-	var goAway http2.GoAwayError
-	if !errors.As(cause, &goAway) {
-		return fmt.Errorf("no GOAWAY: %w", cause)
-	}
-	fmt.Printf("  its GOAWAY: %v %s\n", goAway.ErrCode, goAway.DebugData)
+	fmt.Print("\n", text.String())
 	return nil
 }
 
 // silentServer calls a server that can be reached no more.
-func silentServer() error {
+func silentServer(out io.Writer) error {
 	// What the server allows has to suit the clients' parameters: grpc-go's
 	// default is one ping in five minutes, and none without an RPC.
 	address, stop, err := serve(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
@@ -82,6 +75,7 @@ func silentServer() error {
 	}
 	defer cc.Close()
 
+	fmt.Fprintln(out, "a PING after a silence of", cc.Snapshot().Keepalive.Time)
 	begun := time.Now()
 	lost.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -90,41 +84,50 @@ func silentServer() error {
 	if err == nil {
 		return errors.New("a server answered that cannot be reached")
 	}
-	fmt.Printf("a server falls silent: %v: %s\n", status.Code(err), status.Convert(err).Message())
-	fmt.Println("  a PING was sent after", (<-pinged).Sub(begun).Round(time.Second))
-	fmt.Println("  the call ended after", time.Since(begun).Round(time.Second))
+	fmt.Fprintf(out, "the server falls silent: %v: %s\n", status.Code(err), status.Convert(err).Message())
+	select {
+	case at := <-pinged:
+		fmt.Fprintln(out, "  the PING was sent after", at.Sub(begun).Round(time.Second))
+	default:
+		return errors.New("no PING was sent")
+	}
+	fmt.Fprintln(out, "  the call ended after", time.Since(begun).Round(time.Second))
 	return nil
 }
 
-// strictServer pings a server too often and returns why the channel lost its
-// connection.
-func strictServer() (cause, err error) {
+// strictServer pings a server too often.
+func strictServer(out io.Writer) error {
 	address, stop, err := serve(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 		MinTime:             time.Minute,
 		PermitWithoutStream: true,
 	}))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer stop()
 	// A server forgives two pings. So that this need not wait for four times 10
 	// seconds, the connection sends each of them four times.
 	cc, err := dial(address, func(conn net.Conn) net.Conn { return hastyConn{conn} })
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer cc.Close()
 
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	for change := range cc.Watch(ctx) {
-		// The channel pings half as often on the connections that it makes from
-		// here on: after 20 seconds of silence.
-		if change.From == connectivity.Ready && change.To != connectivity.Ready {
-			return change.Cause, nil
+		if change.From != connectivity.Ready || change.To == connectivity.Ready {
+			continue
 		}
+		var goAway http2.GoAwayError
+		if !errors.As(change.Cause, &goAway) {
+			return fmt.Errorf("no GOAWAY: %w", change.Cause)
+		}
+		fmt.Fprintf(out, "a server that allows fewer pings: GOAWAY %v %s\n", goAway.ErrCode, goAway.DebugData)
+		fmt.Fprintln(out, "  on the next connection after a silence of", cc.Snapshot().Keepalive.Time)
+		return nil
 	}
-	return nil, errors.New("the server took all pings")
+	return errors.New("the server took all pings")
 }
 
 func serve(options ...grpc.ServerOption) (address string, stop func(), err error) {
