@@ -35,8 +35,8 @@ func WithReturnConnectionError() DialOption {
 // HTTP/2. The dial ends once no other address may still succeed. The default
 // is false: attempts go on until the context ends.
 //
-// It has no effect on a dial that does not wait, nor on the channel after the
-// dial. NewClient refuses it.
+// AwaitReady ends in the same way on a channel dialed with it. It has no effect
+// on a dial that does not wait, nor on RPCs. NewClient refuses it.
 func FailOnNonTempDialError(f bool) DialOption {
 	return optionFunc(func(o *dialOptions) { o.failOnNonTempDialError = f })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strings"
 
 	"google.golang.org/grpc/resolver"
@@ -29,6 +30,9 @@ const (
 func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
 	lookup := builderLookup(o.resolvers, resolver.Get)
+	if _, b := parseKnownScheme(target, lookup); b != nil && isXDS(reflect.TypeOf(b)) {
+		return resolver.Target{}, nil, noXDS(target)
+	}
 	if o.dialer != nil && !userScheme {
 		return parseTargetForDialer(target, lookup)
 	}
@@ -174,12 +178,28 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
+// isXDS reports whether builder is grpc-go's for xDS. What its resolvers choose
+// routes and clusters with goes through types that grpc-go does not export.
+func isXDS(builder reflect.Type) bool {
+	if builder.Kind() == reflect.Pointer {
+		builder = builder.Elem()
+	}
+	return strings.HasPrefix(builder.PkgPath(), "google.golang.org/grpc/internal/xds/")
+}
+
+func noXDS(target string) error {
+	return fmt.Errorf("grpcdial: target %q: xDS is not supported: dial it with grpc-go, or name the servers by another scheme, dns for instance", target)
+}
+
 // refuseTrap refuses targets that no connection can come of: those that have
-// no address in them, and web URLs for which there is no resolver. It holds
-// where the default scheme is passthrough or dns and the dialer is ours.
+// no address in them, and web URLs and xDS targets for which there is no resolver.
+// It holds where the default scheme is passthrough or dns and the dialer is ours.
 func refuseTrap(target string, lookup func(scheme string) resolver.Builder) error {
 	if target == "" {
 		return errors.New(`grpcdial: the target is empty: say where to connect to, "host:port" for instance`)
+	}
+	if u, err := parseURI(target); err == nil && u.Scheme == "xds" && lookup(u.Scheme) == nil {
+		return noXDS(target)
 	}
 	for _, web := range []struct{ scheme, port, security string }{
 		{"http", "80", "with WithInsecure"},

@@ -62,6 +62,7 @@ func TestChooseTarget(t *testing.T) {
 
 		{"own resolver", byDial, "own://a/e", []DialOption{own}, "own://a/e", "e"},
 		{"own resolver in capitals", byDial, "upper:///e", []DialOption{own}, "upper:///e", "e"},
+		{"xds with a resolver", byNewClient, "xds:///e", []DialOption{WithResolvers(schemeBuilder("xds"))}, "xds:///e", "e"},
 		{"http with a resolver", byNewClient, "http://h:80", []DialOption{WithResolvers(schemeBuilder("http"))}, "http://h:80/", ""},
 		{"port left empty, of a scheme", byNewClient, "own:", []DialOption{own}, "own:///", ""},
 
@@ -101,6 +102,7 @@ func TestRefusedTargets(t *testing.T) {
 		{"localhost:", []string{`"localhost:"`, `"localhost:port"`}},
 		{"[::1]:", []string{`"[::1]:port"`}},
 		{"a\nb", []string{`"a\nb"`, "invalid control character"}},
+		{"xds:///backend", []string{`"xds:///backend"`, "xDS is not supported", "dns"}},
 	}
 	for _, tt := range tests {
 		for _, by := range []constructor{byDial, byNewClient} {

@@ -168,7 +168,7 @@ func TestDefaultSchemes(t *testing.T) {
 }
 
 func TestTargetsThatCannotWork(t *testing.T) {
-	for _, target := range []string{"http://localhost:1", "https://localhost:1", "", "localhost:"} {
+	for _, target := range []string{"http://localhost:1", "https://localhost:1", "", "localhost:", "xds:///backend"} {
 		if target != "" {
 			//nolint:staticcheck // what is compared with is deprecated
 			theirs, err := grpc.Dial(target, plaintext())
