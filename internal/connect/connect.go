@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 
@@ -56,6 +57,12 @@ type Config struct {
 
 	// Resolver looks up host names and services' ports. nil: net.DefaultResolver.
 	Resolver *net.Resolver
+
+	// Trace is told of each phase, when it begins and when it ends: of Resolve for
+	// host names that are looked up, of TLS on connections that are Secure. It is
+	// called with no lock held, on goroutines of Connect, several at a time while
+	// addresses race. nil: nothing is told.
+	Trace func(Step)
 }
 
 // Connect makes a connection to addr and returns it when the SETTINGS exchange
@@ -91,7 +98,7 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 		if won.conn == nil {
 			return nil, asError(failed)
 		}
-		conn, phase, err := cfg.establish(ctx, won.conn, authority)
+		conn, phase, err := cfg.establish(ctx, won.conn, won.endpoint, authority)
 		if err == nil {
 			return conn, nil
 		}
@@ -103,14 +110,12 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	}
 }
 
-// establish makes an HTTP/2 connection of a network connection, and closes it
+// establish makes an HTTP/2 connection of a network connection to e, and closes it
 // if that fails.
-func (cfg *Config) establish(ctx context.Context, nc net.Conn, authority string) (*h2.Conn, failure.Phase, error) {
+func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, authority string) (*h2.Conn, failure.Phase, error) {
 	wire := h2.NewWire(nc)
-	secured, info, err := cfg.handshake(ctx, wire, authority)
+	secured, info, err := cfg.secure(ctx, wire, e, authority)
 	if err != nil {
-		_ = wire.Close()
-		err, _ = failure.WithAlert(err)
 		return nil, failure.TLS, err
 	}
 	h2cfg := cfg.H2
@@ -119,14 +124,41 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, authority string)
 	if cfg.Secure {
 		h2cfg.Scheme = "https"
 	}
-	conn := h2.New(wire, secured, h2cfg)
-	if err := conn.Handshake(ctx); err != nil {
-		if alert, ok := lateAlert(err); ok {
-			return nil, failure.TLS, alert
-		}
-		return nil, failure.HTTP2, err
+	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
+	if cfg.Trace != nil {
+		h2cfg.OnSettings = func(s []http2.Setting) { step.Settings = s }
 	}
+	conn := h2.New(wire, secured, h2cfg)
+	cfg.begin(&step)
+	if err := conn.Handshake(ctx); err != nil {
+		phase := failure.HTTP2
+		if alert, ok := lateAlert(err); ok {
+			err, phase = alert, failure.TLS
+		}
+		cfg.end(&step, because(ctx, err))
+		return nil, phase, err
+	}
+	cfg.end(&step, nil)
 	return conn, "", nil
+}
+
+// secure is the handshake of the credentials on a connection to e, which is closed
+// if that fails.
+func (cfg *Config) secure(ctx context.Context, wire *h2.Wire, e endpoint, authority string) (net.Conn, credentials.AuthInfo, error) {
+	step := Step{Phase: failure.TLS, Addr: e.shown, ServerName: authority, Proxy: proxy.Redact(e.proxy)}
+	if cfg.Secure {
+		cfg.begin(&step)
+	}
+	secured, info, err := cfg.handshake(ctx, wire, authority)
+	if err != nil {
+		_ = wire.Close()
+		err, _ = failure.WithAlert(err)
+	}
+	if cfg.Secure {
+		step.AuthInfo = info
+		cfg.end(&step, because(ctx, err))
+	}
+	return secured, info, err
 }
 
 // lateAlert takes the TLS alert out of the error of an HTTP/2 handshake. A

@@ -4,18 +4,29 @@ import (
 	"context"
 	"errors"
 	"net"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
-// dial makes the network connection.
+// dial makes the network connection to e, through its proxy if it has one.
+func (cfg *Config) dial(ctx context.Context, e endpoint) (net.Conn, error) {
+	if e.proxy != nil {
+		return cfg.dialThrough(ctx, e)
+	}
+	step := Step{Phase: failure.Dial, Addr: e.shown}
+	cfg.begin(&step)
+	nc, err := cfg.dialDirectly(ctx, e)
+	cfg.end(&step, because(ctx, err))
+	return nc, err
+}
+
+// dialDirectly is dial without a proxy.
 //
 // TCP keepalive probes are on, at the intervals that the system is set to
 // (a net.Dialer would choose its own otherwise); Nagle's algorithm is off, as
 // package net leaves it.
-func (cfg *Config) dial(ctx context.Context, e endpoint) (net.Conn, error) {
-	switch {
-	case e.proxy != nil:
-		return cfg.dialThrough(ctx, e)
-	case cfg.Dialer != nil:
+func (cfg *Config) dialDirectly(ctx context.Context, e endpoint) (net.Conn, error) {
+	if cfg.Dialer != nil {
 		return cfg.dialWithUsers(ctx, e.address)
 	}
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}}

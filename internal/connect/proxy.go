@@ -30,14 +30,29 @@ func (cfg *Config) chooseProxy(ctx context.Context, addr string) (*url.URL, erro
 // of its own, for it may do a TLS handshake (see handshake).
 func (cfg *Config) dialThrough(ctx context.Context, e endpoint) (net.Conn, error) {
 	nc, err := bounded(ctx,
-		func() (net.Conn, error) {
-			o := proxy.Options{UserAgent: cfg.H2.UserAgent, TLS: cfg.ProxyTLS}
-			return proxy.Connect(ctx, cfg.dialProxy, e.proxy, e.address, o)
-		},
+		func() (net.Conn, error) { return cfg.connectThrough(ctx, e) },
 		func() {}, // it has the context
 		func(nc net.Conn) { _ = nc.Close() })
 	// What does not end with the context can only be a dialer of the user's.
 	return nc, asProxyError(err, &proxy.Error{Proxy: proxy.Redact(e.proxy), Target: e.address, Step: proxy.StepDial})
+}
+
+// connectThrough dials the proxy and has it connect to the endpoint. The second is
+// what the phase Proxy is.
+func (cfg *Config) connectThrough(ctx context.Context, e endpoint) (net.Conn, error) {
+	step, reached := Step{Phase: failure.Proxy, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}, false
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := cfg.dialProxy(ctx, network, addr)
+		if reached = err == nil; reached {
+			cfg.begin(&step)
+		}
+		return nc, err
+	}
+	nc, err := proxy.Connect(ctx, dial, e.proxy, e.address, proxy.Options{UserAgent: cfg.H2.UserAgent, TLS: cfg.ProxyTLS})
+	if reached {
+		cfg.end(&step, because(ctx, err))
+	}
+	return nc, err
 }
 
 // dialProxy makes the network connection to a proxy: with the user's dialer, or

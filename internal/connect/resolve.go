@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/lookup"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 )
@@ -68,11 +69,20 @@ func (cfg *Config) lookUp(ctx context.Context, addr string) ([]endpoint, error) 
 	if ip.IsValid() {
 		return tcpEndpoints([]netip.Addr{ip}, port), nil
 	}
+	step := Step{Phase: failure.Resolve, Addr: addr}
+	cfg.begin(&step)
+	var endpoints []endpoint
 	ips, err := lookup.Source{Resolver: cfg.Resolver}.Addrs(ctx, host)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		endpoints = tcpEndpoints(interleave(ips), port)
 	}
-	return tcpEndpoints(interleave(ips), port), nil
+	if cfg.Trace != nil {
+		for _, e := range endpoints {
+			step.Addrs = append(step.Addrs, e.shown)
+		}
+	}
+	cfg.end(&step, because(ctx, err))
+	return endpoints, err
 }
 
 func (cfg *Config) resolver() *net.Resolver {

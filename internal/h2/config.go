@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -62,6 +63,9 @@ type Config struct {
 	PermitWithoutStream bool
 	// AuthInfo is what the credentials' handshake found; for Peer.
 	AuthInfo credentials.AuthInfo
+	// OnSettings is told of the server's first SETTINGS, within Handshake. nil:
+	// nothing.
+	OnSettings func([]http2.Setting)
 }
 
 func (cfg Config) withDefaults() Config {

@@ -229,6 +229,9 @@ func (r *reader) preface() error {
 	if err := r.applySettings(p[frameHeaderLen:]); err != nil {
 		return err
 	}
+	if r.c.cfg.OnSettings != nil {
+		r.c.cfg.OnSettings(parseSettings(p[frameHeaderLen:]))
+	}
 	r.start += frameHeaderLen + f.length
 	r.settings = true
 	r.dirty = false // the handshake flushes the acknowledgement

@@ -460,6 +460,14 @@ func (s *Stream) widen(n int64) {
 	}
 }
 
+func parseSettings(p []byte) []http2.Setting {
+	var all []http2.Setting
+	for ; len(p) >= 6; p = p[6:] {
+		all = append(all, http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(p)), Val: binary.BigEndian.Uint32(p[2:])})
+	}
+	return all
+}
+
 // applySettings applies the server's SETTINGS and acknowledges it before anything
 // else is queued.
 func (r *reader) applySettings(p []byte) error {
