@@ -132,17 +132,25 @@ func (l *attemptLog) resolved(s resolver.State) {
 }
 
 // ready forgets the attempts to connect: the channel is READY. The resolver may
-// have failed nevertheless, and may do so again.
+// have failed nevertheless, and may do so again; and backends that are not healthy
+// stay connected, so that nobody will try them again and find that out.
 func (l *attemptLog) ready() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tried, l.dropped = nil, 0
+	l.dropped = 0
+	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool {
+		return len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health
+	})
+	if len(l.tried) == 0 {
+		l.tried = nil
+	}
 }
 
 // clear forgets everything: the channel is IDLE.
 func (l *attemptLog) clear() {
-	l.ready()
-	l.unresolved(nil)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resolve, l.tried, l.dropped = nil, nil, 0
 }
 
 // latest returns the failures known, oldest first.

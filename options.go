@@ -100,6 +100,7 @@ type dialOptions struct {
 	compressor           grpc.Compressor                // WithCompressor; nil: not given
 	decompressor         grpc.Decompressor              // WithDecompressor; nil: not given
 	disableRetry         bool                           // WithDisableRetry
+	disableHealthCheck   bool                           // WithDisableHealthCheck
 	statsHandlers        []stats.Handler                // WithStatsHandler, in order
 	maxCallAttempts      int                            // WithMaxCallAttempts; at least 2
 	unary                grpc.UnaryClientInterceptor    // WithUnaryInterceptor; nil: none

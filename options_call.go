@@ -74,6 +74,16 @@ func WithDisableRetry() DialOption {
 	return optionFunc(func(o *dialOptions) { o.disableRetry = true })
 }
 
+// WithDisableHealthCheck makes the channel ignore the healthCheckConfig of
+// service configs. Without it, a service config that has one makes those policies
+// that ask for it (round_robin and most others, pick_first alone not) send RPCs
+// only to backends whose grpc.health.v1 service says that they are SERVING, and to
+// those that have no such service. Each backend that is checked costs a stream and
+// a goroutine.
+func WithDisableHealthCheck() DialOption {
+	return optionFunc(func(o *dialOptions) { o.disableHealthCheck = true })
+}
+
 // WithMaxCallAttempts bounds the attempts of one RPC, the first included,
 // whatever the service config says. n below 2 means the default, which is 5
 // (gRFC A6).

@@ -21,8 +21,7 @@ import (
 // notYet gives, for each of grpc-go's dial options that has no counterpart
 // here, the reason. An option is left out rather than accepted without effect.
 var notYet = map[string]string{
-	"WithChannelzParentID":   "channelz records are not kept",
-	"WithDisableHealthCheck": "client-side health checking is not done",
+	"WithChannelzParentID": "channelz records are not kept",
 }
 
 // TestEveryDialOptionOfGRPC compares the functions of grpc-go that make dial

@@ -114,6 +114,7 @@ var optionEffects = []struct {
 	{"WithCompressor", WithCompressor(grpc.NewGZIPCompressor()), map[string]any{"compressor": keep}},         //nolint:staticcheck // what the option takes
 	{"WithDecompressor", WithDecompressor(grpc.NewGZIPDecompressor()), map[string]any{"decompressor": keep}}, //nolint:staticcheck // what the option takes
 	{"WithDisableRetry", WithDisableRetry(), map[string]any{"disableRetry": true}},
+	{"WithDisableHealthCheck", WithDisableHealthCheck(), map[string]any{"disableHealthCheck": true}},
 	{"WithMaxCallAttempts", WithMaxCallAttempts(2), map[string]any{"maxCallAttempts": 2}},
 	{"WithMaxCallAttempts below two", WithMaxCallAttempts(1), nil},
 	{"WithStatsHandler", WithStatsHandler(noStats{}), map[string]any{"statsHandlers": []stats.Handler{noStats{}}}},

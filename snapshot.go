@@ -52,7 +52,8 @@ type EndpointSnapshot struct {
 	Since time.Time // zero for one that has been IDLE from the beginning
 
 	// Cause is why it is not READY: for TRANSIENT_FAILURE a *DialError with the failed
-	// attempts, for IDLE what ended the connection. It may be nil.
+	// attempts, for IDLE what ended the connection. It may be nil. One that is READY has
+	// a cause if its backend's health service speaks against it.
 	Cause error
 
 	// NextAttempt is when the wait of the back-off ends; zero if none goes on. The
@@ -158,6 +159,7 @@ func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapsh
 		switch {
 		case used && sc.state == connectivity.Ready:
 			e = l.endpointLocked(sc.state)
+			e.Cause = sc.why
 		case used, sc.state == connectivity.Idle, sc.state == connectivity.TransientFailure:
 			e.State, e.Since, e.Cause = sc.state, sc.since, sc.causeLocked()
 			if l != nil && l.retry != nil {

@@ -39,7 +39,7 @@ type link struct {
 	keepalive time.Duration // between the pings of its connection; written by the link's goroutine before conn is set
 
 	// Guarded by sc.mu.
-	cancel context.CancelFunc // ends connecting and backingOff; nil after them
+	cancel context.CancelFunc // ends connecting and backingOff, and the watch of checked; else nil
 	addrs  []resolver.Address // to be tried, in order; nil after that
 	addr   resolver.Address   // the one tried now, or that conn leads to
 	since  time.Time          // when that began
@@ -117,7 +117,7 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	l.release()
 }
 
-// ready is state READY. When the server lets the connection end, the subchannel
+// ready is state READY, or with checked those that stand for it. When the server lets the connection end, the subchannel
 // is given back at once and the goroutine stays for the RPCs that still run.
 func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
@@ -147,8 +147,8 @@ func (l *link) trying() (resolver.Address, time.Time) {
 	return l.addr, l.since
 }
 
-// connected makes the transition to READY. It reports false if the subchannel is
-// not the link's any more.
+// connected makes the transition to READY, unless that depends on the backend's
+// health. It reports false if the subchannel is not the link's any more.
 func (l *link) connected(conn *h2.Conn) bool {
 	sc := l.sc
 	sc.mu.Lock()
@@ -162,8 +162,10 @@ func (l *link) connected(conn *h2.Conn) bool {
 	if name := sc.cc.serverName(l.addr); name != sc.cc.authority {
 		sc.name.Store(&name)
 	}
-	sc.conn.Store(conn)
-	sc.setLocked(connectivity.Ready, nil)
+	if !l.checked() {
+		sc.conn.Store(conn)
+		sc.setLocked(connectivity.Ready, nil)
+	}
 	return true
 }
 
@@ -215,6 +217,7 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	if !l.ownsLocked() {
 		return false
 	}
+	l.stopLocked()
 	sc.link, l.left = nil, time.Now()
 	sc.conn.Store(nil)
 	if lasted := time.Since(l.since); lasted >= provenAfter || conn.Completed() {
@@ -249,7 +252,8 @@ func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {
 	return a
 }
 
-// stopLocked frees what only connecting and backingOff need.
+// stopLocked frees what only connecting and backingOff need, and ends the watch
+// of checked.
 func (l *link) stopLocked() {
 	if l.cancel != nil {
 		l.cancel()

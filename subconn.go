@@ -43,7 +43,7 @@ type subConn struct {
 	mu        sync.Mutex
 	state     connectivity.State                     // guarded by mu
 	since     time.Time                              // guarded by mu: when it came to be in state; zero if it never left IDLE
-	why       error                                  // guarded by mu: the latest failure or loss since it was READY
+	why       error                                  // guarded by mu: the latest failure or loss since it was READY, or what speaks against its health
 	addrs     []resolver.Address                     // guarded by mu; the array is never written to
 	link      *link                                  // guarded by mu: who changes state now; nil in IDLE and SHUTDOWN
 	failures  int                                    // guarded by mu: attempts in a row that led to no connection worth a fresh start
@@ -51,6 +51,7 @@ type subConn struct {
 	producers map[balancer.ProducerBuilder]*producer // guarded by mu
 
 	told     connectivity.State // policy queue only: the state that the policy knows
+	unwatch  func()             // policy queue only: ends the watch of the health listener; nil: there is none
 	listener atomic.Uint32      // counts what makes an earlier health listener void
 }
 
@@ -138,9 +139,10 @@ func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 		return
 	}
 	sc.addrs = slices.Clone(addrs)
-	kept := sc.state == connectivity.Ready &&
+	connected := sc.link != nil && sc.link.conn != nil // READY, or what its health makes of it
+	kept := connected &&
 		slices.ContainsFunc(addrs, func(a resolver.Address) bool { return sameAddress(a, sc.link.addr) })
-	if kept || sc.state != connectivity.Ready && sc.state != connectivity.Connecting {
+	if kept || !connected && sc.state != connectivity.Connecting {
 		sc.mu.Unlock()
 		return
 	}
@@ -201,6 +203,7 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 func (sc *subConn) tell(to connectivity.State, why error) {
 	sc.told = to
 	sc.listener.Add(1)
+	sc.endWatch()
 	sc.closeProducers()
 	if sc.policy.closed {
 		return
@@ -208,10 +211,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	if why != nil {
 		sc.cc.loss = why
 	}
-	s := balancer.SubConnState{ConnectivityState: to}
-	if to == connectivity.TransientFailure {
-		s.ConnectionError = cause{why}
-	}
+	s := subConnState(to, why)
 	if sc.opts.StateListener != nil {
 		sc.opts.StateListener(s)
 	} else {
@@ -219,17 +219,11 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	}
 }
 
-// RegisterHealthListener has f told that the backend is healthy, on the policy
-// queue, as long as the subchannel stays READY and no other listener takes the
-// place of f. nil only ends what the one before hears.
-func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
-	mine := sc.listener.Add(1)
-	if f == nil {
-		return
+// subConnState is what a policy is told of a state.
+func subConnState(to connectivity.State, why error) balancer.SubConnState {
+	s := balancer.SubConnState{ConnectivityState: to}
+	if to == connectivity.TransientFailure {
+		s.ConnectionError = cause{why}
 	}
-	sc.cc.policyQueue.Post(func() {
-		if sc.listener.Load() == mine && sc.told == connectivity.Ready && !sc.policy.closed {
-			f(balancer.SubConnState{ConnectivityState: connectivity.Ready})
-		}
-	})
+	return s
 }
