@@ -54,7 +54,14 @@ type Attempt struct {
 // cause, the hint.
 func (a Attempt) String() string {
 	if a.Err == errUnfinished {
-		return strings.TrimSuffix(fmt.Sprintf("%s: %s", a.Addr, a.Phase), ": ") + fmt.Sprintf(" not finished after %v", round(a.Elapsed))
+		what := a.Addr
+		if a.Proxy != "" {
+			what += " via " + a.Proxy
+		}
+		if a.Phase != "" {
+			what += ": " + string(a.Phase)
+		}
+		return fmt.Sprintf("%s not finished after %v", what, round(a.Elapsed))
 	}
 	f := a.internal()
 	return f.Error()

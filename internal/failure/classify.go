@@ -145,17 +145,17 @@ var table = []row{
 
 	// Names and addresses.
 	{"name service time-out", Resolve, timeout, transient,
-		say("the name servers did not answer in time: check this machine's DNS configuration")},
+		say("the name servers did not answer in time: check this machine's DNS configuration, or the server in the target's authority")},
 	{"no such host", Resolve, func(err error) bool {
 		var e *net.DNSError
 		return errors.As(err, &e) && e.IsNotFound
 	}, transient, func(err error) string {
 		var e *net.DNSError
 		errors.As(err, &e)
-		return fmt.Sprintf("no address is known for %q: check the spelling and this machine's DNS configuration", e.Name)
+		return fmt.Sprintf("no address is known for %q: check the spelling, and the name server that was asked", e.Name)
 	}},
 	{"name service", Resolve, as[*net.DNSError], transient,
-		say("the name servers failed: check this machine's DNS configuration")},
+		say("the name servers failed: check this machine's DNS configuration, or the server in the target's authority")},
 	{"address", every, as[*net.AddrError], permanent,
 		say(`an address is "host:port", "[IPv6]:port" or "unix:path"`)},
 

@@ -1,0 +1,475 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
+)
+
+// via has all targets take one proxy, with a user name and a password.
+func via(scheme, host string) DialOption {
+	u := &url.URL{Scheme: scheme, User: url.UserPassword("user", "secret"), Host: host}
+	return WithProxy(func(string) (*url.URL, error) { return u, nil })
+}
+
+const (
+	authorization = "Basic dXNlcjpzZWNyZXQ=" // user:secret
+	userPassword  = "user:secret"
+)
+
+// noProxies empties the variables that say which proxy to take.
+func noProxies(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
+		t.Setenv(name, "")
+		t.Setenv(strings.ToLower(name), "")
+	}
+}
+
+// What a proxy is asked for: the name where it looks it up, else an address.
+func TestProxies(t *testing.T) {
+	b := startBackend(t, "one")
+	names := dnstest.Listen(t, dnstest.Zone{"backend.test": {Addrs: []string{"192.0.2.1"}}})
+	at := func(endpoint string) string { return asked(names, endpoint) }
+	hosts := map[string]string{"backend.test:443": b.addr, "backend.test:50051": b.addr, "192.0.2.1:443": b.addr, "192.0.2.7:443": b.addr}
+	ca := h2test.NewCA(t)
+	plainProxy := proxytest.ListenHTTP(t, hosts, authorization, nil)
+	secureProxy := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("proxy.test"))
+	socks := proxytest.ListenSOCKS(t, hosts, userPassword)
+	overHTTP, overSOCKS := via("http", plainProxy.Addr), func(scheme string) DialOption { return via(scheme, socks.Addr) }
+	for _, tt := range []struct {
+		name   string
+		by     constructor
+		target string
+		opts   []DialOption
+		want   string // what the proxy is asked for
+	}{
+		{"NewClient", byNewClient, at("backend.test:443"), []DialOption{overHTTP}, "backend.test:443"},
+		{"NewClient, a bare target", byNewClient, "backend.test", []DialOption{overHTTP}, "backend.test:443"},
+		{"NewClient, an IP address", byNewClient, "192.0.2.7", []DialOption{overHTTP}, "192.0.2.7:443"},
+		{"NewClient, passthrough", byNewClient, "passthrough:///backend.test:50051", []DialOption{overHTTP}, "backend.test:50051"},
+		{"NewClient, WithLocalDNSResolution", byNewClient, at("backend.test"), []DialOption{overHTTP, WithLocalDNSResolution()}, "192.0.2.1:443"},
+		{"NewClient, socks5h", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "backend.test:443"},
+		{"NewClient, socks5", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5")}, "192.0.2.1:443"},
+		{"NewClient, https", byNewClient, at("backend.test"), []DialOption{via("https", "proxy.test:"+portOf(t, secureProxy.Addr))}, "backend.test:443"},
+		{"DialContext", byDial, "backend.test:50051", []DialOption{overHTTP}, "backend.test:50051"},
+		{"DialContext, dns", byDial, at("backend.test"), []DialOption{overHTTP}, "192.0.2.1:443"},
+		{"DialContext, dns, socks5h", byDial, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "192.0.2.1:443"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := len(plainProxy.Requests()) + len(secureProxy.Requests()) + len(socks.Requests())
+			var cc *ClientConn
+			if tt.by == byDial {
+				var err error
+				cc, err = DialContext(bounded(t), tt.target, append(tt.opts, WithInsecure(), WithBlock())...)
+				require.NoError(t, err)
+				defer cc.Close()
+			} else {
+				cc = plain(t, tt.target, tt.opts...)
+				if strings.Contains(tt.name, "https") { // before it connects
+					proxyName := dnstest.New(dnstest.Zone{"proxy.test": {Addrs: []string{"127.0.0.1"}}})
+					t.Cleanup(proxyName.Close)
+					cc.connector.Resolver, cc.connector.ProxyTLS = proxyName.OverPipes(), ca.ClientConfig("")
+				}
+			}
+			got, err := askName(bounded(t), cc)
+			require.NoError(t, err)
+			assert.Equal(t, "one", got)
+			var all []string
+			for _, r := range append(plainProxy.Requests(), secureProxy.Requests()...) {
+				all = append(all, r.Host)
+				assert.Equal(t, baseUserAgent, r.Header.Get("User-Agent"))
+			}
+			for _, r := range socks.Requests() {
+				all = append(all, r.Target())
+			}
+			require.Len(t, all, before+1)
+			assert.Contains(t, all, tt.want)
+		})
+	}
+}
+
+// TLS with the backend is the channel's own, whatever the proxy speaks, and a
+// connection that is lost is made anew the same way.
+func TestTLSThroughAProxy(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("backend.test")))
+	srv.Serve(nil)
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": srv.Addr()}, authorization, nil)
+	for _, target := range []string{"backend.test", "dns:///backend.test:443", "passthrough:///backend.test:443"} {
+		cc, err := NewClient(target, WithTransportCredentials(credentials.NewTLS(ca.ClientConfig(""))), via("http", p.Addr))
+		require.NoError(t, err)
+		awaitReady(t, cc)
+		require.NoError(t, cc.Close())
+	}
+}
+
+func TestProxyOutlivesALoss(t *testing.T) {
+	b := startBackend(t, "one")
+	p := proxytest.ListenSOCKS(t, map[string]string{"backend.test:443": b.addr}, userPassword)
+	cc := plain(t, "backend.test", via("socks5h", p.Addr))
+	awaitNames(t, cc, "one")
+	b.cut()
+	awaitNames(t, cc, "one")
+	assert.Len(t, p.Requests(), 2)
+}
+
+// The function of WithProxy is asked about the target first, and then about each
+// address.
+func TestProxyFunction(t *testing.T) {
+	b := startBackend(t, "one")
+	port := portOf(t, b.addr)
+	names := dnstest.Listen(t, dnstest.Zone{"backend.test": {Addrs: []string{"127.0.0.1"}}})
+	p := proxytest.ListenHTTP(t, map[string]string{"127.0.0.1:" + port: b.addr, "backend.test:" + port: b.addr}, "", nil)
+	for name, tt := range map[string]struct {
+		direct string // target without a proxy
+		asked  []string
+		used   int // times that the proxy was
+	}{
+		"none for the target":   {"backend.test:" + port, []string{"backend.test:" + port}, 0},
+		"none for the address":  {"127.0.0.1:" + port, []string{"backend.test:" + port, "127.0.0.1:" + port}, 0},
+		"a proxy for all of it": {"", []string{"backend.test:" + port, "127.0.0.1:" + port}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(p.Requests())
+			var mu sync.Mutex
+			var targets []string
+			f := func(target string) (*url.URL, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				targets = append(targets, target)
+				if target == tt.direct {
+					return nil, nil
+				}
+				return &url.URL{Scheme: "http", Host: p.Addr}, nil
+			}
+			cc := plain(t, asked(names, "backend.test:"+port), WithProxy(f), WithLocalDNSResolution())
+			_, err := askName(bounded(t), cc)
+			require.NoError(t, err)
+			mu.Lock()
+			defer mu.Unlock()
+			assert.Equal(t, tt.asked, targets)
+			assert.Len(t, p.Requests(), before+tt.used)
+		})
+	}
+}
+
+func TestProxyFromEnvironment(t *testing.T) {
+	b := startBackend(t, "one")
+	unix := h2test.Listen(t, h2test.Unix())
+	unix.Serve(nil)
+	names := dnstest.Listen(t, dnstest.Zone{"direct.test": {Addrs: []string{"127.0.0.1"}}, "behind.test": {Addrs: []string{"192.0.2.1"}}})
+	port := portOf(t, b.addr)
+	p := proxytest.ListenHTTP(t, map[string]string{"behind.test:" + port: b.addr, "direct.test:" + port: b.addr, "192.0.2.1:" + port: b.addr}, authorization, nil)
+	u := "http://" + userPassword + "@" + p.Addr
+	dialer := WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+	})
+	behind, direct := asked(names, "behind.test:"+port), asked(names, "direct.test:"+port)
+	for _, tt := range []struct {
+		name   string
+		env    map[string]string
+		target string
+		opts   []DialOption
+		want   string // what the proxy is asked for; empty: nothing
+	}{
+		{"HTTPS_PROXY", map[string]string{"HTTPS_PROXY": u}, behind, nil, "behind.test:" + port},
+		{"https_proxy", map[string]string{"https_proxy": u}, behind, nil, "behind.test:" + port},
+		{"without a scheme", map[string]string{"HTTPS_PROXY": strings.TrimPrefix(u, "http://")}, behind, nil, "behind.test:" + port},
+		{"HTTP_PROXY", map[string]string{"HTTP_PROXY": u}, direct, nil, ""},
+		{"WithNoProxy", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{WithNoProxy()}, ""},
+		{"WithNoProxy last", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{via("http", p.Addr), WithNoProxy()}, ""},
+		{"WithProxy nil", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{WithNoProxy(), WithProxy(nil)}, "behind.test:" + port},
+		{"NO_PROXY, the name", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "direct.test"}, direct, nil, ""},
+		{"NO_PROXY, another name", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "other.test"}, direct, nil, "direct.test:" + port},
+		{"NO_PROXY, the domain", map[string]string{"HTTPS_PROXY": u, "no_proxy": ".test"}, direct, nil, ""},
+		{"NO_PROXY, all", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "*"}, direct, nil, ""},
+		{"an address of this host", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{WithLocalDNSResolution()}, ""},
+		{"another address", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{WithLocalDNSResolution()}, "192.0.2.1:" + port},
+		{"this host", map[string]string{"HTTPS_PROXY": u}, b.addr, nil, ""},
+		{"localhost", map[string]string{"HTTPS_PROXY": u}, "localhost:" + port, nil, ""},
+		{"a dialer", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{dialer}, ""},
+		{"unix socket", map[string]string{"HTTPS_PROXY": u}, "unix:" + unix.Addr(), nil, ""},
+		{"unix socket, another way", map[string]string{"HTTPS_PROXY": u}, "passthrough:///unix://" + unix.Addr(), nil, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			noProxies(t)
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			before := len(p.Requests())
+			cc := plain(t, tt.target, tt.opts...)
+			noProxies(t) // it was read
+			awaitReady(t, cc)
+			seen := p.Requests()[before:]
+			if tt.want == "" {
+				assert.Empty(t, seen)
+				return
+			}
+			require.Len(t, seen, 1)
+			assert.Equal(t, tt.want, seen[0].Host)
+		})
+	}
+}
+
+// A dialer of the program's own makes the connection to the proxy of WithProxy.
+func TestDialerAndProxyCompose(t *testing.T) {
+	b := startBackend(t, "one")
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": b.addr}, authorization, nil)
+	dialed := make(chan string, 10)
+	cc := plain(t, "backend.test:443", via("http", "proxy.test"), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		dialed <- addr
+		return new(net.Dialer).DialContext(ctx, "tcp", p.Addr)
+	}))
+	got, err := askName(bounded(t), cc)
+	require.NoError(t, err)
+	assert.Equal(t, "one", got)
+	assert.Equal(t, "proxy.test:80", <-dialed)
+	assert.Empty(t, dialed)
+}
+
+// What fails about a proxy is a *ProxyError, wherever one looks, and one line.
+func TestProxyFailures(t *testing.T) {
+	demanding := proxytest.ListenHTTP(t, nil, "Basic other", nil)
+	socks := proxytest.ListenSOCKS(t, map[string]string{"backend.test:443": "2"}, userPassword)
+	refused := unusedAddr(t)
+	for _, tt := range []struct {
+		name  string
+		proxy DialOption
+		phase Phase
+		want  ProxyError // Target left out; Err is compared by cause
+		cause error
+		line  string
+		hint  string
+		final bool // it will not heal by itself
+	}{
+		{name: "407", proxy: via("http", demanding.Addr), phase: PhaseProxy, final: true,
+			want: ProxyError{Proxy: "http://" + demanding.Addr, Step: "handshake", StatusCode: http.StatusProxyAuthRequired,
+				Status: "407 Proxy Authentication Required", Challenges: []string{"Basic"}, Authenticated: true, Body: "who goes?"},
+			line: `backend.test:443 via http://` + demanding.Addr + `: proxy failed after `,
+			hint: "the proxy refused the user name or the password in its URL"},
+		{name: "socks", proxy: via("socks5h", socks.Addr), phase: PhaseProxy, final: true,
+			want: ProxyError{Proxy: "socks5h://" + socks.Addr, Step: "handshake", StatusCode: 2,
+				Status: "connection not allowed by ruleset", Authenticated: true},
+			line: `: it answered "connection not allowed by ruleset"; `, hint: "the proxy's rules do not allow this target"},
+		{name: "refused", proxy: via("http", refused), phase: PhaseDial, cause: syscall.ECONNREFUSED, final: true,
+			want: ProxyError{Proxy: "http://" + refused, Step: "dial"},
+			line: ": it was not reached: dial tcp " + refused, hint: "this is about the proxy, not the target"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			check := func(t *testing.T, err error) {
+				t.Helper()
+				var p *ProxyError
+				require.ErrorAs(t, err, &p)
+				assert.NotContains(t, err.Error(), "secret")
+				got := *p
+				assert.Equal(t, "backend.test:443", got.Target)
+				if tt.cause != nil {
+					require.ErrorIs(t, err, tt.cause)
+					require.ErrorIs(t, got.Err, tt.cause)
+				}
+				got.Target, got.Err = "", nil
+				assert.Equal(t, tt.want, got)
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				require.Len(t, e.Attempts, 1)
+				a := e.Attempts[0]
+				assert.Equal(t, tt.phase, a.Phase)
+				assert.Equal(t, "backend.test:443", a.Addr)
+				assert.Equal(t, tt.want.Proxy, a.Proxy)
+				assert.Contains(t, a.Hint, tt.hint)
+				assert.Same(t, p, a.Err)
+				assert.Contains(t, a.String(), tt.line)
+				assert.Contains(t, err.Error(), a.String())
+				assert.Equal(t, 1, strings.Count(a.String(), "backend.test:443"), a.String())
+				assert.NotContains(t, err.Error(), "\n")
+			}
+			cc := plain(t, "backend.test:443", tt.proxy)
+			_, err := askName(bounded(t), cc)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			check(t, err)
+			now, _ := cc.state.now()
+			assert.Equal(t, connectivity.TransientFailure, now.To)
+			check(t, now.Cause)
+			_, err = DialContext(bounded(t), "backend.test:443", tt.proxy, WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
+			check(t, err)
+			assertOnlyChannels(t, cc)
+		})
+	}
+	t.Run("as text", func(t *testing.T) {
+		e := &ProxyError{Proxy: "http://p:1", Target: "a.test:443", Step: "handshake", StatusCode: 407, Status: "407 Proxy Authentication Required"}
+		assert.Equal(t, `proxy "http://p:1" for "a.test:443": it answered "407 Proxy Authentication Required"`, e.Error())
+		assert.Equal(t, `it answered "407 Proxy Authentication Required"`, e.Reason())
+	})
+}
+
+// assertOnlyChannels checks that nothing but these channels is left.
+func assertOnlyChannels(t *testing.T, channels ...*ClientConn) {
+	t.Helper()
+	for _, cc := range channels {
+		require.NoError(t, cc.Close())
+	}
+	assertNothingRuns(t)
+}
+
+// A choice that is of no use fails the dial at once, and the RPCs of a channel
+// that was not dialed.
+func TestUselessChoiceOfAProxy(t *testing.T) {
+	noIdea := errors.New("no idea")
+	choose := func(u *url.URL, err error) DialOption {
+		return WithProxy(func(string) (*url.URL, error) { return u, err })
+	}
+	for _, tt := range []struct {
+		name, env string
+		opts      []DialOption
+		says      string
+		cause     error
+	}{
+		{name: "scheme", opts: []DialOption{choose(&url.URL{Scheme: "ftp", User: url.UserPassword("user", "secret"), Host: "p"}, nil)},
+			says: `proxy "ftp://p" for "backend.test:443": scheme "ftp" is not supported: it is one of "http", "https", "socks5" and "socks5h"`},
+		{name: "no host", opts: []DialOption{choose(&url.URL{Scheme: "http"}, nil)}, says: "the URL names no host"},
+		{name: "error", opts: []DialOption{choose(nil, noIdea)}, says: `the choice of a proxy for "backend.test:443": no idea`, cause: noIdea},
+		{name: "environment", env: "http://user:sec/ret@p:1", says: "the environment's HTTPS_PROXY is no URL"},
+		{name: "environment's scheme", env: "ftp://user:secret@p", says: `scheme "ftp" is not supported`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			noProxies(t)
+			t.Setenv("HTTPS_PROXY", tt.env)
+			check := func(err error) {
+				t.Helper()
+				var p *ProxyError
+				require.ErrorAs(t, err, &p)
+				assert.Equal(t, "backend.test:443", p.Target)
+				assert.ErrorContains(t, err, tt.says)
+				assert.NotContains(t, err.Error(), "sec")
+				assert.NotContains(t, err.Error(), "\n")
+				if tt.cause != nil {
+					assert.ErrorIs(t, err, tt.cause)
+				}
+			}
+			_, err := Dial("backend.test:443", append(tt.opts, WithInsecure())...)
+			check(err)
+			cc := plain(t, "backend.test", tt.opts...)
+			_, err = askName(bounded(t), cc)
+			check(err)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			require.Len(t, e.Attempts, 1)
+			assert.Equal(t, PhaseProxy, e.Attempts[0].Phase)
+			assertOnlyChannels(t, cc)
+		})
+	}
+}
+
+// What is wrong behind the proxy is told as such.
+func TestFailureBehindAProxy(t *testing.T) {
+	addr := serveRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0\r\n"); _, _ = io.Copy(io.Discard, c) })
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": addr}, authorization, nil)
+	_, err := askName(bounded(t), plain(t, "backend.test", via("http", p.Addr)))
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
+	assert.Equal(t, "http://"+p.Addr, e.Attempts[0].Proxy)
+	assert.Contains(t, err.Error(), "backend.test:443 via http://"+p.Addr+": http2 failed")
+	var pe *ProxyError
+	assert.False(t, errors.As(err, &pe), "the proxy did its part")
+}
+
+// An https proxy gets nothing in clear, and nothing at all before its certificate
+// was verified.
+func TestHTTPSProxyGetsNoCredentialInClear(t *testing.T) {
+	other := h2test.NewCA(t)
+	var mu sync.Mutex
+	var heard []byte
+	deaf := proxytest.Serve(t, func(nc net.Conn) {
+		b := make([]byte, 4096)
+		n, _ := nc.Read(b)
+		mu.Lock()
+		heard = append(heard, b[:n]...)
+		mu.Unlock()
+	})
+	untrusted := proxytest.ListenHTTP(t, nil, authorization, other.ServerConfig("127.0.0.1"))
+	for _, addr := range []string{deaf, untrusted.Addr} {
+		_, err := askName(bounded(t), plain(t, "backend.test", via("https", addr)))
+		var p *ProxyError
+		require.ErrorAs(t, err, &p)
+		assert.Equal(t, "tls", p.Step)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	require.NotEmpty(t, heard)
+	assert.Equal(t, byte(22), heard[0], "TLS, RFC 8446 §5.1")
+	for _, secret := range []string{"CONNECT", "secret", strings.TrimPrefix(authorization, "Basic ")} {
+		assert.NotContains(t, string(heard), secret)
+	}
+	assert.Empty(t, untrusted.Requests())
+}
+
+// Unix sockets take no proxy, and nobody is asked.
+func TestUnixTargetsTakeNoProxy(t *testing.T) {
+	srv := h2test.Listen(t, h2test.Unix())
+	srv.Serve(nil)
+	var targets []string
+	var mu sync.Mutex
+	ask := WithProxy(func(target string) (*url.URL, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		targets = append(targets, target)
+		return nil, errors.New("asked")
+	})
+	for _, target := range []string{"unix:" + srv.Addr(), "unix://" + srv.Addr()} {
+		awaitReady(t, plain(t, target, ask))
+		cc, err := DialContext(bounded(t), target, WithInsecure(), WithBlock(), ask)
+		require.NoError(t, err)
+		require.NoError(t, cc.Close())
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	assert.Empty(t, targets)
+}
+
+// A proxy that does not answer holds up nobody: the dial ends with its context,
+// and Close at once.
+func TestSilentProxy(t *testing.T) {
+	addr := proxytest.Serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := DialContext(ctx, "backend.test:443", via("http", addr), WithInsecure(), WithBlock())
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, "http://"+addr, e.Attempts[0].Proxy)
+	assert.Equal(t, PhaseProxy, e.Attempts[0].Phase)
+	assert.ErrorContains(t, err, "backend.test:443 via http://"+addr+": proxy not finished after ")
+	within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
+		cc := plain(t, "backend.test:443", via("http", addr))
+		cc.Connect()
+		eventually(t, func() bool { return len(cc.unfinished()) == 1 }, "connecting")
+		begun := time.Now()
+		require.NoError(t, cc.Close())
+		took := time.Since(begun)
+		assertNothingRuns(t)
+		return took
+	})
+}
