@@ -85,8 +85,8 @@ func (p *policy) ResolveNow(resolver.ResolveNowOptions) {
 // Target returns the channel's target as the program wrote it.
 func (p *policy) Target() string { return p.cc.target }
 
-// MetricsRecorder returns a recorder that records nothing.
-func (p *policy) MetricsRecorder() estats.MetricsRecorder { return noMetrics{} }
+// MetricsRecorder returns the channel's recorder.
+func (p *policy) MetricsRecorder() estats.MetricsRecorder { return p.cc.metrics }
 
 // close closes the policy and shuts down the subchannels that it left.
 func (p *policy) close() {

@@ -41,6 +41,7 @@ type ClientConn struct {
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	connector connect.Config        // but for what connectConfig changes
 	connect   connectFunc           // connect.Connect, except in tests
+	metrics   *metrics
 	calls     *call.Channel
 	chain     *callChain // in front of calls
 	bridge    bridge

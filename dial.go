@@ -101,6 +101,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	}
 	cc.policies.cc = cc
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
+	cc.metrics = newMetrics(o.statsHandlers, cc.CanonicalTarget())
 	cc.calls = call.New(cc.callConfig())
 	cc.calls.SetIdle(true)
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)

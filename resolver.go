@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/connectivity"
-	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
@@ -78,7 +77,7 @@ func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) 
 		CredsBundle:          cc.opts.bundle,
 		Dialer:               cc.opts.dialer,
 		Authority:            cc.authority,
-		MetricsRecorder:      noMetrics{},
+		MetricsRecorder:      cc.metrics,
 	})
 	if err == nil && res == nil {
 		err = errors.New("the builder returned no resolver")
@@ -307,9 +306,4 @@ func countAddresses(s resolver.State) int {
 		n += len(e.Addresses)
 	}
 	return n
-}
-
-// noMetrics is the recorder that resolvers and policies get. It records nothing.
-type noMetrics struct {
-	estats.UnimplementedMetricsRecorder
 }

@@ -97,6 +97,9 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	if len(failed) == 0 {
 		return nil, errNoAddresses
 	}
+	if ctx.Err() != context.Canceled {
+		cc.metrics.failed()
+	}
 	return nil, failed
 }
 
@@ -117,12 +120,15 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	l.release()
 }
 
-// ready is state READY, or with checked those that stand for it. When the server lets the connection end, the subchannel
-// is given back at once and the goroutine stays for the RPCs that still run.
+// ready is state READY, or with checked those that stand for it. When the server
+// lets the connection end, the subchannel is given back at once and the goroutine
+// stays for the RPCs that still run.
 func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
 	defer told.end()
+	l.sc.cc.metrics.connected(conn)
 	if !l.connected(conn) {
+		l.sc.cc.metrics.disconnected(conn, errShutDown)
 		conn.Close(errShutDown, nil)
 	}
 	why := conn.Serve(func(why error) { l.lost(conn, why) })
@@ -206,6 +212,7 @@ func (l *link) lost(conn *h2.Conn, why error) {
 		l.sc.cc.slowKeepalive(l.keepalive)
 	}
 	if l.giveBack(conn, why) {
+		l.sc.cc.metrics.disconnected(conn, why)
 		l.sc.policy.resolver.resolveNow()
 	}
 }
@@ -268,6 +275,7 @@ func (l *link) drain(why error) {
 		return
 	}
 	if conn := l.end(nil); conn != nil {
+		l.sc.cc.metrics.disconnected(conn, why)
 		conn.Drain(why)
 	}
 }

@@ -1,0 +1,315 @@
+package grpcdial
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	estats "google.golang.org/grpc/experimental/stats"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+)
+
+// recorder is a stats handler that is a recorder as well, and writes down what
+// is recorded.
+type recorder struct {
+	estats.UnimplementedMetricsRecorder
+
+	mu       sync.Mutex
+	recorded []string                           // guarded by mu
+	sums     map[string]int64                   // guarded by mu: of whole numbers, by name
+	async    map[int]estats.AsyncMetricReporter // guarded by mu
+	asyncs   int                                // guarded by mu: registered so far
+}
+
+func (*recorder) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*recorder) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (*recorder) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*recorder) HandleConn(context.Context, stats.ConnStats)                       {}
+
+func (r *recorder) note(d *estats.MetricDescriptor, value any, labels []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recorded = append(r.recorded, fmt.Sprintf("%s %v %q", d.Name, value, labels))
+	if n, ok := value.(int64); ok {
+		if r.sums == nil {
+			r.sums = make(map[string]int64)
+		}
+		r.sums[d.Name] += n
+	}
+}
+
+func (r *recorder) RecordInt64Count(h *estats.Int64CountHandle, n int64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordInt64UpDownCount(h *estats.Int64UpDownCountHandle, n int64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordFloat64Count(h *estats.Float64CountHandle, n float64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordInt64Histo(h *estats.Int64HistoHandle, n int64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordFloat64Histo(h *estats.Float64HistoHandle, n float64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordInt64Gauge(h *estats.Int64GaugeHandle, n int64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RecordInt64AsyncGauge(h *estats.Int64AsyncGaugeHandle, n int64, labels ...string) {
+	r.note(h.Descriptor(), n, labels)
+}
+func (r *recorder) RegisterAsyncReporter(reporter estats.AsyncMetricReporter, _ ...estats.AsyncMetric) func() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.async == nil {
+		r.async = make(map[int]estats.AsyncMetricReporter)
+	}
+	r.asyncs++
+	key := r.asyncs
+	r.async[key] = reporter
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.async, key)
+	}
+}
+
+func (r *recorder) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.recorded)
+}
+
+func (r *recorder) sum(name string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sums["grpc.subchannel."+name]
+}
+
+// eitherChannel is what grpc-go's channel and ours have in common.
+type eitherChannel interface {
+	grpc.ClientConnInterface
+	Connect()
+	Close() error
+	GetState() connectivity.State
+	WaitForStateChange(context.Context, connectivity.State) bool
+}
+
+// TestSubchannelMetricsParity: a recorder is told the same of both channels in the
+// life of a connection.
+func TestSubchannelMetricsParity(t *testing.T) {
+	dials := map[string]func(target string, r *recorder) eitherChannel{
+		"grpc-go": func(target string, r *recorder) eitherChannel {
+			cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(r))
+			require.NoError(t, err)
+			return cc
+		},
+		"grpcdial": func(target string, r *recorder) eitherChannel { return plain(t, target, WithStatsHandler(r)) },
+	}
+	const (
+		opened = `grpc.subchannel.open_connections 1 ["TARGET" "" "NoSecurity" ""]`
+		gone   = `grpc.subchannel.open_connections -1 ["TARGET" "" "NoSecurity" ""]`
+		made   = `grpc.subchannel.connection_attempts_succeeded 1 ["TARGET" "" ""]`
+	)
+	lives := []struct {
+		name string
+		end  func(*backend, eitherChannel) // after an RPC; nil: there is no server
+		want []string
+	}{
+		{"closed", func(_ *backend, cc eitherChannel) { _ = cc.Close() },
+			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "subchannel shutdown"]`, gone}},
+		{"told to go", func(b *backend, _ eitherChannel) { b.drain() },
+			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "GOAWAY NO_ERROR"]`, gone}},
+		{"reset", func(b *backend, _ eitherChannel) { b.cut() },
+			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "connection reset"]`, gone}},
+		{"no server", nil, []string{`grpc.subchannel.connection_attempts_failed 1 ["TARGET" "" ""]`}},
+	}
+	for _, life := range lives {
+		for name, dial := range dials {
+			t.Run(life.name+"/"+name, func(t *testing.T) {
+				b, r := startBackend(t, "b"), new(recorder)
+				target := "passthrough:///" + b.addr
+				cc := dial(target, r)
+				defer cc.Close()
+				if life.end == nil {
+					b.stop()
+					cc.Connect()
+				} else {
+					_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+					require.NoError(t, err)
+					life.end(b, cc)
+				}
+				eventually(t, func() bool { return len(r.all()) == len(life.want) }, "all is recorded")
+				for i, got := range r.all() {
+					if name == "grpc-go" {
+						// It knows a reset at times, and says "unknown" at others.
+						got = strings.Replace(got, `"unknown"`, `"connection reset"`, 1)
+					}
+					assert.Equal(t, life.want[i], strings.Replace(got, target, "TARGET", 1))
+				}
+			})
+		}
+	}
+}
+
+// TestOpenConnectionsAddUp: whatever ends a connection, it is taken off the count
+// once.
+func TestOpenConnectionsAddUp(t *testing.T) {
+	backends, r := startBackends(t, "a", "b", "c"), new(recorder)
+	hand, target, option := handResolver(t)
+	hand.InitialState(addresses(backends...))
+	cc := plain(t, target, option, WithStatsHandler(r), WithDefaultServiceConfig(roundRobin), fastBackoff())
+	awaitNames(t, cc, "a", "b", "c")
+	assert.EqualValues(t, 3, r.sum("open_connections"))
+
+	backends[0].cut()
+	awaitNames(t, cc, "a", "b", "c")
+	backends[1].drain()
+	awaitNames(t, cc, "a", "c")
+	eventually(t, func() bool { return r.sum("connection_attempts_failed") > 0 }, "it is tried again")
+	hand.UpdateState(addresses(backends[2]))
+	awaitNames(t, cc, "c")
+	eventually(t, func() bool { return r.sum("open_connections") == 1 }, "one is left")
+	assert.EqualValues(t, 3, r.sum("disconnections"))
+
+	require.NoError(t, cc.Close())
+	assert.Zero(t, r.sum("open_connections"))
+	assert.EqualValues(t, 4, r.sum("disconnections"))
+	assert.EqualValues(t, 4, r.sum("connection_attempts_succeeded"))
+}
+
+// TestIdleIsADisconnection: a channel that goes idle lets its connection go.
+func TestIdleIsADisconnection(t *testing.T) {
+	b, r := startBackend(t, "b"), new(recorder)
+	cc := plain(t, b.addr, WithStatsHandler(r), WithIdleTimeout(time.Millisecond))
+	_, err := askName(bounded(t), cc)
+	require.NoError(t, err)
+	awaitState(t, cc, connectivity.Idle)
+	eventually(t, func() bool { return r.sum("disconnections") == 1 }, "the end is recorded")
+	assert.Zero(t, r.sum("open_connections"))
+}
+
+func TestDisconnectLabels(t *testing.T) {
+	for label, why := range map[string]error{
+		"GOAWAY ENHANCE_YOUR_CALM": fmt.Errorf("lost: %w", http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm}),
+		"subchannel shutdown":      errAddressRemoved,
+		"connection reset":         &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+		"connection timed out":     h2.ErrKeepalive,
+		"connection aborted":       syscall.ECONNABORTED,
+		"socket error":             syscall.EPIPE,
+		"unknown":                  io.EOF,
+	} {
+		assert.Equal(t, label, disconnectLabel(why))
+	}
+}
+
+// Metrics of the test's own: registered once, as policies and resolvers do.
+var (
+	testLabels = estats.MetricDescriptor{Labels: []string{"one"}, OptionalLabels: []string{"two"}}
+	testCount  = estats.RegisterInt64Count(named("count"))
+	testFloat  = estats.RegisterFloat64Count(named("float"))
+	testHisto  = estats.RegisterInt64Histo(named("histo"))
+	testFHisto = estats.RegisterFloat64Histo(named("fhisto"))
+	testGauge  = estats.RegisterInt64Gauge(named("gauge"))
+	testUpDown = estats.RegisterInt64UpDownCount(named("updown"))
+	testAsync  = estats.RegisterInt64AsyncGauge(named("async"))
+	otherAsync = estats.RegisterInt64AsyncGauge(named("other"))
+)
+
+func named(name string) estats.MetricDescriptor {
+	d := testLabels
+	d.Name = "test." + name
+	return d
+}
+
+func recordAll(to estats.MetricsRecorder, labels ...string) {
+	testCount.Record(to, 1, labels...)
+	testFloat.Record(to, 2.5, labels...)
+	testHisto.Record(to, 3, labels...)
+	testFHisto.Record(to, 4.5, labels...)
+	testGauge.Record(to, 5, labels...)
+	testUpDown.Record(to, -6, labels...)
+}
+
+// TestPoliciesRecord: what policies record reaches each handler that is a
+// recorder.
+func TestPoliciesRecord(t *testing.T) {
+	b := startBackend(t, "b")
+	first, second := new(recorder), new(recorder)
+	registered := make(chan func(), 1)
+	p := &spyPolicy{name: t.Name(), build: func(s *spy) {
+		m := s.cc.MetricsRecorder()
+		recordAll(m, "l1", "l2")
+		recordAll(m, "too few")
+		registered <- m.RegisterAsyncReporter(estats.AsyncMetricReporterFunc(func(to estats.AsyncMetricsRecorder) error {
+			testAsync.Record(to, 7, "l1", "l2")
+			testAsync.Record(to, 8)
+			otherAsync.Record(to, 9, "l1", "l2")
+			return nil
+		}), testAsync)
+	}}
+	balancer.Register(p)
+	cc := plain(t, b.addr, WithStatsHandler(first), WithStatsHandler(&eventsOnly{}), WithStatsHandler(second), WithDefaultServiceConfig(p.config()))
+	cc.Connect()
+	unregister := <-registered
+	first.report(t)
+	second.report(t)
+	want := []string{
+		`test.count 1 ["l1" "l2"]`, `test.float 2.5 ["l1" "l2"]`, `test.histo 3 ["l1" "l2"]`, `test.fhisto 4.5 ["l1" "l2"]`,
+		`test.gauge 5 ["l1" "l2"]`, `test.updown -6 ["l1" "l2"]`, `test.async 7 ["l1" "l2"]`,
+	}
+	assert.Equal(t, want, first.all())
+	assert.Equal(t, want, second.all())
+	unregister()
+	unregister()
+	first.report(t)
+	assert.Equal(t, want, first.all())
+}
+
+// report has the reporters that are registered report.
+func (r *recorder) report(t *testing.T) {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.async))
+	r.mu.Unlock()
+	for _, reporter := range all {
+		assert.NoError(t, reporter.Report(r))
+	}
+}
+
+// eventsOnly is a stats handler that is no recorder.
+type eventsOnly struct{ stats.Handler }
+
+func (*eventsOnly) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*eventsOnly) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// TestResolversRecord: so does what resolvers record.
+func TestResolversRecord(t *testing.T) {
+	r := new(recorder)
+	hand, target, option := handResolver(t)
+	hand.BuildCallback = func(_ resolver.Target, _ resolver.ClientConn, o resolver.BuildOptions) {
+		recordAll(o.MetricsRecorder, "l1", "l2")
+	}
+	cc := plain(t, target, option, WithStatsHandler(r))
+	cc.Connect()
+	eventually(t, func() bool { return len(r.all()) == 6 }, "the resolver is built")
+}
