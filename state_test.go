@@ -199,6 +199,7 @@ func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
 	for range disconnects {
 		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
+		awaitState(t, cc, connectivity.Ready) // set after the picker that the RPC has found
 		b.cut()
 		require.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready))
 	}
