@@ -204,8 +204,8 @@ func (c *Conn) flushed(b *buffer) {
 	c.mu.Unlock()
 }
 
-// lastWords is how long the reader goes on after a write has failed.
-const lastWords = time.Second
+// hearOutWait is how long the reader goes on after a write has failed.
+const hearOutWait = time.Second
 
 // writeFailed notes that nothing more can be sent. What the server said before that
 // may still be read: replies, or GOAWAY, after which requests may be sent
@@ -221,7 +221,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	c.drainLocked(err)
 	c.writeErr = err // flushing stays true, so that nobody writes any more
 	c.unlockAndSettle()
-	_ = c.nc.SetReadDeadline(time.Now().Add(lastWords))
+	_ = c.nc.SetReadDeadline(time.Now().Add(hearOutWait))
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may
