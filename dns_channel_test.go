@@ -387,6 +387,16 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 	})
 }
 
+// A channel whose name was looked up has its connection's goroutine and no other.
+func TestDNSAtRest(t *testing.T) {
+	b := startBackend(t, "one")
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}})
+	cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
+	_, err := askName(bounded(t), cc)
+	require.NoError(t, err)
+	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).run")
+}
+
 // Close does not wait for name servers.
 func TestDNSClose(t *testing.T) {
 	s := dnstest.Listen(t, dnstest.Zone{

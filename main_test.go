@@ -1,6 +1,8 @@
 package grpcdial
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -8,4 +10,13 @@ import (
 
 // TestMain fails the package if a goroutine outlives the tests: every channel
 // that a test makes must be gone without a trace when it is closed.
-func TestMain(m *testing.M) { h2test.VerifyNoLeaks(m) }
+//
+// What the machine's environment says to channels does not hold for those of the
+// tests.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "GRPC_ENABLE_TXT_SERVICE_CONFIG"} {
+		os.Unsetenv(name)
+		os.Unsetenv(strings.ToLower(name))
+	}
+	h2test.VerifyNoLeaks(m)
+}
