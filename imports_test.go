@@ -19,10 +19,10 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/proxy", "internal/serial", "internal/serviceconfig"},
+	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/ledger", "internal/proxy", "internal/serial", "internal/serviceconfig"},
 	"channelz":               {"internal/ledger"},
 	"internal/bytepool":      nil,
-	"internal/call":          {"internal/bytepool", "internal/h2", "internal/serviceconfig"},
+	"internal/call":          {"internal/bytepool", "internal/h2", "internal/ledger", "internal/serviceconfig"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy"},
 	"internal/dns":           {"internal/lookup"},
 	"internal/dnstest":       nil, // for tests

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -77,9 +78,9 @@ type Channel struct {
 	policy   atomic.Pointer[policy]
 	idle     atomic.Bool
 
-	// active counts running RPCs. lastEnd is the time of the latest end, in
+	// count counts RPCs, running ones too. lastEnd is the time of the latest end, in
 	// nanoseconds after epoch.
-	active  atomic.Int64
+	count   ledger.CallCount
 	lastEnd atomic.Int64
 
 	accepted atomic.Pointer[string] // grpc-accept-encoding; see acceptEncoding
@@ -177,10 +178,14 @@ func (ch *Channel) SetIdle(on bool) { ch.idle.Store(on) }
 // Active returns how many RPCs are running, and when the latest one ended: the
 // channel's creation if none has.
 func (ch *Channel) Active() (running int, lastEnd time.Time) {
-	// In this order: an RPC notes its end before it leaves the count.
-	n := ch.active.Load()
+	// In this order: an RPC notes its end before it is counted as ended.
+	n := ch.count.Running()
 	return int(n), ch.epoch.Add(time.Duration(ch.lastEnd.Load()))
 }
+
+// Calls returns how many RPCs the channel has made. Those of [Direct] are not
+// among them.
+func (ch *Channel) Calls() ledger.Calls { return ch.count.Read(ch.epoch) }
 
 // Close ends RPCs that wait for a connection, open streams, and new RPCs with
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
@@ -212,18 +217,19 @@ func (ch *Channel) isClosed() bool {
 // now is the time since the channel was made.
 func (ch *Channel) now() time.Duration { return time.Since(ch.epoch) }
 
-// enter counts an RPC in; see SetIdle for the order.
-func (ch *Channel) enter() {
-	ch.active.Add(1)
+// enter counts an RPC in, which began at that time; see SetIdle for the order.
+func (ch *Channel) enter(began time.Duration) {
+	ch.count.Start(began)
 	if ch.idle.Load() && ch.cfg.Wake != nil {
 		ch.cfg.Wake()
 	}
 }
 
-// leave counts an RPC out; see Active for the order.
-func (ch *Channel) leave() {
+// leave counts an RPC out, which ended with status OK if ok is true; see Active
+// for the order.
+func (ch *Channel) leave(ok bool) {
 	ch.lastEnd.Store(int64(ch.now()))
-	ch.active.Add(-1)
+	ch.count.End(ok)
 }
 
 // enlist makes Close end the stream. It reports false if the channel is closed.

@@ -29,6 +29,7 @@ func TestDirect(t *testing.T) {
 	require.NoError(t, err)
 	running, _ := ch.Active()
 	assert.Zero(t, running, "the channel may go idle")
+	assert.Zero(t, ch.Calls(), "they are not the program's")
 	require.NoError(t, cs.SendMsg(chunk(3)))
 	require.NoError(t, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)))
 	require.NoError(t, cs.CloseSend())

@@ -159,6 +159,7 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 		Encoding:         r.encoding,
 		AcceptEncoding:   r.acceptEncoding(),
 		PreviousAttempts: r.tries.policy,
+		Began:            r.attemptBegan(),
 		Metadata:         r.md,
 		Extra:            extra,
 		MaxRecv:          r.set.maxRecv,
@@ -170,6 +171,16 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 		}
 	}
 	return nil
+}
+
+// attemptBegan is about when the attempt began. The clock is read only if the RPC
+// has waited before, or has failed.
+func (r *rpc) attemptBegan() time.Time {
+	began := r.began
+	if r.connecting > 0 || r.resolverDelayed || r.tries != (tries{}) {
+		began = r.ch.now()
+	}
+	return r.ch.epoch.Add(began)
 }
 
 // outcome is how an attempt ended, for retryDecision and for the caller.

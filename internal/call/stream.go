@@ -55,7 +55,7 @@ type clientStream struct {
 // package context has to watch with one.
 func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	cs := &clientStream{rpc: rpc{ch: ch, method: method, opts: opts, began: ch.now()}}
-	ch.enter()
+	ch.enter(cs.began)
 	return cs.start(ctx, desc)
 }
 

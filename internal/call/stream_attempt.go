@@ -303,7 +303,7 @@ func (cs *clientStream) finish(err error) error {
 	}
 	cs.tellFinished(err)
 	if cs.via == nil {
-		cs.ch.leave()
+		cs.ch.leave(err == nil)
 	}
 	return result
 }

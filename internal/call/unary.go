@@ -17,9 +17,12 @@ import (
 // status package. Everything runs on the caller's goroutine.
 func (ch *Channel) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	r := rpc{ch: ch, method: method, opts: opts, began: ch.now()}
-	ch.enter()
-	defer ch.leave() // also when a codec panics
-	return r.unary(ctx, args, reply)
+	ch.enter(r.began)
+	ok := false
+	defer func() { ch.leave(ok) }() // also when a codec panics
+	err := r.unary(ctx, args, reply)
+	ok = err == nil
+	return err
 }
 
 // unary runs the RPC and its OnFinish options.

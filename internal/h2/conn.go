@@ -46,6 +46,10 @@ type Conn struct {
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
 
+	// For Counts, written by the reader.
+	received atomic.Int64 // messages
+	left     atomic.Int64 // what the server may still send on the connection
+
 	flushers sync.WaitGroup // goroutines that write
 
 	mu sync.Mutex
@@ -65,6 +69,7 @@ type Conn struct {
 	streamW int64 // the peer's INITIAL_WINDOW_SIZE
 	maxSend int   // the peer's MAX_FRAME_SIZE
 	maxList uint64
+	tally   tally
 
 	pend      *buffer // frames that wait to be written; nil when there are none
 	spare     *buffer // the other of the two buffers while a flush is running
@@ -359,9 +364,19 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 		// slow to notice a Close.
 		_ = c.nc.SetDeadline(dl.Add(50 * time.Millisecond))
 	}
-	stop := context.AfterFunc(ctx, func() { c.wire.Conn.Close() })
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.wire.Conn.Close()
+		close(cut)
+	})
 	defer func() {
-		if stop(); err != nil && ctx.Err() != nil {
+		if !stop() {
+			<-cut // no goroutine of the handshake is left behind
+			if err == nil {
+				err = ctx.Err()
+			}
+		}
+		if err != nil && ctx.Err() != nil {
 			err = endedBy(ctx, err)
 		}
 	}()
@@ -370,9 +385,6 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	}
 	if err := c.rd.preface(); err != nil {
 		return err
-	}
-	if !stop() {
-		return ctx.Err()
 	}
 	if err := c.nc.SetDeadline(time.Time{}); err != nil {
 		return err

@@ -84,6 +84,7 @@ func (c *Conn) probe() {
 		c.mu.Unlock()
 	default:
 		k.probing, k.sentAt = true, now
+		c.tally.probes++
 		k.timer.Reset(c.cfg.KeepaliveTimeout)
 		b := c.pending()
 		b.b = appendPing(b.b, false, [8]byte{})

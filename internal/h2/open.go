@@ -133,6 +133,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	s.begin(id, req.MaxRecv)
 	c.streams[id] = s
 	c.ka.streamOpened()
+	c.tally.latest = req.Began
 
 	b := c.pending()
 	at := len(b.b)
@@ -142,6 +143,9 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		n = int(max(0, min(int64(len(msg)), int64(turn), c.window.avail, s.sendWindow)))
 	}
 	whole := last && n == len(msg)
+	if n > 0 && n == len(msg) {
+		c.tally.sent++
+	}
 	b.b = c.enc.appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
 	s.outHeader = len(b.b) - at
 	if n > 0 {
@@ -292,7 +296,9 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		end := last && n == int64(len(msg))
 		b := c.pending()
 		b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
-		msg = msg[n:]
+		if msg = msg[n:]; len(msg) == 0 {
+			c.tally.sent++
+		}
 		if end {
 			s.closed(c)
 		}

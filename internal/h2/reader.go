@@ -54,6 +54,7 @@ func (r *reader) init(c *Conn) {
 	r.c = c
 	r.hd.init(c.cfg.headerListLimit())
 	r.window = int64(c.cfg.ConnWindow)
+	c.left.Store(r.window)
 	r.sock.get, r.sock.empty = r.space, r.quiet
 	r.small = make([]byte, smallRead) // until the handshake is done, at least
 }

@@ -250,6 +250,7 @@ func (s *Stream) grow(n int) {
 
 func (s *Stream) endMessage() {
 	s.messages++
+	s.c.received.Add(1)
 	m := s.cur
 	if s.unary || s.waiting {
 		s.credit += int64(m.owed)

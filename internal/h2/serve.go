@@ -195,6 +195,7 @@ func (r *reader) account(f frameHeader, pad int) error {
 		r.queueWindowUpdate(0, r.credit)
 		r.credit = 0
 	}
+	r.c.left.Store(r.window)
 	s := r.stream(f.id)
 	if s == nil {
 		return r.known(f)
@@ -274,6 +275,7 @@ func (r *reader) over(s *Stream, id uint32, v verdict, serverEnded bool) {
 		c.mu.Unlock()
 		return
 	}
+	c.tally.ended(serverEnded, v.err)
 	if !serverEnded || !s.halfClosed {
 		b := c.pending()
 		b.b = appendRST(b.b, id, v.rst)

@@ -35,6 +35,8 @@ type Request struct {
 	Metadata metadata.MD
 	// Extra holds further pairs of key and value, under the same rules.
 	Extra []string
+	// Began is when the RPC began, or a later attempt of it, for Counts.
+	Began time.Time
 	// MaxRecv is the largest message accepted, in bytes as received.
 	MaxRecv int
 	// Opened, if not nil, is called once when the stream is open, on the caller's
