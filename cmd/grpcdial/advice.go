@@ -1,0 +1,64 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"slices"
+	"syscall"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// alertCertificateRequired is RFC 8446 §6's certificate_required; servers of TLS 1.2
+// say handshake_failure or bad_certificate.
+const alertCertificateRequired tls.AlertError = 116
+
+// advice translates the attempts' hints, which speak of the library, into flags of
+// this command.
+func advice(c *commandLine, err error) (all []string) {
+	for _, a := range attempts(err) {
+		if text := adviceFor(c, a); text != "" && !slices.Contains(all, text) {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+func adviceFor(c *commandLine, a grpcdial.Attempt) string {
+	var alert tls.AlertError
+	var notTLS tls.RecordHeaderError
+	var name x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && startsTLS(a.Err):
+		return "without --plaintext: the server speaks TLS"
+	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)):
+		return "without --plaintext: servers that expect TLS end such a connection without a word"
+	case errors.As(a.Err, &notTLS):
+		return "--plaintext: the server does not speak TLS"
+	case errors.As(a.Err, &name):
+		return "--authority NAME, with a name that the certificate has"
+	case errors.As(a.Err, &authority):
+		return "--cacert FILE, with the authority that signed the server's certificate, or --insecure to look at the server without verifying it"
+	case c.cert == "" && errors.As(a.Err, &alert) && alert == alertCertificateRequired:
+		return "--cert FILE --key FILE: the server wants to know who we are"
+	default:
+		return ""
+	}
+}
+
+// startsTLS reports whether the server's answer, as far as err has it, is a TLS
+// record: an alert or a handshake message of TLS 1.x (RFC 8446 §5.1).
+func startsTLS(err error) bool {
+	var answer interface {
+		error
+		FirstBytes() []byte
+	}
+	if !errors.As(err, &answer) {
+		return false
+	}
+	b := answer.FirstBytes()
+	return len(b) >= 2 && (b[0] == 21 || b[0] == 22) && b[1] == 3
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// check dials once and shows what happened.
+func check(ctx context.Context, c *commandLine, creds credentials.TransportCredentials, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
+	tl := &timeline{}
+	opts = append(opts,
+		grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), // once round, then say why
+		grpcdial.WithTransportCredentials(traced{creds, tl}))
+	cc, err := grpcdial.NewClient(c.target, opts...)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	ctx, stop := context.WithTimeout(ctx, cmp.Or(c.timeout, defaultTimeout))
+	defer stop()
+
+	r := dial(ctx, cc, c, tl)
+	_ = cc.Close()
+	if c.json {
+		err = writeJSON(stdout, reportJSON(c, r))
+	} else {
+		err = drawReport(stdout, painter(stdout), r)
+		if r.err != nil {
+			explain(stderr, painter(stderr), c, r.err)
+		}
+	}
+	if err := cmp.Or(err, r.err); err != nil {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// dial waits for READY and asks for the server's health.
+func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *timeline) *report {
+	r := &report{target: cc.CanonicalTarget(), begin: time.Now()}
+	r.err = cc.AwaitReady(ctx)
+	r.end = time.Now()
+	if r.err == nil {
+		r.ready = r.end
+		h := checkHealth(ctx, cc, c.service)
+		if h.offered {
+			tl.begin(h.step)
+			r.end = h.end
+		}
+		if c.hasService {
+			r.err = h.failure(c.service)
+		}
+	}
+	tl.addFailures(r.err)
+	r.state, r.steps = cc.GetState(), tl.all()
+	return r
+}
+
+// explain writes why a check failed, and which flags may help.
+func explain(w io.Writer, p paint, c *commandLine, err error) {
+	fmt.Fprintf(w, "\n%s\n", p.red(err.Error()))
+	for _, a := range advice(c, err) {
+		fmt.Fprintf(w, "%s %s\n", p.bold("try"), a)
+	}
+}
+
+// attempts are those that err tells of.
+func attempts(err error) []grpcdial.Attempt {
+	var e *grpcdial.DialError
+	if errors.As(err, &e) {
+		return e.Attempts
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+func TestCheck(t *testing.T) {
+	ca, other := h2test.NewCA(t), h2test.NewCA(t)
+	roots, wrong := file(t, "ca.pem", ca.PEM()), file(t, "other.pem", other.PEM())
+	cert, key := pair(t, ca.Client("client"))
+
+	plain := serve(t, "")
+	plain.health.SetServingStatus("down", healthpb.HealthCheckResponse_NOT_SERVING)
+	down := serve(t, "")
+	down.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	bare := serveNothing(t)
+	secure := serve(t, "", secured(ca.Server("a.test", "127.0.0.1")))
+	expired := serve(t, "", secured(ca.Expired("a.test")))
+	mutual := serve(t, "", grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{ca.Server("127.0.0.1")}, NextProtos: []string{"h2"},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	})))
+	refused := h2test.RefusedAddr(t)
+	names := dnstest.Listen(t, dnstest.Zone{"two.test": {Addrs: []string{"127.0.0.1", "127.0.0.2"}}})
+	_, port, err := net.SplitHostPort(plain.addr)
+	require.NoError(t, err)
+
+	tests := []struct {
+		name string
+		code int
+		args []string
+	}{
+		{"plaintext", 0, []string{"--plaintext", plain.addr}},
+		{"plaintext-json", 0, []string{"--json", "--plaintext", plain.addr}},
+		{"name", 0, []string{"--plaintext", "dns://" + names.Addr() + "/two.test:" + port}},
+		{"no-health", 0, []string{"--plaintext", bare.addr}},
+		{"no-health-but-asked", 0, []string{"--plaintext", bare.addr, "--service", "s"}},
+		{"whole-server", 0, []string{"--plaintext", plain.addr, "--service", ""}},
+		{"not-serving", 0, []string{"--plaintext", down.addr}},
+		{"not-serving-but-asked", 1, []string{"--plaintext", down.addr, "--service", ""}},
+		{"service-down", 1, []string{"--plaintext", plain.addr, "--service", "down"}},
+		{"service-unknown", 1, []string{"--plaintext", plain.addr, "--service", "nosuch"}},
+		{"service-unknown-json", 1, []string{"--plaintext", plain.addr, "--service", "nosuch", "--json"}},
+		{"tls", 0, []string{secure.addr, "--cacert", roots}},
+		{"tls-json", 0, []string{secure.addr, "--cacert", roots, "--json"}},
+		{"tls-authority", 0, []string{secure.addr, "--cacert", roots, "--authority", "a.test"}},
+		{"tls-servername", 0, []string{secure.addr, "--cacert", roots, "--servername", "a.test"}},
+		{"tls-insecure", 0, []string{expired.addr, "--insecure"}},
+		{"tls-client-certificate", 0, []string{mutual.addr, "--cacert", roots, "--cert", cert, "--key", key}},
+		{"wrong-ca", 1, []string{secure.addr, "--cacert", wrong}},
+		{"wrong-ca-json", 1, []string{secure.addr, "--cacert", wrong, "--json"}},
+		{"wrong-name", 1, []string{secure.addr, "--cacert", roots, "--authority", "b.test"}},
+		{"client-certificate-missing", 1, []string{mutual.addr, "--cacert", roots}},
+		{"plaintext-to-tls", 1, []string{secure.addr, "--plaintext"}},
+		{"tls-to-plaintext", 1, []string{plain.addr, "--cacert", roots}},
+		{"refused", 1, []string{refused, "--plaintext"}},
+		{"refused-json", 1, []string{refused, "--plaintext", "--json"}},
+		{"no-such-host", 1, []string{"dns://" + names.Addr() + "/nosuch.test:1", "--plaintext"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := command(t, append([]string{"check"}, tt.args...)...)
+			assert.Equal(t, tt.code, o.code)
+			assertGolden(t, tt.name, o.golden())
+		})
+	}
+}
+
+// A certificate that has ended is shown with the day on which it did.
+func TestCheckExpired(t *testing.T) {
+	ca := h2test.NewCA(t)
+	s := serve(t, "", secured(ca.Expired("a.test")))
+	o := command(t, "check", s.addr, "--cacert", file(t, "ca.pem", ca.PEM()), "--authority", "a.test")
+	assert.Equal(t, exitFailed, o.code)
+	assert.Regexp(t, `expired 1995-01-01, \d+ days ago`, o.stdout)
+	assert.Contains(t, o.stderr, "renew it")
+}
+
+// A server that accepts and says nothing: the time-out ends the check, and the
+// drawing says what was not finished.
+func TestCheckTimeout(t *testing.T) {
+	srv := h2test.Listen(t)
+	srv.Script(func(c *h2test.Conn) { c.ExpectClosed() })
+	begun := time.Now()
+	o := command(t, "check", "--plaintext", "--timeout", "0.2", srv.Addr())
+	assert.Equal(t, exitFailed, o.code)
+	assert.Less(t, time.Since(begun), 10*time.Second)
+	assert.Regexp(t, `not finished`, o.stdout)
+	assert.Contains(t, o.stderr, "context deadline exceeded")
+}
+
+// SIGINT ends the context.
+func TestCheckInterrupted(t *testing.T) {
+	srv := h2test.Listen(t)
+	ctx, stop := context.WithCancel(t.Context())
+	srv.Script(func(c *h2test.Conn) {
+		stop()
+		c.ExpectClosed()
+	})
+	var stdout, stderr bytes.Buffer
+	assert.Equal(t, exitFailed, run(ctx, []string{"check", "--plaintext", srv.Addr(), "--json"}, &stdout, &stderr))
+	assert.Empty(t, stderr.String())
+	var got jsonReport
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &got))
+	assert.False(t, got.Ready)
+	assert.Contains(t, got.Error.Message, "context canceled")
+}

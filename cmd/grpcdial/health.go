@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// health is what the server's health service said.
+type health struct {
+	step
+	offered bool // the server has such a service
+	serving bool
+}
+
+// checkHealth asks the server for the health of service; "" stands for the whole
+// server (gRPC's health checking document).
+func checkHealth(ctx context.Context, cc grpc.ClientConnInterface, service string) health {
+	var from peer.Peer
+	h := health{offered: true}
+	h.phase, h.start = grpcdial.PhaseHealth, time.Now()
+	answer, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{Service: service}, grpc.Peer(&from))
+	h.end = time.Now()
+	if from.Addr != nil {
+		h.addr = from.Addr.String()
+	}
+	switch status.Code(err) {
+	case codes.OK:
+		h.health = answer.Status.String()
+		h.serving = answer.Status == healthpb.HealthCheckResponse_SERVING
+	case codes.Unimplemented:
+		h.offered = false
+	case codes.NotFound:
+		h.health = healthpb.HealthCheckResponse_SERVICE_UNKNOWN.String()
+	default:
+		h.err = err
+	}
+	if !h.serving && h.err == nil {
+		h.err = fmt.Errorf("the health service says %s", h.health)
+	}
+	return h
+}
+
+// failure is why service counts as not healthy; nil if it is, and if the server has
+// no health service: gRFC A17 takes such a server for healthy.
+func (h *health) failure(service string) error {
+	switch {
+	case h.serving || !h.offered:
+		return nil
+	case h.health == healthpb.HealthCheckResponse_SERVICE_UNKNOWN.String():
+		return fmt.Errorf("grpcdial: connected to %s, whose health service does not know %q: is --service right?", h.addr, service)
+	case service == "":
+		return fmt.Errorf("grpcdial: connected to %s: %w", h.addr, h.err)
+	default:
+		return fmt.Errorf("grpcdial: connected to %s: of %q %w", h.addr, service, h.err)
+	}
+}

@@ -1,0 +1,66 @@
+// Command grpcdial dials a gRPC server as the library does and shows what
+// happens.
+//
+//	grpcdial check TARGET   dials once and draws what took how long, up to READY
+//	grpcdial watch TARGET   prints the channel's state changes until it is stopped
+//
+// Targets are those of gRPC: host:port, dns:///host:port, unix:///path. The
+// connection is secured by TLS unless --plaintext is given. Flags may stand
+// before and after the target; grpcdial --help lists them.
+//
+// check tries each address once. It exits with 0 if the channel became READY and,
+// with --service, the server's health service says SERVING of that service, or
+// there is no such service at the server. It exits with 1 otherwise. watch exits
+// with 0 when it is stopped. Both exit with 2 if the command line is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // not READY, not SERVING
+	exitUsage  = 2 // the command line is wrong
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the command with its arguments, without its name. The end of ctx stops it.
+// It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, help)
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "grpcdial: %v\n%s", err, usage)
+		return exitUsage
+	}
+	creds, err := c.credentials()
+	if err != nil {
+		fmt.Fprintf(stderr, "grpcdial: %v\n", err)
+		return exitUsage
+	}
+	opts := append(c.dialOptions(), grpcdial.WithTransportCredentials(creds))
+	if c.command == commandWatch {
+		return watch(ctx, c, opts, stdout, stderr)
+	}
+	return check(ctx, c, creds, opts, stdout, stderr)
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// step is one phase of one dial: what it was about, when, and how it went.
+type step struct {
+	phase      grpcdial.Phase
+	addr       string
+	serverName string // tls: the name that the certificate was checked against
+	proxy      string // the proxy's URL, for what went through it
+
+	start, end time.Time // end is zero if it had not ended when the dial was over
+	err        error
+
+	addrs    []string             // resolve: what there is to dial
+	tls      *tls.ConnectionState // tls, when it went well and is crypto/tls's
+	settings []http2.Setting      // http2: the server's
+	health   string               // health: the verdict
+}
+
+// timeline collects the steps of one dial in the order in which they began. Its
+// methods may be called from any goroutine.
+type timeline struct {
+	mu    sync.Mutex
+	steps []step // guarded by mu
+}
+
+// begin notes that s has begun.
+func (t *timeline) begin(s step) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.steps = append(t.steps, s)
+}
+
+// finish notes the end of the step that s tells of. It is found by phase, address and
+// proxy: of those, one only runs at a time.
+func (t *timeline) finish(s step) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := len(t.steps) - 1; i >= 0; i-- {
+		if b := &t.steps[i]; b.end.IsZero() && b.phase == s.phase && b.addr == s.addr && b.proxy == s.proxy {
+			s.start = b.start
+			*b = s
+			return
+		}
+	}
+	t.steps = append(t.steps, s)
+}
+
+// all returns the steps up to now.
+func (t *timeline) all() []step {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.steps)
+}
+
+// report is the outcome of one check.
+type report struct {
+	target string // canonical
+	state  connectivity.State
+	steps  []step
+	begin  time.Time
+	ready  time.Time // zero: never
+	end    time.Time // of all, the health check included
+	err    error     // why it failed; nil if it did not
+}
+
+// certificate is what is to be said of one certificate.
+type certificate struct {
+	*x509.Certificate
+	ours bool // it did not come from the server: it is the root that we trust
+}
+
+// certificates are those that the server sent, its own first, and the root to which
+// they led if it is not among them. A chain that was not accepted is in the error.
+func (s *step) certificates() (chain []certificate) {
+	sent, verified := []*x509.Certificate(nil), [][]*x509.Certificate(nil)
+	var refused *tls.CertificateVerificationError
+	switch {
+	case s.tls != nil:
+		sent, verified = s.tls.PeerCertificates, s.tls.VerifiedChains
+	case errors.As(s.err, &refused):
+		sent = refused.UnverifiedCertificates
+	}
+	for _, c := range sent {
+		chain = append(chain, certificate{c, false})
+	}
+	if len(verified) > 0 {
+		root := verified[0][len(verified[0])-1]
+		if !slices.ContainsFunc(sent, root.Equal) {
+			chain = append(chain, certificate{root, true})
+		}
+	}
+	return chain
+}
+
+// verifiedName is the name that the server's certificate was checked against, or
+// would have been.
+func (s *step) verifiedName() string {
+	if s.tls != nil && s.tls.ServerName != "" {
+		return s.tls.ServerName
+	}
+	if host, _, err := net.SplitHostPort(s.serverName); err == nil {
+		return host
+	}
+	return s.serverName
+}
+
+// names are the subject alternative names of a certificate, as one writes them.
+func (c certificate) names() []string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return names
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// watch prints the channel's state changes until ctx ends, or --timeout has passed.
+// A channel that went IDLE because its connection was lost is made to connect again.
+func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
+	if c.hasService {
+		opts = append(opts, grpcdial.WithDisableServiceConfig(), grpcdial.WithDefaultServiceConfig(healthChecked(c.service)))
+	}
+	cc, err := grpcdial.NewClient(c.target, opts...)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	defer func() { _ = cc.Close() }()
+	if c.timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, c.timeout)
+		defer stop()
+	}
+
+	p := painter(stdout)
+	if !c.json {
+		fmt.Fprintln(stdout, p.bold(cc.CanonicalTarget()))
+	}
+	since := time.Now()
+	for change := range cc.Watch(ctx) {
+		if change.Time.IsZero() {
+			change.Time = since // the first element of a channel that was IDLE from the beginning
+		}
+		if c.json {
+			err = writeLine(stdout, changeJSON(change))
+		} else {
+			_, err = io.WriteString(stdout, changeText(p, change, change.Time.Sub(since)))
+		}
+		if err != nil {
+			return exitFailed
+		}
+		since = change.Time
+		if change.To == connectivity.Idle {
+			cc.Connect()
+		}
+	}
+	return exitOK
+}
+
+// changeText is one change as a line, and its cause: on the same line, or on lines of
+// its own if there are several attempts to tell of. held is how long the state before
+// it lasted.
+func changeText(p paint, c grpcdial.StateChange, held time.Duration) string {
+	line := c.Time.Format("15:04:05.000") + "  "
+	if c.From == c.To {
+		line += p.state(c.To)
+	} else {
+		line += fmt.Sprintf("%s -> %s after %s", p.state(c.From), p.state(c.To), short(held))
+	}
+	tried := attempts(c.Cause)
+	switch {
+	case len(tried) == 1:
+		line += ": " + oneLine(tried[0].String())
+	case len(tried) > 1:
+		for _, a := range tried {
+			line += "\n                " + oneLine(a.String())
+		}
+	case c.Cause != nil:
+		line += ": " + oneLine(c.Cause.Error())
+	}
+	return line + "\n"
+}

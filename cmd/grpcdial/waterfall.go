@@ -1,0 +1,230 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// barWidth is how many characters the whole time takes.
+const barWidth = 32
+
+// manyDays is how long before its end a certificate is warned of.
+const manyDays = 30
+
+// labels are the phases' names in the drawing.
+var labels = map[grpcdial.Phase]string{
+	grpcdial.PhaseResolve: "resolve",
+	grpcdial.PhaseDial:    "connect",
+	grpcdial.PhaseProxy:   "proxy",
+	grpcdial.PhaseTLS:     "TLS",
+	grpcdial.PhaseHTTP2:   "SETTINGS",
+	grpcdial.PhaseHealth:  "health",
+}
+
+// waterfall draws a report: a line for each step, with its time and a bar, and what
+// it brought below it.
+type waterfall struct {
+	paint
+	*report
+	out   strings.Builder
+	width int // of the column of addresses
+}
+
+// drawReport writes r to w.
+func drawReport(w io.Writer, p paint, r *report) error {
+	d := waterfall{paint: p, report: r}
+	_, err := io.WriteString(w, d.draw())
+	return err
+}
+
+func (d *waterfall) draw() string {
+	for _, s := range d.steps {
+		d.width = max(d.width, utf8.RuneCountInString(s.addr))
+	}
+	d.out.WriteString(d.bold(d.target) + "\n\n")
+	said := false // READY comes before the health check that follows it
+	for i := range d.steps {
+		s := &d.steps[i]
+		if s.phase == grpcdial.PhaseHealth && !said {
+			d.outcome()
+			said = true
+		}
+		d.step(s)
+	}
+	if !said {
+		d.outcome()
+	}
+	return d.out.String()
+}
+
+// outcome is the line for the state that the dial led to.
+func (d *waterfall) outcome() {
+	at, label := d.end, d.red(pad("FAILED", 8))
+	if !d.ready.IsZero() {
+		at, label = d.ready, d.green(pad("READY", 8))
+	}
+	d.line(label, "", at.Sub(d.begin), strings.Repeat(" ", d.column(at, barWidth-1))+"│")
+}
+
+func (d *waterfall) step(s *step) {
+	end, mark, colour := s.end, "█", d.blue
+	if s.phase == grpcdial.PhaseHealth {
+		colour = d.green
+	}
+	if s.end.IsZero() {
+		end = d.end
+	}
+	if s.end.IsZero() || s.err != nil {
+		mark, colour = "░", d.red
+	}
+	from := d.column(s.start, barWidth-1)
+	to := max(d.column(end, barWidth), from+1)
+	d.line(pad(labels[s.phase], 8), s.addr, end.Sub(s.start), strings.Repeat(" ", from)+colour(strings.Repeat(mark, to-from)))
+
+	if s.proxy != "" {
+		d.detail("through " + s.proxy)
+	}
+	if len(s.addrs) > 0 {
+		d.detail(strings.Join(s.addrs, ", "))
+	}
+	if s.tls != nil {
+		d.detail(session(s))
+	}
+	for _, c := range s.certificates() {
+		d.certificate(c)
+	}
+	if len(s.settings) > 0 {
+		var all []string
+		for _, v := range s.settings {
+			all = append(all, fmt.Sprintf("%v=%d", v.ID, v.Val))
+		}
+		d.detail(strings.Join(all, " "))
+	}
+	switch {
+	case s.health != "" && s.err != nil:
+		d.detail(d.red(s.health))
+	case s.health != "":
+		d.detail(s.health)
+	case s.end.IsZero():
+		d.detail(d.red("not finished"))
+	case s.err != nil:
+		d.detail(d.red(reason(s.err)))
+	}
+}
+
+// line writes the four columns.
+func (d *waterfall) line(label, addr string, took time.Duration, bar string) {
+	fmt.Fprintf(&d.out, "%s  %s  %s  %s\n", label, pad(addr, d.width), padLeft(short(took), 7), bar)
+}
+
+// detail writes a line about the step above it.
+func (d *waterfall) detail(text string) {
+	fmt.Fprintf(&d.out, "          %s\n", text)
+}
+
+// column is where at stands in the bar, at most last.
+func (d *waterfall) column(at time.Time, last int) int {
+	whole := d.end.Sub(d.begin)
+	if whole <= 0 {
+		return 0
+	}
+	part := float64(at.Sub(d.begin)) / float64(whole)
+	return min(max(int(math.Round(part*barWidth)), 0), last)
+}
+
+// session is the line about a TLS session.
+func session(s *step) string {
+	text := fmt.Sprintf("%s, %s", tls.VersionName(s.tls.Version), tls.CipherSuiteName(s.tls.CipherSuite))
+	if s.tls.NegotiatedProtocol == "" {
+		text += ", no ALPN"
+	} else {
+		text += ", ALPN " + s.tls.NegotiatedProtocol
+	}
+	if name := s.verifiedName(); name != "" {
+		text += fmt.Sprintf(", as %q", name)
+	}
+	return text
+}
+
+func (d *waterfall) certificate(c certificate) {
+	text := c.Subject.String()
+	if text == "" {
+		text = "(no subject)"
+	}
+	if names := c.names(); len(names) > 0 {
+		text += " for " + strings.Join(names, ", ")
+	}
+	if c.ours {
+		text += " (trusted here, not sent)"
+	}
+	d.detail(text)
+	d.detail("  " + "issued by " + c.Issuer.String() + ", " + d.validity(c))
+}
+
+// validity says when the certificate ends, and how far that is away.
+func (d *waterfall) validity(c certificate) string {
+	const layout = "2006-01-02"
+	from, to := c.NotBefore.UTC(), c.NotAfter.UTC()
+	days := func(t time.Duration) string {
+		if n := int(t / (24 * time.Hour)); n != 1 {
+			return fmt.Sprintf("%d days", n)
+		}
+		return "1 day"
+	}
+	switch {
+	case d.begin.After(to):
+		return d.red(fmt.Sprintf("expired %s, %s ago", to.Format(layout), days(d.begin.Sub(to))))
+	case d.begin.Before(from):
+		return d.red(fmt.Sprintf("not valid before %s, in %s", from.Format(layout), days(from.Sub(d.begin))))
+	}
+	text := fmt.Sprintf("expires %s, in %s", to.Format(layout), days(to.Sub(d.begin)))
+	if to.Sub(d.begin) < manyDays*24*time.Hour {
+		return d.yellow(text)
+	}
+	return text
+}
+
+// reason is the text of err on one line, without the address that the line above it
+// names.
+func reason(err error) string {
+	if own, ok := err.(interface{ Reason() string }); ok {
+		return oneLine(own.Reason())
+	}
+	if op, ok := err.(*net.OpError); ok && op.Op == "dial" && op.Err != nil {
+		err = op.Err
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		err = dns
+	}
+	return oneLine(err.Error())
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// short is d with three digits.
+func short(d time.Duration) string {
+	for unit := time.Duration(1); unit < time.Second; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit).String()
+		}
+	}
+	return d.Round(10 * time.Millisecond).String()
+}
+
+func pad(s string, n int) string {
+	return s + strings.Repeat(" ", max(0, n-utf8.RuneCountInString(s)))
+}
+
+func padLeft(s string, n int) string {
+	return strings.Repeat(" ", max(0, n-utf8.RuneCountInString(s))) + s
+}
