@@ -21,6 +21,7 @@ const module = "github.com/grpcdial/grpcdial"
 var mayImport = map[string][]string{
 	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/ledger", "internal/proxy", "internal/serial", "internal/serviceconfig"},
 	"channelz":               {"internal/ledger"},
+	"cmd/grpcdial":           {""},
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/ledger", "internal/serviceconfig"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy"},
