@@ -146,7 +146,7 @@ func (cc *ClientConn) publish(s balancer.State) {
 		cc.loss = nil
 		cc.attempts.ready()
 		cc.calls.SetPicker(s.Picker)
-		cc.state.set(to, nil)
+		cc.setState(to, nil)
 		return
 	}
 	var why error
@@ -156,6 +156,6 @@ func (cc *ClientConn) publish(s balancer.State) {
 	case from == connectivity.Ready:
 		why = cc.loss
 	}
-	cc.state.set(to, why)
+	cc.setState(to, why)
 	cc.calls.SetPicker(s.Picker)
 }

@@ -45,6 +45,7 @@ type ClientConn struct {
 	calls     *call.Channel
 	chain     *callChain // in front of calls
 	bridge    bridge
+	observer  *observer // nil: nobody asked for events
 
 	// With rules of their own, in their types.
 	state         stateMachine
@@ -160,7 +161,7 @@ func (cc *ClientConn) beginClose() bool {
 	cc.closed = true
 	cc.mu.Unlock()
 
-	cc.state.set(connectivity.Shutdown, errClosing)
+	cc.setState(connectivity.Shutdown, errClosing)
 	close(cc.closing)
 	cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)

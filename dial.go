@@ -100,6 +100,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		idle:      true,
 	}
 	cc.policies.cc = cc
+	cc.observer = newObserver(cc.CanonicalTarget(), o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = newMetrics(o.statsHandlers, cc.CanonicalTarget())
 	cc.calls = call.New(cc.callConfig())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -68,6 +69,9 @@ type dialOptions struct {
 	failOnNonTempDialError bool               // FailOnNonTempDialError
 	giveUp                 func(Attempt) bool // WithGiveUp; nil: not given
 	timeout                time.Duration      // WithTimeout; 0: none
+
+	trace  *DialTrace   // WithDialTrace; nil: not given
+	logger *slog.Logger // WithLogger; nil: not given
 
 	// Security. checkCredentials makes the channel's credentials of these.
 	insecure       bool                             // WithInsecure

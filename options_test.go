@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"net"
 	"net/url"
@@ -63,6 +64,10 @@ var optionEffects = []struct {
 	{"FailOnNonTempDialError false", FailOnNonTempDialError(false), nil},
 	{"WithGiveUp", WithGiveUp(func(Attempt) bool { return true }), map[string]any{"giveUp": keep}},
 	{"WithGiveUp nil", WithGiveUp(nil), nil},
+	{"WithDialTrace", WithDialTrace(new(DialTrace)), map[string]any{"trace": keep}},
+	{"WithDialTrace nil", WithDialTrace(nil), nil},
+	{"WithLogger", WithLogger(slog.Default()), map[string]any{"logger": slog.Default()}},
+	{"WithLogger nil", WithLogger(nil), nil},
 	{"WithTimeout", WithTimeout(time.Second), map[string]any{"timeout": time.Second}},
 	{"WithTimeout below zero", WithTimeout(-time.Second), nil},
 	{"WithInsecure", WithInsecure(), map[string]any{"insecure": true}},

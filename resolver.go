@@ -202,8 +202,13 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.answered.Store(true)
 	if countAddresses(s) > 0 {
 		cc.attempts.resolved(s)
+		if before := cc.provisional; before == nil || !sameAddresses(before.state, s) {
+			cc.tellResolved(since, s, nil)
+		}
 	} else {
-		cc.noteUnresolved(since, errors.New("the resolver gave no addresses"))
+		none := errors.New("the resolver gave no addresses")
+		cc.noteUnresolved(since, none)
+		cc.tellResolved(since, s, none)
 	}
 	if dns.ServiceConfigPending(s) {
 		return cc.applyProvisional(s)
@@ -247,10 +252,14 @@ func (cc *ClientConn) applyProvisional(s resolver.State) error {
 func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.State) error {
 	before := cc.provisional
 	cc.provisional, cc.resolved = nil, &s
-	if before != nil && before.config == config && slices.EqualFunc(before.state.Addresses, s.Addresses, resolver.Address.Equal) {
+	if before != nil && before.config == config && sameAddresses(before.state, s) {
 		return before.verdict
 	}
 	return cc.policies.update(config, s)
+}
+
+func sameAddresses(a, b resolver.State) bool {
+	return slices.EqualFunc(a.Addresses, b.Addresses, resolver.Address.Equal)
 }
 
 // letThrough ends the wait of RPCs for the resolver. Policy queue only.
@@ -266,6 +275,7 @@ func (cc *ClientConn) applyResolverError(err error) {
 	cc.answered.Store(true)
 	cc.provisional = nil
 	cc.noteUnresolved(since, err)
+	cc.tellResolved(since, resolver.State{}, err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)
 		cc.useConfig(config)

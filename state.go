@@ -49,10 +49,17 @@ type stateMachine struct {
 // set makes the transition to state to, and reports whether it did: not if the
 // channel is in that state already, nor out of SHUTDOWN.
 func (m *stateMachine) set(to connectivity.State, cause error) bool {
+	_, ok := m.transition(to, cause)
+	return ok
+}
+
+// transition is set, and also returns the transition before.
+func (m *stateMachine) transition(to connectivity.State, cause error) (before StateChange, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before = m.last
 	if m.last.To == to || m.last.To == connectivity.Shutdown {
-		return false
+		return before, false
 	}
 	m.last = StateChange{Seq: m.last.Seq + 1, Time: time.Now(), From: m.last.To, To: to, Cause: cause}
 	if i := int(m.last.Seq-1) % keptTransitions; i < len(m.log) {
@@ -61,7 +68,7 @@ func (m *stateMachine) set(to connectivity.State, cause error) bool {
 		m.log = append(m.log, m.last)
 	}
 	m.wakeLocked()
-	return true
+	return before, true
 }
 
 // poke wakes those who wait, without a transition: something else that they
@@ -119,6 +126,19 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 		m.changed = make(chan struct{})
 	}
 	return m.changed
+}
+
+// setState makes a transition and tells of it.
+func (cc *ClientConn) setState(to connectivity.State, cause error) {
+	before, ok := cc.state.transition(to, cause)
+	if !ok || cc.observer == nil {
+		return
+	}
+	e := DialEvent{Kind: EventState, From: before.To, To: to, Err: cause}
+	if before.Seq > 0 {
+		e.Elapsed = time.Since(before.Time)
+	}
+	cc.observer.tell(e)
 }
 
 // GetState returns the channel's connectivity state.

@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -36,6 +37,10 @@ type link struct {
 	backoff time.Duration    // from begun to the end of backingOff
 	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
 
+	// Link's goroutine only.
+	attempt uint64    // number of the latest attempt, if there is an observer
+	readyAt time.Time // when its connection was told of as ready; zero before, and once its loss was
+
 	keepalive time.Duration // between the pings of its connection; written by the link's goroutine before conn is set
 
 	// Guarded by sc.mu.
@@ -68,6 +73,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	cc := l.sc.cc
 	if l.refused != nil {
 		cc.noteFailure(l.refused.Addr, failure.List{l.refused})
+		cc.observer.failed(0, failure.List{l.refused})
 		return nil, l.refused
 	}
 	ctx, stop := context.WithTimeout(ctx, connectLimit(cc.opts.connectParams, l.backoff))
@@ -77,6 +83,8 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	var failed failure.List
 	for _, addr := range l.addrs {
 		l.try(addr)
+		l.attempt = cc.observer.number()
+		cfg.Trace = cc.observer.steps(l.attempt)
 		conn, err := cc.connect(ctx, cfg, cc.marked(addr), cc.serverName(addr))
 		if err == nil {
 			cc.attempts.connected(addr.Addr)
@@ -90,6 +98,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 			break
 		}
 		cc.noteFailure(addr.Addr, attempts)
+		cc.observer.failed(l.attempt, attempts)
 		if ctx.Err() != nil {
 			break // no time left for the others
 		}
@@ -110,7 +119,9 @@ func (l *link) backingOff(ctx context.Context, why error) {
 		return
 	}
 	l.sc.policy.resolver.resolveNow()
-	timer := time.NewTimer(time.Until(l.begun.Add(l.backoff)))
+	wait := time.Until(l.begun.Add(l.backoff))
+	l.tellBackoff(wait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -127,9 +138,11 @@ func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
 	defer told.end()
 	l.sc.cc.metrics.connected(conn)
+	l.tellReady()
 	if !l.connected(conn) {
-		l.sc.cc.metrics.disconnected(conn, errShutDown)
-		conn.Close(errShutDown, nil)
+		why := cmp.Or(l.endedBy(), errShutDown)
+		l.sc.cc.metrics.disconnected(conn, why)
+		conn.Close(why, nil)
 	}
 	why := conn.Serve(func(why error) { l.lost(conn, why) })
 	l.lost(conn, why)
@@ -208,6 +221,7 @@ func (l *link) release() {
 // lost makes the transition from READY to IDLE. It does nothing if the
 // subchannel is not the link's any more.
 func (l *link) lost(conn *h2.Conn, why error) {
+	l.tellLost(why)
 	if conn.TooManyPings() {
 		l.sc.cc.slowKeepalive(l.keepalive)
 	}
@@ -332,7 +346,11 @@ func (cc *ClientConn) serverName(addr resolver.Address) string {
 func (cc *ClientConn) slowKeepalive(used time.Duration) {
 	for {
 		now := cc.keepaliveTime.Load()
-		if int64(2*used) <= now || cc.keepaliveTime.CompareAndSwap(now, int64(2*used)) {
+		if int64(2*used) <= now {
+			return
+		}
+		if cc.keepaliveTime.CompareAndSwap(now, int64(2*used)) {
+			cc.observer.tell(DialEvent{Kind: EventKeepalive, Keepalive: 2 * used})
 			return
 		}
 	}

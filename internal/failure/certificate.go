@@ -28,15 +28,15 @@ func hostName(err error) string {
 	var e x509.HostnameError
 	errors.As(err, &e)
 	mend := "dial by a name it has, or set one with WithAuthority or the credentials' server name"
-	names := certificateNames(e.Certificate)
+	names := CertificateNames(e.Certificate)
 	if names == "" {
 		return fmt.Sprintf("the server's certificate has no subject alternative names, we asked for %q: it has to be issued anew", e.Host)
 	}
 	return fmt.Sprintf("the server's certificate is for %s, we asked for %q: %s", names, e.Host, mend)
 }
 
-// certificateNames quotes the first few names and addresses of a certificate.
-func certificateNames(c *x509.Certificate) string {
+// CertificateNames quotes the first few names and addresses of a certificate.
+func CertificateNames(c *x509.Certificate) string {
 	const most = 5
 	if c == nil {
 		return ""

@@ -1,0 +1,218 @@
+package grpcdial
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+// String returns the event as one line, without its time and the channel's target.
+// It is what the command-line tool prints.
+func (e DialEvent) String() string {
+	var b strings.Builder
+	if e.Attempt > 0 {
+		fmt.Fprintf(&b, "#%d ", e.Attempt)
+	}
+	if e.Kind == EventFailed || e.Err != nil && e.phase() != "" {
+		b.WriteString(e.failure())
+		return b.String()
+	}
+	if e.Addr != "" {
+		b.WriteString(e.Addr)
+		if e.Proxy != "" {
+			b.WriteString(" via " + e.Proxy)
+		}
+		b.WriteString(": ")
+	}
+	e.write(&b)
+	return b.String()
+}
+
+// write writes what happened, without where.
+func (e *DialEvent) write(b *strings.Builder) {
+	switch e.Kind {
+	case EventResolveStart:
+		b.WriteString("resolving")
+	case EventResolveDone:
+		b.WriteString("resolved" + in(e.Elapsed) + ": " + listed(e.Addrs))
+	case EventDialStart:
+		b.WriteString("dialing")
+	case EventDialDone:
+		b.WriteString("dialed" + in(e.Elapsed))
+	case EventProxyStart:
+		b.WriteString("proxy handshake")
+	case EventProxyDone:
+		b.WriteString("proxy handshake done" + in(e.Elapsed))
+	case EventTLSStart:
+		fmt.Fprintf(b, "tls handshake as %q", e.ServerName)
+	case EventTLSDone:
+		b.WriteString("tls handshake done" + in(e.Elapsed))
+		if e.TLS != nil {
+			b.WriteString(": " + describeTLS(e.TLS))
+		}
+	case EventHTTP2Start:
+		b.WriteString("http2 preface")
+	case EventHTTP2Done:
+		b.WriteString("http2 preface done" + in(e.Elapsed) + ": " + e.settings())
+	case EventReady:
+		fmt.Fprintf(b, "ready after %v", round(e.Elapsed))
+	case EventLost:
+		fmt.Fprintf(b, "lost after %v%s", round(e.Elapsed), because(e.Err))
+	case EventBackoff:
+		fmt.Fprintf(b, "next attempt in %v", round(e.Wait))
+	case EventKeepalive:
+		fmt.Fprintf(b, "keepalive: %v between pings from now on", e.Keepalive)
+	case EventState:
+		fmt.Fprintf(b, "%v to %v", e.From, e.To)
+		if e.Elapsed > 0 {
+			fmt.Fprintf(b, " after %v", round(e.Elapsed))
+		}
+		if _, told := e.Err.(*DialError); !told { // each attempt has been told of
+			b.WriteString(because(e.Err))
+		}
+	default:
+		b.WriteString(string(e.Kind))
+	}
+}
+
+// in says how long something took, if that is known.
+func in(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in %v", round(d))
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + oneLine(err)
+}
+
+// oneLine is err's text on one line, with the addresses of a DialError in a row and
+// without the code of a status.
+func oneLine(err error) string {
+	const most = 1000 // bytes
+	text := err.Error()
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		text = s.GRPCStatus().Message()
+	}
+	text = strings.ReplaceAll(text, "\n\t", " | ")
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+// listed names the first few addresses.
+func listed(addrs []string) string {
+	const most = 8
+	switch {
+	case len(addrs) == 0:
+		return "no address"
+	case len(addrs) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(addrs[:most], ", "), len(addrs)-most)
+	}
+	return strings.Join(addrs, ", ")
+}
+
+// phase is that whose end the event is; empty for others.
+func (e *DialEvent) phase() failure.Phase {
+	for phase, kinds := range phaseEvents {
+		if kinds[1] == e.Kind {
+			return phase
+		}
+	}
+	return ""
+}
+
+// failure is the line for what failed, in the words of a DialError.
+func (e *DialEvent) failure() string {
+	a := failure.Attempt{Addr: e.Addr, ServerName: e.ServerName, Proxy: e.Proxy, Phase: failure.Phase(e.Phase), Elapsed: e.Elapsed, Err: e.Err, Hint: e.Hint}
+	if e.Kind != EventFailed {
+		a.Phase = e.phase()
+	}
+	return a.Error()
+}
+
+func (e *DialEvent) settings() string {
+	if len(e.Settings) == 0 {
+		return "default SETTINGS"
+	}
+	var all []string
+	for _, s := range e.Settings {
+		all = append(all, fmt.Sprintf("%v=%d", s.ID, s.Val))
+	}
+	return strings.Join(all, " ")
+}
+
+// describeTLS names what was negotiated and whose certificate came.
+func describeTLS(s *tls.ConnectionState) string {
+	protocol := s.NegotiatedProtocol
+	if protocol == "" {
+		protocol = "no ALPN"
+	}
+	text := fmt.Sprintf("%s, %s, %s", tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), protocol)
+	if len(s.PeerCertificates) == 0 {
+		return text
+	}
+	c := s.PeerCertificates[0]
+	return fmt.Sprintf("%s, certificate %s from %q until %s", text, failure.CertificateNames(c), c.Issuer, c.NotAfter.UTC().Format(time.DateOnly))
+}
+
+// LogValue returns the event's fields that are set as a group of attributes, but
+// for Kind and Time. It makes a DialEvent a value for package log/slog.
+func (e DialEvent) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
+
+func (e *DialEvent) attrs() []slog.Attr {
+	var all []slog.Attr
+	text := func(key, value string) {
+		if value != "" {
+			all = append(all, slog.String(key, value))
+		}
+	}
+	span := func(key string, value time.Duration) {
+		if value != 0 {
+			all = append(all, slog.Duration(key, value))
+		}
+	}
+	text("target", e.Target)
+	if e.Attempt > 0 {
+		all = append(all, slog.Uint64("attempt", e.Attempt))
+	}
+	text("addr", e.Addr)
+	text("server_name", e.ServerName)
+	text("proxy", e.Proxy)
+	text("phase", string(e.Phase))
+	if e.Kind == EventState {
+		all = append(all, slog.String("from", e.From.String()), slog.String("to", e.To.String()))
+	}
+	span("elapsed", e.Elapsed)
+	span("wait", e.Wait)
+	span("keepalive", e.Keepalive)
+	if e.Kind == EventResolveDone && e.Err == nil {
+		all = append(all, slog.Any("addrs", e.Addrs))
+	}
+	if e.TLS != nil {
+		all = append(all, slog.String("tls", describeTLS(e.TLS)))
+	}
+	if e.Settings != nil {
+		all = append(all, slog.String("settings", e.settings()))
+	}
+	if e.Err != nil {
+		all = append(all, slog.String("error", oneLine(e.Err)))
+	}
+	text("hint", e.Hint)
+	if e.Kind == EventFailed {
+		all = append(all, slog.Bool("permanent", e.Permanent))
+	}
+	return all
+}

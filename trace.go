@@ -1,0 +1,307 @@
+package grpcdial
+
+import (
+	"crypto/tls"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+// EventKind says what a [DialEvent] is about.
+type EventKind string
+
+// The kinds of events. For one connection they come in this order, but that a
+// host name's addresses are dialed beside each other, and that a Start may be
+// followed by EventFailed and nothing else.
+const (
+	EventResolveStart EventKind = "resolve start" // the resolver was built, or a host name is being looked up
+	EventResolveDone  EventKind = "resolve done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
+	EventDialStart    EventKind = "dial start"    // the network connection
+	EventDialDone     EventKind = "dial done"
+	EventProxyStart   EventKind = "proxy start" // the proxy's handshake, once it was dialed
+	EventProxyDone    EventKind = "proxy done"
+	EventTLSStart     EventKind = "tls start" // the transport credentials' handshake; not for insecure ones
+	EventTLSDone      EventKind = "tls done"
+	EventHTTP2Start   EventKind = "http2 start" // the HTTP/2 preface
+	EventHTTP2Done    EventKind = "http2 done"  // the server's SETTINGS came, or something else, or nothing
+	EventReady        EventKind = "ready"       // the connection is about to be given RPCs
+	EventFailed       EventKind = "failed"      // the attempt at an address failed
+	EventLost         EventKind = "lost"        // a connection that was ready takes no more RPCs
+	EventBackoff      EventKind = "backoff"     // the next attempt at an address has to wait
+	EventKeepalive    EventKind = "keepalive"   // a server complained of too many pings; new connections send fewer
+	EventState        EventKind = "state"       // a transition of the channel, as Watch tells
+)
+
+// DialEvent is one event in the life of a channel: a step on the way to a
+// connection, or what became of it. A field that is not said to be set for its
+// kind is zero. What it points to must not be changed.
+type DialEvent struct {
+	Kind   EventKind
+	Time   time.Time
+	Target string // the channel's canonical target
+
+	// Attempt numbers the attempts to make a connection, from 1 in each channel. All
+	// events of one attempt have it, and those of the connection that it led to. It is
+	// 0 for what concerns no attempt: the resolver, the back-off, the channel.
+	Attempt uint64
+
+	Addr       string // what is resolved or dialed; the endpoint of the target for the resolver
+	ServerName string // TLS, Failed, Ready: the authority that the credentials are asked to check
+	Proxy      string // the proxy's URL without credentials, from Proxy on, if one is used
+
+	// Elapsed is the time since the Start for a Done, since the attempt began for Ready
+	// and Failed, since Ready for Lost, and the time in From for State.
+	Elapsed time.Duration
+
+	// Err is why a Done, Failed or Lost came to be; nil for a Done that went well. For
+	// State it is the transition's cause.
+	Err error
+
+	Phase     Phase                // Failed: where it ended
+	Hint      string               // Failed: as in Attempt
+	Permanent bool                 // Failed: as in Attempt
+	Addrs     []string             // ResolveDone: the addresses, in order
+	TLS       *tls.ConnectionState // TLSDone, with credentials that tell it, as those of crypto/tls do; nil if it failed
+	Settings  []http2.Setting      // HTTP2Done: the server's, as it sent them
+	Wait      time.Duration        // Backoff: until the next attempt
+	Keepalive time.Duration        // Keepalive: the time between pings from now on
+	From, To  connectivity.State   // State
+}
+
+// DialTrace is a set of functions that are told what happens on the way to the
+// connections of a channel, like net/http/httptrace's for requests. Those that
+// are nil are passed over.
+//
+// They are called on the goroutines of the channel, several at a time, without a
+// lock held, and should return soon: what they are told of waits for them. They
+// may call methods of the ClientConn that do not wait, such as Snapshot; those that
+// do, Close first of all, would wait for themselves. None is called after Close has
+// returned.
+//
+// Of one attempt, each call has returned before the next one is made, but for
+// addresses of a host name that are dialed beside each other. A dial that waits
+// for READY returns after the call of Ready has.
+type DialTrace struct {
+	ResolveStart, ResolveDone func(DialEvent)
+	DialStart, DialDone       func(DialEvent)
+	ProxyStart, ProxyDone     func(DialEvent)
+	TLSStart, TLSDone         func(DialEvent)
+	HTTP2Start, HTTP2Done     func(DialEvent)
+	Ready, Failed, Lost       func(DialEvent)
+	Backoff                   func(DialEvent)
+	Keepalive                 func(DialEvent)
+	State                     func(DialEvent)
+
+	// Every is called for each event, before the event's own function.
+	Every func(DialEvent)
+}
+
+// of returns the function for events of a kind.
+func (t *DialTrace) of(kind EventKind) func(DialEvent) {
+	switch kind {
+	case EventResolveStart:
+		return t.ResolveStart
+	case EventResolveDone:
+		return t.ResolveDone
+	case EventDialStart:
+		return t.DialStart
+	case EventDialDone:
+		return t.DialDone
+	case EventProxyStart:
+		return t.ProxyStart
+	case EventProxyDone:
+		return t.ProxyDone
+	case EventTLSStart:
+		return t.TLSStart
+	case EventTLSDone:
+		return t.TLSDone
+	case EventHTTP2Start:
+		return t.HTTP2Start
+	case EventHTTP2Done:
+		return t.HTTP2Done
+	case EventReady:
+		return t.Ready
+	case EventFailed:
+		return t.Failed
+	case EventLost:
+		return t.Lost
+	case EventBackoff:
+		return t.Backoff
+	case EventKeepalive:
+		return t.Keepalive
+	case EventState:
+		return t.State
+	}
+	return nil
+}
+
+// observer tells those who asked for them of a channel's events. nil: nobody did,
+// and its methods do nothing. They are called without a lock held.
+type observer struct {
+	target string     // set once
+	trace  *DialTrace // set once, a copy; nil: none
+	log    *eventLog  // set once; nil: none
+
+	attempts atomic.Uint64 // so far
+}
+
+func newObserver(target string, o *dialOptions) *observer {
+	if o.trace == nil && o.logger == nil {
+		return nil
+	}
+	obs := &observer{target: target}
+	if o.trace != nil {
+		copied := *o.trace
+		obs.trace = &copied
+	}
+	if o.logger != nil {
+		obs.log = newEventLog(o.logger)
+	}
+	return obs
+}
+
+// tell is told of e, but for what it fills in itself.
+func (o *observer) tell(e DialEvent) {
+	if o == nil {
+		return
+	}
+	e.Time, e.Target = time.Now(), o.target
+	if o.trace != nil {
+		if o.trace.Every != nil {
+			o.trace.Every(e)
+		}
+		if f := o.trace.of(e.Kind); f != nil {
+			f(e)
+		}
+	}
+	if o.log != nil {
+		o.log.event(e)
+	}
+}
+
+// number returns the number of an attempt that begins.
+func (o *observer) number() uint64 {
+	if o == nil {
+		return 0
+	}
+	return o.attempts.Add(1)
+}
+
+// steps returns the function that is told of the phases of an attempt; nil if
+// nobody wants to know.
+func (o *observer) steps(attempt uint64) func(connect.Step) {
+	if o == nil {
+		return nil
+	}
+	return func(s connect.Step) { o.tell(eventOf(s, attempt)) }
+}
+
+// phaseEvents are the kinds of events for the beginning and the end of phases.
+var phaseEvents = map[failure.Phase][2]EventKind{
+	failure.Resolve: {EventResolveStart, EventResolveDone},
+	failure.Dial:    {EventDialStart, EventDialDone},
+	failure.Proxy:   {EventProxyStart, EventProxyDone},
+	failure.TLS:     {EventTLSStart, EventTLSDone},
+	failure.HTTP2:   {EventHTTP2Start, EventHTTP2Done},
+}
+
+func eventOf(s connect.Step, attempt uint64) DialEvent {
+	e := DialEvent{
+		Kind:       phaseEvents[s.Phase][0],
+		Attempt:    attempt,
+		Addr:       s.Addr,
+		ServerName: s.ServerName,
+		Proxy:      s.Proxy,
+		Elapsed:    s.Elapsed,
+		Err:        publicCause(s.Err),
+		Addrs:      s.Addrs,
+		Settings:   s.Settings,
+	}
+	if s.Done {
+		e.Kind = phaseEvents[s.Phase][1]
+	}
+	if info, ok := s.AuthInfo.(credentials.TLSInfo); ok && s.Err == nil {
+		e.TLS = &info.State
+	}
+	return e
+}
+
+// failed tells of an attempt that failed.
+func (o *observer) failed(attempt uint64, attempts failure.List) {
+	if o == nil {
+		return
+	}
+	for _, a := range attempts {
+		o.tell(DialEvent{
+			Kind:       EventFailed,
+			Attempt:    attempt,
+			Addr:       a.Addr,
+			ServerName: a.ServerName,
+			Proxy:      a.Proxy,
+			Elapsed:    a.Elapsed,
+			Err:        a.Err,
+			Phase:      Phase(a.Phase),
+			Hint:       a.Hint,
+			Permanent:  a.Permanent,
+		})
+	}
+}
+
+// tellReady, tellLost and tellBackoff run on the link's goroutine, which alone
+// writes addr, and since before there is a connection.
+
+func (l *link) tellReady() {
+	if o := l.sc.cc.observer; o != nil {
+		l.readyAt = time.Now()
+		o.tell(DialEvent{Kind: EventReady, Attempt: l.attempt, Addr: l.addr.Addr, ServerName: l.sc.cc.serverName(l.addr), Elapsed: l.readyAt.Sub(l.since)})
+	}
+}
+
+// tellLost tells of the end of a connection, once: it may be told of by the
+// server before it comes.
+func (l *link) tellLost(why error) {
+	if o := l.sc.cc.observer; o != nil && !l.readyAt.IsZero() {
+		o.tell(DialEvent{Kind: EventLost, Attempt: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
+		l.readyAt = time.Time{}
+	}
+}
+
+func (l *link) tellBackoff(wait time.Duration) {
+	if o := l.sc.cc.observer; o != nil {
+		addr := l.addr.Addr
+		if l.refused != nil {
+			addr = l.refused.Addr
+		}
+		o.tell(DialEvent{Kind: EventBackoff, Addr: addr, Wait: max(wait, 0)})
+	}
+}
+
+// tellResolving tells that the resolver is being built. Policy queue only.
+func (cc *ClientConn) tellResolving() {
+	cc.observer.tell(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
+}
+
+// tellResolved tells what the resolver said; since is as resolvingSince has it.
+// Policy queue only.
+func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
+	if cc.observer == nil {
+		return
+	}
+	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.Endpoint(), Err: err}
+	if since == cc.busySince {
+		e.Elapsed = time.Since(since)
+	}
+	for _, endpoint := range s.Endpoints {
+		for _, a := range endpoint.Addresses {
+			e.Addrs = append(e.Addrs, a.Addr)
+		}
+	}
+	cc.observer.tell(e)
+}

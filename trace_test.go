@@ -1,0 +1,318 @@
+package grpcdial
+
+import (
+	"math/rand/v2"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
+)
+
+// events keeps what a trace is told.
+type events struct {
+	mu  sync.Mutex
+	all []DialEvent
+}
+
+func (s *events) add(e DialEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, e)
+}
+
+func (s *events) seen() []DialEvent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
+}
+
+// find returns the latest event of a kind.
+func (s *events) find(kind EventKind) (found DialEvent) {
+	for _, e := range s.seen() {
+		if e.Kind == kind {
+			found = e
+		}
+	}
+	return found
+}
+
+// reached reports whether the latest transition led to a state.
+func (s *events) reached(state connectivity.State) bool {
+	e := s.find(EventState)
+	return e.Kind != "" && e.To == state
+}
+
+// await waits for an event of a kind.
+func (s *events) await(t *testing.T, kind EventKind) DialEvent {
+	t.Helper()
+	eventually(t, func() bool { return s.find(kind).Kind != "" }, string(kind))
+	return s.find(kind)
+}
+
+func (s *events) option() DialOption { return WithDialTrace(&DialTrace{Every: s.add}) }
+
+// What a trace is told of a channel's life, as text: what concerns the channel, and
+// then what concerns its connections, for the two go on beside each other.
+func TestTraceGolden(t *testing.T) {
+	g := golden{file: "trace.golden"}
+	ca := h2test.NewCA(t)
+	creds := WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
+	isReady := func(seen *events) bool { return seen.reached(connectivity.Ready) }
+	hasFailed := func(seen *events) bool {
+		return seen.reached(connectivity.TransientFailure) && seen.find(EventBackoff).Kind != ""
+	}
+	run := func(name, target string, done func(*events) bool, opts ...DialOption) {
+		t.Helper()
+		seen := new(events)
+		cc, err := Dial(target, append([]DialOption{seen.option(), WithConnectParams(longBackoff)}, opts...)...)
+		require.NoError(t, err)
+		eventually(t, func() bool { return done(seen) }, name)
+		require.NoError(t, cc.Close())
+		var channel, conns []string
+		for _, e := range seen.seen() {
+			switch e.Kind {
+			case EventResolveStart, EventResolveDone, EventState:
+				channel = append(channel, e.String())
+			default:
+				conns = append(conns, e.String())
+			}
+		}
+		g.add(name, append(channel, conns...)...)
+	}
+
+	srv := h2test.Listen(t)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake(h2test.MaxConcurrentStreams(100), h2test.InitialWindowSize(1<<20))
+		c.ExpectClosed()
+	})
+	run("a plaintext connection", srv.Addr(), isReady, WithInsecure())
+
+	secure := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("backend.example")))
+	secure.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.ExpectClosed()
+	})
+	run("a TLS connection", secure.Addr(), isReady, creds)
+
+	names := dnstest.Listen(t, dnstest.Zone{"backend.example": {Addrs: []string{"127.0.0.1"}}})
+	_, port, _ := strings.Cut(srv.Addr(), ":")
+	run("a name that is looked up", "dns://"+names.Addr()+"/backend.example:"+port, isReady, WithInsecure())
+	run("a name that is not there", "dns://"+names.Addr()+"/absent.example:443",
+		func(seen *events) bool { return seen.reached(connectivity.TransientFailure) }, WithInsecure())
+
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.example:443": secure.Addr()}, "", nil)
+	run("through a proxy", "passthrough:///backend.example:443", isReady, creds, WithProxy(proxyAt("http://"+p.Addr)))
+	run("a proxy that refuses", "passthrough:///other.example:443", hasFailed, creds, WithProxy(proxyAt("http://"+p.Addr)))
+	run("refused", unusedAddr(t), hasFailed, WithInsecure())
+
+	pings := h2test.Listen(t)
+	seenReady := make(chan struct{})
+	pings.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		<-seenReady
+		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
+		c.ExpectClosed()
+	})
+	tell := sync.OnceFunc(func() { close(seenReady) })
+	defer tell()
+	run("a server that complains of pings", pings.Addr(), func(seen *events) bool {
+		if isReady(seen) {
+			tell()
+		}
+		return seen.reached(connectivity.Idle)
+	}, WithInsecure(), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}))
+	g.check(t)
+}
+
+// Each function of a trace is told of its events, with their fields, and each kind
+// of event has a function.
+func TestTraceFunctions(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("backend.example")))
+	srv.Script(func(c *h2test.Conn) {
+		c.Lenient()
+		c.Handshake(h2test.MaxConcurrentStreams(9))
+		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
+		c.ExpectClosed()
+	})
+	dead := unusedAddr(t)
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.example:443": srv.Addr(), "dead.example:443": dead}, "", nil)
+	trace := new(DialTrace)
+	var every events
+	trace.Every = every.add
+	told := make(map[string]*events)
+	for field, f := range reflect.ValueOf(trace).Elem().Fields() {
+		if field.Name == "Every" {
+			continue
+		}
+		seen := new(events)
+		told[field.Name] = seen
+		f.Set(reflect.ValueOf(seen.add))
+	}
+	opts := []DialOption{
+		WithDialTrace(trace), WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
+		WithProxy(proxyAt("http://" + p.Addr)), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
+		WithConnectParams(longBackoff),
+	}
+	for target, last := range map[string]EventKind{"backend.example:443": EventKeepalive, "dead.example:443": EventBackoff} {
+		cc, err := Dial(target, opts...)
+		require.NoError(t, err)
+		every.await(t, last)
+		require.NoError(t, cc.Close())
+	}
+
+	n := 0
+	for name, seen := range told {
+		all := seen.seen()
+		n += len(all)
+		require.NotEmpty(t, all, "%s is told of nothing", name)
+		for _, e := range all {
+			assert.Equal(t, all[0].Kind, e.Kind, name)
+			assert.False(t, e.Time.IsZero())
+			assert.Contains(t, e.Target, "passthrough:///")
+		}
+		kind := strings.ReplaceAll(string(all[0].Kind), " ", "")
+		assert.Equal(t, strings.ToLower(name), kind)
+	}
+	assert.Len(t, every.seen(), n, "Every is told of each, and nothing else")
+
+	done := told["TLSDone"].seen()[0]
+	assert.EqualValues(t, 1, done.Attempt)
+	assert.Equal(t, "backend.example:443", done.Addr)
+	assert.Equal(t, "http://"+p.Addr, done.Proxy)
+	require.NotNil(t, done.TLS)
+	assert.NotEmpty(t, done.TLS.PeerCertificates)
+	assert.Positive(t, done.Elapsed)
+	assert.Equal(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 9}}, told["HTTP2Done"].seen()[0].Settings)
+	lost := told["Lost"].seen()[0]
+	assert.EqualValues(t, 1, lost.Attempt)
+	assert.ErrorAs(t, lost.Err, new(http2.GoAwayError))
+	assert.Equal(t, 2*time.Minute, told["Keepalive"].seen()[0].Keepalive)
+	failed := told["Failed"].seen()[0]
+	assert.Equal(t, PhaseProxy, failed.Phase)
+	assert.ErrorAs(t, failed.Err, new(*ProxyError))
+	assert.NotEmpty(t, failed.Hint)
+	assert.InDelta(t, time.Hour, told["Backoff"].seen()[0].Wait, float64(time.Minute))
+}
+
+// proxyAt is a choice of one proxy for all.
+func proxyAt(proxy string) func(string) (*url.URL, error) {
+	return func(string) (*url.URL, error) { return url.Parse(proxy) }
+}
+
+// A trace may ask the channel, from wherever it is called.
+func TestTraceMayCallTheChannel(t *testing.T) {
+	b := startBackend(t, "one")
+	var channel atomic.Pointer[ClientConn]
+	calls := make(map[EventKind]bool)
+	var mu sync.Mutex
+	cc := plain(t, "passthrough:///"+b.addr, fastBackoff(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+		mu.Lock()
+		calls[e.Kind] = true
+		mu.Unlock()
+		cc := channel.Load()
+		cc.Snapshot()
+		cc.GetState()
+		cc.Connect()
+		cc.ResetConnectBackoff()
+		cc.GetMethodConfig("/a/b")
+	}}))
+	channel.Store(cc)
+	awaitReady(t, cc)
+	b.stop()
+	awaitState(t, cc, connectivity.TransientFailure)
+	b.start()
+	awaitReady(t, cc)
+	require.NoError(t, cc.Close())
+	mu.Lock()
+	defer mu.Unlock()
+	for _, kind := range []EventKind{EventResolveStart, EventResolveDone, EventDialStart, EventDialDone, EventHTTP2Start, EventHTTP2Done,
+		EventReady, EventFailed, EventLost, EventBackoff, EventState} {
+		assert.True(t, calls[kind], kind)
+	}
+}
+
+// Nothing is told of after Close, and each connection that was ready is told of
+// as lost, once.
+func TestTraceEndsWithClose(t *testing.T) {
+	b := startBackend(t, "one")
+	for range 20 {
+		var seen events
+		var closed atomic.Bool
+		cc, err := Dial(b.addr, WithInsecure(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+			assert.False(t, closed.Load(), "%v", e)
+			seen.add(e)
+		}}))
+		require.NoError(t, err)
+		if rand.N(2) == 0 {
+			awaitReady(t, cc)
+		}
+		time.Sleep(rand.N(time.Millisecond)) // to close it in one state or another
+		require.NoError(t, cc.Close())
+		closed.Store(true)
+		open := map[uint64]bool{}
+		for _, e := range seen.seen() {
+			switch e.Kind {
+			case EventReady:
+				assert.False(t, open[e.Attempt])
+				open[e.Attempt] = true
+			case EventLost:
+				assert.True(t, open[e.Attempt])
+				assert.ErrorIs(t, e.Err, grpc.ErrClientConnClosing)
+				delete(open, e.Attempt)
+			}
+		}
+		assert.Empty(t, open)
+	}
+}
+
+// A blocking dial returns after Ready was called: what a trace has measured is
+// there to be used.
+func TestTraceIsCompleteWhenTheDialReturns(t *testing.T) {
+	b := startBackend(t, "one")
+	for range 20 {
+		var ready atomic.Int32
+		cc, err := Dial(b.addr, WithInsecure(), WithBlock(), WithDialTrace(&DialTrace{Ready: func(e DialEvent) {
+			assert.Positive(t, e.Elapsed)
+			ready.Add(1)
+		}}))
+		require.NoError(t, err)
+		assert.EqualValues(t, 1, ready.Load())
+		require.NoError(t, cc.Close())
+	}
+}
+
+// One trace may serve many channels: events say which.
+func TestTraceOfManyChannels(t *testing.T) {
+	backends := startBackends(t, "one", "two")
+	var seen events
+	for _, b := range backends {
+		cc, err := Dial(b.addr, WithInsecure(), WithBlock(), seen.option())
+		require.NoError(t, err)
+		defer cc.Close()
+	}
+	targets := map[string]bool{}
+	for _, e := range seen.seen() {
+		targets[e.Target] = true
+		if e.Kind == EventReady {
+			assert.EqualValues(t, 1, e.Attempt, "attempts are numbered in each channel")
+		}
+	}
+	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].addr: true, "passthrough:///" + backends[1].addr: true}, targets)
+}
