@@ -391,10 +391,12 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 			c.take(s)
 		}
 	}
+	handed := c.handed
 	c.mu.Unlock()
 	for _, s := range unprocessed {
 		s.finish(&Error{
 			Status:      status.Newf(codes.Unavailable, "the server did not process the request: %v", describeGoAway(&g)),
+			Unsent:      s.safeUntil > handed, // should it leave after all, the server has said that it will not look at it
 			Unprocessed: true,
 			Cause:       g,
 		})
