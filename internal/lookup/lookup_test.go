@@ -2,7 +2,6 @@ package lookup
 
 import (
 	"context"
-	"errors"
 	"net"
 	"testing"
 	"time"
@@ -91,7 +90,9 @@ func TestContextEndsLookUps(t *testing.T) {
 			cancel()
 			err := <-ended
 			require.Error(t, err)
-			assert.Equal(t, name == "Addrs", errors.Is(err, context.Canceled))
+			if name == "Addrs" {
+				assert.ErrorIs(t, err, context.Canceled)
+			}
 			assert.Less(t, time.Since(begun), 4*time.Second, "package net asks again after 5 s")
 			for len(asked) > 0 {
 				<-asked
