@@ -153,6 +153,7 @@ func (cfg *Config) secure(ctx context.Context, wire *h2.Wire, e endpoint, author
 	if err != nil {
 		_ = wire.Close()
 		err, _ = failure.WithAlert(err)
+		err = failure.WithFirstBytes(err, wire.Said())
 	}
 	if cfg.Secure {
 		step.AuthInfo = info

@@ -171,14 +171,34 @@ func TestFailures(t *testing.T) {
 		{name: "plaintext HTTP/2 server", peer: says(settings), creds: secure(nil),
 			phase: failure.TLS, cause: as[tls.RecordHeaderError], permanent: true, hint: "HTTP/2 without TLS"},
 		{name: "plaintext HTTP/1 server", peer: says("HTTP/1.1 400 Bad Request\r\n\r\n"), creds: secure(nil),
-			phase: failure.TLS, cause: as[tls.RecordHeaderError], permanent: true, hint: "HTTP/1 without TLS"},
+			phase: failure.TLS, cause: as[tls.RecordHeaderError], permanent: true, hint: `"HTTP/1.1 400 Bad Request", it speaks HTTP/1 without TLS`},
+		{name: "SSH server asked for TLS", peer: says("SSH-2.0-OpenSSH_9.6\r\n"), creds: secure(nil),
+			phase: failure.TLS, cause: as[tls.RecordHeaderError], permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
+		{name: "a word, and no TLS", peer: saysAndEnds("no\n"), creds: secure(nil),
+			phase: failure.TLS, cause: is(io.ErrUnexpectedEOF), permanent: true, hint: `"no\n"`},
 		{name: "end in TLS", peer: hangUp, creds: secure(nil),
 			phase: failure.TLS, cause: is(io.EOF), hint: "may not speak TLS"},
 		{name: "reset in TLS", peer: reset, creds: secure(nil),
 			phase: failure.TLS, cause: is(syscall.ECONNRESET), hint: "may not speak TLS"},
 
 		{name: "TLS server", peer: saysAndEnds("\x15\x03\x01\x00\x02\x02\x46"), creds: plaintext,
-			phase: failure.HTTP2, permanent: true, hint: "the server speaks TLS"},
+			phase: failure.HTTP2, permanent: true, hint: `the server speaks TLS, it sent the alert "protocol version not supported"`},
+		{name: "TLS server in pieces", peer: func(nc net.Conn) {
+			for _, piece := range []string{"\x15", "\x03\x01\x00", "\x02\x02", "\x28"} {
+				_, _ = io.WriteString(nc, piece)
+				time.Sleep(time.Millisecond)
+			}
+			_, _ = io.Copy(io.Discard, nc)
+		}, creds: plaintext, phase: failure.HTTP2, permanent: true, hint: `alert "handshake failure"`},
+		{name: "HTTP/1 server in pieces", peer: func(nc net.Conn) {
+			for _, piece := range []string{"HTT", "P/1.1 4", "26 Upgrade Required\r\n"} {
+				_, _ = io.WriteString(nc, piece)
+				time.Sleep(time.Millisecond)
+			}
+			_, _ = io.Copy(io.Discard, nc)
+		}, creds: plaintext, phase: failure.HTTP2, permanent: true, hint: `"HTTP/1.1 426 Upgrade Required"`},
+		{name: "a word, and no more", peer: says("hello"), creds: plaintext,
+			phase: failure.HTTP2, permanent: true, hint: `"hello", which is not HTTP/2`},
 		{name: "TLS server that asks for HTTPS", peer: says("HTTP/1.1 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"), creds: plaintext,
 			phase: failure.HTTP2, permanent: true, hint: "speaks TLS"},
 		{name: "HTTP/1 server", peer: says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), creds: plaintext,

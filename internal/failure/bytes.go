@@ -2,6 +2,7 @@ package failure
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,6 +22,34 @@ func firstBytes(err error) []byte {
 		return e.FirstBytes()
 	}
 	return nil
+}
+
+// WithFirstBytes returns err, which ended a TLS handshake, together with what the
+// server sent where its TLS record was due, if it sent something else.
+func WithFirstBytes(err error, first []byte) error {
+	var header tls.RecordHeaderError
+	if len(first) == 0 || errors.As(err, &header) && len(first) < len(header.RecordHeader) {
+		return err
+	}
+	return &firstBytesError{err, first}
+}
+
+type firstBytesError struct {
+	error
+	first []byte
+}
+
+func (e *firstBytesError) Unwrap() error      { return e.error }
+func (e *firstBytesError) FirstBytes() []byte { return e.first }
+
+// tlsAlert is what the alert record at the beginning of b says; ok is false if
+// there is none. It is not encrypted before a handshake (RFC 8446 §6).
+func tlsAlert(b []byte) (alert tls.AlertError, ok bool) {
+	const alertRecord, header = 21, 5
+	if len(b) < header+2 || b[0] != alertRecord {
+		return 0, false
+	}
+	return tls.AlertError(b[header+1]), true
 }
 
 // isTLSRecord says whether b begins as a record of TLS 1.0 to 1.3 does

@@ -78,8 +78,12 @@ const (
 // server said comes before how the connection ended, and a type before a kind.
 var table = []row{
 	// What came where the server's SETTINGS were due.
-	{"tls server", HTTP2, bytesThat(isTLSRecord), permanent,
-		say("the server speaks TLS: dial with transport credentials")},
+	{"tls server", HTTP2, bytesThat(isTLSRecord), permanent, func(err error) string {
+		if alert, ok := tlsAlert(firstBytes(err)); ok {
+			return fmt.Sprintf("the server speaks TLS, it sent the alert %q: dial with transport credentials", strings.TrimPrefix(alert.Error(), "tls: "))
+		}
+		return "the server speaks TLS: dial with transport credentials"
+	}},
 	{"https server", HTTP2, bytesThat(wantsHTTPS), permanent, func(err error) string {
 		return fmt.Sprintf("the server answered %q and asks for HTTPS: it speaks TLS, dial with transport credentials", statusLine(firstBytes(err)))
 	}},
@@ -132,12 +136,13 @@ var table = []row{
 		say("the server's TLS failed on its side: its log may say more, it may lack a certificate for this name")},
 
 	// What the server said that is not TLS.
-	{"plaintext http/2 server", TLS, recordThat(func(b []byte) bool { return isFrame(b, http2.FrameSettings) }), permanent,
+	{"plaintext http/2 server", TLS, recordThat(func(b []byte) bool { return isFrame(b, http2.FrameSettings) || isFrame(b, http2.FrameGoAway) }), permanent,
 		say("the server speaks HTTP/2 without TLS: dial with insecure credentials, or enable TLS at the server")},
-	{"plaintext http/1 server", TLS, recordThat(isHTTP1), permanent,
-		say("the server speaks HTTP/1 without TLS: is this the gRPC port?")},
-	{"no tls", TLS, as[tls.RecordHeaderError], permanent, func(err error) string {
-		return fmt.Sprintf("the server does not speak TLS, it sent %s: dial with insecure credentials, or enable TLS at the server", quoted(record(err)))
+	{"plaintext http/1 server", TLS, recordThat(isHTTP1), permanent, func(err error) string {
+		return fmt.Sprintf("the server answered %q, it speaks HTTP/1 without TLS: is this the gRPC port?", statusLine(record(err)))
+	}},
+	{"no tls", TLS, recordThat(func([]byte) bool { return true }), permanent, func(err error) string {
+		return fmt.Sprintf("the server sent %s, which is neither TLS nor HTTP/2: is this the gRPC port?", quoted(record(err)))
 	}},
 	// grpc-go's TLS credentials have no type for this: the one match by text.
 	{"no alpn", TLS, func(err error) bool { return strings.Contains(err.Error(), "missing selected ALPN property") }, permanent,
@@ -221,8 +226,11 @@ func alert(kinds ...tls.AlertError) func(error) bool {
 	}
 }
 
-// record is the five bytes that came in the place of a TLS record's header.
+// record is what came in the place of a TLS record; empty if nothing did.
 func record(err error) []byte {
+	if first := firstBytes(err); first != nil {
+		return first
+	}
 	var e tls.RecordHeaderError
 	if !errors.As(err, &e) {
 		return nil
@@ -231,7 +239,7 @@ func record(err error) []byte {
 }
 
 func recordThat(match func([]byte) bool) func(error) bool {
-	return func(err error) bool { return as[tls.RecordHeaderError](err) && match(record(err)) }
+	return func(err error) bool { b := record(err); return len(b) > 0 && match(b) }
 }
 
 func timeout(err error) bool {

@@ -83,7 +83,8 @@ func TestClassify(t *testing.T) {
 		permanent bool
 		hint      []string // parts of the hint; none: no hint
 	}{
-		{"tls server", HTTP2, bytesCame("\x15\x03\x01\x00\x02\x02\x46"), true, []string{"the server speaks TLS", "transport credentials"}},
+		{"tls server", HTTP2, bytesCame("\x15\x03\x01\x00\x02\x02\x46"), true, []string{"the server speaks TLS", `alert "protocol version not supported"`, "transport credentials"}},
+		{"tls server", HTTP2, bytesCame("\x15\x03\x01\x00\x02\x02\xfe"), true, []string{`alert "alert(254)"`}},
 		{"tls server", HTTP2, bytesCame("\x16\x03\x03\x00\x7a"), true, []string{"the server speaks TLS"}},
 		{"tls server", HTTP2, &preface{"\x15\x03\x03", io.EOF}, true, []string{"the server speaks TLS"}},
 		{"https server", HTTP2, bytesCame("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n<center>The plain HTTP request was sent to HTTPS port</center>"), true, []string{`"HTTP/1.1 400 Bad Request"`, "speaks TLS"}},
@@ -132,8 +133,12 @@ func TestClassify(t *testing.T) {
 		{"", TLS, &net.OpError{Op: "local error", Err: tls.AlertError(70)}, false, nil},
 
 		{"plaintext http/2 server", TLS, header("\x00\x00\x06\x04\x00"), true, []string{"HTTP/2 without TLS", "insecure credentials"}},
-		{"plaintext http/1 server", TLS, header("HTTP/"), true, []string{"HTTP/1 without TLS"}},
-		{"no tls", TLS, header("SSH-2"), true, []string{`"SSH-2"`, "does not speak TLS"}},
+		{"plaintext http/1 server", TLS, header("HTTP/"), true, []string{`"HTTP/"`, "HTTP/1 without TLS"}},
+		{"plaintext http/1 server", TLS, WithFirstBytes(header("HTTP/"), []byte("HTTP/1.1 400 Bad Request\r\n\r\n")), true, []string{`"HTTP/1.1 400 Bad Request"`, "HTTP/1 without TLS"}},
+		{"no tls", TLS, WithFirstBytes(header("SSH-2"), []byte("SSH-2.0-OpenSSH_9.6\r\n")), true, []string{`"SSH-2.0-OpenSSH_9.6\r\n"`}},
+		{"no tls", TLS, WithFirstBytes(header("SSH-2"), []byte("SS")), true, []string{`"SSH-2"`}},
+		{"no tls", TLS, WithFirstBytes(io.EOF, []byte("no\n")), true, []string{`"no\n"`}},
+		{"no tls", TLS, header("SSH-2"), true, []string{`"SSH-2"`, "neither TLS nor HTTP/2", "gRPC port"}},
 		{"no alpn", TLS, errors.New("credentials: cannot check peer: missing selected ALPN property. And more"), true, []string{"ALPN", "proxy"}},
 
 		{"name service time-out", Resolve, &net.DNSError{Err: "i/o timeout", Name: "a.test", IsTimeout: true}, false, []string{"in time", "DNS"}},

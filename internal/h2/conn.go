@@ -120,6 +120,7 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 			c.mode = writeLayered
 		}
 	}
+	w.heard = true // what comes from here on is this connection's matter
 	c.slots.avail = unlimited
 	c.window.avail = initialWindow
 	c.room.avail = int64(c.cfg.WriteBufferSize)

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -207,7 +208,11 @@ func (r *reader) preface() error {
 		if err != nil {
 			return wrong(err)
 		}
-		if h[0] != 0 || n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
+		if h[0] != 0 {
+			r.hearOut()
+			return wrong(nil)
+		}
+		if n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
 			return wrong(nil)
 		}
 		if n == frameHeaderLen {
@@ -237,6 +242,22 @@ func (r *reader) preface() error {
 	r.settings = true
 	r.dirty = false // the handshake flushes the acknowledgement
 	return nil
+}
+
+// hearOut reads on, for a moment, until what is no HTTP/2 can be told: a TLS
+// alert to its end, anything else for a line. Servers may send it in pieces.
+func (r *reader) hearOut() {
+	const alert, alertLen = 21, 7 // RFC 8446 section 5.1
+	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
+	for {
+		b := r.bytes()[r.start:r.end]
+		switch {
+		case b[0] == alert && len(b) >= alertLen, len(b) >= maxPrefaceBytes, bytes.IndexByte(b, '\n') >= 0:
+			return
+		case r.fill() != nil:
+			return
+		}
+	}
 }
 
 // lastWords looks for what the server said before our preface could not be

@@ -22,7 +22,10 @@ type Wire struct {
 	raw   syscall.RawConn // nil: no non-blocking attempts on this connection
 	write attempt         // used by the flusher alone
 
+	heard bool // bytes have been read, or are not of interest; the reading side's own
+
 	mu       sync.Mutex
+	said     []byte  // see Said
 	layered  bool    // TLS records are collected instead of being written; set once after the handshake
 	corked   bool    // a flush is encrypting and takes the records when it is done
 	records  *buffer // waiting to be written
@@ -32,6 +35,34 @@ type Wire struct {
 // NewWire holds nc.
 func NewWire(nc net.Conn) *Wire {
 	return &Wire{Conn: nc, raw: rawConn(nc)}
+}
+
+// Read implements net.Conn.
+func (w *Wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if n > 0 && !w.heard {
+		w.note(p[:n])
+	}
+	return n, err
+}
+
+// note keeps the first bytes for Said.
+func (w *Wire) note(p []byte) {
+	w.heard = true
+	if isTLSRecord := p[0] >= 20 && p[0] <= 23; isTLSRecord { // RFC 8446 section 5.1
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append([]byte(nil), p[:min(len(p), maxPrefaceBytes)]...)
+}
+
+// Said returns the first bytes that were read from a peer that was to answer a TLS
+// handshake and sent something else, at most 1 KiB. A tls.Conn tells five of them.
+func (w *Wire) Said() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said
 }
 
 // layer makes Write collect instead of write, so that no tls.Conn.Write can
