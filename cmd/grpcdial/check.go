@@ -8,17 +8,15 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/grpc/credentials"
-
 	"github.com/grpcdial/grpcdial"
 )
 
 // check dials once and shows what happened.
-func check(ctx context.Context, c *commandLine, creds credentials.TransportCredentials, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
+func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
 	tl := &timeline{}
 	opts = append(opts,
 		grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), // once round, then say why
-		grpcdial.WithTransportCredentials(traced{creds, tl}))
+		grpcdial.WithDialTrace(c.narrated(tl.trace(), stderr)))
 	cc, err := grpcdial.NewClient(c.target, opts...)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -59,7 +57,6 @@ func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *time
 			r.err = h.failure(c.service)
 		}
 	}
-	tl.addFailures(r.err)
 	r.state, r.steps = cc.GetState(), tl.all()
 	return r
 }

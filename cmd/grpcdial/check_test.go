@@ -17,6 +17,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
 func TestCheck(t *testing.T) {
@@ -100,7 +101,7 @@ func TestCheckTimeout(t *testing.T) {
 	o := command(t, "check", "--plaintext", "--timeout", "0.2", srv.Addr())
 	assert.Equal(t, exitFailed, o.code)
 	assert.Less(t, time.Since(begun), 10*time.Second)
-	assert.Regexp(t, `not finished`, o.stdout)
+	assert.Regexp(t, `(?m)^SETTINGS .*░+\n +not finished\nFAILED `, o.stdout)
 	assert.Contains(t, o.stderr, "context deadline exceeded")
 }
 
@@ -119,4 +120,32 @@ func TestCheckInterrupted(t *testing.T) {
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &got))
 	assert.False(t, got.Ready)
 	assert.Contains(t, got.Error.Message, "context canceled")
+}
+
+func TestCheckThroughAProxy(t *testing.T) {
+	ca := h2test.NewCA(t)
+	s := serve(t, "", secured(ca.Server("a.test")))
+	p := proxytest.ListenHTTP(t, map[string]string{"a.test:443": s.addr}, "", nil)
+	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "NO_PROXY", "no_proxy"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("HTTPS_PROXY", "http://"+p.Addr)
+	o := command(t, "check", "a.test:443", "--cacert", file(t, "ca.pem", ca.PEM()))
+	assert.Equal(t, exitOK, o.code)
+	assertGolden(t, "proxy", o.golden())
+
+	o = command(t, "check", "b.test:443", "--cacert", file(t, "ca.pem", ca.PEM()))
+	assert.Equal(t, exitFailed, o.code)
+	assertGolden(t, "proxy-refuses", o.golden())
+}
+
+// With --verbose the events are told as they happen, beside the drawing.
+func TestVerbose(t *testing.T) {
+	s := serve(t, "")
+	for _, args := range [][]string{{"check", "-v"}, {"check", "--json", "--verbose"}, {"watch", "-v", "--timeout", "0.3"}} {
+		o := command(t, append(args, "--plaintext", s.addr)...)
+		assert.Equal(t, exitOK, o.code)
+		assert.Regexp(t, `(?m)^\d\d:\d\d:\d\d\.\d{3}  #1 `+s.addr+`: dialed in `, o.stderr, args)
+		assert.NotContains(t, o.stdout, "dialed in", args)
+	}
 }

@@ -42,6 +42,7 @@ Flags may stand before and after it.
   --servername NAME   the same; not together with another --authority
   --timeout T         10s, 500ms, or a number of seconds: how long to try (check: 10s), how long to watch (watch: for ever)
   --service NAME      check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING
+  -v, --verbose       every event as it happens, to standard error
   --json              one JSON object (check), or one for each line (watch)
 
 A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set.
@@ -53,6 +54,7 @@ type commandLine struct {
 	target  string
 
 	json       bool
+	verbose    bool
 	plaintext  bool
 	insecure   bool
 	cacert     string
@@ -71,6 +73,8 @@ func parse(args []string) (*commandLine, error) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	flags.BoolVar(&c.json, "json", false, "")
+	flags.BoolVar(&c.verbose, "verbose", false, "")
+	flags.BoolVar(&c.verbose, "v", false, "")
 	flags.BoolVar(&c.plaintext, "plaintext", false, "")
 	flags.BoolVar(&c.insecure, "insecure", false, "")
 	flags.StringVar(&c.cacert, "cacert", "", "")

@@ -23,8 +23,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/grpcdial/grpcdial"
 )
 
 // The exit codes.
@@ -36,6 +34,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -53,14 +52,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "grpcdial: %v\n%s", err, usage)
 		return exitUsage
 	}
-	creds, err := c.credentials()
+	opts, err := c.dialOptions()
 	if err != nil {
 		fmt.Fprintf(stderr, "grpcdial: %v\n", err)
 		return exitUsage
 	}
-	opts := append(c.dialOptions(), grpcdial.WithTransportCredentials(creds))
 	if c.command == commandWatch {
 		return watch(ctx, c, opts, stdout, stderr)
 	}
-	return check(ctx, c, creds, opts, stdout, stderr)
+	return check(ctx, c, opts, stdout, stderr)
 }

@@ -5,16 +5,17 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/grpcdial/grpcdial"
 )
 
-// dialOptions makes options of the flags that both commands honour.
-func (c *commandLine) dialOptions() []grpcdial.DialOption {
+// dialOptions makes options of the flags that both commands honour. The error names
+// a file that is of no use.
+func (c *commandLine) dialOptions() ([]grpcdial.DialOption, error) {
 	opts := []grpcdial.DialOption{
 		grpcdial.WithUserAgent("grpcdial-cli"),
 		grpcdial.WithIdleTimeout(0), // watch waits for hours, and runs no RPC
@@ -22,20 +23,22 @@ func (c *commandLine) dialOptions() []grpcdial.DialOption {
 	if c.authority != "" {
 		opts = append(opts, grpcdial.WithAuthority(c.authority))
 	}
-	return opts
-}
-
-// credentials makes what secures the connections. The error names a file that is of
-// no use.
-func (c *commandLine) credentials() (credentials.TransportCredentials, error) {
 	if c.plaintext {
-		return insecure.NewCredentials(), nil
+		return append(opts, grpcdial.WithInsecure()), nil
 	}
 	config, err := c.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
-	return credentials.NewTLS(config), nil
+	return append(opts, grpcdial.WithTransportCredentials(credentials.NewTLS(config))), nil
+}
+
+// narrated is trace, which writes every event to w if that was asked for.
+func (c *commandLine) narrated(trace *grpcdial.DialTrace, w io.Writer) *grpcdial.DialTrace {
+	if c.verbose {
+		return narrate(trace, w)
+	}
+	return trace
 }
 
 func (c *commandLine) tlsConfig() (*tls.Config, error) {

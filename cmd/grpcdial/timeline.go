@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -18,6 +19,7 @@ import (
 // step is one phase of one dial: what it was about, when, and how it went.
 type step struct {
 	phase      grpcdial.Phase
+	attempt    uint64 // the number of the attempt that it belongs to; 0: none
 	addr       string
 	serverName string // tls: the name that the certificate was checked against
 	proxy      string // the proxy's URL, for what went through it
@@ -45,19 +47,19 @@ func (t *timeline) begin(s step) {
 	t.steps = append(t.steps, s)
 }
 
-// finish notes the end of the step that s tells of. It is found by phase, address and
-// proxy: of those, one only runs at a time.
+// finish notes the end of the step that s tells of. It is found by phase, attempt and
+// address: of those, one only runs at a time. A resolver that speaks again, without
+// having been asked, ends nothing.
 func (t *timeline) finish(s step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := len(t.steps) - 1; i >= 0; i-- {
-		if b := &t.steps[i]; b.end.IsZero() && b.phase == s.phase && b.addr == s.addr && b.proxy == s.proxy {
+		if b := &t.steps[i]; b.end.IsZero() && b.phase == s.phase && b.attempt == s.attempt && b.addr == s.addr {
 			s.start = b.start
 			*b = s
 			return
 		}
 	}
-	t.steps = append(t.steps, s)
 }
 
 // all returns the steps up to now.
@@ -77,6 +79,10 @@ type report struct {
 	end    time.Time // of all, the health check included
 	err    error     // why it failed; nil if it did not
 }
+
+// late reports whether the step was ended from our side because another address was
+// faster.
+func (s *step) late(r *report) bool { return !r.ready.IsZero() && errors.Is(s.err, context.Canceled) }
 
 // certificate is what is to be said of one certificate.
 type certificate struct {

@@ -1,49 +1,57 @@
 package main
 
 import (
-	"context"
-	"crypto/tls"
-	"net"
-	"time"
-
-	"google.golang.org/grpc/credentials"
+	"fmt"
+	"io"
+	"sync"
 
 	"github.com/grpcdial/grpcdial"
 )
 
-// traced are credentials whose handshakes are on a timeline.
-type traced struct {
-	credentials.TransportCredentials
-	tl *timeline
+// phases are the phases that the events are of.
+var phases = map[grpcdial.EventKind]grpcdial.Phase{
+	grpcdial.EventResolveStart: grpcdial.PhaseResolve,
+	grpcdial.EventResolveDone:  grpcdial.PhaseResolve,
+	grpcdial.EventDialStart:    grpcdial.PhaseDial,
+	grpcdial.EventDialDone:     grpcdial.PhaseDial,
+	grpcdial.EventProxyStart:   grpcdial.PhaseProxy,
+	grpcdial.EventProxyDone:    grpcdial.PhaseProxy,
+	grpcdial.EventTLSStart:     grpcdial.PhaseTLS,
+	grpcdial.EventTLSDone:      grpcdial.PhaseTLS,
+	grpcdial.EventHTTP2Start:   grpcdial.PhaseHTTP2,
+	grpcdial.EventHTTP2Done:    grpcdial.PhaseHTTP2,
 }
 
-func (c traced) Clone() credentials.TransportCredentials {
-	return traced{c.TransportCredentials.Clone(), c.tl}
-}
-
-func (c traced) ClientHandshake(ctx context.Context, authority string, nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	s := step{phase: grpcdial.PhaseTLS, addr: nc.RemoteAddr().String(), serverName: authority, start: time.Now()}
-	secured, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, nc)
-	if c.Info().SecurityProtocol != "insecure" {
-		s.end, s.err = time.Now(), err
-		s.tls = connectionState(info)
-		c.tl.begin(s)
+// trace has the timeline told of each phase of the channel's connections.
+func (t *timeline) trace() *grpcdial.DialTrace {
+	begin := func(e grpcdial.DialEvent) { t.begin(beginning(e)) }
+	finish := func(e grpcdial.DialEvent) { t.finish(ending(e)) }
+	return &grpcdial.DialTrace{
+		ResolveStart: begin, ResolveDone: finish,
+		DialStart: begin, DialDone: finish,
+		ProxyStart: begin, ProxyDone: finish,
+		TLSStart: begin, TLSDone: finish,
+		HTTP2Start: begin, HTTP2Done: finish,
 	}
-	return secured, info, err
 }
 
-// connectionState returns what crypto/tls says of a connection; nil if it did not
-// make it.
-func connectionState(info credentials.AuthInfo) *tls.ConnectionState {
-	if t, ok := info.(credentials.TLSInfo); ok {
-		return &t.State
-	}
-	return nil
+func beginning(e grpcdial.DialEvent) step {
+	return step{phase: phases[e.Kind], attempt: e.Attempt, addr: e.Addr, serverName: e.ServerName, proxy: e.Proxy, start: e.Time}
 }
 
-// addFailures puts the attempts that failed on the timeline, if they are not there.
-func (t *timeline) addFailures(err error) {
-	for _, a := range attempts(err) {
-		t.finish(step{phase: a.Phase, addr: a.Addr, proxy: a.Proxy, start: a.Start, end: a.Start.Add(a.Elapsed), err: a.Err})
+func ending(e grpcdial.DialEvent) step {
+	s := beginning(e)
+	s.end, s.err, s.addrs, s.tls, s.settings = e.Time, e.Err, e.Addrs, e.TLS, e.Settings
+	return s
+}
+
+// narrate has trace write every event to w too, as a line with its time.
+func narrate(trace *grpcdial.DialTrace, w io.Writer) *grpcdial.DialTrace {
+	var mu sync.Mutex // one line at a time
+	trace.Every = func(e grpcdial.DialEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(w, "%s  %s\n", e.Time.Format(clock), e)
 	}
+	return trace
 }

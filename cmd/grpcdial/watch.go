@@ -11,9 +11,13 @@ import (
 	"github.com/grpcdial/grpcdial"
 )
 
+// clock is how the time of an event is written.
+const clock = "15:04:05.000"
+
 // watch prints the channel's state changes until ctx ends, or --timeout has passed.
 // A channel that went IDLE because its connection was lost is made to connect again.
 func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
+	opts = append(opts, grpcdial.WithDialTrace(c.narrated(&grpcdial.DialTrace{}, stderr)))
 	if c.hasService {
 		opts = append(opts, grpcdial.WithDisableServiceConfig(), grpcdial.WithDefaultServiceConfig(healthChecked(c.service)))
 	}
@@ -58,7 +62,7 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 // its own if there are several attempts to tell of. held is how long the state before
 // it lasted.
 func changeText(p paint, c grpcdial.StateChange, held time.Duration) string {
-	line := c.Time.Format("15:04:05.000") + "  "
+	line := c.Time.Format(clock) + "  "
 	if c.From == c.To {
 		line += p.state(c.To)
 	} else {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +122,26 @@ func TestWatchService(t *testing.T) {
 	o := w.end()
 	assert.Equal(t, exitOK, o.code)
 	assertGolden(t, "watch-service", o.golden())
+}
+
+// Ctrl-C is how one stops a watch: that is no failure.
+func TestWatchUntilSIGINT(t *testing.T) {
+	s := serve(t, "")
+	executable, err := os.Executable()
+	require.NoError(t, err)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	c := exec.CommandContext(ctx, executable, "watch", "--plaintext", s.addr)
+	c.Env = append(os.Environ(), asCommand+"=1")
+	out, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.Contains(lines.Text(), "-> READY") {
+	}
+	require.NoError(t, c.Process.Signal(os.Interrupt))
+	assert.False(t, lines.Scan(), "nothing more: %q", lines.Text())
+	assert.NoError(t, c.Wait(), "the exit code is 0")
 }
 
 func TestWatchEndsAfterTheTimeout(t *testing.T) {

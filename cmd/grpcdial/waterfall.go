@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -83,17 +84,20 @@ func (d *waterfall) step(s *step) {
 	if s.end.IsZero() {
 		end = d.end
 	}
-	if s.end.IsZero() || s.err != nil {
+	switch {
+	case s.late(d.report):
+		mark, colour = "░", d.dim
+	case s.end.IsZero() || s.err != nil:
 		mark, colour = "░", d.red
 	}
 	from := d.column(s.start, barWidth-1)
 	to := max(d.column(end, barWidth), from+1)
 	d.line(pad(labels[s.phase], 8), s.addr, end.Sub(s.start), strings.Repeat(" ", from)+colour(strings.Repeat(mark, to-from)))
 
-	if s.proxy != "" {
+	if s.phase == grpcdial.PhaseProxy {
 		d.detail("through " + s.proxy)
 	}
-	if len(s.addrs) > 0 {
+	if len(s.addrs) > 0 && !slices.Equal(s.addrs, []string{s.addr}) {
 		d.detail(strings.Join(s.addrs, ", "))
 	}
 	if s.tls != nil {
@@ -102,12 +106,8 @@ func (d *waterfall) step(s *step) {
 	for _, c := range s.certificates() {
 		d.certificate(c)
 	}
-	if len(s.settings) > 0 {
-		var all []string
-		for _, v := range s.settings {
-			all = append(all, fmt.Sprintf("%v=%d", v.ID, v.Val))
-		}
-		d.detail(strings.Join(all, " "))
+	if s.phase == grpcdial.PhaseHTTP2 && s.err == nil && !s.end.IsZero() {
+		d.detail(settings(s))
 	}
 	switch {
 	case s.health != "" && s.err != nil:
@@ -116,6 +116,8 @@ func (d *waterfall) step(s *step) {
 		d.detail(s.health)
 	case s.end.IsZero():
 		d.detail(d.red("not finished"))
+	case s.late(d.report):
+		d.detail("given up: another address was faster")
 	case s.err != nil:
 		d.detail(d.red(reason(s.err)))
 	}
@@ -153,6 +155,18 @@ func session(s *step) string {
 		text += fmt.Sprintf(", as %q", name)
 	}
 	return text
+}
+
+// settings is the line about the server's SETTINGS.
+func settings(s *step) string {
+	if len(s.settings) == 0 {
+		return "the defaults"
+	}
+	var all []string
+	for _, v := range s.settings {
+		all = append(all, fmt.Sprintf("%v=%d", v.ID, v.Val))
+	}
+	return strings.Join(all, " ")
 }
 
 func (d *waterfall) certificate(c certificate) {
