@@ -85,12 +85,15 @@ type Channel struct {
 
 	accepted atomic.Pointer[string] // grpc-accept-encoding; see acceptEncoding
 
+	refusing atomic.Bool // Drain was called
+
 	closed    chan struct{}
 	closeOnce sync.Once
 
 	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
 	streams *clientStream // open streams, a doubly linked list; see enlist
 	shut    bool          // no stream is enlisted any more
+	drained chan struct{} // closed when no RPC runs after Drain; nil before Drain
 }
 
 // pickerGen is a picker and how to learn that it is no longer in force.
@@ -187,6 +190,39 @@ func (ch *Channel) Active() (running int, lastEnd time.Time) {
 // among them.
 func (ch *Channel) Calls() ledger.Calls { return ch.count.Read(ch.epoch) }
 
+// Drain makes RPCs that begin from now on end as after Close. Those that run go on,
+// attempts that are yet to come included. The channel that it returns is closed
+// once none runs. RPCs on one subchannel do not count.
+//
+// An RPC counts itself in before it looks whether it is refused, and Drain looks
+// at the count after it has begun to refuse: one of the two sees the other. Who
+// ends looks at the count after it has counted itself out, so the last one finds
+// that none runs.
+func (ch *Channel) Drain() <-chan struct{} {
+	ch.mu.Lock()
+	if ch.drained == nil {
+		ch.drained = make(chan struct{})
+	}
+	drained := ch.drained
+	ch.mu.Unlock()
+	ch.refusing.Store(true)
+	if ch.count.Running() == 0 {
+		ch.noneRuns()
+	}
+	return drained
+}
+
+// noneRuns closes drained, once. Drain was called.
+func (ch *Channel) noneRuns() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	select {
+	case <-ch.drained:
+	default:
+		close(ch.drained)
+	}
+}
+
 // Close ends RPCs that wait for a connection, open streams, and new RPCs with
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
 // sent end when their connection is closed. The ends of streams are told
@@ -230,6 +266,9 @@ func (ch *Channel) enter(began time.Duration) {
 func (ch *Channel) leave(ok bool) {
 	ch.lastEnd.Store(int64(ch.now()))
 	ch.count.End(ok)
+	if ch.refusing.Load() && ch.count.Running() == 0 {
+		ch.noneRuns()
+	}
 }
 
 // enlist makes Close end the stream. It reports false if the channel is closed.

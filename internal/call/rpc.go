@@ -61,7 +61,7 @@ func (r *rpc) options() {
 // bounds the RPC: the caller's, or one with the earlier deadline of the method's
 // config.
 func (r *rpc) start(ctx context.Context) (context.Context, error) {
-	if r.ch.isClosed() {
+	if r.ch.isClosed() || r.via == nil && r.ch.refusing.Load() {
 		return ctx, grpc.ErrClientConnClosing
 	}
 	md, _ := metadata.FromOutgoingContext(ctx)

@@ -1,0 +1,209 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+var bidi = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+
+// assertRefused holds the error of an RPC on a channel that is closing.
+func assertRefused(t *testing.T, err error) {
+	t.Helper()
+	assert.Equal(t, codes.Canceled, status.Code(err))
+	assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
+}
+
+// shutDown calls Shutdown and returns its outcome later.
+func shutDown(ctx context.Context, cc *ClientConn) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- cc.Shutdown(ctx) }()
+	return done
+}
+
+// awaitRefusal waits until the channel refuses RPCs, of both kinds.
+func awaitRefusal(t *testing.T, cc *ClientConn) {
+	t.Helper()
+	eventually(t, func() bool {
+		_, err := askName(bounded(t), cc)
+		return errors.Is(err, grpc.ErrClientConnClosing)
+	}, "RPCs are refused")
+	_, err := askName(bounded(t), cc)
+	assertRefused(t, err)
+	_, err = cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	assertRefused(t, err)
+}
+
+// TestShutdownLetsRPCsEnd: what runs goes on, what is new is refused, and the
+// channel is closed after the last.
+func TestShutdownLetsRPCsEnd(t *testing.T) {
+	b := startBackend(t, "b")
+	cc := plain(t, b.addr)
+	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+	talk := func() {
+		reply := new(wrapperspb.StringValue)
+		require.NoError(t, s.SendMsg(wrapperspb.String("x")))
+		require.NoError(t, s.RecvMsg(reply))
+		assert.Equal(t, "b", reply.Value)
+	}
+	talk()
+	done := shutDown(bounded(t), cc)
+	awaitRefusal(t, cc)
+	talk()
+	assert.Equal(t, connectivity.Ready, cc.GetState())
+	assert.Empty(t, done)
+
+	require.NoError(t, s.CloseSend())
+	require.Equal(t, io.EOF, s.RecvMsg(new(wrapperspb.StringValue)))
+	require.NoError(t, <-done)
+	assert.Equal(t, connectivity.Shutdown, cc.GetState())
+	assertNothingRuns(t)
+	assertRefused(t, cc.Shutdown(bounded(t)))
+	assertRefused(t, cc.Close())
+}
+
+// TestShutdownCutsAtTheEnd: what still runs when ctx ends is cut and counted.
+func TestShutdownCutsAtTheEnd(t *testing.T) {
+	b := startBackend(t, "b")
+	cc := plain(t, b.addr)
+	var held sync.WaitGroup
+	for range 2 {
+		held.Go(func() {
+			assertRefused(t, cc.Invoke(bounded(t), "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue)))
+		})
+		<-b.held
+	}
+	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := shutDown(ctx, cc)
+	awaitRefusal(t, cc)
+	cancel()
+	err = <-done
+	var cut *ShutdownError
+	require.ErrorAs(t, err, &cut)
+	assert.Equal(t, 3, cut.Cut)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.EqualError(t, err, "grpcdial: Shutdown cut 3 RPCs that were still running: context canceled")
+	held.Wait()
+	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
+	assertNothingRuns(t)
+}
+
+func TestShutdownErrorText(t *testing.T) {
+	assert.EqualError(t, &ShutdownError{Cut: 1, Err: context.DeadlineExceeded}, "grpcdial: Shutdown cut 1 RPC that was still running: context deadline exceeded")
+}
+
+// TestShutdownAtRest: with nothing to wait for it is Close, in whatever state.
+func TestShutdownAtRest(t *testing.T) {
+	b := startBackend(t, "b")
+	t.Run("idle", func(t *testing.T) { require.NoError(t, plain(t, b.addr).Shutdown(t.Context())) })
+	t.Run("ready", func(t *testing.T) {
+		cc := plain(t, b.addr)
+		awaitReady(t, cc)
+		require.NoError(t, cc.Shutdown(t.Context()))
+	})
+	t.Run("ended context", func(t *testing.T) {
+		cc := plain(t, b.addr)
+		awaitReady(t, cc)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, cc.Shutdown(ctx))
+		assert.Equal(t, connectivity.Shutdown, cc.GetState())
+	})
+	assertNothingRuns(t)
+}
+
+// TestShutdownWaitsForWhatWaits: an RPC that has no connection yet runs too.
+func TestShutdownWaitsForWhatWaits(t *testing.T) {
+	b := startBackend(t, "b")
+	b.stop()
+	cc := plain(t, b.addr, fastBackoff())
+	got := make(chan error, 1)
+	go func() {
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		got <- err
+	}()
+	awaitState(t, cc, connectivity.TransientFailure)
+	done := shutDown(bounded(t), cc)
+	awaitRefusal(t, cc)
+	b.start()
+	require.NoError(t, <-got)
+	require.NoError(t, <-done)
+}
+
+// TestCloseDuringShutdown: Close does not wait for RPCs, and Shutdown says that
+// it was not the one.
+func TestCloseDuringShutdown(t *testing.T) {
+	b := startBackend(t, "b")
+	cc := plain(t, b.addr)
+	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+	done := shutDown(bounded(t), cc)
+	awaitRefusal(t, cc)
+	require.NoError(t, cc.Close())
+	assertRefused(t, <-done)
+	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
+}
+
+// TestShutdownUnderLoad: of many RPCs each ends well or is refused, and those that
+// were refused have reached no server.
+func TestShutdownUnderLoad(t *testing.T) {
+	for range 10 {
+		var asked, handled atomic.Int64
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		srv := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+			handled.Add(1)
+			m := new(wrapperspb.StringValue)
+			if err := s.RecvMsg(m); err != nil {
+				return err
+			}
+			return s.SendMsg(m)
+		}))
+		var served sync.WaitGroup
+		served.Go(func() { _ = srv.Serve(lis) })
+		cc := plain(t, lis.Addr().String())
+		awaitReady(t, cc)
+		var callers sync.WaitGroup
+		var well atomic.Int64
+		for range 16 {
+			callers.Go(func() {
+				for {
+					asked.Add(1)
+					_, err := askName(context.Background(), cc)
+					if err != nil {
+						assertRefused(t, err)
+						return
+					}
+					well.Add(1)
+				}
+			})
+		}
+		eventually(t, func() bool { return well.Load() > 100 }, "RPCs run")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		assert.NoError(t, cc.Shutdown(ctx))
+		cancel()
+		callers.Wait()
+		srv.Stop()
+		served.Wait()
+		assert.Equal(t, well.Load(), handled.Load(), "no RPC was cut")
+		assert.Equal(t, asked.Load(), well.Load()+16)
+	}
+}
