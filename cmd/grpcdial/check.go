@@ -63,7 +63,7 @@ func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *time
 
 // explain writes why a check failed, and which flags may help.
 func explain(w io.Writer, p paint, c *commandLine, err error) {
-	fmt.Fprintf(w, "\n%s\n", p.red(err.Error()))
+	fmt.Fprintf(w, "\n%s\n", p.red(printable(err.Error())))
 	for _, a := range advice(c, err) {
 		fmt.Fprintf(w, "%s %s\n", p.bold("try"), a)
 	}

@@ -28,12 +28,17 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+var proxyVariables = []string{"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"}
+
 // asCommand in the environment makes the test's binary the command itself.
 const asCommand = "GRPCDIAL_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		main()
+	}
+	for _, name := range proxyVariables {
+		_ = os.Unsetenv(name) // this machine's proxies are none of ours
 	}
 	h2test.VerifyNoLeaks(m)
 }

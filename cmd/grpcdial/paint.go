@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
+	"unicode"
 
 	"google.golang.org/grpc/connectivity"
 )
@@ -35,6 +37,21 @@ func (p paint) red(s string) string    { return p.with("31", s) }
 func (p paint) green(s string) string  { return p.with("32", s) }
 func (p paint) yellow(s string) string { return p.with("33", s) }
 func (p paint) blue(s string) string   { return p.with("34", s) }
+
+// printable is s without the control characters that a terminal would obey: names in
+// certificates and texts of errors are what the peer likes them to be. Line ends and
+// tabs stay.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// oneLine is s on one line, and printable.
+func oneLine(s string) string { return printable(strings.Join(strings.Fields(s), " ")) }
 
 // state colours the name of a state.
 func (p paint) state(s connectivity.State) string {

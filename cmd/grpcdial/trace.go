@@ -51,7 +51,7 @@ func narrate(trace *grpcdial.DialTrace, w io.Writer) *grpcdial.DialTrace {
 	trace.Every = func(e grpcdial.DialEvent) {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(w, "%s  %s\n", e.Time.Format(clock), e)
+		fmt.Fprintf(w, "%s  %s\n", e.Time.Format(clock), oneLine(e.String()))
 	}
 	return trace
 }

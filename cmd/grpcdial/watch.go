@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -73,8 +74,9 @@ func changeText(p paint, c grpcdial.StateChange, held time.Duration) string {
 	case len(tried) == 1:
 		line += ": " + oneLine(tried[0].String())
 	case len(tried) > 1:
-		for _, a := range tried {
-			line += "\n                " + oneLine(a.String())
+		_, lines, _ := strings.Cut(c.Cause.Error(), "\n") // one for each, and how many more there are
+		for l := range strings.SplitSeq(lines, "\n") {
+			line += "\n" + strings.Repeat(" ", len(clock)+2) + oneLine(l)
 		}
 	case c.Cause != nil:
 		line += ": " + oneLine(c.Cause.Error())

@@ -92,12 +92,14 @@ func restarted(t *testing.T, ready, failed string, args ...string) output {
 }
 
 func TestWatchThroughARestart(t *testing.T) {
+	t.Parallel()
 	o := restarted(t, "-> READY", "-> TRANSIENT_FAILURE")
 	assert.Equal(t, exitOK, o.code)
 	assertGolden(t, "watch", o.golden())
 }
 
 func TestWatchJSON(t *testing.T) {
+	t.Parallel()
 	o := restarted(t, `"to":"READY"`, `"to":"TRANSIENT_FAILURE"`, "--json")
 	assert.Equal(t, exitOK, o.code)
 	assertGolden(t, "watch-json", o.golden())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 
 // barWidth is how many characters the whole time takes.
 const barWidth = 32
+
+// mostNames is how many names of a certificate are drawn.
+const mostNames = 8
 
 // manyDays is how long before its end a certificate is warned of.
 const manyDays = 30
@@ -170,18 +174,19 @@ func settings(s *step) string {
 }
 
 func (d *waterfall) certificate(c certificate) {
-	text := c.Subject.String()
-	if text == "" {
-		text = "(no subject)"
+	text := cmp.Or(c.Subject.String(), "(no subject)")
+	names := c.names()
+	if n := len(names) - mostNames; n > 0 {
+		names = append(names[:mostNames], fmt.Sprintf("and %d more", n))
 	}
-	if names := c.names(); len(names) > 0 {
+	if len(names) > 0 {
 		text += " for " + strings.Join(names, ", ")
 	}
 	if c.ours {
 		text += " (trusted here, not sent)"
 	}
-	d.detail(text)
-	d.detail("  " + "issued by " + c.Issuer.String() + ", " + d.validity(c))
+	d.detail(oneLine(text))
+	d.detail("  issued by " + oneLine(c.Issuer.String()) + ", " + d.validity(c))
 }
 
 // validity says when the certificate ends, and how far that is away.
@@ -222,8 +227,6 @@ func reason(err error) string {
 	}
 	return oneLine(err.Error())
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // short is d with three digits.
 func short(d time.Duration) string {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +100,37 @@ func TestColours(t *testing.T) {
 		assert.Equal(t, plain.String(), text)
 		assert.NotContains(t, plain.String(), "\x1b")
 	}
+}
+
+// A peer's texts do not reach the terminal's ear.
+func TestControlCharactersOfPeersAreNotPrinted(t *testing.T) {
+	evil := issued("a\x1b[2J\u009b1mb", "c\rd\ne", day.AddDate(-1, 0, 0), day.AddDate(1, 0, 0))
+	for i := range 20 {
+		evil.DNSNames = append(evil.DNSNames, fmt.Sprintf("\a%d.test", i))
+	}
+	r := &report{target: "t", begin: at(0), end: at(1), err: errors.New("no"), steps: []step{{phase: grpcdial.PhaseTLS, addr: "a:1", start: at(0), end: at(1),
+		err: &tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{evil}, Err: errors.New("\x1b]0;x\a")}}}}
+	var drawn bytes.Buffer
+	require.NoError(t, drawReport(&drawn, false, r))
+	explain(&drawn, false, &commandLine{}, errors.New("\x1b[31mred"))
+	assert.NotRegexp(t, `[^\n\P{Cc}]`, drawn.String())
+	assert.Contains(t, drawn.String(), "7.test, and 12 more\n")
+
+	change := grpcdial.StateChange{From: connectivity.Ready, To: connectivity.Idle, Cause: errors.New("a\x1bb\nc")}
+	assert.Equal(t, "00:00:00.000  READY -> IDLE after 1s: a\uFFFDb c\n", changeText(false, change, time.Second))
+}
+
+// Several attempts are told of on lines of their own.
+func TestChangeWithSeveralAttempts(t *testing.T) {
+	refused := errors.New("connection refused")
+	change := grpcdial.StateChange{From: connectivity.Connecting, To: connectivity.TransientFailure, Cause: &grpcdial.DialError{
+		Target: "t", State: connectivity.TransientFailure, Attempts: []grpcdial.Attempt{
+			{Addr: "a:1", Phase: grpcdial.PhaseDial, Elapsed: time.Millisecond, Err: refused},
+			{Addr: "b:1", Phase: grpcdial.PhaseDial, Elapsed: time.Millisecond, Err: refused, Hint: "start it"},
+		}}}
+	assert.Equal(t, "00:00:00.000  CONNECTING -> TRANSIENT_FAILURE after 2ms\n"+
+		"              a:1: dial failed after 1ms: connection refused\n"+
+		"              b:1: dial failed after 1ms: connection refused; start it\n", changeText(false, change, 2*time.Millisecond))
 }
 
 // A dial that took no time at all, and one without a step.
