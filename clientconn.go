@@ -16,6 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -43,7 +44,8 @@ type ClientConn struct {
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics
 	calls     *call.Channel
-	chain     *callChain // in front of calls
+	books     *ledger.Channel // what package channelz serves
+	chain     *callChain      // in front of calls
 	bridge    bridge
 	observer  *observer // nil: nobody asked for events
 
@@ -166,6 +168,7 @@ func (cc *ClientConn) beginClose() bool {
 	cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)
 	cc.policyQueue.Close(cc.end)
+	cc.books.Close()
 	return true
 }
 

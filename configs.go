@@ -11,6 +11,7 @@ import (
 	grpcsc "google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -97,6 +98,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.provisional, cc.resolved = nil, nil
 	cc.attempts.clear()
 	cc.noteUnresolved(cc.resolvingSince(), bad)
+	cc.books.Note(ledger.Error, "Service config refused: "+bad.Error())
 	cc.loss = bad
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,

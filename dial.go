@@ -10,6 +10,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/ledger"
 )
 
 // Dial is DialContext without a context: nothing but WithTimeout bounds it.
@@ -104,6 +105,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = newMetrics(o.statsHandlers, cc.CanonicalTarget())
 	cc.calls = call.New(cc.callConfig())
+	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
 	cc.calls.SetIdle(true)
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
 	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/channelz"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
@@ -64,11 +65,12 @@ func (f optionFunc) apply(o *dialOptions) { f(o) }
 // only read after that.
 type dialOptions struct {
 	// The dial itself.
-	block                  bool               // WithBlock, WithReturnConnectionError
-	returnConnectionError  bool               // WithReturnConnectionError
-	failOnNonTempDialError bool               // FailOnNonTempDialError
-	giveUp                 func(Attempt) bool // WithGiveUp; nil: not given
-	timeout                time.Duration      // WithTimeout; 0: none
+	block                  bool                // WithBlock, WithReturnConnectionError
+	returnConnectionError  bool                // WithReturnConnectionError
+	failOnNonTempDialError bool                // FailOnNonTempDialError
+	giveUp                 func(Attempt) bool  // WithGiveUp; nil: not given
+	timeout                time.Duration       // WithTimeout; 0: none
+	channelzParent         channelz.Identifier // WithChannelzParentID; nil: none
 
 	trace  *DialTrace   // WithDialTrace; nil: not given
 	logger *slog.Logger // WithLogger; nil: not given

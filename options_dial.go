@@ -1,6 +1,10 @@
 package grpcdial
 
-import "time"
+import (
+	"time"
+
+	"google.golang.org/grpc/channelz"
+)
 
 // WithBlock makes [Dial] and [DialContext] wait until the channel is READY,
 // which it is as soon as one backend is. Without it they return at once and
@@ -63,4 +67,13 @@ func WithGiveUp(f func(Attempt) bool) DialOption {
 // NewClient refuses this option.
 func WithTimeout(d time.Duration) DialOption {
 	return optionFunc(func(o *dialOptions) { o.timeout = max(d, 0) })
+}
+
+// WithChannelzParentID nests the channel in another one, in what channelz says of
+// them: one of grpcdial's or grpc-go's. Policies that make channels of their own
+// get it as the ChannelzParent of their balancer.BuildOptions. nil, which is the
+// default, means a top channel, as does a parent that has been closed. Package
+// channelz of this module serves what there is to say.
+func WithChannelzParentID(c channelz.Identifier) DialOption {
+	return optionFunc(func(o *dialOptions) { o.channelzParent = c })
 }

@@ -20,9 +20,7 @@ import (
 
 // notYet gives, for each of grpc-go's dial options that has no counterpart
 // here, the reason. An option is left out rather than accepted without effect.
-var notYet = map[string]string{
-	"WithChannelzParentID": "channelz records are not kept",
-}
+var notYet = map[string]string{}
 
 // TestEveryDialOptionOfGRPC compares the functions of grpc-go that make dial
 // options with ours: each is here under its name with the same parameters, or

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/channelz"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -51,6 +52,8 @@ func (testCodec) String() string              { return "test" }
 
 type noStats struct{ stats.Handler }
 
+type testParent struct{ channelz.Identifier }
+
 // optionEffects says of every option which fields of dialOptions it changes
 // and, where one value says it, to what.
 var optionEffects = []struct {
@@ -70,6 +73,7 @@ var optionEffects = []struct {
 	{"WithLogger nil", WithLogger(nil), nil},
 	{"WithTimeout", WithTimeout(time.Second), map[string]any{"timeout": time.Second}},
 	{"WithTimeout below zero", WithTimeout(-time.Second), nil},
+	{"WithChannelzParentID", WithChannelzParentID(testParent{}), map[string]any{"channelzParent": testParent{}}},
 	{"WithInsecure", WithInsecure(), map[string]any{"insecure": true}},
 	{"WithTransportCredentials", WithTransportCredentials(insecure.NewCredentials()), map[string]any{"transportCreds": insecure.NewCredentials()}},
 	{"WithTransportCredentials nil", WithTransportCredentials(nil), nil},

@@ -200,6 +200,7 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 func (cc *ClientConn) applyResolved(s resolver.State) error {
 	since := cc.resolvingSince()
 	cc.answered.Store(true)
+	cc.books.Resolved(s)
 	if countAddresses(s) > 0 {
 		cc.attempts.resolved(s)
 		if before := cc.provisional; before == nil || !sameAddresses(before.state, s) {
@@ -273,6 +274,7 @@ func (cc *ClientConn) letThrough() {
 func (cc *ClientConn) applyResolverError(err error) {
 	since := cc.resolvingSince()
 	cc.answered.Store(true)
+	cc.books.Unresolved(err)
 	cc.provisional = nil
 	cc.noteUnresolved(since, err)
 	cc.tellResolved(since, resolver.State{}, err)

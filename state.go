@@ -128,10 +128,16 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 	return m.changed
 }
 
-// setState makes a transition and tells of it.
+// setState makes a transition, and notes it in the books and tells of it, which
+// stateMachine does not do because the text of cause and trace hooks may be user
+// code.
 func (cc *ClientConn) setState(to connectivity.State, cause error) {
 	before, ok := cc.state.transition(to, cause)
-	if !ok || cc.observer == nil {
+	if !ok {
+		return
+	}
+	cc.books.State(to, cause)
+	if cc.observer == nil {
 		return
 	}
 	e := DialEvent{Kind: EventState, From: before.To, To: to, Err: cause}

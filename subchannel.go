@@ -138,6 +138,7 @@ func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
 	defer told.end()
 	l.sc.cc.metrics.connected(conn)
+	closeBooks := l.openSocket(conn)
 	l.tellReady()
 	if !l.connected(conn) {
 		why := cmp.Or(l.endedBy(), errShutDown)
@@ -146,6 +147,7 @@ func (l *link) ready(conn *h2.Conn) {
 	}
 	why := conn.Serve(func(why error) { l.lost(conn, why) })
 	l.lost(conn, why)
+	closeBooks(why)
 }
 
 // try notes which address is being tried.

@@ -16,6 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/ledger"
 )
 
 // subConn is a subchannel as its policy sees it, and as RPCs do: one group of
@@ -30,11 +31,12 @@ import (
 type subConn struct {
 	balancer.SubConn // nil; here for the methods that the interface keeps to itself
 
-	// Set by newSubConn and only read after that.
+	// Set by NewSubConn and only read after that.
 	cc     *ClientConn
 	policy *policy
 	opts   balancer.NewSubConnOptions
 	number uint64 // in the order in which the channel's subchannels were made
+	books  *ledger.Subchannel
 
 	// All that RPCs read.
 	conn atomic.Pointer[h2.Conn] // of state READY, else nil
@@ -142,17 +144,17 @@ func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 	connected := sc.link != nil && sc.link.conn != nil // READY, or what its health makes of it
 	kept := connected &&
 		slices.ContainsFunc(addrs, func(a resolver.Address) bool { return sameAddress(a, sc.link.addr) })
-	if kept || !connected && sc.state != connectivity.Connecting {
-		sc.mu.Unlock()
-		return
-	}
-	old := sc.takeLocked()
-	if len(addrs) == 0 {
-		sc.setLocked(connectivity.Idle, errAddressRemoved)
-	} else {
-		sc.connectLocked()
+	var old *link
+	if !kept && (connected || sc.state == connectivity.Connecting) {
+		old = sc.takeLocked()
+		if len(addrs) == 0 {
+			sc.setLocked(connectivity.Idle, errAddressRemoved)
+		} else {
+			sc.connectLocked()
+		}
 	}
 	sc.mu.Unlock()
+	sc.books.Addresses(addrs)
 	old.drain(errAddressRemoved)
 }
 
@@ -205,6 +207,11 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	sc.listener.Add(1)
 	sc.endWatch()
 	sc.closeProducers()
+	if to == connectivity.Shutdown {
+		sc.books.Close()
+	} else {
+		sc.books.State(to, why)
+	}
 	if sc.policy.closed {
 		return
 	}

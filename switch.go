@@ -68,13 +68,14 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 	w.cc.live = append(w.cc.live, p)
 	w.cc.mu.Unlock()
 	p.lb = b.Build(p, w.cc.buildOptions())
-	switch {
-	case p.lb == nil:
+	if p.lb == nil {
 		p.close()
 		return nil
-	case w.current == nil:
+	}
+	w.cc.books.Policy(b.Name())
+	if w.current == nil {
 		w.current = p
-	default:
+	} else {
 		w.pending = p
 	}
 	return p
