@@ -78,7 +78,7 @@ func TestBridgeStates(t *testing.T) {
 	require.NoError(t, cc.Close())
 	_, err = call(t, bridge, "Echo")
 	assert.Equal(t, codes.Canceled, status.Code(err))
-	require.ErrorIs(t, err, grpc.ErrClientConnClosing) //nolint:staticcheck // what programs written for grpc-go compare with
+	require.ErrorIs(t, err, grpc.ErrClientConnClosing)
 	_, err = bridge.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
 	assert.Equal(t, codes.Canceled, status.Code(err))
 }
