@@ -48,32 +48,37 @@ type proxyOption struct {
 	choose func(target string) (*url.URL, error) // nil: none
 }
 
-// WithProxy sets which proxy TCP connections take, in place of what the
-// environment says: f returns the URL of the one for a target, or nil for none.
-// The URL's scheme is http or https, for CONNECT, or socks5 or socks5h; a user
-// name and a password in it are sent to the proxy. The default port is 80, 443,
-// 1080 and 1080. nil for f means the default, which is [WithProxy]'s with the
-// environment's HTTPS_PROXY and NO_PROXY, or https_proxy and no_proxy, as
-// net/http reads them: read when the channel is made, and never a proxy for
-// localhost.
+// WithProxy sets which proxy the channel's TCP connections take, in place of the
+// environment: f returns the URL of the one for a target, or nil for none. nil
+// for f means the default.
 //
-// f is first called with the target's endpoint: "host:port", with port 443 if a
-// target of the scheme dns has none; what it is in the case of a scheme of the
-// program's own. If it knows no proxy for that, no address of the channel takes
-// one. Otherwise each address takes this proxy, but for those for which f,
-// called with the address, knows none. f may be called by several goroutines at a
-// time, and must not wait for the channel.
+// The default is what HTTPS_PROXY and NO_PROXY say, or https_proxy and no_proxy,
+// by the rules of net/http: localhost takes no proxy, nor does what NO_PROXY
+// lists. They are read when the channel is made.
 //
-// An error of f, and a URL that is of no use, is a *[ProxyError]; about the
-// endpoint it is one of Dial, DialContext, or the RPC. Unix sockets take no proxy.
+// A URL has the scheme http or https, for CONNECT, or socks5 or socks5h. Its
+// default port is 80, 443, 1080 and 1080. A user name and a password in it are sent
+// to the proxy: to one of https after its certificate was verified, to the others
+// in clear text, which is all that they know.
 //
-// Who looks the target's name up is told by [WithLocalDNSResolution]. Names that
-// were not, as those of the scheme passthrough, are looked up by the proxy, or
-// for socks5 on this side.
+// f is asked first about the target's endpoint, "host:port", with port 443 if a
+// target of the scheme dns has none. If it knows no proxy for that, no address of
+// the channel takes one. Otherwise each address takes that very proxy, but for
+// those for which f, asked about the address, returns nil. It may be called by
+// several goroutines at a time, and must not wait for the channel. Unix sockets
+// take no proxy, and f is not asked about them.
 //
-// With a dialer of the program's own, that makes the connection to the proxy,
-// whose "host:port" it gets. Without WithProxy such a dialer makes the connection
-// to the target and the environment does not count.
+// Failures of a proxy are a *[ProxyError]. Dial and DialContext return one at once
+// if f fails for the target's endpoint, or returns a URL that is of no use; RPCs
+// of NewClient's channels fail with it.
+//
+// A name that was not looked up before, as with the scheme passthrough, is looked
+// up by the proxy, and for one of socks5 here. For names of the scheme dns see
+// [WithLocalDNSResolution].
+//
+// A dialer of the program's own makes the connection to the proxy of WithProxy and
+// gets the proxy's "host:port". Without WithProxy such a dialer makes the
+// connection to the target: what the environment says does not count then.
 //
 // Of WithProxy and [WithNoProxy] the last one given wins.
 func WithProxy(f func(target string) (*url.URL, error)) DialOption {
