@@ -12,8 +12,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -103,6 +105,21 @@ func TestCheckTimeout(t *testing.T) {
 	assert.Less(t, time.Since(begun), 10*time.Second)
 	assert.Regexp(t, `(?m)^SETTINGS .*░+\n +not finished\nFAILED `, o.stdout)
 	assert.Contains(t, o.stderr, "context deadline exceeded")
+}
+
+// A server whose health service fails is READY, and is not what --service asks for.
+func TestCheckOfAFailingHealthService(t *testing.T) {
+	s := serve(t, "", grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+		return nil, status.Error(codes.PermissionDenied, "who are you?")
+	}))
+	o := command(t, "check", "--plaintext", s.addr)
+	assert.Equal(t, exitOK, o.code)
+	assert.Contains(t, o.stdout, "who are you?")
+	assert.Empty(t, o.stderr)
+
+	o = command(t, "check", "--plaintext", s.addr, "--service", "s")
+	assert.Equal(t, exitFailed, o.code)
+	assert.Contains(t, o.stderr, `whose health service says nothing of "s": rpc error: code = PermissionDenied desc = who are you?`)
 }
 
 // SIGINT ends the context.

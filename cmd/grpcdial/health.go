@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -52,14 +53,18 @@ func checkHealth(ctx context.Context, cc grpc.ClientConnInterface, service strin
 // failure is why service counts as not healthy; nil if it is, and if the server has
 // no health service: gRFC A17 takes such a server for healthy.
 func (h *health) failure(service string) error {
+	server, of := cmp.Or(h.addr, "the server"), ""
+	if service != "" {
+		of = fmt.Sprintf(" of %q", service)
+	}
 	switch {
 	case h.serving || !h.offered:
 		return nil
 	case h.health == healthpb.HealthCheckResponse_SERVICE_UNKNOWN.String():
-		return fmt.Errorf("grpcdial: connected to %s, whose health service does not know %q: is --service right?", h.addr, service)
-	case service == "":
-		return fmt.Errorf("grpcdial: connected to %s: %w", h.addr, h.err)
+		return fmt.Errorf("grpcdial: connected to %s, whose health service does not know %q: is --service right?", server, service)
+	case h.health != "":
+		return fmt.Errorf("grpcdial: connected to %s, whose health service says %s%s", server, h.health, of)
 	default:
-		return fmt.Errorf("grpcdial: connected to %s: of %q %w", h.addr, service, h.err)
+		return fmt.Errorf("grpcdial: connected to %s, whose health service says nothing%s: %w", server, of, h.err)
 	}
 }
