@@ -1,0 +1,466 @@
+package grpcdial
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// openFiles returns how many files and sockets the process has open; 0 where
+// that cannot be told.
+func openFiles() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// checkFiles returns a function that waits until no more files are open than now.
+func checkFiles(t *testing.T) func() {
+	before := openFiles()
+	return func() {
+		t.Helper()
+		await(t, func() bool { return openFiles() <= before }, "sockets are closed")
+	}
+}
+
+// rpcKinds are RPCs that do not end by themselves on a server that does not
+// answer, in the states that they can be in.
+var rpcKinds = map[string]func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error{
+	"unary": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		return cc.Invoke(ctx, "/test/Unary", sized(5), new(wrapperspb.BytesValue), opts...)
+	},
+	"unary, large": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		return cc.Invoke(ctx, "/test/Unary", sized(200_000), new(wrapperspb.BytesValue), opts...)
+	},
+	"stream that receives": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
+		if err != nil {
+			return err
+		}
+		return s.RecvMsg(new(wrapperspb.BytesValue))
+	},
+	"stream that sends": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
+		for err == nil {
+			err = s.SendMsg(sized(50_000))
+		}
+		if err == io.EOF {
+			err = s.RecvMsg(new(wrapperspb.BytesValue))
+		}
+		return err
+	},
+	"stream that waits for headers": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
+		if err != nil {
+			return err
+		}
+		if _, err := s.Header(); err != nil {
+			return err
+		}
+		return s.RecvMsg(new(wrapperspb.BytesValue))
+	},
+}
+
+// streams returns how many streams are open on the channel's connections.
+func streams(cc *ClientConn) (n int) {
+	for _, l := range cc.allLinks() {
+		l.sc.mu.Lock()
+		conn := l.conn
+		l.sc.mu.Unlock()
+		if conn != nil {
+			n += conn.Streams()
+		}
+	}
+	return n
+}
+
+// In each state, and with RPCs waiting for whatever RPCs wait for, Close leaves
+// no goroutine and no socket, and RPCs end with an error that says it was Close.
+func TestCloseLeavesNothing(t *testing.T) {
+	ca := h2test.NewCA(t)
+	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
+	untilClosed := func(settings ...http2.Setting) func(*h2test.Conn) {
+		return func(c *h2test.Conn) { c.Handshake(settings...); c.ExpectClosed() }
+	}
+	silent := func(t *testing.T) string {
+		return serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	}
+	serve := func(f func(*h2test.Conn), opts ...h2test.Option) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			srv := h2test.Listen(t, opts...)
+			srv.Script(f)
+			return srv.Addr()
+		}
+	}
+	nobody := func(t *testing.T) string { return unusedAddr(t) }
+	secure := h2test.WithTLSConfig(ca.ServerConfig("backend.example"))
+	roomy := []http2.Setting{h2test.InitialWindowSize(1 << 30)}
+	for _, tt := range []struct {
+		name    string
+		server  func(t *testing.T) string
+		creds   credentials.TransportCredentials
+		opts    []DialOption
+		state   connectivity.State
+		streams int // of each kind of RPC one runs: how many get a stream
+	}{
+		{"IDLE", nobody, nil, nil, connectivity.Idle, -1},
+		{"CONNECTING, the dialer hangs", nobody, nil, []DialOption{WithContextDialer(hang)}, connectivity.Connecting, 0},
+		{"CONNECTING, TLS to a silent server", silent, clientTLS, nil, connectivity.Connecting, 0},
+		{"CONNECTING, plaintext to a silent server", silent, nil, nil, connectivity.Connecting, 0},
+		{"CONNECTING, a wrapped connection to a silent server", silent, clientTLS, []DialOption{WithContextDialer(wrapped)}, connectivity.Connecting, 0},
+		{"READY, windows open", serve(untilClosed(roomy...)), nil, nil, connectivity.Ready, len(rpcKinds)},
+		{"READY, TLS, windows open", serve(untilClosed(roomy...), secure), clientTLS, nil, connectivity.Ready, len(rpcKinds)},
+		{"READY, streams' windows closed", serve(untilClosed(h2test.InitialWindowSize(0))), nil, nil, connectivity.Ready, len(rpcKinds)},
+		{"READY, TLS, a wrapped connection, streams' windows closed", serve(untilClosed(h2test.InitialWindowSize(0)), secure), clientTLS,
+			[]DialOption{WithContextDialer(wrapped)}, connectivity.Ready, len(rpcKinds)},
+		{"READY, one stream at a time", serve(untilClosed(h2test.MaxConcurrentStreams(1))), nil, nil, connectivity.Ready, 1},
+		{"READY, no stream at all", serve(untilClosed(h2test.MaxConcurrentStreams(0)), secure), clientTLS, nil, connectivity.Ready, 0},
+		{"READY, but going away", serve(func(c *h2test.Conn) {
+			c.Handshake()
+			c.Skip(h2test.WindowUpdates | h2test.SettingsAcks | h2test.DataFrames)
+			for range rpcKinds {
+				c.ExpectHeaders()
+			}
+			c.GoAway(1<<31-1, http2.ErrCodeNo, "")
+			c.ExpectClosed()
+		}), nil, nil, connectivity.Idle, len(rpcKinds)},
+		{"TRANSIENT_FAILURE", nobody, nil, nil, connectivity.TransientFailure, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			if tt.creds == nil {
+				tt.creds = insecure.NewCredentials()
+			}
+			target := tt.server(t)
+			files := checkFiles(t)
+			cc := channelTo(t, "passthrough:///"+target, tt.creds, tt.opts...)
+			var running sync.WaitGroup
+			if tt.streams >= 0 {
+				for name, rpc := range rpcKinds {
+					running.Go(func() {
+						err := rpc(context.Background(), cc, grpc.WaitForReady(true))
+						assert.ErrorIs(t, err, grpc.ErrClientConnClosing, name)
+						assert.Equal(t, codes.Canceled, status.Code(err), name)
+					})
+				}
+				await(t, func() bool { n, _ := cc.calls.Active(); return n == len(rpcKinds) }, "RPCs run")
+				await(t, func() bool { return streams(cc) == tt.streams }, "streams are open")
+			}
+			awaitState(t, cc, tt.state)
+
+			begun := time.Now()
+			require.NoError(t, cc.Close())
+			took := time.Since(begun)
+			running.Wait()
+			assert.Less(t, took, time.Second)
+			assertNothingRuns(t)
+			files()
+			t.Logf("Close took %v", took.Round(10*time.Microsecond))
+
+			assert.Equal(t, grpc.ErrClientConnClosing, cc.Close(), "SHUTDOWN")
+			for name, rpc := range rpcKinds {
+				err := rpc(context.Background(), cc)
+				assert.ErrorIs(t, err, grpc.ErrClientConnClosing, name)
+			}
+			assert.False(t, cc.WaitForStateChange(cancelled(), connectivity.Shutdown))
+			assertNothingRuns(t)
+		})
+	}
+}
+
+func cancelled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// An RPC that waits to be tried again is ended by Close too.
+func TestCloseBetweenAttempts(t *testing.T) {
+	srv := h2test.Listen(t)
+	srv.Serve(func(s *h2test.Stream) {
+		if s.Ended {
+			s.SendTrailers(codes.Unavailable, "later", "grpc-retry-pushback-ms", "1000000")
+		}
+	})
+	cc := plain(t, srv.Addr(), WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
+		"maxAttempts": 2, "initialBackoff": "1000s", "maxBackoff": "1000s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
+	awaitReady(t, cc)
+	results := make(chan error, 2)
+	go func() {
+		results <- cc.Invoke(context.Background(), "/test/Unary", sized(1), new(wrapperspb.BytesValue))
+	}()
+	go func() {
+		s, err := cc.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/test/Stream")
+		if err == nil {
+			err = s.SendMsg(sized(1))
+		}
+		if err == nil {
+			err = s.RecvMsg(new(wrapperspb.BytesValue))
+		}
+		results <- err
+	}()
+	await(t, func() bool {
+		n, _ := cc.calls.Active()
+		return n == 2 && cc.allLinks()[0].conn.Completed() && streams(cc) == 0
+	}, "RPCs wait")
+	require.NoError(t, cc.Close())
+	for range 2 {
+		err := <-results
+		assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
+		assert.Equal(t, codes.Canceled, status.Code(err))
+	}
+}
+
+// Channels come and go and leave nothing behind.
+func TestManyChannels(t *testing.T) {
+	h2test.CheckLeaks(t)
+	ca := h2test.NewCA(t)
+	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
+	b := startBackend(t, "one")
+	secured := startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	files := checkFiles(t)
+	begun := time.Now()
+	for round := range 10 {
+		// 100 at once, of which each tenth speaks TLS.
+		var all sync.WaitGroup
+		open := make(chan *ClientConn, 100)
+		for i := range cap(open) {
+			all.Go(func() {
+				target, creds := b.addr, insecure.NewCredentials()
+				if i%10 == 0 {
+					target, creds = secured, clientTLS
+				}
+				cc, err := DialContext(bounded(t), target, WithTransportCredentials(creds), WithBlock())
+				if assert.NoError(t, err) {
+					_, err = askName(bounded(t), cc)
+					assert.NoError(t, err)
+					open <- cc
+				}
+			})
+		}
+		all.Wait()
+		close(open)
+		if round == 0 {
+			await(t, func() bool { return len(ours()) <= cap(open) }, "no more than a goroutine for each channel")
+			t.Logf("%d channels: %d goroutines, %d files", cap(open), len(ours()), openFiles())
+		}
+		for cc := range open {
+			all.Go(func() { assert.NoError(t, cc.Close()) })
+		}
+		all.Wait()
+	}
+	t.Logf("1000 channels opened, used and closed in %v", time.Since(begun).Round(time.Millisecond))
+	assertNothingRuns(t)
+	files()
+}
+
+// Everything that a program may call at any time is called at the same time, on
+// channels whose backends come and go and that are closed in the middle of it.
+func TestEverythingAtOnce(t *testing.T) {
+	h2test.CheckLeaks(t)
+	backends := startBackends(t, "a", "b")
+	files := checkFiles(t)
+	for range 5 {
+		r, target, option := handResolver(t)
+		r.InitialState(addresses(backends...))
+		cc := plain(t, target, option, WithDefaultServiceConfig(roundRobin), noBackoff(), WithIdleTimeout(time.Millisecond))
+		var all sync.WaitGroup
+		until := func(f func()) {
+			all.Go(func() {
+				for cc.GetState() != connectivity.Shutdown {
+					f()
+					runtime.Gosched()
+				}
+			})
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		for range 4 {
+			until(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(int(10*time.Millisecond))))
+				defer cancel()
+				_, err := askName(ctx, cc, grpc.WaitForReady(rand.IntN(2) == 0))
+				switch status.Code(err) {
+				case codes.OK, codes.Unavailable, codes.DeadlineExceeded:
+				case codes.Canceled:
+					assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
+				default:
+					t.Errorf("unexpected: %v", err)
+				}
+			})
+			until(func() {
+				if s, err := cc.NewStream(ctx, bidi, "/test.Backend/Stream"); err == nil {
+					_ = s.SendMsg(new(wrapperspb.StringValue))
+					_, _ = s.Header()
+					_ = s.CloseSend()
+					for s.RecvMsg(new(wrapperspb.StringValue)) == nil {
+					}
+					_ = s.Trailer()
+				}
+			})
+			until(func() { cc.WaitForStateChange(ctx, cc.GetState()) })
+		}
+		until(cc.Connect)
+		until(cc.ResetConnectBackoff)
+		until(func() {
+			ctx, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(int(5*time.Millisecond))))
+			defer cancel()
+			if err := cc.AwaitReady(ctx); err != nil {
+				var e *DialError
+				assert.ErrorAs(t, err, &e)
+			}
+		})
+		until(func() { backends[rand.IntN(2)].cut(); awaitOne(cc) })
+		until(func() { r.UpdateState(addresses(backends[rand.IntN(2)])); awaitOne(cc) })
+		all.Go(func() {
+			for range cc.Watch(ctx) {
+			}
+		})
+		for range 10 {
+			awaitOne(cc)
+		}
+		for range 3 {
+			all.Go(func() { _ = cc.Close() })
+		}
+		all.Wait()
+		cancel()
+		assert.Equal(t, grpc.ErrClientConnClosing, cc.Close())
+		assertNothingRuns(t)
+	}
+	files()
+}
+
+// awaitOne waits for one RPC that ends well, or for the channel's end.
+func awaitOne(cc *ClientConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for {
+		_, err := askName(ctx, cc, grpc.WaitForReady(true))
+		if err == nil || errors.Is(err, grpc.ErrClientConnClosing) || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// listenDeaf returns the address of a host that does not answer: a listener's
+// whose queue is full.
+func listenDeaf(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	name, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	addr := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	queued, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = queued.Close() })
+	return addr
+}
+
+// A channel that does not become READY says where it failed and why.
+func TestNotReadyAndWhy(t *testing.T) {
+	h2test.CheckLeaks(t)
+	ca := h2test.NewCA(t)
+	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	secureWeb := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secureWeb.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secureWeb.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Server("backend.example")}, NextProtos: []string{"http/1.1"}}
+	secureWeb.StartTLS()
+	t.Cleanup(secureWeb.Close)
+	tests := []struct {
+		name   string
+		target string
+		creds  credentials.TransportCredentials
+		phase  Phase
+		says   string
+		as     any
+		is     error
+	}{
+		{"nothing listens", unusedAddr(t), nil, PhaseDial, "refused", new(*net.OpError), syscall.ECONNREFUSED},
+		{"nothing answers", listenDeaf(t), nil, PhaseDial, "not finished after", nil, nil},
+		{"TLS to plaintext", startBackend(t, "one").addr, clientTLS, PhaseTLS, "without TLS", new(tls.RecordHeaderError), nil},
+		{"plaintext to TLS", startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))), nil, PhaseHTTP2, "TLS", nil, io.EOF},
+		{"an HTTP/1 server", web.Listener.Addr().String(), nil, PhaseHTTP2, "HTTP/1", nil, nil},
+		{"an HTTPS/1 server", secureWeb.Listener.Addr().String(), clientTLS, PhaseTLS, "ALPN", new(tls.AlertError), nil},
+	}
+	dials := map[string]func(context.Context, string, credentials.TransportCredentials) error{
+		"DialContext": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
+			_, err := DialContext(ctx, target, WithTransportCredentials(creds), WithBlock())
+			return err
+		},
+		"AwaitReady": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
+			return channelTo(t, target, creds).AwaitReady(ctx)
+		},
+	}
+	var all sync.WaitGroup
+	results := make(map[string]chan error)
+	for _, tt := range tests {
+		if tt.creds == nil {
+			tt.creds = insecure.NewCredentials()
+		}
+		for name, dial := range dials {
+			result := make(chan error, 1)
+			results[tt.name+", "+name] = result
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+				defer cancel()
+				result <- dial(ctx, tt.target, tt.creds)
+			})
+		}
+	}
+	begun := time.Now()
+	all.Wait()
+	assert.Less(t, time.Since(begun), 4*time.Second)
+	for _, tt := range tests {
+		for name := range dials {
+			t.Run(tt.name+", "+name, func(t *testing.T) {
+				err := <-results[tt.name+", "+name]
+				t.Log(err)
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Len(t, e.Attempts, 1)
+				assert.Equal(t, tt.target, e.Attempts[0].Addr)
+				if e.State != connectivity.Connecting || name == "DialContext" { // otherwise the attempt still runs
+					assert.Equal(t, tt.phase, e.Attempts[0].Phase)
+				}
+				assert.Contains(t, err.Error(), tt.says)
+				if tt.as != nil {
+					assert.ErrorAs(t, err, tt.as)
+				}
+				if tt.is != nil {
+					assert.ErrorIs(t, err, tt.is)
+				}
+			})
+		}
+	}
+}
