@@ -218,13 +218,7 @@ func TestBlockingDialFailures(t *testing.T) {
 }
 
 // unusedAddr returns an address on which nothing listens.
-func unusedAddr(t *testing.T) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
-	return lis.Addr().String()
-}
+func unusedAddr(t *testing.T) string { return h2test.RefusedAddr(t) }
 
 // serveRaw runs a server that does f with each connection and closes it.
 func serveRaw(t *testing.T, f func(net.Conn)) string {

@@ -39,9 +39,25 @@ func (g *golden) check(t *testing.T) {
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(g.text.String()), 0o644))
 	}
-	want, err := os.ReadFile(path)
+	file, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, string(want), g.text.String(), "texts have changed: review them, and run this test with -update")
+	want, got := sections(string(file)), sections(g.text.String())
+	for name := range want {
+		assert.Contains(t, got, name, "of the file, did not come")
+	}
+	for name, text := range got {
+		assert.Equal(t, want[name], text, "%q has changed: review it, and run this test with -update", name)
+	}
+}
+
+// sections takes the texts of a golden file apart.
+func sections(file string) map[string]string {
+	all := map[string]string{}
+	for _, section := range strings.Split(file, "== ")[1:] {
+		name, text, _ := strings.Cut(section, "\n")
+		all[name] = text
+	}
+	return all
 }
 
 var volatile = []struct {

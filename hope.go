@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -36,7 +37,7 @@ func (h *hope) lost(state connectivity.State) error {
 	}
 	if len(tried) == 0 {
 		if resolve != nil && (h.judged[resolve] || o.failOnNonTempDialError && resolve.Permanent) {
-			return resolve.Err
+			return asEnd(resolve.Err)
 		}
 		return nil
 	}
@@ -51,7 +52,16 @@ func (h *hope) lost(state connectivity.State) error {
 			}
 		}
 	}
-	return last.Err
+	return asEnd(last.Err)
+}
+
+// asEnd returns the failure err as what ended a wait. An attempt that its own time
+// ended is no wait that the waiter's context ended.
+func asEnd(err error) error {
+	if err == context.DeadlineExceeded || err == context.Canceled {
+		return cause{err}
+	}
+	return err
 }
 
 // judge asks the program about the attempts that it was not asked about before, and

@@ -97,6 +97,9 @@ var table = []row{
 		return fmt.Sprintf("the server sent %s, which is not HTTP/2: is this the gRPC port?", quoted(firstBytes(err)))
 	}},
 
+	{"http/2 violation", HTTP2, as[http2.ConnectionError], permanent,
+		say("the server, or a proxy before it, breaks the rules of HTTP/2: is this the gRPC port?")},
+
 	{"canceled", every, is(context.Canceled), transient, say("")},
 	{"insecure", TLS, is(ErrInsecure), permanent,
 		say("use TLS, or credentials that do not require it")},

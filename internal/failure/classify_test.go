@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -100,6 +101,8 @@ func TestClassify(t *testing.T) {
 		{"other bytes", HTTP2, bytesCame("\x00\x00\x06\x04\x00\x00\x00\x00\x01"), true, []string{"not HTTP/2"}},
 		{"http2 time-out", HTTP2, &preface{settings[:7], context.DeadlineExceeded}, false, []string{"sent no SETTINGS"}},
 		{"http2 time-out", HTTP2, &preface{settings[:2], timedOut{}}, false, []string{"sent no SETTINGS"}},
+
+		{"http/2 violation", HTTP2, fmt.Errorf("enable push: %w", http2.ConnectionError(http2.ErrCodeProtocol)), true, []string{"breaks the rules"}},
 
 		{"canceled", Dial, &net.OpError{Op: "dial", Err: context.Canceled}, false, nil},
 		{"canceled", TLS, context.Canceled, false, nil},

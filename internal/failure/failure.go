@@ -102,8 +102,12 @@ func (a *Attempt) cause() string {
 		op.Addr != nil && strings.HasSuffix(a.Addr, op.Addr.String()) {
 		err = op.Err
 	}
-	return cut(strings.Join(strings.Fields(err.Error()), " "), maxCause)
+	text, _, _ := strings.Cut(err.Error(), alpnAdvice)
+	return cut(strings.Join(strings.Fields(text), " "), maxCause)
 }
+
+// alpnAdvice begins what grpc-go's TLS credentials say to those who upgrade it.
+const alpnAdvice = ". If you upgraded from a grpc-go version"
 
 // rounded drops the digits of d that nobody reads.
 func rounded(d time.Duration) time.Duration {

@@ -318,13 +318,20 @@ func (s *Server) cleanUp() {
 	}
 }
 
-// RefusedAddr returns a loopback address at which nobody listens.
+// RefusedAddr returns a loopback address at which nobody listens until the test
+// ends: it is the client's end of a connection that stays open, so the port is
+// given to nobody else.
 func RefusedAddr(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("h2test: %v", err)
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	t.Cleanup(func() { _ = ln.Close() })
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatalf("h2test: %v", err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client.LocalAddr().String()
 }
