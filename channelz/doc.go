@@ -20,7 +20,8 @@
 //   - the latest 32 events of each channel and subchannel (gRFC A3).
 //
 // What has never happened has the time 0, the beginning of 1970, as in grpc-go's
-// channelz. grpcdebug stops at a socket that is not TCP.
+// channelz. So have the latest messages of a socket: reading the clock for each
+// would cost RPCs more than it tells. grpcdebug stops at a socket that is not TCP.
 //
 // It has no servers. Ids are above 1,000,000,000,000, where grpc-go's own are not, so
 // that both can be told apart.
