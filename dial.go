@@ -155,6 +155,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		StatsHandlers: cc.opts.statsHandlers,
 		Wake:          cc.wake,
 		Explain:       cc.explain,
+		ServerLoad:    serverLoad,
 	}
 }
 
