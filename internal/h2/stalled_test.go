@@ -205,14 +205,14 @@ func TestEveryCallerGetsOn(t *testing.T) {
 				ready = shake(t, w.wrap(nc), nil, h2.Config{})
 			}
 			c := ready()
-			const callers = 64
+			const callers, share = 64, 12
 			counts := make([]int, callers)
 			var total atomic.Int64
 			payload := strings.Repeat("x", 16<<10)
 			var wg sync.WaitGroup
 			for g := range callers {
 				wg.Go(func() {
-					for total.Add(1) <= callers*12 {
+					for total.Add(1) <= callers*share {
 						ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 						if e := c.unary(ctx, req("/test/Call"), payload).failure(); e != nil {
 							t.Error(e)
@@ -223,11 +223,9 @@ func TestEveryCallerGetsOn(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			least, most := counts[0], counts[0]
 			for _, n := range counts {
-				least, most = min(least, n), max(most, n)
+				require.GreaterOrEqual(t, 4*n, share, "calls of each caller: %v", counts)
 			}
-			require.GreaterOrEqual(t, 5*least, most, "calls of each caller: %v", counts)
 		})
 	}
 }
