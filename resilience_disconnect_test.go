@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -391,4 +392,64 @@ func TestGoAwayBeforeTheRequestIsWritten(t *testing.T) {
 	server.ReplyUnary(1, nil)
 	require.NoError(t, <-result)
 	require.NoError(t, cc.Close())
+}
+
+// failingWriter is a connection whose writes fail when the test says so, while reads go on
+// waiting.
+type failingWriter struct {
+	net.Conn
+	broken    atomic.Bool
+	deadlines bool // it has deadlines; tunnels often have not
+}
+
+func (f *failingWriter) Write(p []byte) (int, error) {
+	if f.broken.Load() {
+		return 0, syscall.EPIPE
+	}
+	return f.Conn.Write(p)
+}
+
+func (f *failingWriter) SetReadDeadline(at time.Time) error {
+	if !f.deadlines {
+		return errors.ErrUnsupported
+	}
+	return f.Conn.SetReadDeadline(at)
+}
+
+func (f *failingWriter) SetDeadline(at time.Time) error { return f.SetReadDeadline(at) }
+
+// A connection that can be read and not written is given up: by new RPCs soon, and
+// after a while by those that may still be answered on it.
+func TestWritesFailAndReadsWait(t *testing.T) {
+	h2test.CheckLeaks(t)
+	srv := h2test.Listen(t)
+	srv.Serve(h2test.Echo)
+	var both sync.WaitGroup
+	for _, deadlines := range []bool{true, false} {
+		both.Go(func() {
+			conns := make(chan *failingWriter, 10)
+			cc := plain(t, "passthrough:///"+srv.Addr(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+				f := &failingWriter{Conn: nc, deadlines: deadlines}
+				conns <- f
+				return f, err
+			}))
+			awaitOne(cc) // after which there is nothing left to be written
+			(<-conns).broken.Store(true)
+			first := make(chan error, 1)
+			begun := time.Now()
+			go func() { _, err := askName(bounded(t), cc); first <- err }()
+			if deadlines {
+				awaitState(t, cc, connectivity.Idle)
+				awaitOne(cc)
+				assert.Less(t, time.Since(begun), 800*time.Millisecond)
+				assert.Empty(t, first)
+			}
+			assert.ErrorIs(t, <-first, syscall.EPIPE)
+			awaitOne(cc)
+			assert.Less(t, time.Since(begun), 5*time.Second)
+			assert.NoError(t, cc.Close())
+		})
+	}
+	both.Wait()
 }

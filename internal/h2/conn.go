@@ -74,13 +74,14 @@ type Conn struct {
 	pend      *buffer // frames that wait to be written; nil when there are none
 	spare     *buffer // the other of the two buffers while a flush is running
 	flushing  bool
-	handed    uint64 // bytes of frames given to a write so far
-	written   uint64 // of these, bytes that the socket took
-	inPend    int64  // room taken by what is in pend
-	inFlight  int64  // room taken by what is being written
-	acks      int    // answers to the peer's frames that wait to be written
-	ackFlight int    // of these, those being written
-	writeErr  error  // why nothing can be written any more; flushing is true then, and nobody's
+	handed    uint64      // bytes of frames given to a write so far
+	written   uint64      // of these, bytes that the socket took
+	inPend    int64       // room taken by what is in pend
+	inFlight  int64       // room taken by what is being written
+	acks      int         // answers to the peer's frames that wait to be written
+	ackFlight int         // of these, those being written
+	writeErr  error       // why nothing can be written any more; flushing is true then, and nobody's
+	hearing   *time.Timer // ends the connection some time after writeErr
 
 	freeMu sync.Mutex
 	free   []*Stream // unary stream objects for reuse
@@ -205,6 +206,9 @@ func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
 	c.streams = nil
 	c.ka.stop()
 	failed := c.writeErr != nil
+	if failed {
+		c.hearing.Stop()
+	}
 	writing := c.flushing && !failed
 	c.flushing = true
 	c.mu.Unlock()
@@ -387,9 +391,7 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	if err := c.rd.preface(); err != nil {
 		return err
 	}
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
+	_ = c.nc.SetDeadline(time.Time{}) // tunnels often have no deadlines
 	if c.mode == writeLayered {
 		c.wire.layer(c.kickApart)
 	}

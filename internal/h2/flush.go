@@ -204,8 +204,12 @@ func (c *Conn) flushed(b *buffer) {
 	c.mu.Unlock()
 }
 
-// hearOutWait is how long the reader goes on after a write has failed.
-const hearOutWait = time.Second
+// After a write has failed the reader goes on for hearOutWait. If nothing comes for
+// tellWait, the owner learns that the connection takes no new streams.
+const (
+	hearOutWait = time.Second
+	tellWait    = 20 * time.Millisecond
+)
 
 // writeFailed notes that nothing more can be sent. What the server said before that
 // may still be read: replies, or GOAWAY, after which requests may be sent
@@ -220,8 +224,12 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	}
 	c.drainLocked(err)
 	c.writeErr = err // flushing stays true, so that nobody writes any more
+	c.hearing = time.AfterFunc(hearOutWait, func() { c.Close(err, nil) })
 	c.unlockAndSettle()
-	_ = c.nc.SetReadDeadline(time.Now().Add(hearOutWait))
+	// What is there to be read, a GOAWAY perhaps, comes first. Then the owner is told, so
+	// that new streams do not wait for the end of this connection.
+	c.poked.Store(true)
+	_ = c.nc.SetReadDeadline(time.Now().Add(tellWait))
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may
