@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -29,11 +30,13 @@ type reader struct {
 	hd       headerDecoder
 	lastID   uint32 // the stream of the latest look-up
 	last     *Stream
-	window   int64 // what the server may still send on the connection
-	credit   int64 // received, not given back to the server yet
-	settings bool  // the server's first SETTINGS has come
-	dirty    bool  // frames of the reader's wait to be flushed
-	told     bool  // the owner knows that no new streams are taken
+	window   int64   // what the server may still send on the connection
+	credit   int64   // received, not given back to the server yet
+	settings bool    // the server's first SETTINGS has come
+	dirty    bool    // frames of the reader's wait to be flushed
+	served   *Stream // the only stream that something was delivered to since the latest read
+	several  bool    // there were more
+	told     bool    // the owner knows that no new streams are taken
 	onDrain  func(cause error)
 }
 
@@ -102,9 +105,15 @@ func (r *reader) quiet() {
 // it had is written first.
 func (r *reader) fill() error {
 	if r.dirty {
+		if r.served != nil && !r.several {
+			// The one whom this burst woke may be about to send: the answer to a
+			// PING then leaves in the same write.
+			runtime.Gosched()
+		}
 		r.dirty = false
 		r.c.kick()
 	}
+	r.served, r.several = nil, false
 	if r.start == r.end {
 		r.start, r.end = 0, 0
 		if r.settings && r.c.mode == writeDirect {
@@ -147,6 +156,12 @@ func (r *reader) fill() error {
 func isTimeout(err error) bool {
 	ne := net.Error(nil)
 	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// serves notes that something is delivered to s.
+func (r *reader) serves(s *Stream) {
+	r.several = r.several || r.served != nil && r.served != s
+	r.served = s
 }
 
 // lookAround tells the owner, once, that the connection takes no new streams.

@@ -171,6 +171,7 @@ func (r *reader) fragment(p []byte, end bool) error {
 		s.mu.Unlock()
 		return nil
 	}
+	r.serves(s)
 	v := s.onHeaders(&r.hd.block, r.hd.endStream)
 	s.mu.Unlock()
 	if v.over {
@@ -232,6 +233,7 @@ func (r *reader) part(id uint32, p []byte) {
 		s.mu.Unlock()
 		return
 	}
+	r.serves(s)
 	v := s.onData(p)
 	var credit int64
 	if !v.over {
