@@ -101,7 +101,10 @@ func severalFail(t *testing.T) error {
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{
 		{Addr: unusedAddr(t)},
-		{Addr: serveRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.example ESMTP\r\n"); _, _ = io.Copy(io.Discard, c) })},
+		{Addr: serveRaw(t, func(c net.Conn) {
+			_, _ = io.WriteString(c, "220 mail.example ESMTP\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		})},
 		{Addr: "unix:///absent/socket"},
 	}})
 	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
