@@ -37,7 +37,7 @@ func (g *golden) check(t *testing.T) {
 	t.Helper()
 	path := filepath.Join("testdata", g.file)
 	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(g.text.String()), 0o644))
+		require.NoError(t, os.WriteFile(path, []byte(strings.TrimSpace(g.text.String())+"\n"), 0o644))
 	}
 	file, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -55,7 +55,7 @@ func sections(file string) map[string]string {
 	all := map[string]string{}
 	for _, section := range strings.Split(file, "== ")[1:] {
 		name, text, _ := strings.Cut(section, "\n")
-		all[name] = text
+		all[name] = strings.TrimSpace(text)
 	}
 	return all
 }
