@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -236,13 +237,19 @@ func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Durati
 }
 
 // explain returns the channel's *DialError for an RPC that found no connection,
-// or nil if nothing is known to have failed.
-func (cc *ClientConn) explain() error { return cc.explainAs(cc.GetState(), nil) }
+// or nil if nothing was tried.
+func (cc *ClientConn) explain() error {
+	now := cc.state.latest()
+	if e := cc.newDialError(now.To, time.Since(now.Time), append(cc.unresolved(), cc.unfinished()...), nil); len(e.Attempts) > 0 {
+		return e
+	}
+	return nil
+}
 
-// explainAs is explain for a channel that is, or is about to be, in state. It
-// returns otherwise if nothing is known to have failed.
+// explainAs returns the *DialError that is the cause of the transition to state.
+// It returns otherwise if nothing is known to have failed.
 func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error {
-	now, _ := cc.state.now()
+	now := cc.state.latest()
 	if e := cc.newDialError(state, time.Since(now.Time), nil, nil); len(e.Attempts) > 0 {
 		return e
 	}
@@ -260,15 +267,24 @@ func (cc *ClientConn) unresolved() []Attempt {
 }
 
 // unfinished returns the attempts that are running, at addresses where none has
-// failed yet.
+// failed yet, with the phases that they are in.
 func (cc *ClientConn) unfinished() []Attempt {
 	var all []Attempt
 	for _, l := range cc.allLinks() {
-		addr, since := l.trying()
-		if addr.Addr == "" || cc.attempts.knows(addr.Addr) {
+		addr, since, made := l.trying()
+		if made == nil || cc.attempts.knows(addr.Addr) {
 			continue
 		}
-		all = append(all, Attempt{Addr: addr.Addr, ServerName: cc.serverName(addr), Start: since, Elapsed: time.Since(since), Err: errUnfinished})
+		step := made.Latest()
+		all = append(all, Attempt{
+			Addr:       cmp.Or(step.Addr, addr.Addr),
+			ServerName: cc.serverName(addr),
+			Proxy:      step.Proxy,
+			Phase:      Phase(step.Phase),
+			Start:      since,
+			Elapsed:    time.Since(since),
+			Err:        errUnfinished,
+		})
 	}
 	return all
 }

@@ -156,6 +156,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		Wake:          cc.wake,
 		Explain:       cc.explain,
 		ServerLoad:    serverLoad,
+		Ready:         func() bool { return cc.state.state() == connectivity.Ready },
 	}
 }
 

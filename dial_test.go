@@ -475,7 +475,7 @@ func TestAwaitReady(t *testing.T) {
 		require.ErrorAs(t, err, &e)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Len(t, e.Attempts, 1)
-		assert.Contains(t, err.Error(), "x:1 not finished after")
+		assert.Contains(t, err.Error(), "x:1: dial not finished after")
 		assert.Equal(t, connectivity.Connecting, cc.GetState(), "the channel goes on")
 	})
 	t.Run("on a closed channel", func(t *testing.T) {

@@ -42,7 +42,7 @@ type Attempt struct {
 	Addr       string // what was dialed; the target's endpoint when resolving it failed
 	ServerName string // the authority that the credentials were asked to check
 	Proxy      string // the proxy's URL without credentials, if one was used
-	Phase      Phase  // where it ended; empty when it still ran
+	Phase      Phase  // where it ended, or was when the wait for it did; empty if it had not begun
 	Start      time.Time
 	Elapsed    time.Duration // from Start to the failure
 	Err        error         // the cause

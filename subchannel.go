@@ -48,6 +48,7 @@ type link struct {
 	addrs  []resolver.Address // to be tried, in order; nil after that
 	addr   resolver.Address   // the one tried now, or that conn leads to
 	since  time.Time          // when that began
+	made   *connect.Progress  // how far that is
 	conn   *h2.Conn           // nil before there is one
 	left   time.Time          // when the subchannel was taken away, or given back
 	cutBy  error              // not nil: the channel has cut the link
@@ -82,7 +83,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	l.keepalive = cfg.H2.KeepaliveTime
 	var failed failure.List
 	for _, addr := range l.addrs {
-		l.try(addr)
+		cfg.Progress = l.try(addr)
 		l.attempt = cc.observer.number()
 		cfg.Trace = cc.observer.steps(l.attempt)
 		conn, err := cc.connect(ctx, cfg, cc.marked(addr), cc.serverName(addr))
@@ -150,22 +151,24 @@ func (l *link) ready(conn *h2.Conn) {
 	closeBooks(why)
 }
 
-// try notes which address is being tried.
-func (l *link) try(addr resolver.Address) {
+// try notes which address is being tried, and returns what is to be told how far
+// that is.
+func (l *link) try(addr resolver.Address) *connect.Progress {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	l.addr, l.since = addr, time.Now()
+	l.addr, l.since, l.made = addr, time.Now(), new(connect.Progress)
+	return l.made
 }
 
-// trying returns which address is being tried, and since when; none if the link
-// does not connect any more.
-func (l *link) trying() (resolver.Address, time.Time) {
+// trying returns which address is being tried, since when, and how far that is;
+// none if the link does not connect any more.
+func (l *link) trying() (resolver.Address, time.Time, *connect.Progress) {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	if l.addrs == nil {
-		return resolver.Address{}, time.Time{}
+	if l.addrs == nil || l.made == nil {
+		return resolver.Address{}, time.Time{}, nil
 	}
-	return l.addr, l.since
+	return l.addr, l.since, l.made
 }
 
 // connected makes the transition to READY, unless that depends on the backend's
@@ -281,7 +284,7 @@ func (l *link) stopLocked() {
 	if l.cancel != nil {
 		l.cancel()
 	}
-	l.cancel, l.addrs, l.retry = nil, nil, nil
+	l.cancel, l.addrs, l.retry, l.made = nil, nil, nil, nil
 }
 
 // drain ends a link whose subchannel was taken away: an attempt at once, a

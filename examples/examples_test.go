@@ -124,7 +124,7 @@ var printed = map[string][]string{
 	},
 	"keepalive": {
 		"a PING after a silence of 10s",
-		"the server falls silent: Unavailable: connection lost: keepalive: the peer did not answer a PING in time",
+		"the server falls silent: Unavailable: connection to ... lost: keepalive: the peer did not answer a PING in time",
 		"  the PING was sent after 10s",
 		"  the call ended after 11s",
 		"",

@@ -57,6 +57,9 @@ type Config struct {
 	// Explain returns the channel's latest connection failure, which becomes a cause
 	// of RPCs that end for want of a connection. It may return nil. nil: nothing.
 	Explain func() error
+	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
+	// makes wait. nil: it never is.
+	Ready func() bool
 	// ServerLoad makes the balancer's DoneInfo.ServerLoad of a trailer. nil: none.
 	ServerLoad func(trailer metadata.MD) any
 }

@@ -22,24 +22,35 @@ const (
 	PhaseNone        Phase = iota // the error does not come from the context's end
 	PhaseResolve                  // waiting for the resolver's first result
 	PhaseConnect                  // waiting for a connection
+	PhasePick                     // waiting for the policy to choose one, though the channel is READY
 	PhaseCredentials              // waiting for per-RPC credentials
 	PhaseSlot                     // waiting for a free stream on the connection
+	PhaseSend                     // waiting for the server to take the whole request
 	PhaseFlight                   // sent
 	PhaseBackoff                  // waiting before the next attempt
 )
 
-func (p Phase) String() string {
+// where says where an RPC is; peer is the address of its connection, empty if it
+// has none.
+func (p Phase) where(peer string) string {
+	if peer == "" {
+		peer = "the server"
+	}
 	switch p {
 	case PhaseResolve:
 		return "waiting for the name resolver's first result"
 	case PhaseConnect:
 		return "waiting for a connection"
+	case PhasePick:
+		return "waiting for the load-balancing policy to pick a connection"
 	case PhaseCredentials:
 		return "waiting for per-RPC credentials"
 	case PhaseSlot:
-		return "waiting for a free stream"
+		return "waiting for " + peer + " to allow another stream (MAX_CONCURRENT_STREAMS)"
+	case PhaseSend:
+		return "sending, waiting for " + peer + " to take more"
 	case PhaseFlight:
-		return "in flight"
+		return "sent, waiting for " + peer + " to answer"
 	case PhaseBackoff:
 		return "waiting to try again"
 	}
@@ -52,15 +63,61 @@ func (p Phase) String() string {
 type Error struct {
 	// Phase is where the RPC was when its context ended; PhaseNone if it ended otherwise.
 	Phase Phase
-	// Elapsed is the time since the RPC began; of it, Resolving was spent waiting for
-	// the resolver and Connecting waiting for a connection, in all attempts.
-	// They are set with Phase.
-	Elapsed, Resolving, Connecting time.Duration
+	// Elapsed is the time since the RPC began, in all attempts, and Times what it was
+	// spent on. They are set with Phase.
+	Elapsed time.Duration
+	Times
 	// Peer is the address of the connection in use, if there was one.
 	Peer string
 
 	status *status.Status
 	causes []error
+}
+
+// Times is how long an RPC waited for one thing and another. What is left of its
+// time was spent between it and the server.
+type Times struct {
+	Resolving  time.Duration // the resolver's first result
+	Connecting time.Duration // a connection
+	Picking    time.Duration // the policy, on a channel that is READY
+	Queued     time.Duration // a free stream
+	BackingOff time.Duration // the delay before another attempt
+}
+
+// spent lists what an RPC that took elapsed and is at a phase spent its time on. It
+// is empty if that is one thing, the phase that it is at.
+func (t *Times) spent(elapsed time.Duration, at Phase) string {
+	parts := []struct {
+		what string
+		took time.Duration
+		at   Phase
+	}{
+		{"resolving", t.Resolving, PhaseResolve},
+		{"connecting", t.Connecting, PhaseConnect},
+		{"picking", t.Picking, PhasePick},
+		{"waiting for a stream", t.Queued, PhaseSlot},
+		{"backing off", t.BackingOff, PhaseBackoff},
+	}
+	rest := elapsed
+	for _, p := range parts {
+		rest -= p.took
+	}
+	atPeer := at == PhaseSend || at == PhaseFlight
+	var all []string
+	only := true
+	for _, p := range parts {
+		if p.took > 0 {
+			all = append(all, fmt.Sprintf("%s %v", p.what, shown(p.took)))
+			only = only && p.at == at
+		}
+	}
+	if atPeer && rest > 0 {
+		all = append(all, fmt.Sprintf("on the wire %v", shown(rest)))
+	}
+	if only || atPeer && len(all) == 1 {
+		return ""
+	}
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 func (e *Error) Error() string { return e.status.Err().Error() }
@@ -93,52 +150,59 @@ func withCause(st *status.Status, causes ...error) error {
 // phase. cerr is context.DeadlineExceeded or context.Canceled; last is the latest
 // failure of what was waited for, if any.
 func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer string, last error) *Error {
-	e := &Error{
-		Phase:      at,
-		Elapsed:    r.ch.now() - r.began,
-		Resolving:  r.resolving,
-		Connecting: r.connecting,
-		Peer:       peer,
-		causes:     []error{cerr},
-	}
+	return r.contextEndedAfter(ctx, cerr, at, peer, last, r.times)
+}
+
+// contextEndedAfter is contextEnded for an RPC that has spent its time so.
+func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer string, last error, spent Times) *Error {
+	e := &Error{Phase: at, Elapsed: r.ch.now() - r.began, Times: spent, Peer: peer, causes: []error{cerr}}
 	// context.Cause says more only if whoever cancelled gave a cause.
 	cause := context.Cause(ctx)
 	if cause != nil && cause != cerr {
 		e.causes = append(e.causes, cause)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v after %v: %v", cerr, shown(e.Elapsed), at)
-	if peer != "" {
-		if at == PhaseFlight {
-			b.WriteString(" to " + peer)
-		} else {
-			b.WriteString(" on the connection to " + peer)
+	fmt.Fprintf(&b, "%v after %v", cerr, shown(e.Elapsed))
+	if r.tries.policy > 0 {
+		fmt.Fprintf(&b, ", in attempt %d", r.tries.policy+1)
+	}
+	b.WriteString(": " + at.where(peer) + e.spent(e.Elapsed, at))
+	var why error
+	if at == PhaseResolve || at == PhaseConnect {
+		why = r.explain()
+	}
+	for _, c := range []error{last, why} {
+		if c != nil {
+			e.causes = append(e.causes, c)
 		}
 	}
-	var waits []string
-	if e.Resolving > 0 && at != PhaseResolve {
-		waits = append(waits, fmt.Sprintf("%v for the name resolver", shown(e.Resolving)))
+	if last != nil && why == nil {
+		b.WriteString(": latest failure")
 	}
-	if e.Connecting > 0 && at != PhaseConnect {
-		waits = append(waits, fmt.Sprintf("%v for a connection", shown(e.Connecting)))
-	}
-	if len(waits) > 0 {
-		b.WriteString(" (waited " + strings.Join(waits, ", ") + ")")
-	}
-	if last != nil {
-		e.causes = append(e.causes, last)
-		b.WriteString(": latest failure: " + statusText(last))
-	}
-	if at == PhaseConnect {
-		if why := r.explain(); why != nil {
-			e.causes = append(e.causes, why)
-			if last == nil {
-				b.WriteString(": latest failure: " + why.Error())
-			}
-		}
+	if text := joined(last, why); text != "" {
+		b.WriteString(": " + text)
 	}
 	e.status = status.New(codeOfContext(cerr), b.String())
 	return e
+}
+
+// joined is the text of a failure and of why it came to that, on one line. Either
+// may be nil, and the one may be part of the other.
+func joined(failed, why error) string {
+	var first, second string
+	if failed != nil {
+		first = statusText(failed)
+	}
+	if why != nil {
+		second = why.Error()
+	}
+	switch {
+	case strings.Contains(second, first):
+		first, second = second, ""
+	case second != "":
+		first += ": "
+	}
+	return strings.ReplaceAll(first+second, "\n\t", " | ")
 }
 
 // statusText is err's text without the words status errors begin with.
@@ -179,7 +243,7 @@ func (r *rpc) explain() error {
 }
 
 // streamError is what the RPC ends with if its stream ended with he.
-func (r *rpc) streamError(a *attempt, he *h2.Error, at Phase) error {
+func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 	code := he.Status.Code()
 	switch {
 	case he.Cause != nil && code == codes.Canceled:
@@ -190,16 +254,37 @@ func (r *rpc) streamError(a *attempt, he *h2.Error, at Phase) error {
 	case he.Local && r.ch.isClosed() && a.ctx.Err() == nil && code == codes.Canceled:
 		return grpc.ErrClientConnClosing
 	case he.Local && code == codes.DeadlineExceeded:
-		return r.contextEnded(a.ctx, context.DeadlineExceeded, at, a.peerAddr(), nil)
+		return r.streamEnded(a, context.DeadlineExceeded, he)
 	case he.Local && code == codes.Canceled:
-		return r.contextEnded(a.ctx, context.Canceled, at, a.peerAddr(), nil)
+		return r.streamEnded(a, context.Canceled, he)
 	case code == codes.DeadlineExceeded && expired(a.ctx):
-		// The server was faster to notice: its answer, but the same event.
-		e := r.contextEnded(a.ctx, context.DeadlineExceeded, at, a.peerAddr(), nil)
-		e.status = he.Status
+		// The server was faster to notice: the same event, and what it says besides.
+		e := r.streamEnded(a, context.DeadlineExceeded, he)
+		p := he.Status.Proto()
+		p.Message = e.status.Message() + "; the server said: " + p.Message
+		e.status = status.FromProto(p)
 		return e
 	}
 	return he.Status.Err()
+}
+
+// streamEnded is contextEnded for an RPC whose stream ended with he, or was not
+// opened because of it. he may be nil: the request had been sent.
+func (r *rpc) streamEnded(a *attempt, cerr error, he *h2.Error) *Error {
+	at, spent := PhaseFlight, r.times
+	if he != nil {
+		switch he.Stage {
+		case h2.StageSlot:
+			at = PhaseSlot
+		case h2.StageSend:
+			at = PhaseSend
+		}
+		spent.Queued += he.Queued
+	}
+	if a.s != nil {
+		spent.Queued += a.s.Queued()
+	}
+	return r.contextEndedAfter(a.ctx, cerr, at, a.peerAddr(), nil, spent)
 }
 
 // expired reports whether ctx's deadline has passed, be it that ctx has not

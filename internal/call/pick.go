@@ -29,7 +29,7 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		case <-r.ch.closed:
 		case <-ctx.Done():
 		}
-		r.resolving += r.ch.now() - since
+		r.times.Resolving += r.ch.now() - since
 		if err := ctx.Err(); err != nil && !r.ch.isClosed() {
 			return r.contextEnded(ctx, err, PhaseResolve, "", nil)
 		}
@@ -53,7 +53,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 		if r.ch.isClosed() {
 			return true, grpc.ErrClientConnClosing
 		}
-		gen := r.ch.picker.Load()
+		gen, queued := r.ch.picker.Load(), false
 		if gen.picker != nil {
 			res, err := gen.picker.Pick(info)
 			switch {
@@ -68,17 +68,19 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 					res.Done(balancer.DoneInfo{})
 				}
 			case err == balancer.ErrNoSubConnAvailable:
+				queued = true
 			default:
 				if st := controlPlaneError("the picker", err); st != nil {
 					return true, r.explained(st)
 				}
 				if !r.set.waitForReady {
-					return false, withCause(status.New(codes.Unavailable, err.Error()), err, r.explain())
+					why := r.explain()
+					return false, withCause(status.New(codes.Unavailable, joined(err, why)), err, why)
 				}
 				last = err
 			}
 		}
-		if err := r.awaitPicker(ctx, gen, last); err != nil {
+		if err := r.awaitPicker(ctx, gen, queued, last); err != nil {
 			return true, err
 		}
 		a.pickDelayed = true
@@ -97,21 +99,30 @@ func (r *rpc) explained(err error) error {
 	return err
 }
 
-// awaitPicker waits until gen is no longer the picker in force.
-func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, last error) error {
+// awaitPicker waits until gen is no longer the picker in force. queued says that
+// it has its reasons, on a channel that may be READY.
+func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last error) error {
 	since := r.ch.now()
+	picking := queued && r.ch.cfg.Ready != nil && r.ch.cfg.Ready()
 	select {
 	case <-gen.replaced:
 	case <-r.ch.closed:
 	case <-ctx.Done():
 	}
 	// A wait that took no measurable time was a wait nevertheless.
-	r.connecting += max(r.ch.now()-since, time.Nanosecond)
+	took := max(r.ch.now()-since, time.Nanosecond)
+	at := PhaseConnect
+	if picking {
+		at = PhasePick
+		r.times.Picking += took
+	} else {
+		r.times.Connecting += took
+	}
 	if r.ch.isClosed() {
 		return grpc.ErrClientConnClosing
 	}
 	if err := ctx.Err(); err != nil {
-		return r.contextEnded(ctx, err, PhaseConnect, "", last)
+		return r.contextEnded(ctx, err, at, "", last)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,7 +143,7 @@ func TestPickWaits(t *testing.T) {
 				require.NoError(t, err)
 				assert.Same(t, b.Conn(), a.conn)
 				assert.True(t, a.pickDelayed)
-				assert.Equal(t, time.Minute, r.connecting.Truncate(time.Second))
+				assert.Equal(t, time.Minute, r.times.Connecting.Truncate(time.Second))
 				assert.LessOrEqual(t, picks, 1, "a picker is asked once")
 			})
 		})
@@ -211,7 +212,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 				ch.SetResolved(true)
 			}()
 			e := phase(t, invoke(ch), PhaseConnect,
-				"context deadline exceeded after 10s: waiting for a connection (waited 3s for the name resolver): latest failure: dial tcp: refused")
+				"context deadline exceeded after 10s: waiting for a connection (resolving 3s, connecting 7s): dial tcp: refused")
 			assert.Equal(t, 3*time.Second, e.Resolving)
 			assert.Equal(t, 7*time.Second, e.Connecting)
 			assert.ErrorIs(t, e, refused)
@@ -223,9 +224,26 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 			ch.SetResolved(true)
 			picked := errors.New("all backends are down")
 			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, picked }))
-			e := phase(t, invoke(ch), PhaseConnect, "context deadline exceeded after 10s: waiting for a connection: latest failure: all backends are down")
+			e := phase(t, invoke(ch), PhaseConnect, "context deadline exceeded after 10s: waiting for a connection: all backends are down: dial tcp: refused")
 			assert.ErrorIs(t, e, refused)
 			assert.ErrorIs(t, e, picked)
+		})
+	})
+	t.Run("picking", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var isReady atomic.Bool
+			ch := New(Config{Ready: isReady.Load})
+			ch.SetResolved(true)
+			go func() {
+				time.Sleep(3 * time.Second)
+				isReady.Store(true)
+				ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
+					return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+				}))
+			}()
+			e := phase(t, invoke(ch), PhasePick,
+				"context deadline exceeded after 10s: waiting for the load-balancing policy to pick a connection (connecting 3s, picking 7s)")
+			assert.Equal(t, Times{Connecting: 3 * time.Second, Picking: 7 * time.Second}, e.Times)
 		})
 	})
 	t.Run("cancelled, with a cause", func(t *testing.T) {
@@ -320,6 +338,6 @@ func TestResolvedCanBeTakenBack(t *testing.T) {
 		}()
 		require.NoError(t, r.awaitResolved(context.Background()))
 		assert.True(t, r.resolverDelayed)
-		assert.Equal(t, time.Second, r.resolving)
+		assert.Equal(t, time.Second, r.times.Resolving)
 	})
 }

@@ -109,13 +109,23 @@ func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
+	since := r.ch.now()
 	select {
 	case <-t.C:
+		r.times.BackingOff += r.ch.now() - since
 		return nil
 	case <-r.ch.closed:
 		return grpc.ErrClientConnClosing
 	case <-ctx.Done():
+		r.times.BackingOff += r.ch.now() - since
 		return r.contextEnded(ctx, ctx.Err(), PhaseBackoff, "", last)
+	}
+}
+
+// spentOn counts what an attempt that another one follows has waited for.
+func (r *rpc) spentOn(a *attempt) {
+	if a.s != nil {
+		r.times.Queued += a.s.Queued()
 	}
 }
 

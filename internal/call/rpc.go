@@ -33,10 +33,10 @@ type rpc struct {
 	sendsMany, receivesMany bool // the kind of RPC, for stats
 
 	// These change while attempts are made.
-	resolverDelayed       bool
-	resolving, connecting time.Duration
-	refused               *h2.Conn // took no stream the last time
-	tries                 tries
+	resolverDelayed bool
+	times           Times
+	refused         *h2.Conn // took no stream the last time
+	tries           tries
 }
 
 // defaults are the channel's call options, which an RPC on one subchannel does not have.
@@ -177,7 +177,7 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 // has waited before, or has failed.
 func (r *rpc) attemptBegan() time.Time {
 	began := r.began
-	if r.connecting > 0 || r.resolverDelayed || r.tries != (tries{}) {
+	if r.times.Connecting > 0 || r.times.Picking > 0 || r.resolverDelayed || r.tries != (tries{}) {
 		began = r.ch.now()
 	}
 	return r.ch.epoch.Add(began)
@@ -201,13 +201,13 @@ func (r *rpc) refusal(a *attempt, he *h2.Error) outcome {
 	if he.Unsent && !he.Local {
 		r.refused = a.conn
 	}
-	return outcome{err: r.streamError(a, he, PhaseSlot), drop: he.Local, unsent: he.Unsent, unprocessed: he.Unprocessed}
+	return outcome{err: r.streamError(a, he), drop: he.Local, unsent: he.Unsent, unprocessed: he.Unprocessed}
 }
 
 // failure is the outcome if the attempt's stream has ended with he.
 func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
 	o := outcome{
-		err:         r.streamError(a, he, PhaseFlight),
+		err:         r.streamError(a, he),
 		drop:        he.Local,
 		unsent:      he.Unsent,
 		unprocessed: he.Unprocessed,

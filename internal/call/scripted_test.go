@@ -511,7 +511,7 @@ func TestDeadlineWhileWaitingForAStream(t *testing.T) {
 			require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.Equal(t, PhaseSlot, err.(*Error).Phase)
-			assert.Regexp(t, `waiting for a free stream on the connection to 127\.0\.0\.1:\d+$`, err.Error())
+			assert.Regexp(t, `waiting for 127\.0\.0\.1:\d+ to allow another stream \(MAX_CONCURRENT_STREAMS\)$`, err.Error())
 			f.require(t, codes.DeadlineExceeded)
 		})
 	}

@@ -98,7 +98,9 @@ func (cs *clientStream) contextDone() {
 	err := a.err // it may have failed for the same reason, and know more
 	cs.mu.Unlock()
 	if err == nil {
-		err = cs.contextEnded(cs.ctx, cs.ctx.Err(), PhaseFlight, a.peerAddr(), nil)
+		a.s.Cancel(status.FromContextError(cs.ctx.Err())) // as its own watch does; only one of the two counts
+		<-a.s.Finished()
+		err = cs.streamEnded(&a.attempt, cs.ctx.Err(), a.s.Err())
 	}
 	cs.finish(err)
 }

@@ -44,6 +44,7 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 			return a
 		}
 		last = o.err
+		cs.spentOn(&a.attempt)
 		cs.endAttempt(a, o.err)
 	}
 }
@@ -223,7 +224,7 @@ func (cs *clientStream) verdictOf(a *streamAttempt) error {
 		return a.err
 	}
 	if he := a.s.Err(); he != nil {
-		return cs.streamError(&a.attempt, he, PhaseFlight)
+		return cs.streamError(&a.attempt, he)
 	}
 	if !cs.desc.ServerStreams && a.s.Messages() == 0 {
 		return cardinality(0)

@@ -60,6 +60,7 @@ func (r *rpc) invoke(ctx context.Context, args, reply any) error {
 			r.conclude(&a)
 			return o.err
 		}
+		r.spentOn(&a)
 		if a.s != nil {
 			a.s.Release()
 		}

@@ -84,7 +84,7 @@ func TestUnaryDeadline(t *testing.T) {
 	assert.Equal(t, PhaseFlight, e.Phase)
 	assert.Contains(t, e.Peer, "127.0.0.1:")
 	assert.GreaterOrEqual(t, e.Elapsed, 49*time.Millisecond)
-	assert.Regexp(t, `context deadline exceeded after \S+s: in flight to 127\.0\.0\.1:\d+$`, err.Error())
+	assert.Regexp(t, `context deadline exceeded after \S+s: sent, waiting for 127\.0\.0\.1:\d+ to answer$`, err.Error())
 	requireNoneActive(t, ch)
 }
 

@@ -22,7 +22,8 @@ import (
 )
 
 // Config is what all connections of a channel have in common. It is read only
-// and may be shared by any number of concurrent calls of Connect.
+// and may be shared by any number of concurrent calls of Connect, if it has no
+// Progress.
 type Config struct {
 	// Dialer makes the network connection in place of TCP and unix sockets. It
 	// gets the address as it is, host names included, and a unix socket's as
@@ -63,6 +64,10 @@ type Config struct {
 	// called with no lock held, on goroutines of Connect, several at a time while
 	// addresses race. nil: nothing is told.
 	Trace func(Step)
+
+	// Progress is told how far the attempt has come. It is for one call of Connect.
+	// nil: nobody asks.
+	Progress *Progress
 }
 
 // Connect makes a connection to addr and returns it when the SETTINGS exchange

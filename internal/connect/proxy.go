@@ -41,6 +41,9 @@ func (cfg *Config) dialThrough(ctx context.Context, e endpoint) (net.Conn, error
 // what the phase Proxy is.
 func (cfg *Config) connectThrough(ctx context.Context, e endpoint) (net.Conn, error) {
 	step, reached := Step{Phase: failure.Proxy, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}, false
+	if cfg.Progress != nil {
+		cfg.Progress.note(&Step{Phase: failure.Dial, Addr: step.Addr, Proxy: step.Proxy})
+	}
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := cfg.dialProxy(ctx, network, addr)
 		if reached = err == nil; reached {
@@ -59,7 +62,7 @@ func (cfg *Config) connectThrough(ctx context.Context, e endpoint) (net.Conn, er
 // to the first of the proxy's addresses that answers.
 func (cfg *Config) dialProxy(ctx context.Context, _, addr string) (net.Conn, error) {
 	direct := *cfg
-	direct.Proxy = nil
+	direct.Proxy, direct.Progress = nil, nil // it is the target that progress is made to
 	endpoints, err := direct.resolve(ctx, resolver.Address{Addr: addr})
 	if err != nil {
 		return nil, err

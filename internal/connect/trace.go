@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -28,8 +29,31 @@ type Step struct {
 	began time.Time
 }
 
+// Progress is how far one attempt has come. The zero value is ready. Its methods
+// may be called from any goroutine.
+type Progress struct {
+	mu     sync.Mutex
+	latest Step // guarded by mu
+}
+
+// Latest returns the step that began last. Its Phase is empty before the first.
+func (p *Progress) Latest() Step {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.latest
+}
+
+func (p *Progress) note(s *Step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latest = *s
+}
+
 // begin tells of the beginning of s.
 func (cfg *Config) begin(s *Step) {
+	if cfg.Progress != nil {
+		cfg.Progress.note(s)
+	}
 	if cfg.Trace != nil {
 		s.began = time.Now()
 		cfg.Trace(*s)

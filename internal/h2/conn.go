@@ -268,10 +268,10 @@ func (c *Conn) endDoomed() {
 		case st != nil:
 			e = &Error{Status: st, Cause: cause, Local: true}
 		case goAway != nil && cause != error(*goAway):
-			e = lost(cause)
-			e.Status = status.Newf(codes.Unavailable, "connection lost: %v, after %v", cause, describeGoAway(goAway))
+			e = c.lost(cause)
+			e.Status = status.Newf(codes.Unavailable, "connection to %v lost: %v, after %v", c.peer.Addr, cause, describeGoAway(goAway))
 		default:
-			e = lost(cause)
+			e = c.lost(cause)
 		}
 		e.Unsent = st == nil && s.safeUntil > written
 		s.finish(e)
@@ -299,11 +299,21 @@ func (c *Conn) cancel(s *Stream, code http2.ErrCode, e *Error) {
 		c.mu.Unlock()
 		return
 	}
+	e.Stage = c.stage(s)
 	b := c.pending()
 	b.b = appendRST(b.b, id, code)
 	c.flushAndUnlock()
 	s.finish(e)
 	c.settle()
+}
+
+// stage is how far the request of s has come. mu is held.
+func (c *Conn) stage(s *Stream) Stage {
+	waits := s.blocked || s.wait.q != nil // the sender does
+	if waits || s.unary && (!s.halfClosed || s.safeUntil > c.written) {
+		return StageSend
+	}
+	return StageSent
 }
 
 // settle closes a draining connection that has nothing left to do.

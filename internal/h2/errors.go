@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
@@ -38,7 +39,25 @@ type Error struct {
 	Local bool
 	// Cause is why the connection ended, if that was the reason.
 	Cause error
+	// Stage is how far the request was when this side ended the stream.
+	Stage Stage
+	// Queued is how long it waited in vain for a slot.
+	Queued time.Duration
 }
+
+// Stage is how far a request has come.
+type Stage uint8
+
+const (
+	// StageSent: the server has all that the application gave, or it is on its way.
+	StageSent Stage = iota
+	// StageSlot: it waits for one of the streams that the server allows
+	// (MAX_CONCURRENT_STREAMS).
+	StageSlot
+	// StageSend: it waits for the server to take more (flow control), or for the
+	// network to.
+	StageSend
+)
 
 func (e *Error) Error() string              { return e.Status.Message() }
 func (e *Error) Unwrap() error              { return e.Cause }
@@ -90,8 +109,8 @@ func (e *PrefaceError) Unwrap() error { return e.Err }
 func (e *PrefaceError) FirstBytes() []byte { return e.First }
 
 // lost is the end of a stream whose connection ended with cause.
-func lost(cause error) *Error {
-	return &Error{Status: status.Newf(codes.Unavailable, "connection lost: %v", cause), Cause: cause}
+func (c *Conn) lost(cause error) *Error {
+	return &Error{Status: status.Newf(codes.Unavailable, "connection to %v lost: %v", c.peer.Addr, cause), Cause: cause}
 }
 
 // statusOfReset maps an RST_STREAM code as gRPC's PROTOCOL-HTTP2 document says.

@@ -93,9 +93,12 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		return nil, c.refusal()
 	}
 	if c.slots.try(1, true) == 0 {
+		since := time.Now()
 		if err := c.await(ctx, &s.wait, &c.slots, 1); err != nil {
+			err.Stage, err.Queued = StageSlot, time.Since(since)
 			return nil, err
 		}
+		s.queued = time.Since(since)
 	}
 	// The slot is ours; room next. What the headers need is not worth
 	// estimating, since a grant may overdraw.
@@ -105,6 +108,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 			c.mu.Lock()
 			c.slots.add(1)
 			c.unlockAndSettle()
+			err.Stage = StageSend
 			return nil, err
 		}
 	}
@@ -185,7 +189,7 @@ func (c *Conn) abandon(room int64) {
 
 // refusal is the error of an RPC that this connection does not take. mu is held.
 func (c *Conn) refusal() *Error {
-	e := lost(c.cause)
+	e := c.lost(c.cause)
 	if c.endWith != nil {
 		e.Status = c.endWith
 	}

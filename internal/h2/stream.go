@@ -73,6 +73,8 @@ type Stream struct {
 	end  chan struct{}
 	stop func() bool // ends the watch of the context; nil for unary streams. Set once.
 
+	queued time.Duration // how long it waited for a slot; written by open
+
 	// Guarded by Conn.mu.
 	sendID     uint32 // 0 once out of the connection's table
 	sendWindow int64
@@ -272,6 +274,10 @@ func (s *Stream) TrailerValue(key string) (string, bool) {
 	return "", false
 }
 
+// Queued returns how long the stream waited for the server's
+// MAX_CONCURRENT_STREAMS before it was opened.
+func (s *Stream) Queued() time.Duration { return s.queued }
+
 // HasHeader reports whether response headers came that were not trailers.
 func (s *Stream) HasHeader() bool {
 	s.mu.Lock()
@@ -335,6 +341,7 @@ func (s *Stream) Release() {
 	s.body, s.notGRPC, s.err = nil, nil, nil
 	s.encoding, s.subtype = "", ""
 	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
+	s.queued = 0
 	s.mu.Unlock()
 	s.c.recycle(s)
 }

@@ -1,0 +1,150 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+func TestSpent(t *testing.T) {
+	const s = time.Second
+	for _, tt := range []struct {
+		spent   Times
+		elapsed time.Duration
+		at      Phase
+		want    string
+	}{
+		{Times{Resolving: 3 * s}, 3 * s, PhaseResolve, ""},
+		{Times{Connecting: 3 * s}, 3 * s, PhaseConnect, ""},
+		{Times{Resolving: s, Connecting: 2 * s}, 3 * s, PhaseConnect, " (resolving 1s, connecting 2s)"},
+		{Times{Connecting: s, Picking: 2 * s}, 3 * s, PhasePick, " (connecting 1s, picking 2s)"},
+		{Times{}, 3 * s, PhaseFlight, ""},
+		{Times{Connecting: s}, 3 * s, PhaseFlight, " (connecting 1s, on the wire 2s)"},
+		{Times{Queued: s}, 3 * s, PhaseSend, " (waiting for a stream 1s, on the wire 2s)"},
+		{Times{Queued: 3 * s}, 3 * s, PhaseSlot, ""},
+		{Times{Connecting: s, Queued: 2 * s}, 3 * s, PhaseSlot, " (connecting 1s, waiting for a stream 2s)"},
+		{Times{BackingOff: s}, 3 * s, PhaseFlight, " (backing off 1s, on the wire 2s)"},
+		{Times{Resolving: s}, 3 * s, PhaseCredentials, " (resolving 1s)"},
+	} {
+		assert.Equal(t, tt.want, tt.spent.spent(tt.elapsed, tt.at))
+	}
+}
+
+func TestJoined(t *testing.T) {
+	refused, why := errors.New("refused"), errors.New("no connection\n\ta: refused\n\tb: refused")
+	for _, tt := range []struct {
+		failed, why error
+		want        string
+	}{
+		{nil, nil, ""},
+		{refused, nil, "refused"},
+		{nil, why, "no connection | a: refused | b: refused"},
+		{refused, why, "no connection | a: refused | b: refused"},
+		{errors.New("all are down"), why, "all are down: no connection | a: refused | b: refused"},
+		{status.Error(codes.Unavailable, "refused"), why, "no connection | a: refused | b: refused"},
+	} {
+		assert.Equal(t, tt.want, joined(tt.failed, tt.why))
+	}
+}
+
+// A deadline that passes says how far the RPC was, and how long it took to get
+// there.
+func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
+	ended := func(t *testing.T, err error, at Phase, text string) *Error {
+		t.Helper()
+		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, at, e.Phase)
+		assert.Regexp(t, text, status.Convert(err).Message())
+		return e
+	}
+	const peer = `127\.0\.0\.1:\d+`
+	silent := func(*h2test.Stream) {}
+
+	t.Run("a unary request that the server does not take", func(t *testing.T) {
+		srv := h2test.Listen(t)
+		srv.Script(func(c *h2test.Conn) {
+			c.Handshake(h2test.InitialWindowSize(10))
+			c.StopReading()
+		})
+		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
+		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request(strings.Repeat("x", 1000)), new(testpb.SimpleResponse))
+		ended(t, err, PhaseSend, `^context deadline exceeded after \S+: sending, waiting for `+peer+` to take more$`)
+	})
+	t.Run("a stream that the server does not take", func(t *testing.T) {
+		srv := h2test.Listen(t)
+		srv.Script(func(c *h2test.Conn) {
+			c.Handshake(h2test.InitialWindowSize(10))
+			c.StopReading()
+		})
+		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
+		cs, err := ch.NewStream(timeout(t, 50*time.Millisecond), bidiDesc, bidiMethod)
+		require.NoError(t, err)
+		require.Error(t, cs.SendMsg(chunk(1000)))
+		ended(t, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)), PhaseSend, `sending, waiting for `+peer+` to take more$`)
+	})
+	t.Run("a stream that nobody receives from", func(t *testing.T) {
+		srv := h2test.Listen(t)
+		srv.Serve(silent)
+		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
+		var f finished
+		_, err := ch.NewStream(timeout(t, 20*time.Millisecond), bidiDesc, bidiMethod, f.option())
+		require.NoError(t, err)
+		f.require(t, codes.DeadlineExceeded)
+		ended(t, f.errs[0], PhaseFlight, `sent, waiting for `+peer+` to answer$`)
+	})
+	t.Run("after a wait for a stream", func(t *testing.T) {
+		srv := h2test.Listen(t)
+		srv.Serve(silent, h2test.MaxConcurrentStreams(1))
+		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
+		first, free := context.WithCancel(soon(t))
+		_, err := ch.NewStream(first, bidiDesc, bidiMethod)
+		require.NoError(t, err)
+		time.AfterFunc(30*time.Millisecond, free)
+		err = ch.Invoke(timeout(t, 100*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+		e := ended(t, err, PhaseFlight, `sent, waiting for `+peer+` to answer \(waiting for a stream \S+, on the wire \S+\)$`)
+		assert.Greater(t, e.Queued, 20*time.Millisecond)
+		assert.Less(t, e.Queued, e.Elapsed)
+	})
+	t.Run("in a second attempt", func(t *testing.T) {
+		ch := scripted(t, Config{}, func(n int, s *h2test.Stream) {
+			if n == 0 {
+				s.SendTrailers(codes.Unavailable, "not now")
+			}
+		})
+		ch.SetConfig(retryConfig(t, quickPolicy, ""))
+		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+		e := ended(t, err, PhaseFlight, `after \S+, in attempt 2: sent, waiting for `+peer+` to answer \(backing off \S+, on the wire \S+\)$`)
+		assert.Positive(t, e.BackingOff)
+	})
+	t.Run("when the server notices first", func(t *testing.T) {
+		ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
+			time.Sleep(21 * time.Millisecond)
+			s.SendTrailers(codes.DeadlineExceeded, "too late")
+		})
+		for range 20 { // one of the two is first
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			err := ch.Invoke(lateContext{ctx}, unaryMethod, request("x"), new(testpb.SimpleResponse))
+			cancel()
+			ended(t, err, PhaseFlight, `sent, waiting for `+peer+` to answer; the server said: too late$`)
+		}
+	})
+}
+
+// lateContext is a context whose end nobody hears of.
+type lateContext struct{ context.Context }
+
+func (lateContext) Done() <-chan struct{} { return nil }
+func (lateContext) Err() error            { return nil }

@@ -1,0 +1,124 @@
+package grpcdial
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// What RPCs say that found no connection, or whose deadline passed. The texts are
+// in testdata/rpc.golden.
+func TestRPCErrorsGolden(t *testing.T) {
+	g := golden{file: "rpc.golden"}
+	wait := grpc.WaitForReady(true)
+	within := func(d time.Duration) context.Context {
+		ctx, cancel := context.WithTimeout(context.Background(), d)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	addr := unusedAddr(t)
+	two := func() (string, DialOption) {
+		r, target, option := handResolver(t)
+		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: addr}, {Addr: "unix:///absent/socket"}}})
+		return target, option
+	}
+	target, option := two()
+	oneByOne := plain(t, target, option)
+	target, option = two()
+	roundRobin := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")))
+	names := dnstest.Listen(t, dnstest.Zone{})
+	silent := h2test.Listen(t)
+	silent.Serve(func(*h2test.Stream) {}, h2test.MaxConcurrentStreams(1))
+	narrow := plain(t, silent.Addr())
+	awaitReady(t, narrow)
+	dies := h2test.Listen(t)
+	dies.Serve(func(s *h2test.Stream) { s.Conn().CloseHard() })
+
+	for _, tt := range []struct {
+		name string
+		call func() error
+		code codes.Code
+		dial bool // a *DialError is in the chain
+	}{
+		{"no connection", func() error { _, err := askName(bounded(t), plain(t, addr)); return err }, codes.Unavailable, true},
+		{"no connection, two addresses", func() error { _, err := askName(bounded(t), oneByOne); return err }, codes.Unavailable, true},
+		{"no connection, round_robin", func() error { _, err := askName(bounded(t), roundRobin); return err }, codes.Unavailable, true},
+		{"no such host", func() error {
+			_, err := askName(bounded(t), plain(t, "dns://"+names.Addr()+"/absent.example:443"))
+			return err
+		}, codes.Unavailable, true},
+		{"deadline, resolving", func() error {
+			_, err := askName(within(30*time.Millisecond), plain(t, "scripted:///x", WithResolvers(scripted{})))
+			return err
+		}, codes.DeadlineExceeded, true},
+		{"deadline, connecting", func() error {
+			_, err := askName(within(30*time.Millisecond), plain(t, "backend.example:443", WithContextDialer(hang)))
+			return err
+		}, codes.DeadlineExceeded, true},
+		{"deadline, waiting for a connection after failures", func() error {
+			_, err := askName(within(30*time.Millisecond), plain(t, addr), wait)
+			return err
+		}, codes.DeadlineExceeded, true},
+		{"deadline, sent", func() error {
+			_, err := askName(within(30*time.Millisecond), narrow)
+			return err
+		}, codes.DeadlineExceeded, false},
+		{"deadline, waiting for a stream", func() error {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			_, err := narrow.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Backend/Stream")
+			require.NoError(t, err)
+			_, err = askName(within(30*time.Millisecond), narrow)
+			return err
+		}, codes.DeadlineExceeded, false},
+		{"deadline, a slow connection and a silent server", func() error {
+			cc := plain(t, silent.Addr(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				time.Sleep(10 * time.Millisecond)
+				return new(net.Dialer).DialContext(ctx, "tcp", addr)
+			}))
+			_, err := askName(within(60*time.Millisecond), cc)
+			return err
+		}, codes.DeadlineExceeded, false},
+		{"cancelled, sent", func() error {
+			ctx, cancel := context.WithCancel(context.Background())
+			time.AfterFunc(20*time.Millisecond, cancel)
+			_, err := askName(ctx, narrow)
+			return err
+		}, codes.Canceled, false},
+		{"connection lost", func() error { _, err := askName(bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.call()
+			assert.Equal(t, tt.code, status.Code(err))
+			st, ok := status.FromError(err)
+			assert.True(t, ok)
+			assert.ErrorIs(t, err, st.Err(), "errors.Is with a status error")
+			var e *DialError
+			assert.Equal(t, tt.dial, errors.As(err, &e), "%v", err)
+			if tt.dial {
+				assert.NotEmpty(t, e.Attempts)
+			}
+			assert.Equal(t, tt.code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded))
+			assert.Equal(t, tt.code == codes.Canceled, errors.Is(err, context.Canceled))
+			assert.NotContains(t, err.Error(), "\n")
+			g.add(tt.name, err.Error())
+		})
+	}
+	_, err := askName(bounded(t), oneByOne)
+	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+	assert.ErrorIs(t, err, syscall.ENOENT, "every address's cause is found")
+	g.check(t)
+}
