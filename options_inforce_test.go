@@ -3,6 +3,7 @@ package grpcdial_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -283,8 +284,11 @@ func TestOptionsRuleReplies(t *testing.T) {
 }
 
 func TestRetryOptions(t *testing.T) {
-	retries := grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4,
-		"initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`)
+	policy := func(attempts int) grpcdial.DialOption {
+		return grpcdial.WithDefaultServiceConfig(fmt.Sprintf(`{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": %d,
+			"initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`, attempts))
+	}
+	retries, generous := policy(4), policy(9)
 	for _, tt := range []struct {
 		name string
 		opts []grpcdial.DialOption
@@ -293,12 +297,15 @@ func TestRetryOptions(t *testing.T) {
 		{"policy", nil, 4},
 		{"WithMaxCallAttempts", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(3)}, 3},
 		{"WithMaxCallAttempts, more than the policy", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(9)}, 4},
+		{"WithMaxCallAttempts, below the policy's bound of 5", []grpcdial.DialOption{generous, grpcdial.WithMaxCallAttempts(2)}, 2},
+		{"more than the default bound", []grpcdial.DialOption{generous}, 5},
+		{"WithMaxCallAttempts, above the default", []grpcdial.DialOption{generous, grpcdial.WithMaxCallAttempts(7)}, 7},
 		{"WithMaxCallAttempts, too few", []grpcdial.DialOption{grpcdial.WithMaxCallAttempts(1)}, 4},
 		{"WithDisableRetry", []grpcdial.DialOption{grpcdial.WithDisableRetry()}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := serveEcho(t)
-			_, err := call(t, newClient(t, srv.addr, append(tt.opts, retries, grpcdial.WithTransportCredentials(insecure.NewCredentials()))...), "Fail")
+			_, err := call(t, newClient(t, srv.addr, append([]grpcdial.DialOption{retries, grpcdial.WithTransportCredentials(insecure.NewCredentials())}, tt.opts...)...), "Fail")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.Equal(t, tt.want, srv.calls.Load())
 		})

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
@@ -98,6 +99,41 @@ func TestPickErrors(t *testing.T) {
 			if tt.err != failure { // wait-for-ready makes no difference
 				_, _, err := pickNow(context.Background(), ch, grpc.WaitForReady(true))
 				assert.Equal(t, tt.code, status.Code(err))
+			}
+		})
+	}
+}
+
+// restrictedCodes are those that gRFC A54 keeps from the control plane.
+var restrictedCodes = map[codes.Code]bool{
+	codes.InvalidArgument: true, codes.NotFound: true, codes.AlreadyExists: true, codes.FailedPrecondition: true,
+	codes.Aborted: true, codes.OutOfRange: true, codes.DataLoss: true,
+}
+
+// TestControlPlaneStatusCodes: what a picker, or per-RPC credentials, say ends an
+// RPC with their code, but for those that gRFC A54 turns into Internal.
+func TestControlPlaneStatusCodes(t *testing.T) {
+	b := insecureBackend(t, startServer(t, streamService()))
+	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
+		t.Run(code.String(), func(t *testing.T) {
+			want := code
+			if restrictedCodes[code] {
+				want = codes.Internal
+			}
+			said := status.Error(code, "no")
+			picker := ready(t, Config{}, b)
+			picker.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, said }))
+			creds := credFunc{get: func(context.Context, ...string) (map[string]string, error) { return nil, said }}
+			channels := map[string]*Channel{"picker": picker, "credentials": ready(t, Config{PerRPC: []credentials.PerRPCCredentials{creds}}, b)}
+			for name, ch := range channels {
+				for _, wait := range []bool{false, true} {
+					err := ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.WaitForReady(wait))
+					assert.Equal(t, want, status.Code(err), "%s, wait for ready %t: %v", name, wait, err)
+					assert.ErrorIs(t, err, said)
+					_, err = ch.NewStream(soon(t), bidiDesc, bidiMethod, grpc.WaitForReady(wait))
+					assert.Equal(t, want, status.Code(err), "%s, wait for ready %t: %v", name, wait, err)
+				}
+				requireNoneActive(t, ch)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ type rpc struct {
 	set        settings
 	optErr     error
 	policy     *policy
-	retry      *serviceconfig.RetryPolicy // nil: no policy
+	retry      *serviceconfig.RetryPolicy // nil: no policy, or the request is larger than what may be kept for it
 	md         metadata.MD                // of the caller's context, validated
 	compressor compressor
 	encoding   string             // grpc-encoding of what is sent

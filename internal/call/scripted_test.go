@@ -323,6 +323,32 @@ func TestRetryBufferLimitCommits(t *testing.T) {
 	assert.Equal(t, "not now", status.Convert(err).Message(), "one attempt")
 }
 
+// TestRetryBufferLimitOfUnaryRPCs: a request that is too large to be kept is not
+// sent again by policy. It is there all the same, so what no server has processed
+// goes again.
+func TestRetryBufferLimitOfUnaryRPCs(t *testing.T) {
+	attempts, refuse := 0, 0
+	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
+		if attempts++; attempts <= refuse {
+			s.RST(http2.ErrCodeRefusedStream)
+			return
+		}
+		s.SendTrailers(codes.Unavailable, "not now")
+	})
+	ch.SetConfig(retryConfig(t, quickPolicy, ""))
+	invoke := func(size int) string {
+		attempts = 0
+		err := ch.Invoke(soon(t), unaryMethod, request(strings.Repeat("x", size)), new(testpb.SimpleResponse), grpc.MaxRetryRPCBufferSize(1000))
+		return status.Convert(err).Message()
+	}
+	assert.Equal(t, "failed after 4 attempts: not now", invoke(500))
+	assert.Equal(t, "not now", invoke(1000))
+	assert.Equal(t, 1, attempts)
+	refuse = 1
+	assert.Equal(t, "not now", invoke(1000))
+	assert.Equal(t, 2, attempts)
+}
+
 func TestContextCommits(t *testing.T) {
 	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendTrailers(codes.Unavailable, "not now") })
 	ch.SetConfig(retryConfig(t, quickPolicy, ""))

@@ -142,8 +142,12 @@ func (r *rpc) tellInPayload(a *attempt, m any, payload, uncompressed int) {
 	})
 }
 
-// tellEnd tells of the trailers too, if the server sent some.
+// tellEnd tells of the trailers too, if the server sent some. An attempt that was
+// given up before its Begin was told has no end either.
 func (r *rpc) tellEnd(a *attempt, trailer metadata.MD, err error) {
+	if a.began.IsZero() {
+		return
+	}
 	if a.s != nil {
 		if _, _, length := a.s.WireLengths(); length > 0 {
 			r.tell(a, &stats.InTrailer{Client: true, WireLength: length, Trailer: trailer.Copy()})

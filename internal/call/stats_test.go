@@ -208,6 +208,36 @@ func TestStatsOfAttempts(t *testing.T) {
 	assert.Equal(t, "End <nil> t=[]", second[len(second)-1])
 }
 
+// delays notes what TagRPC is told of the resolver.
+type delays struct {
+	stats.Handler
+	seen []bool
+}
+
+func (d *delays) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	d.seen = append(d.seen, info.NameResolutionDelay)
+	return ctx
+}
+func (*delays) HandleRPC(context.Context, stats.RPCStats) {}
+
+// TestStatsOfADelayedResolver: an RPC that waited for the resolver says so.
+func TestStatsOfADelayedResolver(t *testing.T) {
+	d := new(delays)
+	ch := New(Config{StatsHandlers: []stats.Handler{d}})
+	ch.SetPicker(fixed{insecureBackend(t, startServer(t, streamService()))})
+	go func() {
+		for n := 0; n == 0; n, _ = ch.Active() {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(10 * time.Millisecond)
+		ch.SetResolved(true)
+	}()
+	for range 2 {
+		require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse)))
+	}
+	assert.Equal(t, []bool{true, false}, d.seen)
+}
+
 func TestStatsOfADelayedPick(t *testing.T) {
 	rec := newRecorder(t)
 	ch := New(Config{StatsHandlers: []stats.Handler{rec}})

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -52,7 +53,8 @@ func TestStreamsUnderFire(t *testing.T) {
 		}
 		h2test.Echo(s)
 	})
-	ch := New(Config{})
+	told := new(balance)
+	ch := New(Config{StatsHandlers: []stats.Handler{told}})
 	ch.SetResolved(true)
 	ch.SetConfig(retryConfig(t, quickPolicy, ""))
 	b := insecureBackend(t, srv.Addr())
@@ -88,6 +90,60 @@ func TestStreamsUnderFire(t *testing.T) {
 	requireNoneActive(t, ch)
 	require.Eventually(t, func() bool { return ends.Load() == workers*rounds && dones.Load() == picks.Load() }, 10*time.Second, time.Millisecond)
 	assert.NotZero(t, well.Load())
+	assert.Equal(t, picks.Load(), told.begun.Load(), "each attempt has begun")
+	assert.Equal(t, picks.Load(), told.ended.Load(), "and ended")
+	assert.Zero(t, told.wrong.Load(), "in order")
+}
+
+// balance is a stats handler that holds each attempt to its order: Begin, headers
+// before payloads, one End. A context that ends may have End told while the sender
+// and the receiver still tell of a message, as in grpc-go.
+type balance struct {
+	stats.Handler
+	begun, ended, wrong atomic.Int64
+}
+
+type attemptKey struct{}
+
+func (b *balance) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, attemptKey{}, new(attemptSeen))
+}
+
+type attemptSeen struct {
+	mu                           sync.Mutex
+	begun, sent, received, ended bool // guarded by mu
+}
+
+func (b *balance) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	a := ctx.Value(attemptKey{}).(*attemptSeen)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ok := a.begun
+	switch s.(type) {
+	case *stats.Begin:
+		ok = !a.begun
+		a.begun = true
+		b.begun.Add(1)
+	case *stats.OutHeader:
+		ok = ok && !a.sent && !a.ended
+		a.sent = true
+	case *stats.InHeader:
+		ok = ok && a.sent && !a.received
+		a.received = true
+	case *stats.InPayload:
+		ok = ok && a.received
+	case *stats.OutPayload:
+		ok = ok && a.sent
+	case *stats.InTrailer:
+		ok = ok && a.sent && !a.ended
+	case *stats.End:
+		ok = ok && !a.ended
+		a.ended = true
+		b.ended.Add(1)
+	}
+	if !ok {
+		b.wrong.Add(1)
+	}
 }
 
 // talk echoes some messages, sender and receiver each on its own goroutine.

@@ -89,6 +89,9 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 		if *f, err = r.encode(args); err != nil {
 			return outcome{err: err, drop: true}
 		}
+		if len(f.bytes()) > r.set.maxBuffer {
+			r.retry = nil
+		}
 	}
 	var req h2.Request
 	if err := r.request(a, &req); err != nil {
