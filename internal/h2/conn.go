@@ -391,8 +391,8 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 				err = ctx.Err()
 			}
 		}
-		if err != nil && ctx.Err() != nil {
-			err = endedBy(ctx, err)
+		if end := ctxEnd(ctx); err != nil && end != nil {
+			err = endedBy(end, err)
 		}
 	}()
 	if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
@@ -410,17 +410,26 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	return nil
 }
 
-// endedBy is the error of a handshake that failed after ctx had ended. Unless the
-// server said something, it failed because ctx's end closed the connection, whatever
-// the connection calls that.
-func endedBy(ctx context.Context, err error) error {
+// ctxEnd is ctx.Err, and the deadline's passing too if the context's timer is
+// late: the connection has a deadline of its own, whose timer may run first.
+func ctxEnd(ctx context.Context) error {
+	if dl, ok := ctx.Deadline(); ok && !time.Now().Before(dl) && ctx.Err() == nil {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+// endedBy is the error of a handshake that failed after its context had ended with
+// end. Unless the server said something, it failed because that closed the connection,
+// whatever the connection calls it.
+func endedBy(end, err error) error {
 	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
-		return &PrefaceError{First: pe.First, Err: ctx.Err()}
+		return &PrefaceError{First: pe.First, Err: end}
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
 		return err // an alert
 	}
-	return &PrefaceError{Err: ctx.Err()}
+	return &PrefaceError{Err: end}
 }
 
 func (c *Conn) appendPreface(b []byte) []byte {
