@@ -76,7 +76,7 @@ func TestMethodConfigInForce(t *testing.T) {
 			call: "Name", body: "0123456789", code: codes.ResourceExhausted, text: "12 vs. 11"},
 		{name: "no request at all fits", field: `"maxRequestMessageBytes": 0`, call: "Name", body: "x", code: codes.ResourceExhausted},
 		{name: "response too large", field: `"maxResponseMessageBytes": 2`, call: "Name", code: codes.ResourceExhausted, text: "3 vs. 2"},
-		{name: "timeout", field: `"timeout": "0.05s"`, call: "Hold", code: codes.DeadlineExceeded, text: "in flight"},
+		{name: "timeout", field: `"timeout": "0.05s"`, call: "Hold", code: codes.DeadlineExceeded, text: "sent, waiting for"},
 		{name: "timeout that is over", field: `"timeout": "0s"`, call: "Name", code: codes.DeadlineExceeded},
 	}
 	b := startBackend(t, "b")
