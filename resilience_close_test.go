@@ -2,19 +2,14 @@ package grpcdial
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"log"
 	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -366,101 +361,46 @@ func awaitOne(cc *ClientConn) {
 	}
 }
 
-// listenDeaf returns the address of a host that does not answer: a listener's
-// whose queue is full.
-func listenDeaf(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, syscall.Listen(fd, 0))
-	name, err := syscall.Getsockname(fd)
-	require.NoError(t, err)
-	addr := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
-	queued, err := net.Dial("tcp", addr)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = queued.Close() })
-	return addr
-}
-
-// A channel that does not become READY says where it failed and why.
-func TestNotReadyAndWhy(t *testing.T) {
-	h2test.CheckLeaks(t)
-	ca := h2test.NewCA(t)
-	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
-	web := httptest.NewServer(http.NotFoundHandler())
-	t.Cleanup(web.Close)
-	secureWeb := httptest.NewUnstartedServer(http.NotFoundHandler())
-	secureWeb.Config.ErrorLog = log.New(io.Discard, "", 0)
-	secureWeb.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Server("backend.example")}, NextProtos: []string{"http/1.1"}}
-	secureWeb.StartTLS()
-	t.Cleanup(secureWeb.Close)
-	tests := []struct {
-		name   string
-		target string
-		creds  credentials.TransportCredentials
-		phase  Phase
-		says   string
-		as     any
-		is     error
+// Attempts that fail, one after the other and each in its way, leave no socket.
+func TestFailedAttemptsLeaveNothing(t *testing.T) {
+	clientTLS := credentials.NewTLS(h2test.NewCA(t).ClientConfig("backend.example"))
+	read := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+	answer := func(with string) func(net.Conn) {
+		return func(c net.Conn) { _, _ = c.Read(make([]byte, 1)); _, _ = io.WriteString(c, with); read(c) }
+	}
+	for _, tt := range []struct {
+		name  string
+		serve func(net.Conn)
+		creds credentials.TransportCredentials
 	}{
-		{"nothing listens", unusedAddr(t), nil, PhaseDial, "refused", new(*net.OpError), syscall.ECONNREFUSED},
-		{"nothing answers", listenDeaf(t), nil, PhaseDial, "not finished after", nil, nil},
-		{"TLS to plaintext", startBackend(t, "one").addr, clientTLS, PhaseTLS, "without TLS", new(tls.RecordHeaderError), nil},
-		{"plaintext to TLS", startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))), nil, PhaseHTTP2, "TLS", nil, io.EOF},
-		{"an HTTP/1 server", web.Listener.Addr().String(), nil, PhaseHTTP2, "HTTP/1", nil, nil},
-		{"an HTTPS/1 server", secureWeb.Listener.Addr().String(), clientTLS, PhaseTLS, "ALPN", new(tls.AlertError), nil},
-	}
-	dials := map[string]func(context.Context, string, credentials.TransportCredentials) error{
-		"DialContext": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
-			_, err := DialContext(ctx, target, WithTransportCredentials(creds), WithBlock())
-			return err
-		},
-		"AwaitReady": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
-			return channelTo(t, target, creds).AwaitReady(ctx)
-		},
-	}
-	var all sync.WaitGroup
-	results := make(map[string]chan error)
-	for _, tt := range tests {
-		if tt.creds == nil {
-			tt.creds = insecure.NewCredentials()
-		}
-		for name, dial := range dials {
-			result := make(chan error, 1)
-			results[tt.name+", "+name] = result
-			all.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
-				defer cancel()
-				result <- dial(ctx, tt.target, tt.creds)
+		{"closes", func(net.Conn) {}, insecure.NewCredentials()},
+		{"closes, TLS", func(net.Conn) {}, clientTLS},
+		{"silent", read, insecure.NewCredentials()},
+		{"silent, TLS", read, clientTLS},
+		{"HTTP/1", answer("HTTP/1.1 200 OK\r\n\r\n"), insecure.NewCredentials()},
+		{"HTTP/1, TLS", answer("HTTP/1.1 200 OK\r\n\r\n"), clientTLS},
+		{"half a SETTINGS", answer("\x00\x00\x06\x04\x00\x00"), insecure.NewCredentials()},
+		{"wrong SETTINGS", answer("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01"), insecure.NewCredentials()},
+		{"GOAWAY", answer("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0b"), insecure.NewCredentials()},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			var accepted atomic.Int64
+			addr := serveRaw(t, func(c net.Conn) { accepted.Add(1); tt.serve(c) })
+			files := checkFiles(t)
+			params := ConnectParams{MinConnectTimeout: 2 * time.Millisecond}
+			params.Backoff.BaseDelay, params.Backoff.MaxDelay, params.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
+			cc := channelTo(t, addr, tt.creds, WithConnectParams(params))
+			var waiting sync.WaitGroup
+			waiting.Go(func() {
+				_, err := askName(context.Background(), cc, grpc.WaitForReady(true))
+				assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
 			})
-		}
-	}
-	begun := time.Now()
-	all.Wait()
-	assert.Less(t, time.Since(begun), 4*time.Second)
-	for _, tt := range tests {
-		for name := range dials {
-			t.Run(tt.name+", "+name, func(t *testing.T) {
-				err := <-results[tt.name+", "+name]
-				t.Log(err)
-				var e *DialError
-				require.ErrorAs(t, err, &e)
-				assert.ErrorIs(t, err, context.DeadlineExceeded)
-				require.Len(t, e.Attempts, 1)
-				assert.Equal(t, tt.target, e.Attempts[0].Addr)
-				if e.State != connectivity.Connecting || name == "DialContext" { // otherwise the attempt still runs
-					assert.Equal(t, tt.phase, e.Attempts[0].Phase)
-				}
-				assert.Contains(t, err.Error(), tt.says)
-				if tt.as != nil {
-					assert.ErrorAs(t, err, tt.as)
-				}
-				if tt.is != nil {
-					assert.ErrorIs(t, err, tt.is)
-				}
-			})
-		}
+			await(t, func() bool { return accepted.Load() >= 15 }, "attempts")
+			require.NoError(t, cc.Close())
+			waiting.Wait()
+			assertNothingRuns(t)
+			files()
+		})
 	}
 }
