@@ -83,7 +83,8 @@ func TestFailuresGolden(t *testing.T) {
 			} else {
 				assert.True(t, k.cause(err), "%v", a.Err)
 			}
-			assert.EqualError(t, e.Err, a.Err.Error(), "it ended the wait")
+			// A later attempt may have failed the same way meanwhile, from another port.
+			assert.Equal(t, normal(a.Err.Error()), normal(e.Err.Error()), "it ended the wait")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.NotErrorIs(t, err, context.DeadlineExceeded)
 			assert.NotErrorIs(t, err, context.Canceled)
