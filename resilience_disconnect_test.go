@@ -24,10 +24,26 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
+
+// attemptBooks counts the attempts of RPCs.
+type attemptBooks struct{ begun, ended atomic.Int64 }
+
+func (*attemptBooks) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*attemptBooks) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*attemptBooks) HandleConn(context.Context, stats.ConnStats)                       {}
+func (b *attemptBooks) HandleRPC(_ context.Context, s stats.RPCStats) {
+	switch s.(type) {
+	case *stats.Begin:
+		b.begun.Add(1)
+	case *stats.End:
+		b.ended.Add(1)
+	}
+}
 
 // noBackoff makes attempts follow each other at once, or nearly so.
 func noBackoff() DialOption {
@@ -82,7 +98,12 @@ func TestForcedDisconnects(t *testing.T) {
 
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a"}, {Addr: "b"}}})
-			cc := channelTo(t, target, creds, option, WithDefaultServiceConfig(roundRobin), noBackoff(),
+			books := new(attemptBooks)
+			handler := DialOption(EmptyDialOption{}) // it makes RPCs go another way
+			if tt.tls {
+				handler = WithStatsHandler(books)
+			}
+			cc := channelTo(t, target, creds, option, handler, WithDefaultServiceConfig(roundRobin), noBackoff(),
 				WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) {
 					nc, err := new(net.Dialer).DialContext(ctx, tt.network, targets[name].String())
 					if err != nil {
@@ -110,6 +131,8 @@ func TestForcedDisconnects(t *testing.T) {
 				return !tt.exact || relay.reset[r.last]
 			})
 			t.Logf("of %d it is not known whether they were written", unknown)
+			assert.Equal(t, books.begun.Load(), books.ended.Load(), "attempts ended")
+			assert.Equal(t, tt.tls, books.begun.Load() >= int64(len(d.rpcs)), "%d attempts", books.begun.Load())
 		})
 	}
 }
