@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	_ "google.golang.org/grpc/balancer/leastrequest"
+	_ "google.golang.org/grpc/balancer/randomsubsetting"
 	_ "google.golang.org/grpc/balancer/ringhash"
 	_ "google.golang.org/grpc/xds" // registers outlier detection
 )
@@ -146,4 +147,12 @@ func TestCustomPolicy(t *testing.T) {
 	backends[1].setLoad(0.9)
 	eventually(t, func() bool { return shares(cc, 10)["busy"] == 10 }, "they go to the other")
 	assert.Positive(t, p.reports.Load())
+}
+
+// TestRandomSubsetting: RPCs go to the backends of the subset alone.
+func TestRandomSubsetting(t *testing.T) {
+	backends := startAll(t, "a", "b", "c")
+	cc := dial(t, `{"random_subsetting_experimental": {"subsetSize": 2, "childPolicy": [{"round_robin": {}}]}}`, backends)
+	eventually(t, func() bool { return len(shares(cc, 4)) == 2 }, "both backends of the subset are reached")
+	assert.Len(t, shares(cc, 30), 2)
 }
