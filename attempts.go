@@ -275,12 +275,12 @@ func (cc *ClientConn) unfinished() []Attempt {
 		if made == nil || cc.attempts.knows(addr.Addr) {
 			continue
 		}
-		step := made.Latest()
+		phase, dialed, proxy := made.Latest()
 		all = append(all, Attempt{
-			Addr:       cmp.Or(step.Addr, addr.Addr),
+			Addr:       cmp.Or(dialed, addr.Addr),
 			ServerName: cc.serverName(addr),
-			Proxy:      step.Proxy,
-			Phase:      Phase(step.Phase),
+			Proxy:      proxy,
+			Phase:      Phase(phase),
 			Start:      since,
 			Elapsed:    time.Since(since),
 			Err:        errUnfinished,

@@ -101,7 +101,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		idle:      true,
 	}
 	cc.policies.cc = cc
-	cc.observer = newObserver(cc.CanonicalTarget(), o)
+	cc.observer = newObserver(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = newMetrics(o.statsHandlers, cc.CanonicalTarget())
 	cc.calls = call.New(cc.callConfig())
@@ -156,7 +156,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		Wake:          cc.wake,
 		Explain:       cc.explain,
 		ServerLoad:    serverLoad,
-		Ready:         func() bool { return cc.state.state() == connectivity.Ready },
+		Ready:         cc.isReady,
 	}
 }
 

@@ -150,6 +150,8 @@ func (cc *ClientConn) setState(to connectivity.State, cause error) {
 // GetState returns the channel's connectivity state.
 func (cc *ClientConn) GetState() connectivity.State { return cc.state.state() }
 
+func (cc *ClientConn) isReady() bool { return cc.state.state() == connectivity.Ready }
+
 // WaitForStateChange waits until the state differs from source, or has differed
 // since the call, and returns true; or until ctx ends, and returns false. A
 // state that was left and entered again in the meantime is a change.

@@ -152,11 +152,11 @@ type observer struct {
 	attempts atomic.Uint64 // so far
 }
 
-func newObserver(target string, o *dialOptions) *observer {
+func newObserver(target resolver.Target, o *dialOptions) *observer {
 	if o.trace == nil && o.logger == nil {
 		return nil
 	}
-	obs := &observer{target: target}
+	obs := &observer{target: target.String()}
 	if o.trace != nil {
 		copied := *o.trace
 		obs.trace = &copied

@@ -130,8 +130,10 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 		h2cfg.Scheme = "https"
 	}
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
+	var settings *[]http2.Setting // nil if nobody wants to know
 	if cfg.Trace != nil {
-		h2cfg.OnSettings = func(s []http2.Setting) { step.Settings = s }
+		got := new([]http2.Setting)
+		h2cfg.OnSettings, settings = func(s []http2.Setting) { *got = s }, got
 	}
 	conn := h2.New(wire, secured, h2cfg)
 	cfg.begin(&step)
@@ -142,6 +144,9 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 		}
 		cfg.end(&step, because(ctx, err))
 		return nil, phase, err
+	}
+	if settings != nil {
+		step.Settings = *settings
 	}
 	cfg.end(&step, nil)
 	return conn, "", nil

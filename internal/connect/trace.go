@@ -32,21 +32,23 @@ type Step struct {
 // Progress is how far one attempt has come. The zero value is ready. Its methods
 // may be called from any goroutine.
 type Progress struct {
-	mu     sync.Mutex
-	latest Step // guarded by mu
+	mu          sync.Mutex
+	phase       failure.Phase // guarded by mu
+	addr, proxy string        // guarded by mu
 }
 
-// Latest returns the step that began last. Its Phase is empty before the first.
-func (p *Progress) Latest() Step {
+// Latest returns the phase that began last, and the Addr and Proxy of its Step. The
+// phase is empty before the first.
+func (p *Progress) Latest() (phase failure.Phase, addr, proxy string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.latest
+	return p.phase, p.addr, p.proxy
 }
 
 func (p *Progress) note(s *Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.latest = *s
+	p.phase, p.addr, p.proxy = s.Phase, s.Addr, s.Proxy
 }
 
 // begin tells of the beginning of s.
