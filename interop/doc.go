@@ -6,6 +6,8 @@
 // that bridges to it, and grpc-go's own channel as a control. A case that fails
 // on grpc-go too points at the case, the server or the machine.
 //
+// Command node beside it runs cases against a server in another language.
+//
 // The cases are described in
 // https://github.com/grpc/grpc/blob/master/doc/interop-test-descriptions.md.
 package interop

@@ -3,6 +3,7 @@ package call
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -79,6 +80,31 @@ func TestPerRPCCredentials(t *testing.T) {
 	ctx := metadata.AppendToOutgoingContext(soon(t), "authorization", "mine")
 	require.NoError(t, ch.Invoke(ctx, unaryMethod, request(""), reply))
 	assert.ElementsMatch(t, []string{"second", "mine"}, strings.Split(reply.Username, ","))
+}
+
+// TestPeerOfASecureConnection: the Peer option and a stream's context tell who the
+// server is.
+func TestPeerOfASecureConnection(t *testing.T) {
+	ch := serveTLS(t, Config{}, streamService())
+	check := func(p *peer.Peer) {
+		t.Helper()
+		info, ok := p.AuthInfo.(credentials.TLSInfo)
+		require.True(t, ok, "%T", p.AuthInfo)
+		assert.Equal(t, credentials.PrivacyAndIntegrity, info.SecurityLevel)
+		assert.NoError(t, info.State.PeerCertificates[0].VerifyHostname("other.example"))
+		assert.NotNil(t, p.LocalAddr)
+	}
+	var unary, stream peer.Peer
+	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.Peer(&unary)))
+	check(&unary)
+	cs, err := ch.NewStream(soon(t), bidiDesc, bidiMethod, grpc.Peer(&stream))
+	require.NoError(t, err)
+	p, ok := peer.FromContext(cs.Context())
+	require.True(t, ok)
+	check(p)
+	require.NoError(t, cs.CloseSend())
+	require.Equal(t, io.EOF, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)))
+	check(&stream)
 }
 
 func TestPerRPCCredentialErrors(t *testing.T) {
