@@ -40,8 +40,17 @@
 // context ended the wait. An RPC that finds no connection fails with Unavailable
 // and has the *DialError in its error's chain.
 //
+// A blocking dial and AwaitReady go on until their context ends.
+// [FailOnNonTempDialError] ends them when no address is left that may still
+// succeed, and [WithGiveUp] lets the program say which failures are final.
+//
 // # Follow a channel
 //
 // [ClientConn.Watch] yields every transition of the connectivity state with its
-// cause; [ClientConn.GetState] and [ClientConn.WaitForStateChange] are grpc-go's.
+// cause, and [ClientConn.Snapshot] tells of the channel and its endpoints at one
+// instant; [ClientConn.GetState] and [ClientConn.WaitForStateChange] are grpc-go's.
+//
+// [WithDialTrace] has functions told of each step on the way to a connection, as
+// package httptrace does for requests, and [WithLogger] writes the same events to a
+// log. Without them nothing is spent on that, and nothing is logged.
 package grpcdial

@@ -318,6 +318,9 @@ func failureKinds(t *testing.T) []failureKind {
 			phase: PhaseHTTP2, cause: causeIs(io.EOF), hint: "it may require TLS"},
 		{name: "reset without a word", target: resets(), opts: plaintext,
 			phase: PhaseHTTP2, cause: causeIs(syscall.ECONNRESET), hint: "it may require TLS"},
+
+		{name: "a backend that does not serve", target: startChecked(t, "sick", notServing).addr, opts: with(plaintext, WithDefaultServiceConfig(checkedConfig)),
+			phase: PhaseHealth, cause: func(err error) bool { return strings.Contains(err.Error(), "NOT_SERVING") }, hint: "does not serve now"},
 	}
 }
 

@@ -139,6 +139,7 @@ func (w *healthWatch) unhealthy(why error, hint string) {
 	}
 	w.since = time.Now()
 	w.cc.noteFailure(w.addr, failure.List{a})
+	w.cc.observer.failed(0, failure.List{a})
 	w.report(connectivity.TransientFailure, a)
 }
 

@@ -37,8 +37,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 	}
 	target, option := two()
 	oneByOne := plain(t, target, option)
-	target, option = two()
-	roundRobin := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")))
+	roundRobin := plain(t, addr, WithDefaultServiceConfig(policyConfig("round_robin")))
 	names := dnstest.Listen(t, dnstest.Zone{})
 	silent := h2test.Listen(t)
 	silent.Serve(func(*h2test.Stream) {}, h2test.MaxConcurrentStreams(1))

@@ -159,8 +159,11 @@ func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapsh
 		switch {
 		case used && sc.state == connectivity.Ready:
 			e = l.endpointLocked(sc.state)
-			e.Cause = sc.why
+			e.Cause = sc.causeLocked()
 		case used, sc.state == connectivity.Idle, sc.state == connectivity.TransientFailure:
+			if used && l.conn != nil { // connected, and held back by its health
+				e = l.endpointLocked(sc.state)
+			}
 			e.State, e.Since, e.Cause = sc.state, sc.since, sc.causeLocked()
 			if l != nil && l.retry != nil {
 				e.NextAttempt = l.begun.Add(l.backoff)

@@ -32,7 +32,7 @@ const (
 	EventHTTP2Start   EventKind = "http2 start" // the HTTP/2 preface
 	EventHTTP2Done    EventKind = "http2 done"  // the server's SETTINGS came, or something else, or nothing
 	EventReady        EventKind = "ready"       // the connection is about to be given RPCs
-	EventFailed       EventKind = "failed"      // the attempt at an address failed
+	EventFailed       EventKind = "failed"      // the attempt at an address failed, or its backend's health service speaks against it
 	EventLost         EventKind = "lost"        // a connection that was ready takes no more RPCs
 	EventBackoff      EventKind = "backoff"     // the next attempt at an address has to wait
 	EventKeepalive    EventKind = "keepalive"   // a server complained of too many pings; new connections send fewer

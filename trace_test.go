@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/url"
 	"reflect"
@@ -315,4 +316,20 @@ func TestTraceOfManyChannels(t *testing.T) {
 		}
 	}
 	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].addr: true, "passthrough:///" + backends[1].addr: true}, targets)
+}
+
+// What a backend's health service says against it is told of.
+func TestTraceOfHealth(t *testing.T) {
+	b := startChecked(t, "sick", notServing)
+	var seen events
+	cc := plain(t, b.addr, WithDefaultServiceConfig(checkedConfig), seen.option())
+	cc.Connect()
+	failed := seen.await(t, EventFailed)
+	assert.Equal(t, PhaseHealth, failed.Phase)
+	assert.Equal(t, b.addr, failed.Addr)
+	assert.ErrorContains(t, failed.Err, "NOT_SERVING")
+	var e *DialError
+	eventually(t, func() bool { return errors.As(cc.Snapshot().Endpoints[0].Cause, &e) }, "it is in the picture of the channel")
+	assert.Equal(t, PhaseHealth, e.Attempts[0].Phase)
+	assert.Equal(t, connectivity.Ready, cc.Snapshot().Endpoints[0].State)
 }
