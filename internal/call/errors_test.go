@@ -125,7 +125,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			}
 		})
 		ch.SetConfig(retryConfig(t, quickPolicy, ""))
-		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+		err := ch.Invoke(timeout(t, 500*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
 		e := ended(t, err, PhaseFlight, `after \S+, in attempt 2: sent, waiting for `+peer+` to answer \(backing off \S+, on the wire \S+\)$`)
 		assert.Positive(t, e.BackingOff)
 	})
