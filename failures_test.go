@@ -126,7 +126,7 @@ func (k *failureKind) dial(t *testing.T) error {
 	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true)}
 	final := k.permanent || k.refused
 	if !final {
-		p.MinConnectTimeout = 100 * time.Millisecond // for those who say nothing
+		p.MinConnectTimeout = 400 * time.Millisecond // for those who say nothing
 		opts = append(opts, WithGiveUp(func(Attempt) bool { return true }))
 	}
 	opts = append(append(opts, WithConnectParams(p)), k.opts...)
