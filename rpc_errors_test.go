@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,10 @@ func TestRPCErrorsGolden(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), d)
 		t.Cleanup(cancel)
 		return ctx
+	}
+	resolved := func(cc *ClientConn) *ClientConn { // so that RPCs do not wait for the resolver
+		require.NoError(t, startAndWait(cc))
+		return cc
 	}
 	addr := unusedAddr(t)
 	two := func() (string, DialOption) {
@@ -64,11 +69,18 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting", func() error {
-			_, err := askName(within(30*time.Millisecond), plain(t, "backend.example:443", WithContextDialer(hang)))
+			_, err := askName(within(30*time.Millisecond), resolved(plain(t, "backend.example:443", WithContextDialer(hang))))
+			return err
+		}, codes.DeadlineExceeded, true},
+		{"deadline, connecting after a slow resolver", func() error {
+			r, target, option := handResolver(t)
+			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "backend.example:443"}}})
+			r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { time.Sleep(10 * time.Millisecond) }
+			_, err := askName(within(50*time.Millisecond), plain(t, target, option, WithContextDialer(hang)))
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, waiting for a connection after failures", func() error {
-			_, err := askName(within(30*time.Millisecond), plain(t, addr), wait)
+			_, err := askName(within(30*time.Millisecond), resolved(plain(t, addr)), wait)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, sent", func() error {
@@ -84,10 +96,14 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, a slow connection and a silent server", func() error {
+			var channel atomic.Pointer[ClientConn]
 			cc := plain(t, silent.Addr(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				eventually(t, func() bool { running, _ := channel.Load().calls.Active(); return running == 1 }, "the RPC has begun")
 				time.Sleep(10 * time.Millisecond)
 				return new(net.Dialer).DialContext(ctx, "tcp", addr)
 			}))
+			channel.Store(cc)
+			resolved(cc)
 			_, err := askName(within(60*time.Millisecond), cc)
 			return err
 		}, codes.DeadlineExceeded, false},
