@@ -69,7 +69,7 @@ func (w *healthWatch) start() (stop func()) {
 	return cancel
 }
 
-// run is the goroutine. Close ends it by cutting the connection.
+// run is the goroutine. Close ends it, by ending its RPC.
 func (w *healthWatch) run(ctx context.Context) {
 	defer w.cc.running.Done()
 	for failures := 0; ; {
@@ -143,9 +143,13 @@ func (w *healthWatch) unhealthy(why error, hint string) {
 	w.report(connectivity.TransientFailure, a)
 }
 
+// over reports whether what ended a stream was the end of the watch, its
+// connection or the channel, of which the backend is not to blame.
 func (w *healthWatch) over(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
+		return true
+	case <-w.cc.closing:
 		return true
 	case <-w.conn.Done():
 		return true
@@ -162,6 +166,7 @@ func (w *healthWatch) pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
+	case <-w.cc.closing:
 	case <-w.conn.Done():
 	}
 	return false

@@ -399,3 +399,22 @@ func TestCloseEndsHealthWatches(t *testing.T) {
 	require.NoError(t, cc.Close())
 	assertNothingRuns(t)
 }
+
+// The end of the channel ends the watch's stream, for which the backend is not to
+// blame: what it last said of itself stays the reason.
+func TestCloseIsNoVerdict(t *testing.T) {
+	var backends []*checkedBackend // so many that some are told before the last is cut off
+	for range 20 {
+		backends = append(backends, startChecked(t, "a", notServing))
+	}
+	for range 20 {
+		var s events
+		cc := dialChecked(t, checkedConfig, backends, WithDialTrace(&DialTrace{Failed: s.add}))
+		cc.Connect()
+		awaitState(t, cc, connectivity.TransientFailure)
+		require.NoError(t, cc.Close())
+		for _, e := range s.seen() {
+			assert.ErrorContains(t, e.Err, "NOT_SERVING")
+		}
+	}
+}
