@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // backend is a grpc-go server on loopback that can be stopped and come back.
@@ -202,6 +204,14 @@ func awaitState(t *testing.T, cc *ClientConn, state connectivity.State) {
 func awaitReady(t *testing.T, cc *ClientConn) {
 	t.Helper()
 	require.NoError(t, cc.AwaitReady(bounded(t)))
+}
+
+// Conn returns the connection of a subchannel that is READY, else nil.
+func (sc *subConn) Conn() *h2.Conn {
+	if line := sc.Line(); line != nil {
+		return line.Conn
+	}
+	return nil
 }
 
 // eventually waits for something that is on its way.

@@ -3,11 +3,16 @@ package grpcdial
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
+// The combinations of security options that Dial, DialContext and NewClient
 // The combinations of security options that Dial, DialContext and NewClient
 // refuse. Their errors match these values with errors.Is.
 var (
@@ -38,18 +43,62 @@ var (
 	// ErrPerRPCNeedsTransportSecurity: per-RPC credentials whose
 	// RequireTransportSecurity is true would be sent over connections that
 	// are not secured. The error says where the credentials come from.
+	//
+	// How secure a connection is may only be known once it is made: those of
+	// package credentials/local are secure on unix sockets alone. Then it is the
+	// cause of the failed Attempt, in phase PhaseTLS. RPCs whose own credentials
+	// (grpc.PerRPCCredentials) require what their connection does not have end with
+	// Unauthenticated and match it too.
 	ErrPerRPCNeedsTransportSecurity = errors.New("grpcdial: per-RPC credentials require transport security, which this channel does not have")
 )
+
+// insecureConnError is the cause of an attempt whose connection is less secure than
+// the credentials of RPCs demand.
+type insecureConnError struct{}
+
+func (insecureConnError) Error() string { return failure.ErrInsecure.Error() }
+func (insecureConnError) Unwrap() error { return ErrPerRPCNeedsTransportSecurity }
 
 // insecureProtocol is the name that transport credentials without security
 // give as their protocol.
 const insecureProtocol = "insecure"
+
+// tlsProtocol is the name that transport credentials give as their protocol whose
+// connections are TLS. grpc-go sends requests on those with the scheme https, and
+// on all others with http.
+const tlsProtocol = "tls"
 
 // channelCredentials is the outcome of checkCredentials.
 type channelCredentials struct {
 	transport credentials.TransportCredentials // never nil
 	perRPC    []credentials.PerRPCCredentials  // of the options in order, then the bundle's
 	insecure  bool                             // connections are not secured
+}
+
+// secure has cfg's connections made with c.
+func (c channelCredentials) secure(cfg *connect.Config) {
+	cfg.Creds, cfg.Secure = c.transport, !c.insecure
+	cfg.H2.Scheme = "http"
+	if c.transport.Info().SecurityProtocol == tlsProtocol {
+		cfg.H2.Scheme = "https"
+	}
+	cfg.RequireSecurity = slices.ContainsFunc(c.perRPC, credentials.PerRPCCredentials.RequireTransportSecurity)
+}
+
+// withBundle is c for the connections of a subchannel with a bundle of its own, as
+// balancer.NewSubConnOptions has it: in place of the channel's bundle, and besides
+// fromOptions, the credentials of WithPerRPCCredentials. A bundle without transport
+// credentials leaves those of the channel.
+func (c channelCredentials) withBundle(b credentials.Bundle, fromOptions []credentials.PerRPCCredentials) channelCredentials {
+	if t := b.TransportCredentials(); t != nil {
+		c.transport = t
+		c.insecure = t.Info().SecurityProtocol == insecureProtocol
+	}
+	c.perRPC = fromOptions
+	if p := b.PerRPCCredentials(); p != nil {
+		c.perRPC = append(slices.Clip(fromOptions), p)
+	}
+	return c
 }
 
 // checkCredentials makes the channel's credentials of the security options, or
@@ -94,7 +143,7 @@ func checkCredentials(o *dialOptions) (channelCredentials, error) {
 		}
 	}
 	if fromBundle != nil {
-		c.perRPC = append(c.perRPC[:len(c.perRPC):len(c.perRPC)], fromBundle)
+		c.perRPC = append(slices.Clip(c.perRPC), fromBundle)
 	}
 	return c, nil
 }

@@ -116,8 +116,6 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 	cfg := connect.Config{
 		Dialer: o.dialer,
-		Creds:  creds.transport,
-		Secure: !creds.insecure,
 		H2: h2.Config{
 			UserAgent:           o.userAgent,
 			StreamWindow:        o.streamWindow,
@@ -135,9 +133,7 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 	if cfg.H2.KeepaliveTime == math.MaxInt64 {
 		cfg.H2.KeepaliveTime = 0
 	}
-	for _, c := range creds.perRPC {
-		cfg.RequireSecurity = cfg.RequireSecurity || c.RequireTransportSecurity()
-	}
+	creds.secure(&cfg)
 	return cfg
 }
 
@@ -145,8 +141,7 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 // options are not among it: the chain puts them before those of each RPC.
 func (cc *ClientConn) callConfig() call.Config {
 	return call.Config{
-		Authority:     cc.authority,
-		PerRPC:        cc.creds.perRPC,
+		Insecure:      ErrPerRPCNeedsTransportSecurity,
 		Compressor:    cc.opts.compressor,
 		Decompressor:  cc.opts.decompressor,
 		DisableRetry:  cc.opts.disableRetry,

@@ -27,7 +27,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
-	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
@@ -288,7 +287,7 @@ func failureKinds(t *testing.T) []failureKind {
 			phase: PhaseTLS, timeout: true, hint: "did not finish the TLS handshake"},
 		{name: "less security than the RPCs' credentials need", target: says(""),
 			opts:  []DialOption{WithTransportCredentials(local.NewCredentials()), WithPerRPCCredentials(testPerRPC{secure: true})},
-			phase: PhaseTLS, cause: causeIs(failure.ErrInsecure), permanent: true, hint: "credentials that do not require it"},
+			phase: PhaseTLS, cause: causeIs(ErrPerRPCNeedsTransportSecurity), permanent: true, hint: "credentials that do not require it"},
 
 		{name: "plaintext to a TLS server that sends an alert", target: says("\x15\x03\x03\x00\x02\x02\x46"), opts: plaintext,
 			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"protocol version not supported"`},

@@ -18,7 +18,6 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
-	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // healthWatch follows what the health service of a backend says of one of its
@@ -34,8 +33,7 @@ import (
 // It ends when it is told to, or when its connection takes no new streams.
 type healthWatch struct {
 	cc      *ClientConn
-	conn    *h2.Conn
-	server  string // the name that the connection's credentials checked
+	line    *call.Line
 	addr    string
 	service string
 	since   time.Time                              // when the verdict in force, or the wait for one, began
@@ -52,8 +50,8 @@ func (cc *ClientConn) healthService() (service string, ok bool) {
 	return config.HealthCheck.ServiceName, true
 }
 
-func (cc *ClientConn) newHealthWatch(conn *h2.Conn, addr resolver.Address, service string) *healthWatch {
-	return &healthWatch{cc: cc, conn: conn, server: cc.serverName(addr), addr: addr.Addr, service: service}
+func (cc *ClientConn) newHealthWatch(line *call.Line, addr resolver.Address, service string) *healthWatch {
+	return &healthWatch{cc: cc, line: line, addr: addr.Addr, service: service}
 }
 
 // start starts the watch. It does nothing on a channel that is closed. The
@@ -133,7 +131,7 @@ func (w *healthWatch) healthy() {
 
 // unhealthy makes the verdict the latest failed attempt at the address.
 func (w *healthWatch) unhealthy(why error, hint string) {
-	a := failure.New(w.addr, w.server, w.since, failure.Health, why)
+	a := failure.New(w.addr, w.line.Authority, w.since, failure.Health, why)
 	if hint != "" {
 		a.Hint = hint
 	}
@@ -151,7 +149,7 @@ func (w *healthWatch) over(ctx context.Context) bool {
 		return true
 	case <-w.cc.closing:
 		return true
-	case <-w.conn.Done():
+	case <-w.line.Conn.Done():
 		return true
 	default:
 		return false
@@ -167,15 +165,14 @@ func (w *healthWatch) pause(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 	case <-w.cc.closing:
-	case <-w.conn.Done():
+	case <-w.line.Conn.Done():
 	}
 	return false
 }
 
-// Conn and Authority make the watch the endpoint of its own RPCs: they go to its
-// connection, whatever the state of the subchannel.
-func (w *healthWatch) Conn() *h2.Conn    { return w.conn }
-func (w *healthWatch) Authority() string { return w.server }
+// Line makes the watch the endpoint of its own RPCs: they go to its connection,
+// whatever the state of the subchannel.
+func (w *healthWatch) Line() *call.Line { return w.line }
 
 var _ call.Endpoint = (*healthWatch)(nil)
 
@@ -226,7 +223,7 @@ func (sc *subConn) listenerWatch(service string) *healthWatch {
 	if sc.state != connectivity.Ready {
 		return nil
 	}
-	return sc.cc.newHealthWatch(sc.link.conn, sc.link.addr, service)
+	return sc.cc.newHealthWatch(sc.link.line, sc.link.addr, service)
 }
 
 // noteHealth keeps what speaks against a backend that is connected; nil: nothing.
@@ -255,7 +252,7 @@ func (l *link) checked() bool {
 	if !asked || !sc.opts.HealthCheckEnabled {
 		return false
 	}
-	w := sc.cc.newHealthWatch(l.conn, l.addr, service)
+	w := sc.cc.newHealthWatch(l.line, l.addr, service)
 	w.report = l.judged
 	l.cancel = w.start()
 	return true
@@ -270,8 +267,8 @@ func (l *link) judged(to connectivity.State, why error) {
 	if !l.ownsLocked() {
 		return
 	}
-	if sc.conn.Store(nil); to == connectivity.Ready {
-		sc.conn.Store(l.conn)
+	if sc.line.Store(nil); to == connectivity.Ready {
+		sc.line.Store(l.line)
 	}
 	sc.setLocked(to, why)
 }

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 )
 
@@ -57,8 +58,11 @@ func (e *ProxyError) internal() *proxy.Error {
 		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
 }
 
-// publicCause returns err, or the *ProxyError that says the same.
+// publicCause returns err, or what programs can match that says the same.
 func publicCause(err error) error {
+	if err == failure.ErrInsecure {
+		return insecureConnError{}
+	}
 	e, ok := err.(*proxy.Error)
 	if !ok {
 		return err

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -41,7 +43,9 @@ type link struct {
 	attempt uint64    // number of the latest attempt, if there is an observer
 	readyAt time.Time // when its connection was told of as ready; zero before, and once its loss was
 
-	keepalive time.Duration // between the pings of its connection; written by the link's goroutine before conn is set
+	// Written by the link's goroutine before conn is set.
+	keepalive time.Duration                   // between the pings of its connection
+	perRPC    []credentials.PerRPCCredentials // sent with the RPCs on it
 
 	// Guarded by sc.mu.
 	cancel context.CancelFunc // ends connecting and backingOff, and the watch of checked; else nil
@@ -50,6 +54,7 @@ type link struct {
 	since  time.Time          // when that began
 	made   *connect.Progress  // how far that is
 	conn   *h2.Conn           // nil before there is one
+	line   *call.Line         // to conn
 	left   time.Time          // when the subchannel was taken away, or given back
 	cutBy  error              // not nil: the channel has cut the link
 	retry  chan struct{}      // closed by resetBackoff; nil except in backingOff
@@ -79,8 +84,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	}
 	ctx, stop := context.WithTimeout(ctx, connectLimit(cc.opts.connectParams, l.backoff))
 	defer stop()
-	cfg := cc.connectConfig(l.sc)
-	l.keepalive = cfg.H2.KeepaliveTime
+	cfg := cc.connectConfig(l)
 	var failed failure.List
 	for _, addr := range l.addrs {
 		cfg.Progress = l.try(addr)
@@ -182,12 +186,9 @@ func (l *link) connected(conn *h2.Conn) bool {
 		return false
 	}
 	l.conn, l.since = conn, time.Now()
-	sc.name.Store(nil)
-	if name := sc.cc.serverName(l.addr); name != sc.cc.authority {
-		sc.name.Store(&name)
-	}
+	l.line = &call.Line{Conn: conn, Authority: sc.cc.serverName(l.addr), PerRPC: l.perRPC}
 	if !l.checked() {
-		sc.conn.Store(conn)
+		sc.line.Store(l.line)
 		sc.setLocked(connectivity.Ready, nil)
 	}
 	return true
@@ -245,7 +246,7 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	}
 	l.stopLocked()
 	sc.link, l.left = nil, time.Now()
-	sc.conn.Store(nil)
+	sc.line.Store(nil)
 	if lasted := time.Since(l.since); lasted >= provenAfter || conn.Completed() {
 		sc.failures, sc.shortLife = 0, nil
 	} else {
@@ -318,14 +319,18 @@ func (l *link) end(cutBy error) *h2.Conn {
 	return l.conn
 }
 
-// connectConfig returns what a connection of sc is made with.
-func (cc *ClientConn) connectConfig(sc *subConn) *connect.Config {
-	cfg := cc.connector
-	cfg.Proxy = sc.policy.resolver.proxies
+// connectConfig returns what l's connection is made with, and notes what is to be
+// known of it later. A policy may give its subchannels a bundle of credentials of
+// their own, which is asked for its parts for each connection.
+func (cc *ClientConn) connectConfig(l *link) *connect.Config {
+	cfg, creds := cc.connector, cc.creds
+	cfg.Proxy = l.sc.policy.resolver.proxies
 	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
-	if b := sc.opts.CredsBundle; b != nil {
-		cfg.Creds = b.TransportCredentials()
+	if b := l.sc.opts.CredsBundle; b != nil {
+		creds = creds.withBundle(b, cc.opts.perRPCCreds)
+		creds.secure(&cfg)
 	}
+	l.keepalive, l.perRPC = cfg.H2.KeepaliveTime, creds.perRPC
 	return &cfg
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
-	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/ledger"
 )
 
@@ -38,9 +37,7 @@ type subConn struct {
 	number uint64 // in the order in which the channel's subchannels were made
 	books  *ledger.Subchannel
 
-	// All that RPCs read.
-	conn atomic.Pointer[h2.Conn] // of state READY, else nil
-	name atomic.Pointer[string]  // conn's server name; nil if it is the channel's authority
+	line atomic.Pointer[call.Line] // of state READY, else nil: all that RPCs read
 
 	mu        sync.Mutex
 	state     connectivity.State                     // guarded by mu
@@ -72,17 +69,8 @@ func newSubConn(p *policy, addrs []resolver.Address, opts balancer.NewSubConnOpt
 	return &subConn{cc: p.cc, policy: p, opts: opts, addrs: slices.Clone(addrs)}
 }
 
-// Conn returns the connection of a subchannel that is READY, else nil.
-func (sc *subConn) Conn() *h2.Conn { return sc.conn.Load() }
-
-// Authority returns the :authority of RPCs on the subchannel if the resolver gave
-// its address a name of its own, else "".
-func (sc *subConn) Authority() string {
-	if name := sc.name.Load(); name != nil {
-		return *name
-	}
-	return ""
-}
+// Line returns the connection of a subchannel that is READY, else nil.
+func (sc *subConn) Line() *call.Line { return sc.line.Load() }
 
 // Connect leaves IDLE. In other states it does nothing.
 func (sc *subConn) Connect() {
@@ -170,7 +158,7 @@ func sameAddress(a, b resolver.Address) bool {
 func (sc *subConn) takeLocked() *link {
 	old := sc.link
 	sc.link = nil
-	sc.conn.Store(nil)
+	sc.line.Store(nil)
 	if old != nil {
 		old.left = time.Now()
 	}

@@ -17,26 +17,31 @@ import (
 )
 
 // Endpoint is what a pick leads to: the SubConn of a PickResult must be one.
-//
-// If it also has a method Authority() string that returns a name, the name
-// is the :authority of RPCs sent to it, in place of Config.Authority (a
-// resolver.Address with a ServerName).
 type Endpoint interface {
-	// Conn returns the connection that new RPCs go to; nil if there is none:
-	// the RPC picks again when the picker changes.
-	Conn() *h2.Conn
+	// Line returns what new RPCs go to; nil if there is nothing: the RPC picks
+	// again when the picker changes.
+	Line() *Line
+}
+
+// Line is a connection, and what the RPCs on it have. It is read only.
+type Line struct {
+	Conn *h2.Conn // never nil
+	// Authority is the :authority of RPCs unless CallAuthority or the picker say
+	// otherwise: the channel's, or that of a resolver.Address with a ServerName.
+	Authority string
+	// PerRPC are the credentials sent with every RPC besides its own: the channel's,
+	// or those that the policy made the subchannel with.
+	PerRPC []credentials.PerRPCCredentials
 }
 
 // Config is what all RPCs of a channel have in common. It is read only.
 type Config struct {
-	// Authority is the :authority of RPCs unless CallAuthority, the picker or the
-	// endpoint say otherwise.
-	Authority string
 	// DefaultOptions come before the options of each RPC. A caller that puts
 	// them in front itself leaves this empty: an OnFinish would run twice.
 	DefaultOptions []grpc.CallOption
-	// PerRPC are the channel's credentials, sent with every RPC.
-	PerRPC []credentials.PerRPCCredentials
+	// Insecure is what errors of RPCs match whose credentials require transport
+	// security that their connection does not have. nil: nothing of the kind.
+	Insecure error
 	// UserCodec, Compressor and Decompressor are those of the deprecated dial
 	// options WithCodec, WithCompressor and WithDecompressor.
 	UserCodec    grpc.Codec

@@ -64,12 +64,23 @@ func startServer(t testing.TB, svc *testService, opts ...grpc.ServerOption) (add
 // backend is an Endpoint with one connection.
 type backend struct {
 	balancer.SubConn
-	conn      atomic.Pointer[h2.Conn]
-	authority string
+	line atomic.Pointer[Line]
 }
 
-func (b *backend) Conn() *h2.Conn    { return b.conn.Load() }
-func (b *backend) Authority() string { return b.authority }
+func (b *backend) Line() *Line { return b.line.Load() }
+
+// Conn returns the connection that there is.
+func (b *backend) Conn() *h2.Conn { return b.Line().Conn }
+
+// lineTo is a line without credentials.
+func lineTo(conn *h2.Conn) *Line { return &Line{Conn: conn, Authority: "test.example"} }
+
+// having is another backend, with the same connection.
+func (b *backend) having(authority string, perRPC ...credentials.PerRPCCredentials) *backend {
+	other := &backend{}
+	other.line.Store(&Line{Conn: b.Conn(), Authority: authority, PerRPC: perRPC})
+	return other
+}
 
 // connect makes a backend of an address, which is cut at the end of the test.
 func connect(t testing.TB, addr string, creds credentials.TransportCredentials) *backend {
@@ -91,7 +102,7 @@ func connect(t testing.TB, addr string, creds credentials.TransportCredentials) 
 	conn := h2.New(wire, secured, h2.Config{Scheme: scheme, UserAgent: "test", AuthInfo: info})
 	require.NoError(t, conn.Handshake(ctx))
 	b := &backend{}
-	b.conn.Store(conn)
+	b.line.Store(lineTo(conn))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = conn.Serve(func(error) {}) }()
 	t.Cleanup(func() { conn.Close(errors.New("the test has ended"), nil); <-done })
@@ -116,9 +127,6 @@ func (p fixed) Pick(balancer.PickInfo) (balancer.PickResult, error) {
 // ready is a channel that picks b.
 func ready(t testing.TB, cfg Config, b *backend) *Channel {
 	t.Helper()
-	if cfg.Authority == "" {
-		cfg.Authority = "test.example"
-	}
 	ch := New(cfg)
 	ch.SetPicker(fixed{b})
 	ch.SetResolved(true)

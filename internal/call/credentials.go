@@ -44,10 +44,10 @@ func authType(info credentials.AuthInfo) string {
 	return info.AuthType()
 }
 
-// appendCredentials appends what the channel's and the RPC's credentials want
+// appendCredentials appends what the line's and the RPC's credentials want
 // sent. Credentials run on the RPC's goroutine, for every attempt.
 func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
-	if len(r.ch.cfg.PerRPC) == 0 && r.set.creds == nil {
+	if len(a.perRPC) == 0 && r.set.creds == nil {
 		return pairs, nil
 	}
 	p := a.conn.Peer()
@@ -55,7 +55,7 @@ func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
 	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: r.method, AuthInfo: p.AuthInfo})
 	audience := audience(a.authority, r.method)
 	first := len(pairs)
-	for _, c := range r.ch.cfg.PerRPC {
+	for _, c := range a.perRPC {
 		md, err := r.requestMetadata(ctx, c, p.AuthInfo, audience, codes.Unauthenticated)
 		if err != nil {
 			return nil, err
@@ -73,7 +73,7 @@ func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	first = len(pairs) // a key that the channel's credentials sent is sent again
+	first = len(pairs) // a key that the line's credentials sent is sent again
 	for k, v := range md {
 		if pairs, err = setPair(pairs, first, k, v); err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
 func (r *rpc) requestMetadata(ctx context.Context, c credentials.PerRPCCredentials, info credentials.AuthInfo, audience string, otherwise codes.Code) (map[string]string, error) {
 	if c.RequireTransportSecurity() {
 		if err := credentials.CheckSecurityLevel(info, credentials.PrivacyAndIntegrity); err != nil {
-			return nil, withCause(status.Newf(codes.Unauthenticated, "per-RPC credentials demand a secure connection: %v", err), err)
+			return nil, withCause(status.Newf(codes.Unauthenticated, "per-RPC credentials demand a secure connection: %v", err), err, r.ch.cfg.Insecure)
 		}
 	}
 	md, err := c.GetRequestMetadata(ctx, audience)

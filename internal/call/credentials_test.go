@@ -49,11 +49,11 @@ func credentialsEcho(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.Simp
 }
 
 // serveTLS is a channel to a grpc-go server that speaks TLS.
-func serveTLS(t *testing.T, cfg Config, svc *testService) *Channel {
+func serveTLS(t *testing.T, svc *testService, authority string, perRPC ...credentials.PerRPCCredentials) *Channel {
 	t.Helper()
 	ca := h2test.DefaultCA()
 	addr := startServer(t, svc, grpc.Creds(credentials.NewTLS(ca.ServerConfig("localhost", "other.example"))))
-	return ready(t, cfg, connect(t, addr, credentials.NewTLS(ca.ClientConfig("localhost"))))
+	return ready(t, Config{}, connect(t, addr, credentials.NewTLS(ca.ClientConfig("localhost"))).having(authority, perRPC...))
 }
 
 func TestPerRPCCredentials(t *testing.T) {
@@ -66,7 +66,7 @@ func TestPerRPCCredentials(t *testing.T) {
 		assert.True(t, ok)
 		return map[string]string{"AUTHORIZATION": "call"}, nil
 	}}
-	ch := serveTLS(t, Config{Authority: "localhost:443", PerRPC: []credentials.PerRPCCredentials{token("first"), token("second")}}, &testService{unary: credentialsEcho})
+	ch := serveTLS(t, &testService{unary: credentialsEcho}, "localhost:443", token("first"), token("second"))
 	reply := new(testpb.SimpleResponse)
 	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), reply))
 	assert.Equal(t, "second", reply.Username, "of the channel's credentials the last one that sets a key wins")
@@ -85,7 +85,7 @@ func TestPerRPCCredentials(t *testing.T) {
 // TestPeerOfASecureConnection: the Peer option and a stream's context tell who the
 // server is.
 func TestPeerOfASecureConnection(t *testing.T) {
-	ch := serveTLS(t, Config{}, streamService())
+	ch := serveTLS(t, streamService(), "localhost")
 	check := func(p *peer.Peer) {
 		t.Helper()
 		info, ok := p.AuthInfo.(credentials.TLSInfo)
@@ -134,12 +134,12 @@ func TestPerRPCCredentialErrors(t *testing.T) {
 	addr := startServer(t, streamService())
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := Config{}
-			if tt.channel != nil {
-				cfg.PerRPC = []credentials.PerRPCCredentials{tt.channel}
-			}
+			unsafe := errors.New("not secure")
 			b := insecureBackend(t, addr)
-			ch := ready(t, cfg, b)
+			if tt.channel != nil {
+				b = b.having("test.example", tt.channel)
+			}
+			ch := ready(t, Config{Insecure: unsafe}, b)
 			d := &dones{sc: b}
 			ch.SetPicker(d)
 			var opts []grpc.CallOption
@@ -152,6 +152,7 @@ func TestPerRPCCredentialErrors(t *testing.T) {
 			if tt.is != nil {
 				assert.ErrorIs(t, err, tt.is)
 			}
+			assert.Equal(t, strings.Contains(tt.name, "secure"), errors.Is(err, unsafe))
 			f.require(t, tt.code)
 			require.Len(t, d.infos, 1)
 			assert.False(t, d.infos[0].BytesSent)
@@ -178,7 +179,7 @@ func TestDeadlineInCredentials(t *testing.T) {
 }
 
 func TestAuthorityOverride(t *testing.T) {
-	ch := serveTLS(t, Config{Authority: "localhost"}, &testService{unary: credentialsEcho})
+	ch := serveTLS(t, &testService{unary: credentialsEcho}, "localhost")
 	reply := new(testpb.SimpleResponse)
 	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), reply, grpc.CallAuthority("other.example")))
 	assert.Equal(t, "other.example", reply.OauthScope)
@@ -206,8 +207,7 @@ func TestAuthorityOverride(t *testing.T) {
 
 func TestAuthorityOfTheEndpoint(t *testing.T) {
 	b := insecureBackend(t, startServer(t, &testService{unary: credentialsEcho}))
-	b.authority = "address.example"
-	ch := ready(t, Config{Authority: "channel.example"}, b)
+	ch := ready(t, Config{}, b.having("address.example"))
 	reply := new(testpb.SimpleResponse)
 	require.NoError(t, ch.Invoke(soon(t), unaryMethod, request(""), reply))
 	assert.Equal(t, "address.example", reply.OauthScope)

@@ -8,8 +8,6 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // awaitResolved waits for the resolver's first result.
@@ -58,9 +56,9 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			res, err := gen.picker.Pick(info)
 			switch {
 			case err == nil:
-				if ep, conn := usable(res.SubConn); conn != nil && conn != r.refused {
-					a.conn, a.done, a.pickMD = conn, res.Done, res.Metadata
-					a.authority = r.authorityOf(ep)
+				if line := usable(res.SubConn); line != nil && line.Conn != r.refused {
+					a.done, a.pickMD = res.Done, res.Metadata
+					a.take(line)
 					return false, nil
 				}
 				// Not ready, though the picker thought so: a new picker is on its way.
@@ -127,41 +125,35 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 	return nil
 }
 
-// usable returns a subchannel's connection if it takes new streams. A
-// connection that drains or is lost is known here before the picker learns it.
-func usable(sc balancer.SubConn) (Endpoint, *h2.Conn) {
+// usable returns a subchannel's line if its connection takes new streams, else
+// nil. A connection that drains or is lost is known here before the picker learns it.
+func usable(sc balancer.SubConn) *Line {
 	ep, ok := sc.(Endpoint)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	conn := ep.Conn()
-	if conn == nil {
-		return ep, nil
+	line := ep.Line()
+	if line == nil {
+		return nil
 	}
 	select {
-	case <-conn.Done():
-		return ep, nil
+	case <-line.Conn.Done():
+		return nil
 	default:
-		return ep, conn
+		return line
 	}
 }
 
 func (r *rpc) pickDirect(a *attempt) error {
-	conn := r.via.Conn()
-	if conn == nil {
+	line := r.via.Line()
+	if line == nil {
 		return withCause(status.New(codes.Unavailable, "the subchannel has no connection"), r.explain())
 	}
-	a.conn = conn
-	a.authority = r.authorityOf(r.via)
+	a.take(line)
 	return nil
 }
 
-// authorityOf is the :authority of RPCs sent to ep, unless they say otherwise.
-func (r *rpc) authorityOf(ep Endpoint) string {
-	if named, ok := ep.(interface{ Authority() string }); ok {
-		if name := named.Authority(); name != "" {
-			return name
-		}
-	}
-	return r.ch.cfg.Authority
+// take makes line the one that the attempt goes to.
+func (a *attempt) take(line *Line) {
+	a.conn, a.authority, a.perRPC = line.Conn, line.Authority, line.PerRPC
 }

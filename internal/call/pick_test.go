@@ -28,7 +28,7 @@ func quietBackend(t testing.TB) *backend {
 	t.Cleanup(func() { nc.Close(); other.Close() })
 	w := h2.NewWire(nc)
 	b := &backend{}
-	b.conn.Store(h2.New(w, w, h2.Config{}))
+	b.line.Store(lineTo(h2.New(w, w, h2.Config{})))
 	return b
 }
 
@@ -42,7 +42,7 @@ func pickNow(ctx context.Context, ch *Channel, opts ...grpc.CallOption) (*attemp
 
 func TestPickGivesWhatThePickerGave(t *testing.T) {
 	b := quietBackend(t)
-	ch := New(Config{Authority: "channel"})
+	ch := New(Config{})
 	ctx := context.Background()
 	ch.SetPicker(pickerFunc(func(info balancer.PickInfo) (balancer.PickResult, error) {
 		assert.Equal(t, "/s/m", info.FullMethodName)
@@ -54,13 +54,14 @@ func TestPickGivesWhatThePickerGave(t *testing.T) {
 	assert.Same(t, b.Conn(), a.conn)
 	assert.NotNil(t, a.done)
 	assert.Equal(t, []string{"v"}, a.pickMD["k"])
-	assert.Equal(t, "channel", a.authority)
+	assert.Equal(t, "test.example", a.authority)
 	assert.False(t, a.pickDelayed)
 
-	b.authority = "address"
+	b = b.having("address", token("x"))
 	a, _, err = pickNow(ctx, ch)
 	require.NoError(t, err)
 	assert.Equal(t, "address", a.authority)
+	assert.Equal(t, []credentials.PerRPCCredentials{token("x")}, a.perRPC)
 }
 
 func TestPickAllocatesNothing(t *testing.T) {
@@ -124,7 +125,7 @@ func TestControlPlaneStatusCodes(t *testing.T) {
 			picker := ready(t, Config{}, b)
 			picker.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, said }))
 			creds := credFunc{get: func(context.Context, ...string) (map[string]string, error) { return nil, said }}
-			channels := map[string]*Channel{"picker": picker, "credentials": ready(t, Config{PerRPC: []credentials.PerRPCCredentials{creds}}, b)}
+			channels := map[string]*Channel{"picker": picker, "credentials": ready(t, Config{}, b.having("test.example", creds))}
 			for name, ch := range channels {
 				for _, wait := range []bool{false, true} {
 					err := ch.Invoke(soon(t), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.WaitForReady(wait))

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -104,6 +105,7 @@ type attempt struct {
 	conn      *h2.Conn
 	s         *h2.Stream // nil: none was opened
 	authority string
+	perRPC    []credentials.PerRPCCredentials // besides the RPC's own
 
 	done   func(balancer.DoneInfo) // the picker's; nil: none
 	pickMD metadata.MD             // the picker's

@@ -416,7 +416,7 @@ func TestConnectionLoss(t *testing.T) {
 		}
 	})
 	again := insecureBackend(t, b.Conn().Peer().Addr.String())
-	b.conn.Store(again.Conn())
+	b.line.Store(again.Line())
 	t.Run("closed", func(t *testing.T) {
 		unary, stream := run(t)
 		for _, err := range []error{unary, stream} {

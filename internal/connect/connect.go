@@ -45,7 +45,7 @@ type Config struct {
 	// time on a goroutine of its own.
 	Creds credentials.TransportCredentials
 
-	// Secure makes the scheme of requests https.
+	// Secure says that Creds do secure connections: Trace is told of the phase TLS.
 	Secure bool
 
 	// RequireSecurity refuses a connection whose credentials state a security
@@ -53,7 +53,7 @@ type Config struct {
 	// RPCs must not be sent on it. The cause is failure.ErrInsecure.
 	RequireSecurity bool
 
-	// H2 goes to the HTTP/2 connection. Scheme and AuthInfo are filled in here.
+	// H2 goes to the HTTP/2 connection. AuthInfo is filled in here.
 	H2 h2.Config
 
 	// Resolver looks up host names and services' ports. nil: net.DefaultResolver.
@@ -125,10 +125,6 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	}
 	h2cfg := cfg.H2
 	h2cfg.AuthInfo = info
-	h2cfg.Scheme = "http"
-	if cfg.Secure {
-		h2cfg.Scheme = "https"
-	}
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
 	var settings *[]http2.Setting // nil if nobody wants to know
 	if cfg.Trace != nil {

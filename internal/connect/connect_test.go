@@ -126,39 +126,6 @@ func TestConnectOverTLS(t *testing.T) {
 	}
 }
 
-func TestSchemeOfRequests(t *testing.T) {
-	h2test.CheckLeaks(t)
-	for _, secure := range []bool{false, true} {
-		opts, creds, want := []h2test.Option(nil), plaintext, "http"
-		if secure {
-			opts, want = []h2test.Option{h2test.WithTLS()}, "https"
-		}
-		srv := h2test.Listen(t, opts...)
-		if secure {
-			creds = credentials.NewTLS(srv.ClientTLS())
-		}
-		got := make(chan *h2.Conn, 1)
-		go func() {
-			c, err := Connect(t.Context(), &Config{Creds: creds, Secure: secure}, resolver.Address{Addr: srv.Addr()}, "localhost")
-			assert.NoError(t, err)
-			got <- c
-		}()
-		peer := srv.Accept()
-		peer.Handshake()
-		c := <-got
-		require.NotNil(t, c)
-		serving := make(chan error, 1)
-		go func() { serving <- c.Serve(func(error) {}) }()
-		s, err := c.Open(t.Context(), &h2.Request{Method: "/s/m", Authority: "localhost"})
-		require.NoError(t, err)
-		assert.Equal(t, want, peer.ExpectHeaders().Field(":scheme"))
-		c.Close(nil, nil)
-		_, err = s.Recv()
-		assert.Error(t, err)
-		assert.ErrorIs(t, <-serving, h2.ErrClosed)
-	}
-}
-
 func TestRequireSecurity(t *testing.T) {
 	h2test.CheckLeaks(t)
 	tcp, unix := h2test.Listen(t), h2test.Listen(t, h2test.Unix())
