@@ -115,7 +115,8 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 // newConnector returns what the channel's connections are made with.
 func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 	cfg := connect.Config{
-		Dialer: o.dialer,
+		Dialer:   o.dialer,
+		ProxyTLS: o.proxyTLS,
 		H2: h2.Config{
 			UserAgent:           o.userAgent,
 			StreamWindow:        o.streamWindow,

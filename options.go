@@ -1,7 +1,9 @@
 package grpcdial
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,6 +89,7 @@ type dialOptions struct {
 	dns           DNSOptions                                      // WithDNS
 	dialer        func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
 	proxy         proxyOption                                     // WithProxy, WithNoProxy
+	proxyTLS      *tls.Config                                     // WithProxyTLSConfig; nil: the default
 	localDNS      bool                                            // WithLocalDNSResolution
 	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
 	userAgent     string                                          // WithUserAgent and ours: the header's whole value
@@ -176,7 +179,7 @@ func validate(o *dialOptions, by constructor) error {
 				"leave the option out and call AwaitReady, or use DialContext", strings.Join(names, ", "))
 		}
 	}
-	return errors.Join(
+	return cmp.Or(
 		refuseNil("WithResolvers", o.resolvers, func(b resolver.Builder) bool { return b == nil }),
 		refuseNil("WithPerRPCCredentials", o.perRPCCreds, func(c credentials.PerRPCCredentials) bool { return c == nil }),
 		refuseNil("WithDefaultCallOptions", o.callOptions, func(c grpc.CallOption) bool { return c == nil }),

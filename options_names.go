@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"crypto/tls"
 	"net/url"
 	"time"
 )
@@ -58,8 +59,8 @@ type proxyOption struct {
 //
 // A URL has the scheme http or https, for CONNECT, or socks5 or socks5h. Its
 // default port is 80, 443, 1080 and 1080. A user name and a password in it are sent
-// to the proxy: to one of https after its certificate was verified, to the others
-// in clear text, which is all that they know.
+// to the proxy: to one of https after its certificate was verified (see
+// [WithProxyTLSConfig]), to the others in clear text, which is all that they know.
 //
 // f is asked first about the target's endpoint, "host:port", with port 443 if a
 // target of the scheme dns has none. If it knows no proxy for that, no address of
@@ -83,6 +84,19 @@ type proxyOption struct {
 // Of WithProxy and [WithNoProxy] the last one given wins.
 func WithProxy(f func(target string) (*url.URL, error)) DialOption {
 	return optionFunc(func(o *dialOptions) { o.proxy = proxyOption{given: f != nil, choose: f} })
+}
+
+// WithProxyTLSConfig sets how TLS with https proxies is done, those of the
+// environment too: RootCAs for a proxy whose certificate is signed by an authority of
+// one's own, Certificates for a proxy that wants one of its clients. ServerName is the
+// host of the proxy's URL unless cfg has one, and the protocol negotiated is HTTP/1.1
+// in any case. cfg is copied. nil, which is the default, means the system's roots.
+//
+// It has nothing to do with TLS between the channel and its servers, which goes
+// through the proxy, nor with proxies of other schemes.
+func WithProxyTLSConfig(cfg *tls.Config) DialOption {
+	cfg = cfg.Clone() // of nil too
+	return optionFunc(func(o *dialOptions) { o.proxyTLS = cfg })
 }
 
 // WithNoProxy has the channel connect without a proxy, whatever the environment

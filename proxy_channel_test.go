@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -53,7 +54,7 @@ func TestProxies(t *testing.T) {
 	hosts := map[string]string{"backend.test:443": b.addr, "backend.test:50051": b.addr, "192.0.2.1:443": b.addr, "192.0.2.7:443": b.addr}
 	ca := h2test.NewCA(t)
 	plainProxy := proxytest.ListenHTTP(t, hosts, authorization, nil)
-	secureProxy := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("proxy.test"))
+	secureProxy := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("127.0.0.1"))
 	socks := proxytest.ListenSOCKS(t, hosts, userPassword)
 	overHTTP, overSOCKS := via("http", plainProxy.Addr), func(scheme string) DialOption { return via(scheme, socks.Addr) }
 	for _, tt := range []struct {
@@ -70,7 +71,7 @@ func TestProxies(t *testing.T) {
 		{"NewClient, WithLocalDNSResolution", byNewClient, at("backend.test"), []DialOption{overHTTP, WithLocalDNSResolution()}, "192.0.2.1:443"},
 		{"NewClient, socks5h", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "backend.test:443"},
 		{"NewClient, socks5", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5")}, "192.0.2.1:443"},
-		{"NewClient, https", byNewClient, at("backend.test"), []DialOption{via("https", "proxy.test:"+portOf(t, secureProxy.Addr))}, "backend.test:443"},
+		{"NewClient, https", byNewClient, at("backend.test"), []DialOption{via("https", secureProxy.Addr), WithProxyTLSConfig(ca.ClientConfig(""))}, "backend.test:443"},
 		{"DialContext", byDial, "backend.test:50051", []DialOption{overHTTP}, "backend.test:50051"},
 		{"DialContext, dns", byDial, at("backend.test"), []DialOption{overHTTP}, "192.0.2.1:443"},
 		{"DialContext, dns, socks5h", byDial, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "192.0.2.1:443"},
@@ -85,11 +86,6 @@ func TestProxies(t *testing.T) {
 				defer cc.Close()
 			} else {
 				cc = plain(t, tt.target, tt.opts...)
-				if strings.Contains(tt.name, "https") { // before it connects
-					proxyName := dnstest.New(dnstest.Zone{"proxy.test": {Addrs: []string{"127.0.0.1"}}})
-					t.Cleanup(proxyName.Close)
-					cc.connector.Resolver, cc.connector.ProxyTLS = proxyName.OverPipes(), ca.ClientConfig("")
-				}
 			}
 			got, err := askName(bounded(t), cc)
 			require.NoError(t, err)
@@ -105,6 +101,66 @@ func TestProxies(t *testing.T) {
 			assert.Equal(t, []string{tt.want}, seen)
 		})
 	}
+}
+
+// TestProxyTLSConfig: what the program says of TLS with an https proxy.
+func TestProxyTLSConfig(t *testing.T) {
+	b := startBackend(t, "one")
+	hosts := map[string]string{"backend.test:443": b.addr}
+	ca := h2test.NewCA(t)
+	open := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("127.0.0.1"))
+	elsewhere := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("proxy.example"))
+	demanding := ca.ServerConfig("127.0.0.1")
+	demanding.ClientAuth, demanding.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	mutual := proxytest.ListenHTTP(t, hosts, authorization, demanding)
+	trusting := &tls.Config{RootCAs: ca.Pool()}
+	known := &tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Client("me")}}
+	named := &tls.Config{RootCAs: ca.Pool(), ServerName: "proxy.example"}
+	for _, tt := range []struct {
+		name  string
+		proxy *proxytest.HTTP
+		cfg   *tls.Config
+		env   bool   // the proxy is the environment's
+		step  string // at which it fails; "": not at all
+		hint  string
+	}{
+		{name: "roots", proxy: open, cfg: trusting},
+		{name: "roots, the environment's proxy", proxy: open, cfg: trusting, env: true},
+		{name: "none", proxy: open, step: "tls", hint: "RootCAs in WithProxyTLSConfig"},
+		{name: "none, the environment's proxy", proxy: open, env: true, step: "tls", hint: "RootCAs in WithProxyTLSConfig"},
+		{name: "a client certificate", proxy: mutual, cfg: known},
+		{name: "no client certificate", proxy: mutual, cfg: trusting, step: "handshake", hint: "client certificate, which WithProxyTLSConfig sets"},
+		{name: "a server name", proxy: elsewhere, cfg: named},
+		{name: "no server name", proxy: elsewhere, cfg: trusting, step: "tls", hint: "not for \"127.0.0.1\""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			noProxies(t)
+			opts := []DialOption{WithInsecure(), WithBlock(), WithGiveUp(func(Attempt) bool { return true }), WithProxyTLSConfig(tt.cfg)}
+			if tt.env {
+				t.Setenv("HTTPS_PROXY", "https://"+userPassword+"@"+tt.proxy.Addr)
+			} else {
+				opts = append(opts, via("https", tt.proxy.Addr))
+			}
+			before := len(tt.proxy.Requests())
+			cc, err := DialContext(bounded(t), "backend.test:443", opts...)
+			if tt.step == "" {
+				require.NoError(t, err)
+				defer cc.Close()
+				got, err := askName(bounded(t), cc)
+				require.NoError(t, err)
+				assert.Equal(t, "one", got)
+				return
+			}
+			var p *ProxyError
+			require.ErrorAs(t, err, &p)
+			assert.Equal(t, tt.step, p.Step)
+			assert.ErrorContains(t, err, tt.hint)
+			assert.NotContains(t, err.Error(), "\n")
+			assert.Len(t, tt.proxy.Requests(), before, "no credentials, no target")
+		})
+	}
+	assert.Empty(t, trusting.ServerName, "the configuration is the program's")
+	assert.Empty(t, trusting.NextProtos)
 }
 
 // TLS with the backend is the channel's own, and the name that is verified is the

@@ -142,7 +142,7 @@ func (e *Error) silenceHint() string {
 	case errors.Is(e.Err, errAuthRefused):
 		return "check the user name and the password in the proxy's URL"
 	case errors.As(e.Err, &op) && op.Op == "remote error":
-		return "the proxy ended TLS: it may require a client certificate" // RFC 8446 §4.4.2: it says so after our handshake
+		return "the proxy ended TLS: it may require a client certificate, which WithProxyTLSConfig sets" // RFC 8446 §4.4.2: it says so after our handshake
 	case errors.Is(e.Err, context.DeadlineExceeded), errors.As(e.Err, &timeout) && timeout.Timeout():
 		return "the proxy took the connection and did not answer in time: it may not reach the target, or speak another protocol than " + e.protocol()
 	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF), errors.Is(e.Err, syscall.ECONNRESET), errors.Is(e.Err, syscall.EPIPE):
@@ -182,7 +182,7 @@ func tlsHint(err error) string {
 	case errors.As(err, &record):
 		return `the proxy does not speak TLS: its URL begins with "http://", if its network may see the credentials`
 	case errors.As(err, &authority):
-		return "the proxy's certificate is signed by an authority that is not trusted here: add it to this system's roots"
+		return "the proxy's certificate is signed by an authority that is not trusted here: add it to RootCAs in WithProxyTLSConfig, or to this system's roots"
 	case errors.As(err, &name):
 		return fmt.Sprintf("the proxy's certificate is not for %q: its URL has to have a name that the certificate has", name.Host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
