@@ -1,9 +1,9 @@
 package grpcdial
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -204,14 +204,16 @@ func withPublicCause(a *failure.Attempt) *failure.Attempt {
 	return &public
 }
 
-// unfinished returns a copy of attempts in which those that ended because ctx
+// interrupted returns a copy of attempts in which those that ended because ctx
 // was cancelled say so in the words of those who waited for them.
-func unfinished(attempts failure.List) failure.List {
+func interrupted(attempts failure.List) failure.List {
 	out := make(failure.List, len(attempts))
 	for i, a := range attempts {
 		copied := *a
 		if errors.Is(a.Err, context.Canceled) {
-			copied.Err, copied.Hint, copied.Permanent = errUnfinished, "", false
+			secure := failure.IsWithinTLS(a.Err)
+			copied.Err, copied.Permanent = ErrUnfinished, false
+			copied.Hint = failure.Pending(a.Phase, a.Proxy != "", secure)
 		}
 		out[i] = &copied
 	}
@@ -240,7 +242,7 @@ func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Durati
 // or nil if nothing was tried.
 func (cc *ClientConn) explain() error {
 	now := cc.state.latest()
-	if e := cc.newDialError(now.To, time.Since(now.Time), append(cc.unresolved(), cc.unfinished()...), nil); len(e.Attempts) > 0 {
+	if e := cc.newDialError(now.To, time.Since(now.Time), cc.pending(), nil); len(e.Attempts) > 0 {
 		return e
 	}
 	return nil
@@ -256,37 +258,74 @@ func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error
 	return otherwise
 }
 
+// pending returns what the channel waits for now, besides addresses at which an
+// attempt has failed: the resolver, attempts that are running with the phases that
+// they are in, and what backends' health services have to say.
+func (cc *ClientConn) pending() []Attempt {
+	return append(cc.beforeConnecting(), cc.connecting()...)
+}
+
+// beforeConnecting is pending but for the attempts that are running.
+func (cc *ClientConn) beforeConnecting() []Attempt {
+	return append(cc.unresolved(), cc.unjudged()...)
+}
+
 // unresolved returns the resolver's wait as an attempt, if it has not said
 // anything since the channel left idle.
 func (cc *ClientConn) unresolved() []Attempt {
-	now, _ := cc.state.now()
+	now := cc.state.latest()
 	if now.To != connectivity.Connecting || cc.answered.Load() {
 		return nil
 	}
-	return []Attempt{{Addr: cc.parsed.Endpoint(), Phase: PhaseResolve, Start: now.Time, Elapsed: time.Since(now.Time), Err: errUnfinished}}
+	hint := fmt.Sprintf("the resolver of scheme %q has not said anything yet", cc.parsed.URL.Scheme)
+	if cc.parsed.URL.Scheme == schemeDNS {
+		hint = failure.Pending(failure.Resolve, false, false)
+	}
+	return []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, now.Time, hint)}
 }
 
-// unfinished returns the attempts that are running, at addresses where none has
-// failed yet, with the phases that they are in.
-func (cc *ClientConn) unfinished() []Attempt {
-	var all []Attempt
+// unjudged returns the waits for the health of backends that are connected.
+func (cc *ClientConn) unjudged() (all []Attempt) {
+	if _, asked := cc.healthService(); !asked || cc.isReady() {
+		return nil
+	}
+	for _, l := range cc.allLinks() {
+		addr, since, ok := l.connectedTo()
+		if ok && !cc.attempts.knows(addr.Addr) {
+			all = append(all, unfinished(addr.Addr, cc.serverName(addr), PhaseHealth, since, failure.Pending(failure.Health, false, false)))
+		}
+	}
+	return all
+}
+
+// connecting returns the attempts that are running.
+func (cc *ClientConn) connecting() (all []Attempt) {
 	for _, l := range cc.allLinks() {
 		addr, since, made := l.trying()
 		if made == nil || cc.attempts.knows(addr.Addr) {
 			continue
 		}
-		phase, dialed, proxy := made.Latest()
-		all = append(all, Attempt{
-			Addr:       cmp.Or(dialed, addr.Addr),
-			ServerName: cc.serverName(addr),
-			Proxy:      proxy,
-			Phase:      Phase(phase),
-			Start:      since,
-			Elapsed:    time.Since(since),
-			Err:        errUnfinished,
-		})
+		name, standings := cc.serverName(addr), made.Standings()
+		if len(standings) == 0 {
+			all = append(all, unfinished(addr.Addr, name, "", since, ""))
+		}
+		for _, s := range standings {
+			if s.Failed != nil {
+				all = append(all, publicAttempt(withPublicCause(s.Failed)))
+				continue
+			}
+			a := unfinished(s.Addr, name, Phase(s.Phase), s.Start, s.Hint)
+			a.Proxy = s.Proxy
+			all = append(all, a)
+		}
 	}
 	return all
+}
+
+// unfinished is the attempt at addr that has been running since start and is in
+// phase.
+func unfinished(addr, serverName string, phase Phase, start time.Time, hint string) Attempt {
+	return Attempt{Addr: addr, ServerName: serverName, Phase: phase, Start: start, Elapsed: time.Since(start), Err: ErrUnfinished, Hint: hint}
 }
 
 // noteFailure keeps the attempts at addr that failed.

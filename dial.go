@@ -183,7 +183,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 		err = cc.waitReady(ctx)
 	}
 	if err != nil {
-		return cc.giveUp(time.Since(begun), err, built)
+		return cc.giveUp(time.Since(begun), err, built).endedWith(ctx)
 	}
 	return nil
 }
@@ -204,8 +204,8 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 // *DialError. Attempts that were still running are ended first, so that they say
 // how far they got. A resolver that is not built is not waited for, as its Build
 // is what the dial gave up on. It is closed when that returns.
-func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) error {
-	state, pending := cc.GetState(), cc.unresolved()
+func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) *DialError {
+	state, pending := cc.GetState(), cc.beforeConnecting()
 	if built {
 		_ = cc.Close()
 	} else {
@@ -222,11 +222,11 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) err
 func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 	begun := time.Now()
 	ended := cc.waitReady(ctx)
-	if ended == nil {
+	state := cc.GetState()
+	if ended == nil || state == connectivity.Ready { // at the last moment
 		return nil
 	}
-	elapsed, pending := time.Since(begun), append(cc.unresolved(), cc.unfinished()...)
-	return cc.newDialError(cc.GetState(), elapsed, pending, ended)
+	return cc.newDialError(state, time.Since(begun), cc.pending(), ended).endedWith(ctx)
 }
 
 // waitReady is AwaitReady with nothing but what ended the wait as its error.

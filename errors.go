@@ -19,9 +19,9 @@ import (
 // RPC had run on it for a while. It is not a failure: the next RPC connects.
 var ErrIdle = errors.New("grpcdial: no RPC ran for a while, so the channel closed its connections")
 
-// errUnfinished stands for the cause of an attempt that was still running when
-// whoever waited for it stopped waiting.
-var errUnfinished = errors.New("not finished when the wait ended")
+// ErrUnfinished is the cause of an attempt that was still running when whoever
+// waited for it stopped waiting. The attempt's Phase says where it was.
+var ErrUnfinished = errors.New("grpcdial: the attempt to connect was not finished when the wait ended")
 
 // Phase is a step on the way to a connection.
 type Phase string
@@ -53,17 +53,10 @@ type Attempt struct {
 // String returns the attempt as one line: the address, where it ended, the
 // cause, the hint.
 func (a Attempt) String() string {
-	if a.Err == errUnfinished {
-		what := a.Addr
-		if a.Proxy != "" {
-			what += " via " + a.Proxy
-		}
-		if a.Phase != "" {
-			what += ": " + string(a.Phase)
-		}
-		return fmt.Sprintf("%s not finished after %v", what, round(a.Elapsed))
-	}
 	f := a.internal()
+	if a.Err == ErrUnfinished {
+		return f.Unfinished()
+	}
 	return f.Error()
 }
 
@@ -87,7 +80,8 @@ type DialError struct {
 	Attempts []Attempt          // the latest per address, oldest first; capped, the rest counted in Error()
 	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nobody waited
 
-	more int // attempts left out of Attempts
+	more int   // attempts left out of Attempts
+	says error // context.Cause of the waiter's context, if that ended the wait and says more than Err
 }
 
 // Error is one line if there is one attempt to tell of, and else a line followed
@@ -96,7 +90,11 @@ func (e *DialError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", e.Target, e.State, round(e.Elapsed))
 	if e.waiterEnded() || e.Err != nil && len(e.Attempts) == 0 {
-		fmt.Fprintf(&b, " (%v)", e.Err)
+		fmt.Fprintf(&b, " (%v", e.Err)
+		if e.says != nil {
+			b.WriteString(": " + oneLine(e.says))
+		}
+		b.WriteByte(')')
 	}
 	if len(e.Attempts) == 1 && e.more == 0 {
 		fmt.Fprintf(&b, ": %v", e.Attempts[0])
@@ -111,15 +109,19 @@ func (e *DialError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns Err and every attempt's cause. errors.Is finds
+// Unwrap returns Err, the cause of the waiter's context if it has one (context.Cause),
+// and every attempt's cause. errors.Is finds
 // context.DeadlineExceeded or context.Canceled in it only if the waiter's own
 // context ended the wait: attempts have time-outs of their own, and these are
 // masked. Everything else in a cause is found as usual.
 func (e *DialError) Unwrap() []error {
-	errs := make([]error, 0, 1+len(e.Attempts))
+	errs := make([]error, 0, 2+len(e.Attempts))
 	switch {
 	case e.waiterEnded():
 		errs = append(errs, e.Err)
+		if e.says != nil {
+			errs = append(errs, cause{e.says})
+		}
 	case e.Err != nil:
 		errs = append(errs, cause{e.Err})
 	}
@@ -140,6 +142,14 @@ func (e *DialError) GRPCStatus() *status.Status {
 		code = status.FromContextError(e.Err).Code()
 	}
 	return status.New(code, e.Error())
+}
+
+// endedWith notes what whoever ended the waiter's context gave as its cause.
+func (e *DialError) endedWith(ctx context.Context) *DialError {
+	if why := context.Cause(ctx); e.waiterEnded() && why != nil && why != e.Err {
+		e.says = why
+	}
+	return e
 }
 
 // waiterEnded reports whether the context of the one who waited ended the wait.

@@ -37,14 +37,14 @@ func TestDialErrorText(t *testing.T) {
 		{"it ended the wait", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: errors.New("for good")},
 			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: ` +
 				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
-		{"several", DialError{Attempts: []Attempt{refusedAttempt("a:1"), {Addr: "b:1", Phase: PhaseTLS, Elapsed: time.Second, Err: errUnfinished}}, Err: context.Canceled, more: 3},
+		{"several", DialError{Attempts: []Attempt{refusedAttempt("a:1"), {Addr: "b:1", Phase: PhaseTLS, Elapsed: time.Second, Err: ErrUnfinished}}, Err: context.Canceled, more: 3},
 			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (context canceled)` + "\n" +
 				"\ta:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?\n" +
 				"\tb:1: tls not finished after 1s\n" +
 				"\tand 3 more"},
 		{"none", DialError{Err: errors.New("closed")},
 			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (closed)`},
-		{"nobody waited", DialError{Attempts: []Attempt{{Addr: "b:1", Elapsed: time.Second, Err: errUnfinished}}},
+		{"nobody waited", DialError{Attempts: []Attempt{{Addr: "b:1", Elapsed: time.Second, Err: ErrUnfinished}}},
 			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: b:1 not finished after 1s`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestAttemptLog(t *testing.T) {
 	assert.Equal(t, "a:1 one, b:1 two, b:1 three 0", told())
 	add("a:1", "four")
 	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "the latest per address, the oldest first")
-	l.interrupted("a:1", failure.List{{Addr: "a:1", Err: errUnfinished}})
+	l.interrupted("a:1", failure.List{{Addr: "a:1", Err: ErrUnfinished}})
 	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
 	l.connected("b:1")
 	assert.Equal(t, "a:1 four 0", told(), "its place stays")

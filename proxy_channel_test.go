@@ -341,7 +341,7 @@ func TestProxyFailures(t *testing.T) {
 			line: `: it answered "connection not allowed by ruleset"; `, hint: "the proxy's rules do not allow this target"},
 		{name: "refused", proxy: via("http", refused), phase: PhaseDial, cause: syscall.ECONNREFUSED, final: true,
 			want: ProxyError{Proxy: "http://" + refused, Step: "dial"},
-			line: ": it was not reached: dial tcp " + refused, hint: "this is about the proxy, not the target"},
+			line: ": the proxy was not reached: dial tcp " + refused, hint: "this is about the proxy, not the target"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check := func(t *testing.T, err error) {
@@ -535,7 +535,7 @@ func TestSilentProxy(t *testing.T) {
 	within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
 		cc := plain(t, "backend.test:443", via("http", addr))
 		cc.Connect()
-		eventually(t, func() bool { return len(cc.unfinished()) == 1 }, "connecting")
+		eventually(t, func() bool { return len(cc.connecting()) == 1 }, "connecting")
 		begun := time.Now()
 		require.NoError(t, cc.Close())
 		took := time.Since(begun)

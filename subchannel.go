@@ -98,7 +98,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		attempts := asAttempts(err, addr.Addr, l.since)
 		if failed = append(failed, attempts...); ctx.Err() == context.Canceled {
 			if l.endedBy() == errClosing {
-				cc.attempts.interrupted(addr.Addr, unfinished(attempts))
+				cc.attempts.interrupted(addr.Addr, interrupted(attempts))
 			}
 			break
 		}
@@ -173,6 +173,14 @@ func (l *link) trying() (resolver.Address, time.Time, *connect.Progress) {
 		return resolver.Address{}, time.Time{}, nil
 	}
 	return l.addr, l.since, l.made
+}
+
+// connectedTo returns the address that the link's connection leads to, and since
+// when there is one.
+func (l *link) connectedTo() (addr resolver.Address, since time.Time, ok bool) {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	return l.addr, l.since, l.conn != nil && l.ownsLocked()
 }
 
 // connected makes the transition to READY, unless that depends on the backend's

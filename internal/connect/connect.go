@@ -65,8 +65,8 @@ type Config struct {
 	// addresses race. nil: nothing is told.
 	Trace func(Step)
 
-	// Progress is told how far the attempt has come. It is for one call of Connect.
-	// nil: nobody asks.
+	// Progress is told how far the attempt has come at each address. It is for one
+	// call of Connect. nil: nobody asks.
 	Progress *Progress
 }
 
@@ -94,9 +94,11 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	if err != nil {
 		return nil, unresolved(addr.Addr, authority, start, because(ctx, err))
 	}
+	cfg.Progress.forget(addr.Addr) // the name: its addresses stand for it
+	dial := cfg.dialer(authority)
 	var failed failure.List
 	for {
-		won := race(ctx, endpoints, cfg.dial)
+		won := race(ctx, endpoints, dial)
 		for _, l := range won.lost {
 			failed = append(failed, l.failed(authority, l.start, phaseOf(l.err, failure.Dial), because(ctx, l.err)))
 		}
@@ -107,7 +109,9 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 		if err == nil {
 			return conn, nil
 		}
-		failed = append(failed, won.failed(authority, won.start, phase, because(ctx, err)))
+		a := won.failed(authority, won.start, phase, because(ctx, err))
+		cfg.Progress.failed(a)
+		failed = append(failed, a)
 		if len(won.rest) == 0 || over(ctx) {
 			return nil, asError(failed)
 		}
@@ -126,6 +130,7 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	h2cfg := cfg.H2
 	h2cfg.AuthInfo = info
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
+	_, step.withinTLS = info.(credentials.TLSInfo)
 	var settings *[]http2.Setting // nil if nobody wants to know
 	if cfg.Trace != nil {
 		got := new([]http2.Setting)
@@ -137,6 +142,8 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 		phase := failure.HTTP2
 		if alert, ok := lateAlert(err); ok {
 			err, phase = alert, failure.TLS
+		} else if step.withinTLS {
+			err = failure.WithinTLS(err)
 		}
 		cfg.end(&step, because(ctx, err))
 		return nil, phase, err

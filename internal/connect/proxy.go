@@ -41,9 +41,7 @@ func (cfg *Config) dialThrough(ctx context.Context, e endpoint) (net.Conn, error
 // what the phase Proxy is.
 func (cfg *Config) connectThrough(ctx context.Context, e endpoint) (net.Conn, error) {
 	step, reached := Step{Phase: failure.Proxy, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}, false
-	if cfg.Progress != nil {
-		cfg.Progress.note(&Step{Phase: failure.Dial, Addr: step.Addr, Proxy: step.Proxy})
-	}
+	cfg.Progress.begun(&Step{Phase: failure.Dial, Addr: step.Addr, Proxy: step.Proxy})
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := cfg.dialProxy(ctx, network, addr)
 		if reached = err == nil; reached {

@@ -1,7 +1,6 @@
 package connect
 
 import (
-	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -26,36 +25,13 @@ type Step struct {
 	AuthInfo credentials.AuthInfo // TLS only
 	Settings []http2.Setting      // HTTP2 only: the server's
 
-	began time.Time
-}
-
-// Progress is how far one attempt has come. The zero value is ready. Its methods
-// may be called from any goroutine.
-type Progress struct {
-	mu          sync.Mutex
-	phase       failure.Phase // guarded by mu
-	addr, proxy string        // guarded by mu
-}
-
-// Latest returns the phase that began last, and the Addr and Proxy of its Step. The
-// phase is empty before the first.
-func (p *Progress) Latest() (phase failure.Phase, addr, proxy string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.phase, p.addr, p.proxy
-}
-
-func (p *Progress) note(s *Step) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.phase, p.addr, p.proxy = s.Phase, s.Addr, s.Proxy
+	began     time.Time
+	withinTLS bool // HTTP2 only: the connection is one of crypto/tls
 }
 
 // begin tells of the beginning of s.
 func (cfg *Config) begin(s *Step) {
-	if cfg.Progress != nil {
-		cfg.Progress.note(s)
-	}
+	cfg.Progress.begun(s)
 	if cfg.Trace != nil {
 		s.began = time.Now()
 		cfg.Trace(*s)

@@ -188,37 +188,3 @@ func TestTraceOfATimeOut(t *testing.T) {
 	require.Error(t, err)
 	assert.True(t, errors.Is(s.last(failure.HTTP2).Err, context.DeadlineExceeded))
 }
-
-// Progress tells the phase that an attempt is in, and of a target behind a proxy.
-func TestProgress(t *testing.T) {
-	h2test.CheckLeaks(t)
-	ca := h2test.NewCA(t)
-	silent := serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
-	secure := func(c *Config) { c.Creds, c.Secure = credentials.NewTLS(ca.ClientConfig("")), true }
-	hang := func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
-	for _, tt := range []struct {
-		addr         string
-		alter        func(*Config)
-		phase        failure.Phase
-		shown, proxy string
-	}{
-		{"silent.test:1", nil, failure.Resolve, "silent.test:1", ""},
-		{"a.test:1", func(c *Config) { c.Dialer = hang }, failure.Dial, "a.test:1", ""},
-		{silent, nil, failure.HTTP2, silent, ""},
-		{silent, secure, failure.TLS, silent, ""},
-		{"a.test:1", func(c *Config) { c.Dialer, c.Proxy = hang, through("http", "p.test:1") }, failure.Dial, "a.test:1", "http://p.test:1"},
-		{"a.test:1", func(c *Config) { c.Proxy = through("http", silent) }, failure.Proxy, "a.test:1", "http://" + silent},
-	} {
-		p := new(Progress)
-		cfg := &Config{Creds: plaintext, Progress: p, Resolver: zone{"silent.test": {"silence"}}.resolver(t)}
-		if tt.alter != nil {
-			tt.alter(cfg)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-		_, err := Connect(ctx, cfg, resolver.Address{Addr: tt.addr}, "a.test")
-		cancel()
-		require.Error(t, err)
-		phase, addr, via := p.Latest()
-		assert.Equal(t, []string{string(tt.phase), tt.shown, tt.proxy}, []string{string(phase), addr, via})
-	}
-}

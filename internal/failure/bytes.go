@@ -42,6 +42,17 @@ type firstBytesError struct {
 func (e *firstBytesError) Unwrap() error      { return e.error }
 func (e *firstBytesError) FirstBytes() []byte { return e.first }
 
+// WithinTLS returns err, which came in the place of the server's SETTINGS on a
+// connection that is secure, so that the table knows that the server speaks TLS.
+func WithinTLS(err error) error { return &withinTLS{err} }
+
+// IsWithinTLS reports whether err was given to WithinTLS.
+func IsWithinTLS(err error) bool { return as[*withinTLS](err) }
+
+type withinTLS struct{ error }
+
+func (e *withinTLS) Unwrap() error { return e.error }
+
 // tlsAlert is what the alert record at the beginning of b says; ok is false if
 // there is none. It is not encrypted before a handshake (RFC 8446 §6).
 func tlsAlert(b []byte) (alert tls.AlertError, ok bool) {

@@ -172,6 +172,8 @@ var table = []row{
 		say("nothing answered: the host may be down, or a firewall drops the packets")},
 	{"tls time-out", TLS, timeout, transient,
 		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
+	{"http2 time-out within tls", HTTP2, func(err error) bool { return timeout(err) && IsWithinTLS(err) }, transient,
+		say("the server took the connection, finished the TLS handshake and sent no SETTINGS: it may not speak HTTP/2, or be overloaded")},
 	{"http2 time-out", HTTP2, timeout, transient,
 		say("the server took the connection and sent no SETTINGS: it may require TLS, not speak HTTP/2, or be overloaded")},
 	{"health time-out", Health, timeout, transient,
@@ -196,6 +198,8 @@ var table = []row{
 	// How the server ended it.
 	{"ended in tls", TLS, ended, transient,
 		say("the server closed the connection in the TLS handshake: it may not speak TLS, or not accept this name")},
+	{"ended before settings within tls", HTTP2, func(err error) bool { return ended(err) && IsWithinTLS(err) }, transient,
+		say("the server closed the connection without a word, after the TLS handshake: it may be shutting down, or require a client certificate")},
 	{"ended before settings", HTTP2, ended, transient,
 		say("the server closed the connection without a word: it may require TLS, or be shutting down")},
 }

@@ -172,6 +172,9 @@ func TestClassify(t *testing.T) {
 		{"ended in tls", TLS, io.EOF, false, []string{"may not speak TLS"}},
 		{"ended in tls", TLS, &net.OpError{Op: "read", Err: syscall.ECONNRESET}, false, []string{"may not speak TLS"}},
 		{"ended before settings", HTTP2, &preface{"", io.EOF}, false, []string{"without a word", "require TLS"}},
+		{"ended before settings within tls", HTTP2, WithinTLS(&preface{"", io.EOF}), false, []string{"without a word", "require a client certificate"}},
+		{"http2 time-out within tls", HTTP2, WithinTLS(&preface{"", context.DeadlineExceeded}), false, []string{"finished the TLS handshake", "not speak HTTP/2"}},
+		{"http/1 server", HTTP2, WithinTLS(&preface{"HTTP/1.1 502 Bad Gateway\r\n", io.EOF}), true, []string{"502 Bad Gateway"}},
 		{"ended before settings", HTTP2, &preface{"", syscall.ECONNRESET}, false, []string{"without a word"}},
 		{"ended before settings", HTTP2, &preface{settings[:4], io.ErrUnexpectedEOF}, false, []string{"without a word"}},
 

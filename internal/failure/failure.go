@@ -3,6 +3,7 @@
 package failure
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -58,13 +59,7 @@ func New(addr, serverName string, start time.Time, phase Phase, err error) *Atte
 // hint.
 func (a *Attempt) Error() string {
 	var b strings.Builder
-	b.WriteString(a.Addr)
-	if a.Proxy != "" {
-		b.WriteString(" via " + a.Proxy)
-	}
-	if a.Phase == TLS && a.ServerName != "" && a.ServerName != a.Addr {
-		fmt.Fprintf(&b, " as %q", a.ServerName)
-	}
+	a.writeWhat(&b)
 	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, rounded(a.Elapsed))
 	mark := ": "
 	if cause := a.cause(); cause != "" {
@@ -75,6 +70,40 @@ func (a *Attempt) Error() string {
 		b.WriteString(mark + a.Hint)
 	}
 	return b.String()
+}
+
+// Unfinished is the line of an attempt that has not ended. What it means is in the
+// table of Pending.
+func (a *Attempt) Unfinished() string {
+	var b strings.Builder
+	a.writeWhat(&b)
+	if a.Phase != "" {
+		fmt.Fprintf(&b, ": %s", a.Phase)
+	}
+	fmt.Fprintf(&b, " not finished after %v", rounded(a.Elapsed))
+	if a.Hint != "" {
+		b.WriteString(": " + a.Hint)
+	}
+	return b.String()
+}
+
+// writeWhat writes what was tried.
+func (a *Attempt) writeWhat(b *strings.Builder) {
+	b.WriteString(a.Addr)
+	if a.Proxy != "" {
+		b.WriteString(" via " + a.Proxy)
+	}
+	if a.Phase == TLS && a.ServerName != "" && a.ServerName != a.Addr {
+		fmt.Fprintf(b, " as %q", withoutPort(a.ServerName))
+	}
+}
+
+// withoutPort is the part of an authority that a certificate is for.
+func withoutPort(authority string) string {
+	if host, _, err := net.SplitHostPort(authority); err == nil {
+		return host
+	}
+	return authority
 }
 
 // Unwrap returns the cause.
@@ -90,7 +119,7 @@ func (a *Attempt) cause() string {
 	if a.Err == nil {
 		return ""
 	}
-	if a.Hint != "" && (strings.HasPrefix(a.Hint, a.Err.Error()) || !mayBeSettings(firstBytes(a.Err))) {
+	if a.Hint != "" && (strings.HasPrefix(a.Hint, a.Err.Error()) || !mayBeSettings(firstBytes(a.Err)) || a.tookTooLong()) {
 		return ""
 	}
 	err := a.Err
@@ -104,6 +133,23 @@ func (a *Attempt) cause() string {
 	}
 	text, _, _ := strings.Cut(err.Error(), alpnAdvice)
 	return cut(strings.Join(strings.Fields(text), " "), maxCause)
+}
+
+// tookTooLong reports whether the cause is that the attempt's time was over, and
+// nothing else. The line says how long it took; the words that package context has
+// for it would be taken for the end of the caller's own context.
+func (a *Attempt) tookTooLong() bool {
+	if !errors.Is(a.Err, context.DeadlineExceeded) {
+		return false
+	}
+	if a.Err.Error() == context.DeadlineExceeded.Error() {
+		return true
+	}
+	var preface interface {
+		error
+		FirstBytes() []byte
+	}
+	return errors.As(a.Err, &preface)
 }
 
 // alpnAdvice begins what grpc-go's TLS credentials say to those who upgrade it.

@@ -57,6 +57,21 @@ func testAttemptLine(t *testing.T) {
 		{"the server name in TLS",
 			Attempt{Addr: "192.0.2.1:443", ServerName: "a.test", Phase: TLS, Elapsed: 12345678 * time.Nanosecond, Err: io.EOF},
 			`192.0.2.1:443 as "a.test": tls failed after 12ms: EOF`},
+		{"the server name without the port",
+			Attempt{Addr: "192.0.2.1:443", ServerName: "a.test:443", Phase: TLS, Elapsed: time.Second, Err: io.EOF},
+			`192.0.2.1:443 as "a.test": tls failed after 1s: EOF`},
+		{"its time was over",
+			Attempt{Addr: "a", Phase: Dial, Elapsed: 20 * time.Second, Err: context.DeadlineExceeded, Hint: "nothing answered"},
+			`a: dial failed after 20s: nothing answered`},
+		{"its time was over and nobody knows more",
+			Attempt{Addr: "a", Phase: Dial, Elapsed: 20 * time.Second, Err: context.DeadlineExceeded},
+			`a: dial failed after 20s: context deadline exceeded`},
+		{"its time was over, in the words of a dialer",
+			Attempt{Addr: "a", Phase: Dial, Elapsed: 20 * time.Second, Err: fmt.Errorf("no free tunnel: %w", context.DeadlineExceeded), Hint: "nothing answered"},
+			`a: dial failed after 20s: no free tunnel: context deadline exceeded; nothing answered`},
+		{"no SETTINGS in its time",
+			*New("a", "", time.Now(), HTTP2, &preface{"", context.DeadlineExceeded}),
+			`a: http2 failed after 0s: the server took the connection and sent no SETTINGS: it may require TLS, not speak HTTP/2, or be overloaded`},
 		{"no server name elsewhere",
 			Attempt{Addr: "192.0.2.1:443", ServerName: "a.test", Phase: HTTP2, Elapsed: 20123 * time.Millisecond, Err: io.EOF},
 			`192.0.2.1:443: http2 failed after 20.12s: EOF`},
@@ -89,6 +104,32 @@ func testAttemptLine(t *testing.T) {
 	long := Attempt{Addr: "a", Phase: Dial, Err: errors.New(strings.Repeat("é", 10000))}
 	assert.Less(t, len(long.Error()), 600)
 	assert.True(t, strings.HasSuffix(long.Error(), "é..."))
+}
+
+func TestUnfinishedLine(t *testing.T) {
+	for want, a := range map[string]Attempt{
+		"a:1 not finished after 1s":                               {Addr: "a:1"},
+		"a:1: dial not finished after 1s: wait":                   {Addr: "a:1", Phase: Dial, Hint: "wait"},
+		`a:1 as "b": tls not finished after 1s`:                   {Addr: "a:1", ServerName: "b:443", Phase: TLS},
+		"a:1 via http://p: proxy not finished after 1s: be quick": {Addr: "a:1", Proxy: "http://p", Phase: Proxy, Hint: "be quick"},
+	} {
+		a.Elapsed = time.Second
+		assert.Equal(t, want, a.Unfinished())
+	}
+}
+
+// Each phase has something to say while it goes on.
+func TestPending(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range []Phase{Resolve, Dial, Proxy, TLS, HTTP2, Health} {
+		hint := Pending(p, false, false)
+		assert.NotEmpty(t, hint, p)
+		assert.False(t, seen[hint], p)
+		seen[hint] = true
+	}
+	assert.Contains(t, Pending(Dial, true, false), "the proxy")
+	assert.NotContains(t, Pending(HTTP2, false, true), "require TLS")
+	assert.Empty(t, Pending("", false, false))
 }
 
 func TestNewAsksTheTableAndTheClock(t *testing.T) {

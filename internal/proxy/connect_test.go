@@ -64,7 +64,7 @@ func TestConnectDial(t *testing.T) {
 		e := failure(t, err)
 		assert.Equal(t, StepDial, e.Step)
 		assert.ErrorIs(t, err, syscall.ECONNREFUSED)
-		assert.Contains(t, e.Error(), "it was not reached: dial tcp")
+		assert.Contains(t, e.Error(), "the proxy was not reached: dial tcp")
 		assert.Contains(t, e.Hint(), "the proxy, not the target")
 		assert.False(t, e.Permanent())
 	}

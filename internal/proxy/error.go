@@ -77,7 +77,7 @@ func (e *Error) Reason() string {
 	case StepResolve:
 		return "the target's name: " + text
 	case StepDial:
-		return "it was not reached: " + text
+		return "the proxy was not reached: " + text
 	case StepTLS:
 		return "TLS with it: " + text
 	default:

@@ -1,0 +1,112 @@
+package connect
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
+// Progress is how far one attempt has come at each address that it tries. The zero
+// value is ready. Its methods may be called from any goroutine; those that tell it
+// something do nothing if it is nil.
+type Progress struct {
+	mu    sync.Mutex
+	all   []Standing  // guarded by mu: in the order in which they were begun
+	first [1]Standing // guarded by mu: room for the usual case
+}
+
+// Standing is how far an attempt is at one address, or how it failed there.
+type Standing struct {
+	Phase       failure.Phase    // the one that began last
+	Addr, Proxy string           // as in Step
+	Start       time.Time        // when the address came to be tried
+	Hint        string           // what it means that the phase has not ended
+	Failed      *failure.Attempt // not nil: it has, so
+}
+
+// Standings returns how far the attempt is at each address, in the order in which
+// they came to be tried. There is none before the first phase.
+func (p *Progress) Standings() []Standing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.all)
+}
+
+// begun notes that the phase of step has begun.
+func (p *Progress) begun(step *Step) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.atLocked(step.Addr)
+	if s == nil || s.Failed != nil {
+		p.forgetLocked(step.Addr)
+		if p.all == nil {
+			p.all = p.first[:0]
+		}
+		p.all = append(p.all, Standing{Addr: step.Addr, Start: time.Now()})
+		s = &p.all[len(p.all)-1]
+	}
+	s.Phase, s.Proxy = step.Phase, step.Proxy
+	s.Hint = failure.Pending(step.Phase, step.Proxy != "", step.withinTLS)
+}
+
+// failed notes the end at one address.
+func (p *Progress) failed(a *failure.Attempt) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.atLocked(a.Addr); s != nil {
+		s.Failed = a
+	}
+}
+
+// forget notes that addr is not tried any more.
+func (p *Progress) forget(addr string) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetLocked(addr)
+}
+
+func (p *Progress) atLocked(addr string) *Standing {
+	for i := range p.all {
+		if p.all[i].Addr == addr {
+			return &p.all[i]
+		}
+	}
+	return nil
+}
+
+func (p *Progress) forgetLocked(addr string) {
+	p.all = slices.DeleteFunc(p.all, func(s Standing) bool { return s.Addr == addr })
+}
+
+// dialer returns cfg.dial for an attempt that checks authority, as race calls it: its
+// context is cancelled when the dial is called off.
+func (cfg *Config) dialer(authority string) func(context.Context, endpoint) (net.Conn, error) {
+	if cfg.Progress == nil {
+		return cfg.dial
+	}
+	return func(ctx context.Context, e endpoint) (net.Conn, error) {
+		start := time.Now()
+		nc, err := cfg.dial(ctx, e)
+		switch {
+		case err == nil:
+		case ctx.Err() == context.Canceled:
+			cfg.Progress.forget(e.shown)
+		default:
+			cfg.Progress.failed(e.failed(authority, start, phaseOf(err, failure.Dial), because(ctx, err)))
+		}
+		return nc, err
+	}
+}

@@ -1,0 +1,303 @@
+package grpcdial
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/proxytest"
+)
+
+// untilNow is a context whose deadline passes when the test says so.
+type untilNow struct {
+	context.Context
+	done chan struct{}
+	end  func()
+}
+
+func newUntilNow() *untilNow {
+	done := make(chan struct{})
+	return &untilNow{Context: context.Background(), done: done, end: sync.OnceFunc(func() { close(done) })}
+}
+
+func (c *untilNow) Done() <-chan struct{} { return c.done }
+
+func (c *untilNow) Err() error {
+	select {
+	case <-c.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// The waits for a channel, with what they return when ctx ends them.
+var waits = []struct {
+	name string
+	wait func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error
+}{
+	{"DialContext", func(_ *testing.T, ctx context.Context, target string, opts ...DialOption) error {
+		_, err := DialContext(ctx, target, append(opts, WithBlock())...)
+		return err
+	}},
+	{"AwaitReady", func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error {
+		cc, err := NewClient(target, opts...)
+		require.NoError(t, err)
+		defer cc.Close()
+		return cc.AwaitReady(ctx)
+	}},
+	{"RPC", func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error {
+		cc, err := NewClient(target, opts...)
+		require.NoError(t, err)
+		defer cc.Close()
+		_, err = askName(ctx, cc)
+		return err
+	}},
+}
+
+// A wait that ends while an attempt is running says where that is, in each phase. The
+// texts are in testdata/unfinished.golden.
+func TestUnfinishedGolden(t *testing.T) {
+	g := golden{file: "unfinished.golden"}
+	ca := h2test.NewCA(t)
+	secure := WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
+	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	shakes := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(c, ca.ServerConfig("backend.example"))) })
+	proxy := proxytest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	ill := h2test.Listen(t)
+	ill.Serve(func(*h2test.Stream) {})
+	names := dnstest.Listen(t, dnstest.Zone{"silent.example": {Silent: true}})
+	for _, tt := range []struct {
+		name   string
+		target string
+		opts   []DialOption
+		ends   EventKind // when the waiter's context does
+		addr   string
+		phase  Phase
+		proxy  string
+		hint   string
+	}{
+		{name: "resolver", target: "scripted:///x", opts: []DialOption{WithInsecure(), WithResolvers(scripted{})},
+			ends: EventResolveStart, addr: "x", phase: PhaseResolve, hint: `scheme "scripted"`},
+		{name: "name server", target: "dns://" + names.Addr() + "/silent.example:443", opts: []DialOption{WithInsecure()},
+			ends: EventResolveStart, addr: "silent.example:443", phase: PhaseResolve, hint: "name servers"},
+		{name: "dial", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithContextDialer(hang)},
+			ends: EventDialStart, addr: "backend.example:443", phase: PhaseDial, hint: "a firewall drops"},
+		{name: "proxy", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithProxy(proxyAt("http://" + proxy))},
+			ends: EventProxyStart, addr: "backend.example:443", phase: PhaseProxy, proxy: "http://" + proxy, hint: "the proxy took the connection"},
+		{name: "TLS", target: "passthrough:///" + silent, opts: []DialOption{secure},
+			ends: EventTLSStart, addr: silent, phase: PhaseTLS, hint: "it may not speak TLS"},
+		{name: "SETTINGS", target: "passthrough:///" + silent, opts: []DialOption{WithInsecure()},
+			ends: EventHTTP2Start, addr: silent, phase: PhaseHTTP2, hint: "it may require TLS"},
+		{name: "SETTINGS within TLS", target: "passthrough:///" + shakes, opts: []DialOption{secure},
+			ends: EventHTTP2Start, addr: shakes, phase: PhaseHTTP2, hint: "since the TLS handshake"},
+		{name: "health", target: "passthrough:///" + ill.Addr(), opts: []DialOption{WithInsecure(), WithDefaultServiceConfig(checkedConfig)},
+			ends: "asked", addr: ill.Addr(), phase: PhaseHealth, hint: "health service has not answered"},
+	} {
+		for _, w := range waits {
+			t.Run(tt.name+", "+w.name, func(t *testing.T) {
+				ctx := newUntilNow()
+				trace := WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+					switch {
+					case e.Kind == tt.ends:
+						ctx.end()
+					case e.Kind == EventReady:
+						// Only then is the connection the subchannel's.
+						time.AfterFunc(20*time.Millisecond, ctx.end)
+					}
+				}})
+				begun := time.Now()
+				err := w.wait(t, ctx, tt.target, append(tt.opts, trace)...)
+				took := time.Since(begun)
+
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				require.Len(t, e.Attempts, 1, "%v", err)
+				a := e.Attempts[0]
+				assert.Equal(t, tt.addr, a.Addr)
+				assert.Equal(t, tt.phase, a.Phase)
+				assert.Equal(t, tt.proxy, a.Proxy)
+				assert.ErrorIs(t, a.Err, ErrUnfinished)
+				assert.Contains(t, a.Hint, tt.hint)
+				assert.False(t, a.Permanent)
+				assert.False(t, a.Start.Before(begun))
+				assert.Positive(t, a.Elapsed)
+				assert.LessOrEqual(t, a.Elapsed, took)
+				assert.Equal(t, connectivity.Connecting, e.State)
+
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.NotErrorIs(t, err, context.Canceled)
+				assert.ErrorIs(t, err, ErrUnfinished)
+				assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+				assert.NotContains(t, err.Error(), "\n")
+				assert.Contains(t, err.Error(), tt.addr)
+				assert.Contains(t, err.Error(), string(tt.phase)+" not finished after ")
+				if w.name == "DialContext" { // AwaitReady's is the same, and an RPC's ends with it
+					g.add(tt.name, err.Error())
+				}
+			})
+		}
+	}
+	g.check(t)
+}
+
+// Nobody has to set up anything for that: a server that accepts and says nothing, and
+// a program that waits for a while.
+func TestAwaitReadyOfASilentServer(t *testing.T) {
+	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	cc := plain(t, silent)
+	for wait := 100 * time.Millisecond; ; wait *= 2 { // a busy machine may need longer to connect
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		err := cc.AwaitReady(ctx)
+		cancel()
+		var e *DialError
+		require.ErrorAs(t, err, &e)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		if len(e.Attempts) == 0 || e.Attempts[0].Phase != PhaseHTTP2 {
+			require.Less(t, wait, 10*time.Second, "%v", err)
+			continue
+		}
+		a := e.Attempts[0]
+		assert.Equal(t, silent, a.Addr)
+		assert.Equal(t, ErrUnfinished, a.Err)
+		assert.Greater(t, a.Elapsed, time.Duration(0))
+		assert.Regexp(t, `CONNECTING after \S+ \(context deadline exceeded\): `+silent+`: http2 not finished after \S+: the server took the connection and has sent no SETTINGS yet: `, err.Error())
+		return
+	}
+}
+
+// Of a host name with several addresses, a wait that ends tells of each: those that
+// have failed, and those that are still being tried.
+func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
+	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	_, port, err := net.SplitHostPort(silent)
+	require.NoError(t, err)
+	refused := "127.0.0.2:" + port // nothing listens there
+	names := dnstest.Listen(t, dnstest.Zone{"two.example": {Addrs: []string{"127.0.0.2", "127.0.0.1"}}})
+	r, byHand, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: refused}, {Addr: silent}}})
+	for name, tt := range map[string]struct {
+		target string
+		opts   []DialOption
+	}{
+		"addresses": {byHand, []DialOption{option}},
+		"name":      {"dns://" + names.Addr() + "/two.example:" + port, nil},
+	} {
+		for _, w := range waits {
+			t.Run(name+", "+w.name, func(t *testing.T) {
+				ctx := newUntilNow()
+				trace := WithDialTrace(&DialTrace{HTTP2Start: func(DialEvent) { ctx.end() }})
+				err := w.wait(t, ctx, tt.target, append(tt.opts, WithInsecure(), trace)...)
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				require.Len(t, e.Attempts, 2, "%v", err)
+				assert.Equal(t, refused, e.Attempts[0].Addr)
+				assert.ErrorIs(t, e.Attempts[0].Err, syscall.ECONNREFUSED)
+				assert.Equal(t, silent, e.Attempts[1].Addr)
+				assert.ErrorIs(t, e.Attempts[1].Err, ErrUnfinished)
+				assert.Equal(t, PhaseHTTP2, e.Attempts[1].Phase)
+				assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				if w.name != "RPC" {
+					assert.Regexp(t, `^grpcdial: no connection for .*\n\t127\.0\.0\.2:.* refused; .*\n\t127\.0\.0\.1:.* http2 not finished after .*$`, err.Error())
+				}
+			})
+		}
+	}
+}
+
+// What whoever ended the waiter's context gave as the cause is in the error.
+func TestCauseOfTheWaitersContext(t *testing.T) {
+	stopped := errors.New("the operator\nstopped the start")
+	for _, w := range waits {
+		t.Run(w.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			dialer := func(ctx context.Context, addr string) (net.Conn, error) {
+				cancel(stopped)
+				return hang(ctx, addr)
+			}
+			err := w.wait(t, ctx, "passthrough:///x:1", WithInsecure(), WithContextDialer(dialer))
+			assert.ErrorIs(t, err, stopped)
+			assert.ErrorIs(t, err, context.Canceled)
+			assert.NotErrorIs(t, err, context.DeadlineExceeded)
+			assert.Equal(t, codes.Canceled, status.Code(err))
+			if w.name != "RPC" {
+				assert.Contains(t, err.Error(), "(context canceled: the operator stopped the start)")
+			}
+		})
+	}
+	// One that is itself the end of a context ends nothing here.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(context.DeadlineExceeded)
+	_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock())
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	assert.Equal(t, codes.Canceled, status.Code(err))
+}
+
+// The time-outs of attempts are not the caller's deadline: an RPC, and a wait that
+// gives up, that end because of one do not match it.
+func TestTimeOutsOfAttemptsAreNotTheCallers(t *testing.T) {
+	p := ConnectParams{MinConnectTimeout: 30 * time.Millisecond}
+	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
+	for _, w := range waits {
+		for name, dialer := range map[string]func(context.Context, string) (net.Conn, error){
+			"context": hang,
+			"network": func(context.Context, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: timedOut{}}
+			},
+		} {
+			t.Run(name+", "+w.name, func(t *testing.T) {
+				err := w.wait(t, bounded(t), "passthrough:///x:1", WithInsecure(), WithConnectParams(p), WithContextDialer(dialer),
+					WithGiveUp(func(Attempt) bool { return true }))
+				require.Error(t, err)
+				assert.NotErrorIs(t, err, context.DeadlineExceeded)
+				assert.NotErrorIs(t, err, context.Canceled)
+				assert.Equal(t, codes.Unavailable, status.Code(err))
+				assert.Contains(t, err.Error(), "nothing answered")
+			})
+		}
+	}
+}
+
+// timedOut is package net's error for a deadline that has passed.
+type timedOut struct{}
+
+func (timedOut) Error() string        { return "i/o timeout" }
+func (timedOut) Timeout() bool        { return true }
+func (timedOut) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// The channel of a wait that has ended goes on, and the next one may succeed.
+func TestUnfinishedAttemptGoesOn(t *testing.T) {
+	b := startBackend(t, "late")
+	release := make(chan struct{})
+	cc := plain(t, "passthrough:///"+b.addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		<-release
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}))
+	ctx := newUntilNow()
+	time.AfterFunc(10*time.Millisecond, ctx.end)
+	require.ErrorIs(t, cc.AwaitReady(ctx), context.DeadlineExceeded)
+	close(release)
+	awaitReady(t, cc)
+	name, err := askName(bounded(t), cc, grpc.WaitForReady(false))
+	require.NoError(t, err)
+	assert.Equal(t, "late", name)
+}
