@@ -133,31 +133,24 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 	}
 }
 
-// publish makes s what RPCs and the program see. Policy queue only.
-//
-// READY is seen after its picker, so that whoever waits for it and then begins an
-// RPC does not find the picker of before. Other states are seen before theirs, so
-// that an RPC that a picker fails finds the state that it failed in.
+// publish makes s what RPCs and the program see: at once, so that whoever waited
+// for the state does not find the picker of before, and an RPC that the picker
+// fails finds the state that it failed in. Policy queue only.
 func (cc *ClientConn) publish(s balancer.State) {
 	to, from := s.ConnectivityState, cc.state.state()
 	if to == connectivity.Shutdown {
 		to = connectivity.TransientFailure // only Close may end a channel
 	}
 	cc.picker = s.Picker
-	if to == connectivity.Ready {
-		cc.loss = nil
-		cc.attempts.ready()
-		cc.calls.SetPicker(s.Picker)
-		cc.setState(to, nil)
-		return
-	}
 	var why error
 	switch {
+	case to == connectivity.Ready:
+		cc.loss = nil
+		cc.attempts.ready()
 	case to == connectivity.TransientFailure:
 		why = cc.explainAs(to, cc.loss)
 	case from == connectivity.Ready:
 		why = cc.loss
 	}
-	cc.setState(to, why)
-	cc.calls.SetPicker(s.Picker)
+	cc.setState(to, why, func() { cc.calls.SetPicker(s.Picker) })
 }

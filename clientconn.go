@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,11 +63,11 @@ type ClientConn struct {
 	closing       chan struct{} // closed when Close begins
 
 	mu      sync.Mutex
-	closed  bool               // guarded by mu: no link may be added
-	links   map[*link]struct{} // guarded by mu: every connection goroutine
-	live    []*policy          // guarded by mu: those that may have subchannels
-	made    uint64             // guarded by mu: subchannels so far
-	running sync.WaitGroup     // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
+	closed  bool           // guarded by mu: no link may be added
+	links   []*link        // guarded by mu: every connection goroutine, each where its place says
+	live    []*policy      // guarded by mu: those that may have subchannels
+	made    uint64         // guarded by mu: subchannels so far
+	running sync.WaitGroup // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
 	idle        bool
@@ -163,7 +164,7 @@ func (cc *ClientConn) beginClose() bool {
 	cc.closed = true
 	cc.mu.Unlock()
 
-	cc.setState(connectivity.Shutdown, errClosing)
+	cc.setState(connectivity.Shutdown, errClosing, nil)
 	close(cc.closing)
 	cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)
@@ -190,10 +191,8 @@ func (cc *ClientConn) addLink(l *link) bool {
 	if cc.closed {
 		return false
 	}
-	if cc.links == nil {
-		cc.links = make(map[*link]struct{})
-	}
-	cc.links[l] = struct{}{}
+	l.place = len(cc.links)
+	cc.links = append(cc.links, l)
 	cc.running.Add(1)
 	return true
 }
@@ -201,7 +200,10 @@ func (cc *ClientConn) addLink(l *link) bool {
 // removeLink is the last that l's goroutine does.
 func (cc *ClientConn) removeLink(l *link) {
 	cc.mu.Lock()
-	delete(cc.links, l)
+	last := len(cc.links) - 1
+	cc.links[l.place], cc.links[last].place = cc.links[last], l.place
+	cc.links[last] = nil
+	cc.links = cc.links[:last]
 	cc.mu.Unlock()
 	cc.running.Done()
 }
@@ -216,9 +218,5 @@ func (cc *ClientConn) cutLinks(why error, st *status.Status) {
 func (cc *ClientConn) allLinks() []*link {
 	cc.mu.Lock()
 	defer cc.mu.Unlock()
-	all := make([]*link, 0, len(cc.links))
-	for l := range cc.links {
-		all = append(all, l)
-	}
-	return all
+	return slices.Clone(cc.links)
 }

@@ -93,7 +93,7 @@ func TestChannelAtRest(t *testing.T) {
 		_, err := askName(bounded(t), cc)
 		require.NoError(t, err)
 	}
-	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).run")
+	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).serve")
 }
 
 // After Close nothing of ours runs, whatever state the channel was in.

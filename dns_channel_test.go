@@ -394,7 +394,7 @@ func TestDNSAtRest(t *testing.T) {
 	cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
 	_, err := askName(bounded(t), cc)
 	require.NoError(t, err)
-	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).run")
+	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).serve")
 }
 
 // Close does not wait for name servers.

@@ -28,7 +28,7 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 	cc.idle = false
 	cc.busySince = time.Now()
 	cc.answered.Store(false)
-	cc.setState(connectivity.Connecting, nil)
+	cc.setState(connectivity.Connecting, nil, nil)
 	cc.tellResolving()
 	cc.resolver = newResolverConn(cc)
 	cc.resolver.build(built)
@@ -63,7 +63,7 @@ func (cc *ClientConn) enterIdle() {
 	cc.cutLinks(ErrIdle, nil)
 	cc.attempts.clear()
 	cc.loss, cc.picker = nil, nil
-	cc.setState(connectivity.Idle, ErrIdle)
+	cc.setState(connectivity.Idle, ErrIdle, nil)
 }
 
 // checkIdle goes idle if no RPC has run for the idle time-out, and looks again later

@@ -139,7 +139,7 @@ func (cc *ClientConn) subConns() []*subConn {
 			all = append(all, sc)
 		}
 	}
-	for l := range cc.links {
+	for _, l := range cc.links {
 		all = append(all, l.sc)
 	}
 	slices.SortFunc(all, func(a, b *subConn) int { return cmp.Compare(a.number, b.number) })

@@ -46,17 +46,18 @@ type stateMachine struct {
 	changed chan struct{} // guarded by mu: closed at the next transition; nil while nobody waits
 }
 
-// set makes the transition to state to, and reports whether it did: not if the
-// channel is in that state already, nor out of SHUTDOWN.
-func (m *stateMachine) set(to connectivity.State, cause error) bool {
-	_, ok := m.transition(to, cause)
-	return ok
-}
-
-// transition is set, and also returns the transition before.
-func (m *stateMachine) transition(to connectivity.State, cause error) (before StateChange, ok bool) {
+// set makes the transition to state to, and returns the transition before. It
+// reports false if it did not: if the channel is in that state already, or in
+// SHUTDOWN, which nothing leads out of.
+//
+// also, unless it is nil, is called in either case, with mu held: nobody sees the
+// new state without what it did, nor that without the new state. It must not wait.
+func (m *stateMachine) set(to connectivity.State, cause error, also func()) (before StateChange, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if also != nil {
+		also()
+	}
 	before = m.last
 	if m.last.To == to || m.last.To == connectivity.Shutdown {
 		return before, false
@@ -128,11 +129,11 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 	return m.changed
 }
 
-// setState makes a transition, and notes it in the books and tells of it, which
+// setState is stateMachine.set, and notes the transition in the books and tells of it, which
 // stateMachine does not do because the text of cause and trace hooks may be user
 // code.
-func (cc *ClientConn) setState(to connectivity.State, cause error) {
-	before, ok := cc.state.transition(to, cause)
+func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) {
+	before, ok := cc.state.set(to, cause, also)
 	if !ok {
 		return
 	}

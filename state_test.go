@@ -20,12 +20,16 @@ import (
 
 func TestStateMachine(t *testing.T) {
 	var m stateMachine
+	set := func(to connectivity.State, cause error) bool {
+		_, ok := m.set(to, cause, nil)
+		return ok
+	}
 	assert.Equal(t, connectivity.Idle, m.state())
-	assert.False(t, m.set(connectivity.Idle, nil), "no transition to the same state")
+	assert.False(t, set(connectivity.Idle, nil), "no transition to the same state")
 
 	why := errors.New("why")
-	assert.True(t, m.set(connectivity.Connecting, nil))
-	assert.True(t, m.set(connectivity.TransientFailure, why))
+	assert.True(t, set(connectivity.Connecting, nil))
+	assert.True(t, set(connectivity.TransientFailure, why))
 	last, _ := m.now()
 	assert.Equal(t, uint64(2), last.Seq)
 	assert.Equal(t, connectivity.Connecting, last.From)
@@ -33,9 +37,9 @@ func TestStateMachine(t *testing.T) {
 	assert.Equal(t, why, last.Cause)
 	assert.WithinDuration(t, time.Now(), last.Time, time.Minute)
 
-	assert.True(t, m.set(connectivity.Shutdown, nil))
+	assert.True(t, set(connectivity.Shutdown, nil))
 	for _, s := range []connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready, connectivity.TransientFailure, connectivity.Shutdown} {
-		assert.False(t, m.set(s, nil), "%v after SHUTDOWN", s)
+		assert.False(t, set(s, nil), "%v after SHUTDOWN", s)
 	}
 	assert.Equal(t, connectivity.Shutdown, m.state())
 }
@@ -44,7 +48,7 @@ func TestStateMachineKeepsTheLatestTransitions(t *testing.T) {
 	var m stateMachine
 	const n = 3*keptTransitions + 17
 	for i := range n {
-		m.set([]connectivity.State{connectivity.Connecting, connectivity.Ready}[i%2], nil)
+		m.set([]connectivity.State{connectivity.Connecting, connectivity.Ready}[i%2], nil, nil)
 	}
 	assert.Len(t, m.log, keptTransitions)
 	c, ok, _ := m.after(0)
@@ -71,8 +75,8 @@ func TestWaitForStateChangeNeverMisses(t *testing.T) {
 		for range rounds {
 			<-turn
 			// There and back at once: a waiter that compares states sees nothing.
-			cc.state.set(connectivity.Connecting, nil)
-			cc.state.set(connectivity.Idle, nil)
+			cc.state.set(connectivity.Connecting, nil, nil)
+			cc.state.set(connectivity.Idle, nil, nil)
 		}
 	})
 	ctx := bounded(t)
@@ -91,11 +95,11 @@ func TestWaitForStateChangeNeverMisses(t *testing.T) {
 		for range 3 {
 			go func() { woken <- cc.WaitForStateChange(ctx, connectivity.Idle) }()
 		}
-		cc.state.set(connectivity.Connecting, nil)
+		cc.state.set(connectivity.Connecting, nil, nil)
 		for range 3 {
 			require.True(t, <-woken)
 		}
-		cc.state.set(connectivity.Idle, nil)
+		cc.state.set(connectivity.Idle, nil, nil)
 	}
 }
 
@@ -116,22 +120,22 @@ func TestWaitForStateChange(t *testing.T) {
 		cc.state.poke()
 		synctest.Wait()
 		assert.Empty(t, result, "nothing has changed")
-		cc.state.set(connectivity.Connecting, nil)
-		cc.state.set(connectivity.Idle, nil)
+		cc.state.set(connectivity.Connecting, nil, nil)
+		cc.state.set(connectivity.Idle, nil, nil)
 		assert.True(t, <-result, "left and entered again")
 	})
 }
 
 func TestWatchYieldsEveryTransition(t *testing.T) {
 	cc := plain(t, "x:1")
-	cc.state.set(connectivity.Connecting, nil)
+	cc.state.set(connectivity.Connecting, nil, nil)
 	const n = 1000
 	started := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		<-started
 		for i := range n {
-			cc.state.set([]connectivity.State{connectivity.Ready, connectivity.Idle}[i%2], nil)
+			cc.state.set([]connectivity.State{connectivity.Ready, connectivity.Idle}[i%2], nil, nil)
 		}
 		_ = cc.Close()
 	})
@@ -227,7 +231,7 @@ func TestWatcherThatFallsBehind(t *testing.T) {
 	for c := range cc.Watch(bounded(t)) {
 		if seen = append(seen, c); len(seen) == 1 {
 			for i := range n {
-				cc.state.set([]connectivity.State{connectivity.Connecting, connectivity.Idle}[i%2], nil)
+				cc.state.set([]connectivity.State{connectivity.Connecting, connectivity.Idle}[i%2], nil, nil)
 			}
 			require.NoError(t, cc.Close())
 		}

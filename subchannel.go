@@ -17,8 +17,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// link is a subchannel's life from the call of Connect until it is IDLE again,
-// with a goroutine of its own:
+// link is a subchannel's life from the call of Connect until it is IDLE again, on
+// one goroutine at a time:
 //
 //	Connect ──▶ connecting ── an address answered ──▶ ready
 //	                │                                   │
@@ -38,6 +38,7 @@ type link struct {
 	begun   time.Time
 	backoff time.Duration    // from begun to the end of backingOff
 	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
+	place   int              // in cc.links; guarded by cc.mu
 
 	// Link's goroutine only.
 	attempt uint64    // number of the latest attempt, if there is an observer
@@ -64,11 +65,13 @@ type link struct {
 // anew when it is lost. For one that served an RPC it does so at once.
 const provenAfter = time.Second
 
-// run is the goroutine.
+// run is the goroutine, until there is a connection. That has a new one, serve,
+// because the stack that connecting took would otherwise be kept as long as the
+// connection is: it is half of what a goroutine that waits for bytes needs.
 func (l *link) run(ctx context.Context) {
-	defer l.sc.cc.removeLink(l)
 	if conn, err := l.connecting(ctx); err != nil {
 		l.backingOff(ctx, err)
+		l.sc.cc.removeLink(l)
 	} else {
 		l.ready(conn)
 	}
@@ -136,15 +139,19 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	l.release()
 }
 
-// ready is state READY, or with checked those that stand for it. When the server
-// lets the connection end, the subchannel is given back at once and the goroutine
-// stays for the RPCs that still run.
+// ready enters state READY, or with checked those that stand for it.
 func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
-	defer told.end()
 	l.sc.cc.metrics.connected(conn)
 	closeBooks := l.openSocket(conn)
 	l.tellReady()
+	go l.serve(conn, told, closeBooks)
+}
+
+// serve is the goroutine from then on. When the server lets the connection end, the
+// subchannel is given back at once and the goroutine stays for the RPCs that still
+// run.
+func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
 	if !l.connected(conn) {
 		why := cmp.Or(l.endedBy(), errShutDown)
 		l.sc.cc.metrics.disconnected(conn, why)
@@ -153,6 +160,8 @@ func (l *link) ready(conn *h2.Conn) {
 	why := conn.Serve(func(why error) { l.lost(conn, why) })
 	l.lost(conn, why)
 	closeBooks(why)
+	told.end()
+	l.sc.cc.removeLink(l)
 }
 
 // try notes which address is being tried, and returns what is to be told how far

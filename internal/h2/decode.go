@@ -34,7 +34,7 @@ const maxKeptFields = 64
 // reader alone. Every block is decoded, whatever becomes of its stream, because each may
 // change the dynamic table (RFC 9113 section 4.3).
 type headerDecoder struct {
-	dec   *hpack.Decoder
+	dec   *hpack.Decoder // nil before the first block
 	limit uint32
 	block block
 
@@ -44,13 +44,7 @@ type headerDecoder struct {
 	continuations int
 }
 
-func (d *headerDecoder) init(limit uint32) {
-	d.limit = limit
-	d.dec = hpack.NewDecoder(4096, d.emit)
-	// A string beyond the limit on the list ends the stream, not the
-	// connection; write bounds the block.
-	d.dec.SetMaxStringLength(int(min(d.maxBlock(), 1<<30)))
-}
+func (d *headerDecoder) init(limit uint32) { d.limit = limit }
 
 // maxBlock is the largest block that is decoded, in encoded bytes. An encoding
 // that is this much longer than the list may be is not worth decoding.
@@ -60,6 +54,12 @@ func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameS
 func (d *headerDecoder) begin(id uint32, endStream bool) {
 	d.block = block{fields: emptied(d.block.fields)}
 	d.id, d.endStream, d.continuations = id, endStream, 0
+	if d.dec == nil {
+		d.dec = hpack.NewDecoder(4096, d.emit)
+		// A string beyond the limit on the list ends the stream, not the
+		// connection; write bounds the block.
+		d.dec.SetMaxStringLength(int(min(d.maxBlock(), 1<<30)))
+	}
 	d.dec.SetEmitEnabled(true)
 }
 

@@ -24,7 +24,8 @@ var errUnusable = errors.New(`the environment's HTTPS_PROXY is no URL: it is "ht
 //
 // The rules are those of package httpproxy, and so net/http's: HTTPS_PROXY is a
 // URL, or a host with or without port of an http proxy; localhost and loopback
-// addresses take no proxy, nor does what NO_PROXY lists. HTTP_PROXY, which a CGI
+// addresses take no proxy, nor does what NO_PROXY lists. Without HTTPS_PROXY there
+// is no proxy, and the Func is nil. HTTP_PROXY, which a CGI
 // script's client can set by a header, means nothing here.
 //
 // One thing differs: an HTTPS_PROXY that is no URL is an error of each target
@@ -32,6 +33,9 @@ var errUnusable = errors.New(`the environment's HTTPS_PROXY is no URL: it is "ht
 // proxy on the host "http", and lets connections go past what it cannot read.
 func FromEnvironment() Func {
 	cfg := httpproxy.FromEnvironment()
+	if cfg.HTTPSProxy == "" {
+		return nil
+	}
 	bad := !isURL(cfg.HTTPSProxy)
 	if bad {
 		cfg.HTTPSProxy = "http://unusable.invalid" // for the sake of NO_PROXY's verdict

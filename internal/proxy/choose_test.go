@@ -51,7 +51,7 @@ func TestFromEnvironment(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			setProxies(t, tt.env)
-			u, err := FromEnvironment()(target)
+			u, err := FromEnvironment().Choose(target)
 			require.NoError(t, err)
 			if tt.want == "" {
 				assert.Nil(t, u)
