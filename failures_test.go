@@ -95,6 +95,38 @@ func TestFailuresGolden(t *testing.T) {
 	g.check(t)
 }
 
+// Each kind of failure is the same one to a program that waits with AwaitReady, and to
+// one that only calls: its cause is found, and nothing is found that would be taken
+// for the end of the caller's context.
+func TestFailuresInEveryWait(t *testing.T) {
+	for _, k := range failureKinds(t) {
+		if !strings.Contains(k.target, "://") {
+			k.target = "passthrough:///" + k.target
+		}
+		opts := append([]DialOption{WithGiveUp(func(Attempt) bool { return true }), WithConnectParams(k.params())}, k.opts...)
+		for _, w := range waits[1:] {
+			t.Run(k.name+", "+w.name, func(t *testing.T) {
+				t.Parallel()
+				err := w.wait(t, bounded(t), k.target, opts...)
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				require.Len(t, e.Attempts, 1)
+				a := e.Attempts[0]
+				assert.Equal(t, k.phase, a.Phase)
+				assert.Equal(t, k.permanent, a.Permanent)
+				assert.Contains(t, a.Hint, k.hint)
+				if !k.timeout {
+					assert.True(t, k.cause(err), "%v", err)
+				}
+				assert.Equal(t, codes.Unavailable, status.Code(err))
+				assert.NotErrorIs(t, err, context.DeadlineExceeded)
+				assert.NotErrorIs(t, err, context.Canceled)
+				assert.NotContains(t, err.Error(), "\n")
+			})
+		}
+	}
+}
+
 // severalFail is the error of a dial to three addresses that fail differently, of
 // which one may still succeed.
 func severalFail(t *testing.T) error {
@@ -117,26 +149,34 @@ func severalFail(t *testing.T) error {
 	return err
 }
 
+// final reports whether FailOnNonTempDialError ends a dial.
+func (k *failureKind) final() bool { return k.permanent || k.refused }
+
+// params leave an attempt its time, or not much of it if nobody will say anything.
+func (k *failureKind) params() ConnectParams {
+	if k.final() {
+		return ConnectParams{MinConnectTimeout: 10 * time.Second}
+	}
+	return ConnectParams{MinConnectTimeout: 400 * time.Millisecond}
+}
+
 // dial dials until the wait ends by itself: because of FailOnNonTempDialError where
 // the failure is for good, in a short time then, and else because the program gives
 // up.
 func (k *failureKind) dial(t *testing.T) error {
-	p := ConnectParams{MinConnectTimeout: 10 * time.Second}
-	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true)}
-	final := k.permanent || k.refused
-	if !final {
-		p.MinConnectTimeout = 400 * time.Millisecond // for those who say nothing
+	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true), WithConnectParams(k.params())}
+	if !k.final() {
 		opts = append(opts, WithGiveUp(func(Attempt) bool { return true }))
 	}
-	opts = append(append(opts, WithConnectParams(p)), k.opts...)
+	opts = append(opts, k.opts...)
 	// Another try is for a machine that is busy with something else.
 	for try := 1; ; try++ {
 		begun := time.Now()
 		cc, err := DialContext(bounded(t), k.target, opts...)
 		took := time.Since(begun)
 		require.Nil(t, cc)
-		if !final || took < swift || try == 3 {
-			if final {
+		if !k.final() || took < swift || try == 3 {
+			if k.final() {
 				assert.Less(t, took, swift)
 			}
 			return err

@@ -11,9 +11,13 @@ import (
 	"github.com/grpcdial/grpcdial"
 )
 
-// alertCertificateRequired is RFC 8446 §6's certificate_required; servers of TLS 1.2
-// say handshake_failure or bad_certificate.
-const alertCertificateRequired tls.AlertError = 116
+// What servers say that want a client certificate and got none (RFC 8446 §6): the
+// first, or one of the others in TLS 1.2.
+const (
+	alertCertificateRequired tls.AlertError = 116
+	alertHandshakeFailure    tls.AlertError = 40
+	alertBadCertificate      tls.AlertError = 42
+)
 
 // advice translates the attempts' hints, which speak of the library, into flags of
 // this command.
@@ -36,17 +40,26 @@ func adviceFor(c *commandLine, a grpcdial.Attempt) string {
 		return "without --plaintext: the server speaks TLS"
 	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)):
 		return "without --plaintext: servers that expect TLS end such a connection without a word"
-	case errors.As(a.Err, &notTLS):
-		return "--plaintext: the server does not speak TLS"
+	case errors.As(a.Err, &notTLS) && startsHTTP2(notTLS.RecordHeader):
+		return "--plaintext: the server speaks HTTP/2 without TLS"
 	case errors.As(a.Err, &name):
 		return "--authority NAME, with a name that the certificate has"
 	case errors.As(a.Err, &authority):
 		return "--cacert FILE, with the authority that signed the server's certificate, or --insecure to look at the server without verifying it"
 	case c.cert == "" && errors.As(a.Err, &alert) && alert == alertCertificateRequired:
 		return "--cert FILE --key FILE: the server wants to know who we are"
+	case c.cert == "" && errors.As(a.Err, &alert) && (alert == alertHandshakeFailure || alert == alertBadCertificate):
+		return "--cert FILE --key FILE: the server may want to know who we are"
 	default:
 		return ""
 	}
+}
+
+// startsHTTP2 reports whether what came in the place of a TLS record is the beginning
+// of a SETTINGS or GOAWAY frame (RFC 9113 §4.1).
+func startsHTTP2(header [5]byte) bool {
+	const settings, goAway = 4, 7
+	return header[0] == 0 && (header[3] == settings || header[3] == goAway)
 }
 
 // startsTLS reports whether the server's answer, as far as err has it, is a TLS

@@ -22,7 +22,8 @@ func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	ctx, stop := context.WithTimeout(ctx, cmp.Or(c.timeout, defaultTimeout))
+	limit := cmp.Or(c.timeout, defaultTimeout)
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("--timeout is %v", limit))
 	defer stop()
 
 	r := dial(ctx, cc, c, tl)
@@ -49,7 +50,8 @@ func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *time
 	if r.err == nil {
 		r.ready = r.end
 		h := checkHealth(ctx, cc, c.service)
-		if h.offered {
+		h.addr = tl.server()
+		if h.offered || c.hasService {
 			tl.begin(h.step)
 			r.end = h.end
 		}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,10 +40,17 @@ func TestCheck(t *testing.T) {
 		Certificates: []tls.Certificate{ca.Server("127.0.0.1")}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 	})))
+	mutual12 := serve(t, "", grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{ca.Server("127.0.0.1")}, NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	})))
 	refused := h2test.RefusedAddr(t)
-	names := dnstest.Listen(t, dnstest.Zone{"two.test": {Addrs: []string{"127.0.0.1", "127.0.0.2"}}})
-	_, port, err := net.SplitHostPort(plain.addr)
-	require.NoError(t, err)
+	names := dnstest.Listen(t, dnstest.Zone{
+		"two.test":     {Addrs: []string{"127.0.0.1", "127.0.0.2"}},
+		"swapped.test": {Addrs: []string{"127.0.0.2", "127.0.0.1"}},
+	})
+	port := portOf(t, plain.addr)
+	ssh, web := says(t, "SSH-2.0-OpenSSH_9.6\r\n"), says(t, "HTTP/1.1 404 Not Found\r\nServer: nginx\r\n\r\n")
 
 	tests := []struct {
 		name string
@@ -72,6 +81,14 @@ func TestCheck(t *testing.T) {
 		{"plaintext-to-tls", 1, []string{secure.addr, "--plaintext"}},
 		{"tls-to-plaintext", 1, []string{plain.addr, "--cacert", roots}},
 		{"refused", 1, []string{refused, "--plaintext"}},
+		{"client-certificate-missing-json", 1, []string{mutual.addr, "--cacert", roots, "--json"}},
+		{"client-certificate-missing-tls12", 1, []string{mutual12.addr, "--cacert", roots}},
+		{"ssh", 1, []string{ssh, "--plaintext"}},
+		{"tls-to-ssh", 1, []string{ssh, "--cacert", roots}},
+		{"web", 1, []string{web, "--plaintext"}},
+		{"tls-to-web", 1, []string{web, "--cacert", roots}},
+		{"one-of-two-refuses", 0, []string{"dns://" + names.Addr() + "/swapped.test:" + port, "--plaintext"}},
+		{"two-refuse", 1, []string{"dns://" + names.Addr() + "/two.test:" + portOf(t, refused), "--plaintext"}},
 		{"refused-json", 1, []string{refused, "--plaintext", "--json"}},
 		{"no-such-host", 1, []string{"dns://" + names.Addr() + "/nosuch.test:1", "--plaintext"}},
 	}
@@ -82,6 +99,37 @@ func TestCheck(t *testing.T) {
 			assertGolden(t, tt.name, o.golden())
 		})
 	}
+}
+
+// says starts a server that reads a little, answers the same to everybody, and waits.
+func says(t *testing.T, answer string) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var served sync.WaitGroup
+	t.Cleanup(func() { _ = ln.Close(); served.Wait() })
+	served.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				_, _ = c.Read(make([]byte, 4096))
+				_, _ = io.WriteString(c, answer)
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			})
+		}
+	})
+	return ln.Addr().String()
+}
+
+func portOf(t *testing.T, addr string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	return port
 }
 
 // A certificate that has ended is shown with the day on which it did.
@@ -104,7 +152,8 @@ func TestCheckTimeout(t *testing.T) {
 	assert.Equal(t, exitFailed, o.code)
 	assert.Less(t, time.Since(begun), 10*time.Second)
 	assert.Regexp(t, `(?m)^SETTINGS .*░+\n +not finished\nFAILED `, o.stdout)
-	assert.Contains(t, o.stderr, "context deadline exceeded")
+	assert.Contains(t, o.stderr, "context deadline exceeded: --timeout is 200ms")
+	assert.Contains(t, o.stderr, "http2 not finished after")
 }
 
 // A server whose health service fails is READY, and is not what --service asks for.

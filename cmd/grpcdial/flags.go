@@ -21,7 +21,7 @@ const defaultTimeout = 10 * time.Second
 
 const usage = `usage: grpcdial check [flags] TARGET
        grpcdial watch [flags] TARGET
-       grpcdial --help
+       grpcdial --help | --version
 `
 
 const help = `grpcdial dials a gRPC server and shows what happens.
@@ -43,6 +43,7 @@ Flags may stand before and after it.
   --timeout T         10s, 500ms, or a number of seconds: how long to try (check: 10s), how long to watch (watch: for ever)
   --service NAME      check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING
   -v, --verbose       every event as it happens, to standard error
+  --version           which grpcdial this is
   --json              one JSON object (check), or one for each line (watch)
 
 A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set.
@@ -53,6 +54,7 @@ type commandLine struct {
 	command string // commandCheck or commandWatch
 	target  string
 
+	version    bool // nothing else is wanted
 	json       bool
 	verbose    bool
 	plaintext  bool
@@ -69,12 +71,28 @@ type commandLine struct {
 // parse reads the arguments. The error is flag.ErrHelp if help was asked for.
 func parse(args []string) (*commandLine, error) {
 	c := &commandLine{}
+	words, err := parseAnywhere(newFlags(c), args)
+	if err != nil {
+		return nil, err
+	}
+	if c.version {
+		return c, nil
+	}
+	if err := c.take(words); err != nil {
+		return nil, err
+	}
+	return c, c.contradiction()
+}
+
+// newFlags are the flags, which set what they say in c.
+func newFlags(c *commandLine) *flag.FlagSet {
 	flags := flag.NewFlagSet("grpcdial", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.BoolVar(&c.verbose, "verbose", false, "")
 	flags.BoolVar(&c.verbose, "v", false, "")
+	flags.BoolVar(&c.version, "version", false, "")
 	flags.BoolVar(&c.plaintext, "plaintext", false, "")
 	flags.BoolVar(&c.insecure, "insecure", false, "")
 	flags.StringVar(&c.cacert, "cacert", "", "")
@@ -84,15 +102,7 @@ func parse(args []string) (*commandLine, error) {
 	flags.StringVar(&c.serverName, "servername", "", "")
 	flags.Func("timeout", "", func(s string) (err error) { c.timeout, err = parseTimeout(s); return err })
 	flags.Func("service", "", func(s string) error { c.service, c.hasService = s, true; return nil })
-
-	words, err := parseAnywhere(flags, args)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.take(words); err != nil {
-		return nil, err
-	}
-	return c, c.contradiction()
+	return flags
 }
 
 // parseAnywhere parses args, in which flags may stand after other words, up to

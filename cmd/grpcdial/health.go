@@ -9,11 +9,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
 )
+
+// notOffered is what is said of the health of a server without a health service.
+const notOffered = "UNIMPLEMENTED"
 
 // health is what the server's health service said.
 type health struct {
@@ -25,20 +27,17 @@ type health struct {
 // checkHealth asks the server for the health of service; "" stands for the whole
 // server (gRPC's health checking document).
 func checkHealth(ctx context.Context, cc grpc.ClientConnInterface, service string) health {
-	var from peer.Peer
 	h := health{offered: true}
 	h.phase, h.start = grpcdial.PhaseHealth, time.Now()
-	answer, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{Service: service}, grpc.Peer(&from))
+	answer, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
 	h.end = time.Now()
-	if from.Addr != nil {
-		h.addr = from.Addr.String()
-	}
 	switch status.Code(err) {
 	case codes.OK:
 		h.health = answer.Status.String()
 		h.serving = answer.Status == healthpb.HealthCheckResponse_SERVING
-	case codes.Unimplemented:
-		h.offered = false
+	case codes.Unimplemented: // gRFC A17 takes such a server for healthy
+		h.offered, h.health = false, notOffered
+		return h
 	case codes.NotFound:
 		h.health = healthpb.HealthCheckResponse_SERVICE_UNKNOWN.String()
 	default:

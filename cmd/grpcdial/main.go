@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
@@ -51,6 +52,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "grpcdial: %v\n%s", err, usage)
 		return exitUsage
+	case c.version:
+		fmt.Fprintln(stdout, version())
+		return exitOK
 	}
 	opts, err := c.dialOptions()
 	if err != nil {
@@ -61,4 +65,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return watch(ctx, c, opts, stdout, stderr)
 	}
 	return check(ctx, c, opts, stdout, stderr)
+}
+
+// version is the command's, as the go command has recorded it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "grpcdial (unknown version)"
+	}
+	return fmt.Sprintf("grpcdial %s (%s)", info.Main.Version, info.GoVersion)
 }

@@ -141,7 +141,7 @@ var varies = []struct {
 	{regexp.MustCompile(`h2test CA \d+`), "h2test CA"},
 	{regexp.MustCompile(`\d+ days`), "N days"},
 	{regexp.MustCompile(`127\.0\.0\.(\d):\d+`), "127.0.0.$1:PORT"},
-	{regexp.MustCompile(`two\.test:\d+`), "two.test:PORT"},
+	{regexp.MustCompile(`(two|swapped)\.test:\d+`), "$1.test:PORT"},
 }
 
 // assertGolden compares text with the golden file, times and ports aside.
@@ -222,6 +222,15 @@ func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"-h"}, {"help"}, {"check", "--help"}, {"check", "a:1", "-h"}} {
 		o := command(t, args...)
 		assert.Equal(t, output{exitOK, help, ""}, o, args)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"--version"}, {"-version"}, {"check", "--version"}} {
+		o := command(t, args...)
+		assert.Equal(t, exitOK, o.code, args)
+		assert.Regexp(t, `^grpcdial \S+.*\n$`, o.stdout)
+		assert.Empty(t, o.stderr)
 	}
 }
 

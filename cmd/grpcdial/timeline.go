@@ -36,8 +36,23 @@ type step struct {
 // timeline collects the steps of one dial in the order in which they began. Its
 // methods may be called from any goroutine.
 type timeline struct {
-	mu    sync.Mutex
-	steps []step // guarded by mu
+	mu        sync.Mutex
+	steps     []step // guarded by mu
+	connected string // guarded by mu: the address of the latest connection that was ready
+}
+
+// ready notes which address the channel is connected to.
+func (t *timeline) ready(addr string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.connected = addr
+}
+
+// server is the address that the channel is connected to.
+func (t *timeline) server() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.connected
 }
 
 // begin notes that s has begun.
@@ -53,12 +68,48 @@ func (t *timeline) begin(s step) {
 func (t *timeline) finish(s step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	i := t.findLocked(func(b *step) bool { return b.end.IsZero() && b.sameAs(&s) })
+	if i < 0 {
+		return
+	}
+	s.start = t.steps[i].start
+	t.steps[i] = s
+	if refusedByTLS(&s) {
+		t.foldLocked(i)
+	}
+}
+
+// sameAs reports whether two steps are about the same phase of the same attempt.
+func (s *step) sameAs(other *step) bool {
+	return s.phase == other.phase && s.attempt == other.attempt && s.addr == other.addr
+}
+
+// findLocked returns the number of the latest step that matches, -1 if none does.
+func (t *timeline) findLocked(match func(*step) bool) int {
 	for i := len(t.steps) - 1; i >= 0; i-- {
-		if b := &t.steps[i]; b.end.IsZero() && b.phase == s.phase && b.attempt == s.attempt && b.addr == s.addr {
-			s.start = b.start
-			*b = s
-			return
+		if match(&t.steps[i]) {
+			return i
 		}
+	}
+	return -1
+}
+
+// refusedByTLS reports whether a TLS alert came in the place of the server's SETTINGS.
+// A TLS 1.3 server looks at our certificate after our side of the handshake is done
+// (RFC 8446 §4.4.2).
+func refusedByTLS(s *step) bool {
+	var alert tls.AlertError
+	return s.phase == grpcdial.PhaseHTTP2 && errors.As(s.err, &alert)
+}
+
+// foldLocked makes step i the end of the TLS handshake before it, which it was.
+func (t *timeline) foldLocked(i int) {
+	late := t.steps[i]
+	of := late
+	of.phase = grpcdial.PhaseTLS
+	if j := t.findLocked(of.sameAs); j >= 0 {
+		t.steps[j].end, t.steps[j].err = late.end, late.err
+		t.steps = slices.Delete(t.steps, i, i+1)
 	}
 }
 

@@ -32,6 +32,7 @@ func (t *timeline) trace() *grpcdial.DialTrace {
 		ProxyStart: begin, ProxyDone: finish,
 		TLSStart: begin, TLSDone: finish,
 		HTTP2Start: begin, HTTP2Done: finish,
+		Ready: func(e grpcdial.DialEvent) { t.ready(e.Addr) },
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/grpcdial/grpcdial"
@@ -114,6 +116,8 @@ func (d *waterfall) step(s *step) {
 		d.detail(settings(s))
 	}
 	switch {
+	case s.health == notOffered:
+		d.detail("the server has no health service, and counts as healthy")
 	case s.health != "" && s.err != nil:
 		d.detail(d.red(s.health))
 	case s.health != "":
@@ -212,9 +216,22 @@ func (d *waterfall) validity(c certificate) string {
 	return text
 }
 
+// answered is implemented by the cause of an attempt at which something else came than
+// TLS or HTTP/2.
+type answered interface {
+	error
+	FirstBytes() []byte
+}
+
 // reason is the text of err on one line, without the address that the line above it
 // names.
 func reason(err error) string {
+	var said answered
+	if errors.As(err, &said) {
+		if line, ok := greeting(said.FirstBytes()); ok {
+			return fmt.Sprintf("the server said %q", line)
+		}
+	}
 	if own, ok := err.(interface{ Reason() string }); ok {
 		return oneLine(own.Reason())
 	}
@@ -226,6 +243,16 @@ func reason(err error) string {
 		err = dns
 	}
 	return oneLine(err.Error())
+}
+
+// greeting is the first line of what a server said that speaks something else; ok is
+// false if it is no text.
+func greeting(b []byte) (line string, ok bool) {
+	const most = 80
+	first, _, _ := bytes.Cut(b, []byte("\n"))
+	line = string(bytes.TrimSpace(first[:min(len(first), most)]))
+	noText := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	return line, line != "" && !strings.ContainsFunc(line, noText)
 }
 
 // short is d with three digits.
