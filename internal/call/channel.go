@@ -233,8 +233,9 @@ func (ch *Channel) noneRuns() {
 
 // Close ends RPCs that wait for a connection, open streams, and new RPCs with
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
-// sent end when their connection is closed. The ends of streams are told
-// (OnFinish, stats, the balancer's Done) on the goroutine that calls Close.
+// sent end when their connection is closed. The ends of streams are told (OnFinish,
+// stats, the balancer's Done) on the goroutine that calls Close; if another attempt
+// is being made just then, on the one that makes it.
 func (ch *Channel) Close() {
 	ch.closeOnce.Do(func() { close(ch.closed) })
 	ch.mu.Lock()
@@ -245,7 +246,7 @@ func (ch *Channel) Close() {
 	}
 	ch.mu.Unlock()
 	for _, cs := range open {
-		cs.finish(grpc.ErrClientConnClosing)
+		cs.giveUp(grpc.ErrClientConnClosing)
 	}
 }
 

@@ -44,24 +44,23 @@ func authType(info credentials.AuthInfo) string {
 	return info.AuthType()
 }
 
-// appendCredentials appends what the line's and the RPC's credentials want
-// sent. Credentials run on the RPC's goroutine, for every attempt.
-func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
+// fromCredentials returns what the line's and the RPC's credentials want sent, as
+// pairs. Credentials run on the RPC's goroutine, for every attempt.
+func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 	if len(a.perRPC) == 0 && r.set.creds == nil {
-		return pairs, nil
+		return nil, nil
 	}
 	p := a.conn.Peer()
 	ctx := peer.NewContext(a.ctx, p)
 	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: r.method, AuthInfo: p.AuthInfo})
 	audience := audience(a.authority, r.method)
-	first := len(pairs)
 	for _, c := range a.perRPC {
 		md, err := r.requestMetadata(ctx, c, p.AuthInfo, audience, codes.Unauthenticated)
 		if err != nil {
 			return nil, err
 		}
 		for k, v := range md {
-			if pairs, err = setPair(pairs, first, k, v); err != nil {
+			if pairs, err = setPair(pairs, 0, k, v); err != nil {
 				return nil, err
 			}
 		}
@@ -73,7 +72,7 @@ func (r *rpc) appendCredentials(a *attempt, pairs []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	first = len(pairs) // a key that the line's credentials sent is sent again
+	first := len(pairs) // a key that the line's credentials sent is sent again
 	for k, v := range md {
 		if pairs, err = setPair(pairs, first, k, v); err != nil {
 			return nil, err

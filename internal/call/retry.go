@@ -57,19 +57,19 @@ func retryDecision(in retryInput) retryVerdict {
 		v.again, v.transparent = true, true
 		v.tries.unprocessed = true
 		return v
-	case o.headers, in.policy == nil:
+	case o.headers:
 		return v
 	}
 	pushback := -1
-	if o.hasPushback {
-		ms, err := strconv.Atoi(o.pushback)
-		if err != nil || ms < 0 {
-			v.counts = true // the server says stop
+	if len(o.pushback) > 0 {
+		ms, err := strconv.Atoi(o.pushback[0])
+		if err != nil || ms < 0 || len(o.pushback) > 1 {
+			v.counts = true // the server says stop, with or without a policy
 			return v
 		}
 		pushback = ms
 	}
-	if !in.policy.RetryableStatusCodes.Has(in.code) {
+	if in.policy == nil || !in.policy.RetryableStatusCodes.Has(in.code) {
 		return v
 	}
 	v.counts = true
@@ -122,12 +122,9 @@ func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
 	}
 }
 
-// spentOn counts what an attempt that another one follows has waited for.
-func (r *rpc) spentOn(a *attempt) {
-	if a.s != nil {
-		r.times.Queued += a.s.Queued()
-	}
-}
+// spentOn counts what an attempt that another one follows has waited for. It has a
+// stream.
+func (r *rpc) spentOn(a *attempt) { r.times.Queued += a.s.Queued() }
 
 // throttle holds the tokens of gRFC A6's retry throttling. nil never forbids.
 type throttle struct {

@@ -49,13 +49,16 @@ func TestRetryDecision(t *testing.T) {
 			retryVerdict{counts: true, exhausted: true, tries: tries{policy: 3}}},
 		{"the channel's bound", retryInput{code: codes.Unavailable, policy: policy, maxAttempts: 2, tries: tries{policy: 1}},
 			retryVerdict{counts: true, exhausted: true, tries: tries{policy: 1}}},
-		{"pushback", retryInput{outcome: outcome{pushback: "250", hasPushback: true}, code: codes.Unavailable, policy: policy, tries: tries{policy: 1, sincePushback: 1}},
+		{"pushback", retryInput{outcome: outcome{pushback: []string{"250"}}, code: codes.Unavailable, policy: policy, tries: tries{policy: 1, sincePushback: 1}},
 			retryVerdict{again: true, counts: true, delay: 250 * time.Millisecond, tries: tries{policy: 2, unprocessed: true}}},
-		{"pushback of 0", retryInput{outcome: outcome{pushback: "0", hasPushback: true}, code: codes.Unavailable, policy: policy},
+		{"pushback of 0", retryInput{outcome: outcome{pushback: []string{"0"}}, code: codes.Unavailable, policy: policy},
 			retryVerdict{again: true, counts: true, tries: tries{policy: 1, unprocessed: true}}},
-		{"pushback says stop", retryInput{outcome: outcome{pushback: "-1", hasPushback: true}, code: codes.Unavailable, policy: policy}, retryVerdict{counts: true}},
-		{"pushback is no number", retryInput{outcome: outcome{pushback: "soon", hasPushback: true}, code: codes.Unavailable, policy: policy}, retryVerdict{counts: true}},
-		{"pushback with a code that is not retried", retryInput{outcome: outcome{pushback: "1", hasPushback: true}, code: codes.Internal, policy: policy}, retryVerdict{}},
+		{"pushback says stop", retryInput{outcome: outcome{pushback: []string{"-1"}}, code: codes.Unavailable, policy: policy}, retryVerdict{counts: true}},
+		{"pushback is no number", retryInput{outcome: outcome{pushback: []string{"soon"}}, code: codes.Unavailable, policy: policy}, retryVerdict{counts: true}},
+		{"pushback twice", retryInput{outcome: outcome{pushback: []string{"1", "1"}}, code: codes.Unavailable, policy: policy}, retryVerdict{counts: true}},
+		{"pushback says stop, without a policy", retryInput{outcome: outcome{pushback: []string{"-1"}}, code: codes.Unavailable}, retryVerdict{counts: true}},
+		{"pushback without a policy", retryInput{outcome: outcome{pushback: []string{"1"}}, code: codes.Unavailable}, retryVerdict{}},
+		{"pushback with a code that is not retried", retryInput{outcome: outcome{pushback: []string{"1"}}, code: codes.Internal, policy: policy}, retryVerdict{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

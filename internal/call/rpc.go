@@ -134,23 +134,28 @@ func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop b
 	return false, nil
 }
 
-// request fills in what the attempt's HEADERS say.
+// request fills in what the attempt's HEADERS say. What credentials send comes
+// before the RPC's own metadata, and that before what the picker adds, so that who
+// looks at a key's first value sees the same as from grpc-go.
 func (r *rpc) request(a *attempt, req *h2.Request) error {
-	var extra []string
+	md := r.md
+	if r.tagged() {
+		// A handler's tag may have added metadata.
+		var err error
+		if md, err = r.taggedMetadata(a); err != nil {
+			return err
+		}
+	}
 	if a.pickMD != nil {
 		if err := validMetadata(a.pickMD); err != nil {
 			return err
 		}
-		for k, values := range a.pickMD {
-			for _, v := range values {
-				extra = append(extra, k, v)
-			}
-		}
+		md = metadata.Join(md, a.pickMD)
 	}
 	if err := r.overrideAuthority(a); err != nil {
 		return err
 	}
-	extra, err := r.appendCredentials(a, extra)
+	extra, err := r.fromCredentials(a)
 	if err != nil {
 		return err
 	}
@@ -162,15 +167,9 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 		AcceptEncoding:   r.acceptEncoding(),
 		PreviousAttempts: r.tries.policy,
 		Began:            r.attemptBegan(),
-		Metadata:         r.md,
+		Metadata:         md,
 		Extra:            extra,
 		MaxRecv:          r.set.maxRecv,
-	}
-	if r.tagged() {
-		// A handler's tag may have added metadata.
-		if req.Metadata, err = r.taggedMetadata(a); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -192,10 +191,9 @@ type outcome struct {
 	drop        bool // no attempt may follow
 	unsent      bool
 	unprocessed bool
-	headers     bool // response headers came
-	stream      bool // a stream was opened
-	pushback    string
-	hasPushback bool
+	headers     bool     // response headers came
+	stream      bool     // a stream was opened
+	pushback    []string // grpc-retry-pushback-ms
 }
 
 // refusal is the outcome if no stream was opened because of he.
@@ -219,8 +217,8 @@ func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
 	if he.Unsent && !he.Local {
 		r.refused = a.conn
 	}
-	if r.retry != nil {
-		o.pushback, o.hasPushback = a.s.TrailerValue("grpc-retry-pushback-ms")
+	if !r.ch.cfg.DisableRetry {
+		o.pushback = a.s.TrailerValues("grpc-retry-pushback-ms")
 	}
 	return o
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -514,6 +515,41 @@ func TestCloseWhileAnotherAttemptIsMade(t *testing.T) {
 	f.require(t, codes.Canceled)
 	require.Len(t, d.infos, 1)
 	assert.Equal(t, codes.Unavailable, status.Code(d.infos[0].Err))
+}
+
+// TestEndWhileAnotherAttemptIsDecided: what options point to is filled in before
+// RecvMsg returns, also if the RPC ends while it is decided whether it is tried again.
+func TestEndWhileAnotherAttemptIsDecided(t *testing.T) {
+	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
+		s.SendTrailers(codes.DeadlineExceeded, "too late", "t", "1")
+	})
+	var f finished
+	var trailer metadata.MD
+	var p peer.Peer
+	ctx := &deadlineHook{Context: soon(t)}
+	cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod, f.option(), grpc.Trailer(&trailer), grpc.Peer(&p))
+	require.NoError(t, err)
+	require.NoError(t, cs.CloseSend())
+	ctx.asked = ch.Close // whether it was the RPC's own deadline is asked in order to decide
+	require.ErrorIs(t, cs.RecvMsg(new(testpb.SimpleResponse)), grpc.ErrClientConnClosing)
+	assert.NotNil(t, p.Addr)
+	assert.Equal(t, []string{"1"}, trailer["t"])
+	f.require(t, codes.Canceled)
+	requireNoneActive(t, ch)
+}
+
+// deadlineHook is a context that calls asked, if it is not nil, when it is asked for
+// its deadline.
+type deadlineHook struct {
+	context.Context
+	asked func()
+}
+
+func (c *deadlineHook) Deadline() (time.Time, bool) {
+	if c.asked != nil {
+		c.asked()
+	}
+	return c.Context.Deadline()
 }
 
 func TestDeadlineWhileWaitingForAStream(t *testing.T) {

@@ -69,9 +69,6 @@ type outgoing struct {
 // tellOpened has OutHeader told when the stream of req is open, and payload after it.
 func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
 	md := req.Metadata.Copy()
-	if a.pickMD != nil {
-		md = metadata.Join(md, a.pickMD)
-	}
 	md.Set("user-agent", r.ch.cfg.UserAgent)
 	p := a.conn.Peer()
 	out := &outgoing{

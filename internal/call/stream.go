@@ -102,7 +102,7 @@ func (cs *clientStream) contextDone() {
 		<-a.s.Finished()
 		err = cs.streamEnded(&a.attempt, cs.ctx.Err(), a.s.Err())
 	}
-	cs.finish(err)
+	cs.giveUp(err)
 }
 
 // Context returns the RPC's context, with the peer. It ends with the RPC. No
@@ -158,9 +158,9 @@ func (cs *clientStream) Header() (metadata.MD, error) {
 // headerAfterEnd returns the headers of an RPC that has ended; nil if none came.
 func (cs *clientStream) headerAfterEnd() metadata.MD {
 	cs.mu.Lock()
-	a := cs.att
+	a := cs.att.visible()
 	cs.mu.Unlock()
-	if a == nil || a.s == nil {
+	if a == nil {
 		return nil
 	}
 	<-a.s.Finished()
@@ -171,9 +171,9 @@ func (cs *clientStream) headerAfterEnd() metadata.MD {
 func (cs *clientStream) Trailer() metadata.MD {
 	cs.mu.Lock()
 	cs.commitLocked()
-	a := cs.att
+	a := cs.att.visible()
 	cs.mu.Unlock()
-	if a == nil || a.s == nil {
+	if a == nil {
 		return nil
 	}
 	select {

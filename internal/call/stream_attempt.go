@@ -10,12 +10,28 @@ import (
 )
 
 // streamAttempt is one attempt of a stream. Whoever takes it out of force ends
-// it: clientStream.finish while it is in force, else the one who replaces it.
+// it: clientStream.giveUp while it is in force, else the one who replaces it.
 type streamAttempt struct {
 	attempt
 	err error // why no other attempt followed, if it was decided; guarded by mu or the one who has set busy
 
 	sawHeader bool // InHeader was told; guarded by mu
+
+	// shown is the latest attempt that had a stream, if it is not this one: what the
+	// user is told of if the RPC ends without another. nil: there is none. Set once.
+	shown *streamAttempt
+}
+
+// visible is the attempt of which options, Header and Trailer tell at the end; nil if
+// there is none.
+func (a *streamAttempt) visible() *streamAttempt {
+	switch {
+	case a == nil:
+		return nil
+	case a.s != nil:
+		return a
+	}
+	return a.shown
 }
 
 // run makes attempts until one has a stream on which everything in the log was
@@ -23,11 +39,13 @@ type streamAttempt struct {
 // set busy, or nobody else knows the stream yet.
 func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 	var last error
+	shown := cs.att.visible()
 	for {
 		if err := cs.pause(cs.ctx, v.delay, last); err != nil {
-			return &streamAttempt{attempt: attempt{ctx: cs.ctx}, err: err}
+			return &streamAttempt{attempt: attempt{ctx: cs.ctx}, err: err, shown: shown}
 		}
 		a, o := cs.open(v.transparent)
+		a.shown = shown
 		if a.s != nil {
 			if cs.log.replay(a.s, cs.retold(&a.attempt)) {
 				return a
@@ -44,7 +62,10 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 			return a
 		}
 		last = o.err
-		cs.spentOn(&a.attempt)
+		if a.s != nil {
+			cs.spentOn(&a.attempt)
+			a.shown, shown = nil, a
+		}
 		cs.endAttempt(a, o.err)
 	}
 }
@@ -86,7 +107,8 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 // reports false if the RPC has ended meanwhile: then the attempt is ended too.
 func (cs *clientStream) publish(a *streamAttempt) bool {
 	cs.mu.Lock()
-	if cs.busy != nil {
+	old, replaced := cs.att, cs.busy != nil
+	if replaced {
 		close(cs.busy)
 		cs.busy = nil
 	}
@@ -106,6 +128,9 @@ func (cs *clientStream) publish(a *streamAttempt) bool {
 		}
 		a.cut(err)
 		cs.endAttempt(a, err)
+		if replaced {
+			cs.conclude(old, err, true)
+		}
 	}
 	return !ended
 }
@@ -256,39 +281,50 @@ func (cs *clientStream) endAttempt(a *streamAttempt, err error) {
 }
 
 // finish ends the RPC with err (nil: well), unless it has ended already. It
-// returns what the RPC ended with, as RecvMsg returns it: io.EOF for nil.
-//
-// The caller's goroutine cuts the stream, fills in what the options point to, then
-// tells the picker, the stats handlers and OnFinish, without a lock. Any other
-// caller waits only until the options are filled in: they may be read then.
+// returns what the RPC ended with, as RecvMsg returns it: io.EOF for nil. What the
+// options point to is filled in then.
 func (cs *clientStream) finish(err error) error {
+	cs.giveUp(err)
+	return cs.result()
+}
+
+// giveUp is finish for a caller that waits for nobody. Whoever is replacing the
+// attempt concludes the RPC, the caller if there is nobody.
+func (cs *clientStream) giveUp(err error) {
 	cs.mu.Lock()
 	if cs.ended {
 		cs.mu.Unlock()
-		return cs.result()
+		return
 	}
 	cs.ended = true
 	cs.err = err
 	if err == nil {
 		cs.err = io.EOF
 	}
-	result := cs.err
 	cs.commitLocked()
-	a := cs.att
-	if cs.busy != nil {
-		a = nil // whoever is replacing it ends both
-	}
+	a, replacing := cs.att, cs.busy != nil
 	stop := cs.stopWatch
 	cs.mu.Unlock()
 
 	if stop != nil {
 		stop()
 	}
-	if a != nil {
-		if err != nil {
-			a.cut(err)
-		}
-		cs.collect(&a.attempt)
+	if replacing {
+		cs.cancel() // all that is waited for
+		return
+	}
+	if a != nil && err != nil {
+		a.cut(err)
+	}
+	cs.conclude(a, err, false)
+}
+
+// conclude fills in what the options point to from a, the attempt in force at the
+// end, then tells the picker, the stats handlers and OnFinish, without a lock.
+// a is nil if there was none. told: they know of the end of a. It runs once.
+func (cs *clientStream) conclude(a *streamAttempt, err error, told bool) {
+	if v := a.visible(); v != nil {
+		cs.collect(&v.attempt)
 	}
 	close(cs.settled)
 	cs.cancel() // after cut: the stream ends with err, not as cancelled
@@ -296,7 +332,7 @@ func (cs *clientStream) finish(err error) error {
 		cs.rpc.cancel()
 	}
 	cs.ch.delist(cs)
-	if a != nil {
+	if a != nil && !told {
 		cs.endAttempt(a, err)
 	}
 	if err == nil {
@@ -306,7 +342,6 @@ func (cs *clientStream) finish(err error) error {
 	if cs.via == nil {
 		cs.ch.leave(err == nil)
 	}
-	return result
 }
 
 // result is what an RPC that has ended ended with.

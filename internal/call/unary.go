@@ -44,37 +44,51 @@ func (r *rpc) invoke(ctx context.Context, args, reply any) error {
 	var f frame // encoded once, for all attempts
 	defer f.free()
 	transparent := false
+	var before attempt // the latest of those that others followed, if it had a stream
 	for {
 		var a attempt
 		o := r.try(ctx, &a, transparent, &f, args, reply)
 		if o.err == nil {
 			r.succeeded()
 			r.end(&a, nil)
-			r.conclude(&a)
+			r.conclude(&a, &before)
 			return nil
 		}
 		failed := o.err
 		v := r.decide(&o, false)
 		r.end(&a, failed)
 		if !v.again {
-			r.conclude(&a)
+			r.conclude(&a, &before)
 			return o.err
 		}
-		r.spentOn(&a)
 		if a.s != nil {
-			a.s.Release()
+			r.spentOn(&a)
+			before.release()
+			before = a
 		}
 		if err := r.pause(ctx, v.delay, o.err); err != nil {
+			r.conclude(&attempt{}, &before)
 			return err
 		}
 		transparent = v.transparent
 	}
 }
 
-// conclude serves the options that ask about the last attempt, and gives its stream back.
-func (r *rpc) conclude(a *attempt) {
+// conclude serves the options that ask about the latest attempt that had a stream,
+// which is a or else before, and gives the streams back.
+func (r *rpc) conclude(a, before *attempt) {
 	if a.s != nil {
 		r.collect(a)
+	} else {
+		r.collect(before)
+	}
+	a.release()
+	before.release()
+}
+
+// release gives a unary RPC's stream back.
+func (a *attempt) release() {
+	if a.s != nil {
 		a.s.Release()
 	}
 }

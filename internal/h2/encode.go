@@ -99,17 +99,17 @@ func (e *headerEncoder) appendRequest(b []byte, c *Config, r *Request, timeout t
 	if timeout > 0 {
 		e.timeout(timeout)
 	}
+	for i := 0; i+1 < len(r.Extra); i += 2 {
+		if !isReserved(r.Extra[i]) {
+			e.metadata(r.Extra[i], r.Extra[i+1])
+		}
+	}
 	for k, vv := range r.Metadata {
 		if isReserved(k) {
 			continue
 		}
 		for _, v := range vv {
 			e.metadata(k, v)
-		}
-	}
-	for i := 0; i+1 < len(r.Extra); i += 2 {
-		if !isReserved(r.Extra[i]) {
-			e.metadata(r.Extra[i], r.Extra[i+1])
 		}
 	}
 	b, e.dst = e.dst, nil

@@ -33,7 +33,8 @@ type Request struct {
 	// Metadata is the application's. Keys are lower-case and validated by the
 	// caller; values of "-bin" keys are raw. Reserved names are left out.
 	Metadata metadata.MD
-	// Extra holds further pairs of key and value, under the same rules.
+	// Extra holds further pairs of key and value, under the same rules. They come
+	// before Metadata.
 	Extra []string
 	// Began is when the RPC began, or a later attempt of it, for Counts.
 	Began time.Time
@@ -262,16 +263,16 @@ func (s *Stream) Trailer() metadata.MD {
 	return toMD(s.trailer)
 }
 
-// TrailerValue returns the first value of a trailer.
-func (s *Stream) TrailerValue(key string) (string, bool) {
+// TrailerValues returns the values of a trailer; nil if there are none.
+func (s *Stream) TrailerValues(key string) (values []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.trailer {
 		if f.Name == key {
-			return f.Value, true
+			values = append(values, f.Value)
 		}
 	}
-	return "", false
+	return values
 }
 
 // Queued returns how long the stream waited for the server's
