@@ -182,12 +182,6 @@ func TestLossSideBySide(t *testing.T) {
 				s.Conn().Close()
 			}
 		},
-		"cut after headers": func(s *h2test.Stream) {
-			if s.Ended {
-				s.SendHeaders("h", "1")
-				s.Conn().Go(func(c *h2test.Conn) { c.Close() })
-			}
-		},
 		"GOAWAY that takes none": func(s *h2test.Stream) {
 			if s.Ended {
 				s.Conn().GoAway(0, http2.ErrCodeNo, "")
@@ -212,6 +206,19 @@ func TestLossSideBySide(t *testing.T) {
 		}
 		scenarios = append(scenarios, scenario{name: name + ", Invoke", serve: serve, untold: true, act: func(st *stage) {
 			st.invoke(st.context(), "/t/Echo", "hello")
+		}})
+	}
+	for kind, desc := range kinds {
+		scenarios = append(scenarios, scenario{name: "cut after headers, " + kind, untold: true, act: func(st *stage) {
+			n := newNoted()
+			cs := st.open(st.context(), desc, "/t/Wait", n.options()...)
+			sends.do(st, cs)
+			closesSend.do(st, cs)
+			header.do(st, cs)
+			st.awaitEnded(1)
+			st.begun[0].Conn().CloseHard()
+			st.drain(cs)
+			n.show(st)
 		}})
 	}
 	play(t, scenarios)
