@@ -108,7 +108,9 @@ func WithKeepaliveParams(kp keepalive.ClientParameters) DialOption {
 
 // WithInitialWindowSize sets how many bytes of one stream a server may send
 // ahead of what the program has read. Less than 65,535 is ignored. The default
-// is 512 KiB.
+// is 512 KiB at first; it grows, up to 16 MiB, where a server far away could send
+// faster. This option and [WithInitialConnWindowSize] end that: windows keep the
+// size they have.
 func WithInitialWindowSize(s int32) DialOption {
 	return optionFunc(func(o *dialOptions) {
 		o.streamWindow = atLeastMinWindow(s)
@@ -117,7 +119,8 @@ func WithInitialWindowSize(s int32) DialOption {
 
 // WithInitialConnWindowSize sets how many bytes a server may send on one
 // connection, all streams together, ahead of what the connection has taken in.
-// Less than 65,535 is ignored. The default is 8 MiB.
+// Less than 65,535 is ignored. The default is 8 MiB at first; it grows as
+// [WithInitialWindowSize] says.
 func WithInitialConnWindowSize(s int32) DialOption {
 	return optionFunc(func(o *dialOptions) {
 		o.connWindow = atLeastMinWindow(s)

@@ -39,10 +39,13 @@ type Config struct {
 	Scheme string
 	// UserAgent is sent with every request.
 	UserAgent string
-	// StreamWindow is the receive window of a stream; default 512 KiB.
+	// StreamWindow is the receive window of a stream. The default is 512 KiB at
+	// first and grows, up to 16 MiB, where that lets a server send faster; unless
+	// ConnWindow is set.
 	StreamWindow int32
-	// ConnWindow is the receive window of the connection; default 8 MiB. It
-	// is credited on receipt and bounds no memory; the streams' windows do.
+	// ConnWindow is the receive window of the connection. The default is 8 MiB, or
+	// that of a stream if it is larger. It is credited on receipt and bounds no
+	// memory; the streams' windows do.
 	ConnWindow int32
 	// MaxHeaderListSize is the largest header list accepted from the server,
 	// counted as RFC 9113 section 6.5.2 says; default 16 MiB. It is announced to the
@@ -66,12 +69,15 @@ type Config struct {
 	// OnSettings is told of the server's first SETTINGS, within Handshake. nil:
 	// nothing.
 	OnSettings func([]http2.Setting)
+
+	grow bool // the windows' sizes are the defaults
 }
 
 func (cfg Config) withDefaults() Config {
 	if cfg.Scheme == "" {
 		cfg.Scheme = "http"
 	}
+	cfg.grow = cfg.StreamWindow <= 0 && cfg.ConnWindow < initialWindow
 	if cfg.StreamWindow <= 0 {
 		cfg.StreamWindow = defaultStreamWindow
 	}

@@ -67,6 +67,7 @@ type Conn struct {
 	room    quota // in the pending buffer
 	maxOpen int64 // the peer's MAX_CONCURRENT_STREAMS
 	streamW int64 // the peer's INITIAL_WINDOW_SIZE
+	recvW   int64 // ours, which new streams begin with; written by the reader only
 	maxSend int   // the peer's MAX_FRAME_SIZE
 	maxList uint64
 	tally   tally
@@ -124,6 +125,7 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 	w.heard = true // what comes from here on is this connection's matter
 	c.slots.avail = unlimited
 	c.window.avail = initialWindow
+	c.recvW = int64(c.cfg.StreamWindow)
 	c.room.avail = int64(c.cfg.WriteBufferSize)
 	c.rd.init(c)
 	return c

@@ -48,6 +48,12 @@ func appendSettingsAck(b []byte) []byte {
 	return appendFrameHeader(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
 
+// appendSettings appends a SETTINGS frame that says the window of streams.
+func appendSettings(b []byte, window uint32) []byte {
+	b = appendFrameHeader(b, 6, http2.FrameSettings, 0, 0)
+	return appendSetting(b, http2.SettingInitialWindowSize, window)
+}
+
 func appendSetting(b []byte, id http2.SettingID, v uint32) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(id))
 	return binary.BigEndian.AppendUint32(b, v)

@@ -183,45 +183,6 @@ func (r *reader) fragment(p []byte, end bool) error {
 	return nil
 }
 
-// account counts a DATA frame against the windows. Padding counts too, and is
-// given back at once.
-func (r *reader) account(f frameHeader, pad int) error {
-	n := int64(f.length)
-	if r.window -= n; r.window < 0 {
-		return connErrorf(http2.ErrCodeFlowControl, "DATA beyond the connection's window")
-	}
-	r.credit += n
-	if r.credit >= int64(r.c.cfg.ConnWindow)/4 {
-		r.window += r.credit
-		r.queueWindowUpdate(0, r.credit)
-		r.credit = 0
-	}
-	r.c.left.Store(r.window)
-	s := r.stream(f.id)
-	if s == nil {
-		return r.known(f)
-	}
-	s.mu.Lock()
-	if s.id != f.id {
-		s.mu.Unlock()
-		return nil
-	}
-	s.window -= n
-	beyond := s.window < 0
-	var credit int64
-	if f.flags.Has(http2.FlagDataPadded) && !beyond {
-		_, credit = s.consumed(pad + 1)
-	}
-	s.mu.Unlock()
-	if beyond {
-		r.over(s, f.id, over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl), false)
-	}
-	if credit > 0 {
-		r.queueWindowUpdate(f.id, credit)
-	}
-	return nil
-}
-
 // part delivers a piece of a DATA frame.
 func (r *reader) part(id uint32, p []byte) {
 	s := r.stream(id)
@@ -323,19 +284,6 @@ func (r *reader) reset(f frameHeader, p []byte) error {
 	return nil
 }
 
-// queueWindowUpdate leaves a WINDOW_UPDATE to the flush at the end of this
-// read burst.
-func (r *reader) queueWindowUpdate(id uint32, n int64) {
-	c := r.c
-	c.mu.Lock()
-	if c.state != stateClosed {
-		b := c.pending()
-		b.b = appendWindowUpdate(b.b, id, uint32(n))
-		r.dirty = true
-	}
-	c.mu.Unlock()
-}
-
 // answered counts an answer that the server made us queue. mu is held.
 func (r *reader) answered() error {
 	r.dirty = true
@@ -352,7 +300,13 @@ func (r *reader) ping(f frameHeader, p []byte) error {
 	case f.id != 0:
 		return connErrorf(http2.ErrCodeProtocol, "PING on stream %d", f.id)
 	case f.flags.Has(http2.FlagPingAck):
-		return nil // that something was read is all that keepalive asks for
+		// That something was read is all that keepalive asks for.
+		if [8]byte(p) == probeData {
+			if size := r.bw.answered(r.c.recvW); size > 0 {
+				r.widen(size)
+			}
+		}
+		return nil
 	}
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()

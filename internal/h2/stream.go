@@ -119,7 +119,7 @@ type Stream struct {
 func (s *Stream) begin(id uint32, maxRecv int) {
 	s.mu.Lock()
 	s.id = id
-	s.window, s.credit = int64(s.c.cfg.StreamWindow), 0
+	s.window, s.credit = s.c.recvW, 0
 	s.maxRecv = maxRecv
 	s.mu.Unlock()
 }

@@ -1,0 +1,171 @@
+package h2
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	maxGrownWindow   = 16 << 20  // windows that grow stop here
+	firstProbeAfter  = 128 << 10 // received bytes before the bandwidth is measured, ...
+	probeAfterAtMost = 4 << 20   // ... doubled up to this while measuring is of no use
+)
+
+// probeData marks the PINGs that measure the bandwidth. Those of keepalive are zeros.
+var probeData = [8]byte{'w', 'i', 'n', 'd', 'o', 'w'}
+
+// bandwidth decides how large the receive windows should be. A window smaller
+// than what fits on the way between two round trips (the bandwidth-delay product)
+// slows a stream down.
+//
+// Now and then a PING goes out, and what is received until its answer comes is
+// counted. If that is a good part of a window, and more in the time than ever
+// before, the window may be what holds the server back. On a connection that
+// carries little, or whose windows do, PINGs are rare: one for each 4 MiB.
+//
+// It belongs to the reader.
+type bandwidth struct {
+	on      bool
+	after   int64     // bytes between an answer and the next PING
+	count   int64     // since the answer, or since the PING
+	sent    time.Time // when the PING left; zero: none is out
+	highest float64   // bytes a second
+}
+
+func (w *bandwidth) init(on bool) { w.on, w.after = on, firstProbeAfter }
+
+// received counts n bytes. It reports whether a PING has to go out.
+func (w *bandwidth) received(n int) bool {
+	w.count += int64(n)
+	if !w.on || !w.sent.IsZero() || w.count < w.after {
+		return false
+	}
+	w.count, w.sent = 0, time.Now()
+	return true
+}
+
+// answered is told of a PING's answer. It returns the size that windows of the
+// size window should grow to; 0: none.
+func (w *bandwidth) answered(window int64) (size int64) {
+	if w.sent.IsZero() {
+		return 0 // of no PING of ours
+	}
+	count, took := w.count, time.Since(w.sent)
+	w.count, w.sent = 0, time.Time{}
+	rate := float64(count) / max(took, time.Microsecond).Seconds()
+	if rate <= w.highest || count < window/3 {
+		w.after = min(2*w.after, probeAfterAtMost)
+		return 0
+	}
+	w.highest = rate
+	if size = min(max(2*count, 2*window), maxGrownWindow); size <= window {
+		w.on = false // as large as it gets
+		return 0
+	}
+	w.after = firstProbeAfter
+	return size
+}
+
+// account counts a DATA frame against the windows. Padding counts too, and is
+// given back at once.
+func (r *reader) account(f frameHeader, pad int) error {
+	n := int64(f.length)
+	if r.bw.received(f.length) {
+		r.queuePing(probeData)
+	}
+	if r.window -= n; r.window < 0 {
+		return connErrorf(http2.ErrCodeFlowControl, "DATA beyond the connection's window")
+	}
+	r.credit += n
+	if r.credit >= int64(r.c.cfg.ConnWindow)/4 {
+		r.window += r.credit
+		r.queueWindowUpdate(0, r.credit)
+		r.credit = 0
+	}
+	r.c.left.Store(r.window)
+	s := r.stream(f.id)
+	if s == nil {
+		return r.known(f)
+	}
+	s.mu.Lock()
+	if s.id != f.id {
+		s.mu.Unlock()
+		return nil
+	}
+	s.window -= n
+	beyond := s.window < 0
+	var credit int64
+	if f.flags.Has(http2.FlagDataPadded) && !beyond {
+		_, credit = s.consumed(pad + 1)
+	}
+	s.mu.Unlock()
+	if beyond {
+		r.over(s, f.id, over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl), false)
+	}
+	if credit > 0 {
+		r.queueWindowUpdate(f.id, credit)
+	}
+	return nil
+}
+
+// queueWindowUpdate leaves a WINDOW_UPDATE to the flush at the end of this
+// read burst.
+func (r *reader) queueWindowUpdate(id uint32, n int64) {
+	c := r.c
+	c.mu.Lock()
+	if c.state != stateClosed {
+		b := c.pending()
+		b.b = appendWindowUpdate(b.b, id, uint32(n))
+		r.dirty = true
+	}
+	c.mu.Unlock()
+}
+
+// queuePing leaves a PING to the flush at the end of this read burst.
+func (r *reader) queuePing(data [8]byte) {
+	c := r.c
+	c.mu.Lock()
+	if c.state != stateClosed {
+		b := c.pending()
+		b.b = appendPing(b.b, false, data)
+		r.dirty = true
+	}
+	c.mu.Unlock()
+}
+
+// widen makes the receive windows larger: those of streams that are open and of
+// streams to come by a SETTINGS (RFC 9113 section 6.9.2), that of the connection
+// by a WINDOW_UPDATE.
+//
+// Who opens a stream takes its window under Conn.mu, so either it is in the table
+// here or its HEADERS follow the SETTINGS. DATA for the larger window can only
+// come after this, since this is the reader.
+func (r *reader) widen(size int64) {
+	c := r.c
+	c.mu.Lock()
+	if c.state == stateClosed {
+		c.mu.Unlock()
+		return
+	}
+	more := size - c.recvW
+	c.recvW = size
+	b := c.pending()
+	b.b = appendSettings(b.b, uint32(size))
+	r.dirty = true
+	for id, s := range c.streams {
+		s.mu.Lock()
+		if s.id == id {
+			s.window += more
+		}
+		s.mu.Unlock()
+	}
+	c.mu.Unlock()
+	if more := size - r.connWindow; more > 0 {
+		r.connWindow = size
+		r.window += more
+		r.queueWindowUpdate(0, more)
+	}
+}

@@ -1,0 +1,104 @@
+package h2_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// far plays a server that is 100 ms away. In each of the round trips it sends on
+// stream 1 what the client's windows take, at most limit bytes, and then hears what
+// the client has said meanwhile. It returns how much it sent in each, and how many
+// PINGs of the client's it answered.
+func far(server *h2test.Conn, roundTrips, limit int) (sent []int, pings int) {
+	const piece = 16384
+	message := h2test.PutMessage(false, make([]byte, piece-5))
+	var toAnswer [][]byte
+	for range roundTrips {
+		for _, data := range toAnswer {
+			server.PingAck(data)
+		}
+		pings += len(toAnswer)
+		toAnswer = nil
+		n := min(server.SendWindow(0), server.SendWindow(1), limit) / piece * piece
+		for range n / piece {
+			server.Data(1, false, message)
+		}
+		sent = append(sent, n)
+		server.Ping([8]byte{1})
+		for heard := false; !heard; {
+			switch f := server.ReadFrame(); {
+			case f.Type == http2.FramePing && f.Ack():
+				heard = true
+			case f.Type == http2.FramePing:
+				toAnswer = append(toAnswer, f.Data)
+			case f.Type == http2.FrameSettings && !f.Ack():
+				server.SettingsAck()
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return sent, pings
+}
+
+// receiving opens a stream whose messages are taken as they come.
+func receiving(t *testing.T, cfg h2.Config) *h2test.Conn {
+	c, server := peered(t, cfg)
+	s, err := c.Open(context.Background(), req("/test/Download"))
+	require.NoError(t, err)
+	server.Skip(h2test.WindowUpdates)
+	server.ExpectHeaders()
+	server.ReplyHeaders(1)
+	go func() {
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				return
+			}
+			m.Free()
+		}
+	}()
+	return server
+}
+
+// A server that is far away and fast is not held back by the windows: they grow.
+func TestWindowsGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := receiving(t, h2.Config{})
+		sent, _ := far(server, 13, 1<<30)
+		assert.Equal(t, 512<<10, sent[0])
+		assert.Greater(t, sent[len(sent)-1], 14<<20, "%v", sent)
+	})
+}
+
+// They grow no further than the way to the server makes use of.
+func TestWindowsStayIfTheyDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := receiving(t, h2.Config{})
+		sent, pings := far(server, 60, 300<<10)
+		assert.LessOrEqual(t, server.SendWindow(1), 1<<20)
+		assert.Less(t, pings, len(sent)/3, "PINGs become rare")
+	})
+}
+
+// Windows that the program has set stay, and nothing is measured.
+func TestWindowsThatAreSetStay(t *testing.T) {
+	for _, cfg := range []h2.Config{{StreamWindow: 128 << 10}, {ConnWindow: 128 << 10}} {
+		synctest.Test(t, func(t *testing.T) {
+			server := receiving(t, cfg)
+			sent, pings := far(server, 20, 1<<30)
+			assert.Zero(t, pings)
+			for _, n := range sent {
+				assert.LessOrEqual(t, n, 128<<10)
+			}
+		})
+	}
+}
