@@ -64,12 +64,15 @@ func isAlert(number uint8) func(error) bool {
 const swift = 200 * time.Millisecond
 
 // Each kind of failure, at a peer that makes it: phase, cause, permanence, hint and
-// time to fail. The texts are in testdata/failures.golden.
+// time to fail. Nothing is left of the dial. The texts are in testdata/failures.golden.
 func TestFailuresGolden(t *testing.T) {
 	g := golden{file: "failures.golden"}
 	for _, k := range failureKinds(t) {
 		t.Run(k.name, func(t *testing.T) {
+			files := checkFiles(t)
 			err := k.dial(t)
+			files()
+			assertNothingRuns(t)
 			var e *DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)

@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -302,7 +303,7 @@ func (cc *ClientConn) resolvingSince() time.Time {
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 	defer cc.askWhetherHopeless()
-	endpoint := cc.parsed.Endpoint()
+	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.CanonicalTarget())
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
 		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
 		a.Proxy, a.Err = e.Proxy, e

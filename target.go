@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"unicode"
 
 	"google.golang.org/grpc/resolver"
 )
@@ -83,6 +84,9 @@ func parseTarget(target, defaultScheme string, lookup func(scheme string) resolv
 		return t, b, nil
 	}
 	u, err := parseURI(defaultScheme + ":///" + target)
+	if err != nil && strings.ContainsFunc(target, unicode.IsControl) {
+		err = errors.New("it holds a control character, a line break perhaps, which no target may")
+	}
 	if err != nil {
 		return resolver.Target{}, nil, fmt.Errorf("grpcdial: target %q: %w", target, err)
 	}

@@ -28,6 +28,9 @@ func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) 
 	if _, err := netip.ParseAddr(endpoint); err == nil {
 		return endpoint, defaultPort, nil
 	}
+	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {
+		return "", "", fmt.Errorf("no resolver serves the scheme %q of %q: register one, or drop %q", scheme, endpoint, scheme+"://")
+	}
 	host, port, err = net.SplitHostPort(endpoint)
 	switch {
 	case err != nil:

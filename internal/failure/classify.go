@@ -164,8 +164,11 @@ var table = []row{
 	}},
 	{"name service", Resolve, as[*net.DNSError], transient,
 		say("the name servers failed: check this machine's DNS configuration, or the server in the target's authority")},
-	{"address", every, as[*net.AddrError], permanent,
-		say(`an address is "host:port", "[IPv6]:port" or "unix:path"`)},
+	{"address", every, as[*net.AddrError], permanent, func(err error) string {
+		var e *net.AddrError
+		errors.As(err, &e)
+		return addressHint(e.Addr)
+	}},
 
 	// How the network failed.
 	{"dial time-out", Dial, timeout, transient,
@@ -274,4 +277,15 @@ const (
 func onUnix(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Net == "unix"
+}
+
+// addressHint says what is wrong with an address that is none.
+func addressHint(addr string) string {
+	if scheme, _, ok := strings.Cut(addr, "://"); ok {
+		return fmt.Sprintf("no resolver serves the scheme %q: register one, or drop %q", scheme, scheme+"://")
+	}
+	if trimmed := strings.TrimSpace(addr); trimmed != addr {
+		return fmt.Sprintf("%q has white space at its end: write %q", addr, trimmed)
+	}
+	return `an address is "host:port", "[IPv6]:port" or "unix:path"`
 }

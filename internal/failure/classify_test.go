@@ -150,6 +150,8 @@ func TestClassify(t *testing.T) {
 		{"name service", Resolve, &net.DNSError{Err: "server misbehaving", Name: "a.test", IsTemporary: true}, false, []string{"failed"}},
 		{"address", Dial, &net.OpError{Op: "dial", Err: &net.AddrError{Err: "missing port in address", Addr: "a.test"}}, true, []string{"host:port"}},
 		{"address", Resolve, &net.AddrError{Err: "too many colons in address", Addr: "::1:80"}, true, []string{"[IPv6]:port"}},
+		{"address", Resolve, &net.AddrError{Err: "too many colons in address", Addr: "tcp://a.test:80"}, true, []string{`scheme "tcp"`, `drop "tcp://"`}},
+		{"address", Resolve, &net.AddrError{Err: "unknown port", Addr: "a.test:80 "}, true, []string{`"a.test:80 "`, `write "a.test:80"`}},
 
 		{"dial time-out", Dial, dialError("tcp", syscall.ETIMEDOUT), false, []string{"firewall"}},
 		{"dial time-out", Dial, context.DeadlineExceeded, false, []string{"firewall"}},
