@@ -205,6 +205,7 @@ func (cc *ClientConn) removeLink(l *link) {
 	cc.links[last] = nil
 	cc.links = cc.links[:last]
 	cc.mu.Unlock()
+	cc.askWhetherHopeless() // its attempt may have been what there was to hope for
 	cc.running.Done()
 }
 

@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 
 	"google.golang.org/grpc/connectivity"
@@ -24,7 +25,8 @@ type hope struct {
 //
 // A resolver's failure counts if there is no address: it is for good if it is
 // permanent or the program says so. An address that has just been connected to is
-// hope for all of them.
+// hope for all of them, and so is one at which the first attempt is running: policies
+// may say TRANSIENT_FAILURE before each address has been tried.
 func (h *hope) lost(state connectivity.State) error {
 	o := h.cc.opts
 	if !o.failOnNonTempDialError && o.giveUp == nil {
@@ -51,6 +53,9 @@ func (h *hope) lost(state connectivity.State) error {
 				return nil
 			}
 		}
+	}
+	if slices.ContainsFunc(h.cc.allLinks(), (*link).breaksNewGround) {
+		return nil
 	}
 	return asEnd(last.Err)
 }

@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
@@ -138,6 +141,60 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 		WithGiveUp(func(a Attempt) bool { asked.Add(1); return errors.Is(a.Err, syscall.ECONNREFUSED) }))
 	awaitReady(t, cc)
 	assert.Positive(t, asked.Load())
+}
+
+// A policy may say TRANSIENT_FAILURE while the first attempt at an address is running.
+// That address may still succeed.
+func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
+	for _, succeeds := range []bool{true, false} {
+		t.Run(fmt.Sprint(succeeds), func(t *testing.T) {
+			b := startBackend(t, "slow")
+			failed := make(chan struct{})
+			p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
+				for _, addr := range state.ResolverState.Addresses {
+					sc, err := s.cc.NewSubConn([]resolver.Address{addr}, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
+						if now.ConnectivityState == connectivity.Ready || now.ConnectivityState == connectivity.TransientFailure {
+							s.cc.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(errRefused)})
+						}
+					}})
+					if err != nil {
+						return err
+					}
+					sc.Connect()
+				}
+				return nil
+			}}
+			balancer.Register(p)
+			r, target, option := handResolver(t)
+			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "bad:1"}, {Addr: "slow:1"}}})
+			cc, err := DialContext(bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, WithConnectParams(longBackoff),
+				WithDefaultServiceConfig(p.config()),
+				WithDialTrace(&DialTrace{State: func(e DialEvent) {
+					if e.To == connectivity.TransientFailure {
+						time.AfterFunc(20*time.Millisecond, func() { close(failed) })
+					}
+				}}),
+				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					if addr == "bad:1" {
+						return nil, errRefused
+					}
+					<-failed
+					if !succeeds {
+						return nil, errRefused
+					}
+					return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+				}))
+			if !succeeds {
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				assert.Len(t, e.Attempts, 2)
+				assert.NotErrorIs(t, err, context.DeadlineExceeded)
+				return
+			}
+			require.NoError(t, err)
+			require.NoError(t, cc.Close())
+		})
+	}
 }
 
 func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {

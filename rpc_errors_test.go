@@ -50,6 +50,8 @@ func TestRPCErrorsGolden(t *testing.T) {
 	awaitReady(t, narrow)
 	dies := h2test.Listen(t)
 	dies.Serve(func(s *h2test.Stream) { s.Conn().CloseHard() })
+	closes := h2test.Listen(t)
+	closes.Serve(func(s *h2test.Stream) { s.Conn().Close() })
 
 	for _, tt := range []struct {
 		name string
@@ -114,6 +116,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.Canceled, false},
 		{"connection lost", func() error { _, err := askName(bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
+		{"connection closed", func() error { _, err := askName(bounded(t), plain(t, closes.Addr())); return err }, codes.Unavailable, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.call()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -35,6 +37,121 @@ func TestSnapshotOfAnIdleChannel(t *testing.T) {
 	assert.Equal(t, connectivity.Shutdown, s.State)
 	assert.ErrorIs(t, s.Cause, grpc.ErrClientConnClosing)
 	assert.EqualValues(t, 1, s.Seq)
+}
+
+// A channel's picture in each of its states, one after the other, agrees with what a
+// watcher is told, and says what its endpoint does and why.
+func TestSnapshotInEachState(t *testing.T) {
+	b := startBackend(t, "one")
+	var slow atomic.Bool
+	cc := plain(t, "passthrough:///"+b.addr, WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		if slow.Load() {
+			return hang(ctx, addr)
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}))
+	next := watched(t, cc)
+	// in waits for the state and returns the picture, whose endpoint may be a moment
+	// behind the channel or ahead of it.
+	in := func(state, endpoint connectivity.State) (s Snapshot, e EndpointSnapshot) {
+		t.Helper()
+		change := next(state)
+		eventually(t, func() bool {
+			s = cc.Snapshot()
+			return len(s.Endpoints) == 1 && s.Endpoints[0].State == endpoint
+		}, endpoint.String())
+		assert.Equal(t, StateChange{Seq: s.Seq, Time: s.Since, From: change.From, To: s.State, Cause: s.Cause}, change)
+		return s, s.Endpoints[0]
+	}
+
+	slow.Store(true)
+	cc.Connect()
+	s, e := in(connectivity.Connecting, connectivity.Connecting)
+	assert.NoError(t, s.Cause)
+	assert.NoError(t, e.Cause)
+	assert.False(t, e.Since.IsZero())
+	assert.Zero(t, e.Streams)
+	assert.Zero(t, e.NextAttempt)
+
+	slow.Store(false)
+	require.NoError(t, cc.Close())
+	s = cc.Snapshot()
+	assert.Equal(t, connectivity.Shutdown, s.State)
+	assert.Equal(t, next(connectivity.Shutdown).Cause, s.Cause)
+	assert.Empty(t, s.Endpoints)
+
+	cc = plain(t, "passthrough:///"+b.addr, WithConnectParams(longBackoff))
+	next = watched(t, cc)
+	cc.Connect()
+	s, e = in(connectivity.Ready, connectivity.Ready)
+	assert.NoError(t, s.Cause)
+	assert.NoError(t, e.Cause)
+	held := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		held <- cc.Invoke(ctx, "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue))
+	}()
+	<-b.held
+	assert.Equal(t, 1, cc.Snapshot().Endpoints[0].Streams)
+	cancel()
+	<-held
+	eventually(t, func() bool { return cc.Snapshot().Endpoints[0].Streams == 0 }, "the RPC has ended")
+
+	b.stop()
+	s, e = in(connectivity.Idle, connectivity.Idle)
+	assert.Error(t, s.Cause, "why it left READY")
+	assert.Equal(t, s.Cause, e.Cause)
+	assert.Zero(t, e.Streams)
+
+	begun := time.Now()
+	cc.Connect()
+	s, e = in(connectivity.TransientFailure, connectivity.TransientFailure)
+	var why *DialError
+	require.ErrorAs(t, s.Cause, &why)
+	assert.ErrorIs(t, s.Cause, syscall.ECONNREFUSED)
+	assert.ErrorIs(t, e.Cause, syscall.ECONNREFUSED)
+	assert.WithinRange(t, e.NextAttempt, begun.Add(time.Minute), time.Now().Add(2*time.Hour))
+
+	b.start()
+	cc.ResetConnectBackoff()
+	_, e = in(connectivity.Ready, connectivity.Ready)
+	assert.NoError(t, e.Cause)
+	assert.Zero(t, e.NextAttempt)
+}
+
+// An endpoint that is tried again says how the attempt before failed.
+func TestSnapshotOfASecondAttempt(t *testing.T) {
+	var attempts atomic.Int32
+	cc := plain(t, "passthrough:///x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		if attempts.Add(1) == 1 {
+			return nil, errRefused
+		}
+		return hang(ctx, addr)
+	}))
+	cc.Connect()
+	var e EndpointSnapshot
+	eventually(t, func() bool {
+		s := cc.Snapshot()
+		if len(s.Endpoints) == 1 {
+			e = s.Endpoints[0]
+		}
+		return attempts.Load() == 2 && e.State == connectivity.Connecting
+	}, "the second attempt")
+	assert.ErrorIs(t, e.Cause, errRefused)
+	assert.Equal(t, connectivity.TransientFailure, cc.Snapshot().State)
+}
+
+// An endpoint of a channel that went idle is not there any more, and the cause says so.
+func TestSnapshotOfAChannelThatWentIdle(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr, WithIdleTimeout(20*time.Millisecond))
+	next := watched(t, cc)
+	awaitReady(t, cc)
+	assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
+	s := cc.Snapshot()
+	assert.Equal(t, connectivity.Idle, s.State)
+	assert.Equal(t, ErrIdle, s.Cause)
+	assert.Empty(t, s.Endpoints)
 }
 
 // A channel with a backend that answers, one that does not, and one that is being

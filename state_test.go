@@ -222,6 +222,64 @@ func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
 	assert.Equal(t, connectivity.Shutdown, seen[len(seen)-1].To)
 }
 
+// Any number may watch: all see the same, whatever they take for it, and one that
+// leaves its loop, or whose context ends, leaves nothing behind.
+func TestManyWatchers(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr)
+	const watchers, disconnects = 8, 20
+	began := make(chan struct{}, watchers+2)
+	all := make([][]StateChange, watchers)
+	var watching sync.WaitGroup
+	for i := range watchers {
+		watching.Go(func() {
+			for c := range cc.Watch(t.Context()) {
+				if all[i] = append(all[i], c); len(all[i]) == 1 {
+					began <- struct{}{}
+				}
+				time.Sleep(time.Duration(i) * time.Millisecond)
+			}
+		})
+	}
+	watching.Go(func() {
+		n := 0
+		for range cc.Watch(t.Context()) {
+			if n++; n == 1 {
+				began <- struct{}{}
+			}
+			if n == 10 {
+				break
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	watching.Go(func() {
+		for range cc.Watch(ctx) {
+			began <- struct{}{}
+			cancel()
+		}
+	})
+	for range watchers + 2 {
+		<-began
+	}
+	for range disconnects {
+		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		awaitState(t, cc, connectivity.Ready)
+		b.cut()
+		require.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready))
+	}
+	require.NoError(t, cc.Close())
+	watching.Wait()
+	for i := range all {
+		assert.Equal(t, all[0], all[i])
+	}
+	last := all[0][len(all[0])-1]
+	assert.Equal(t, connectivity.Shutdown, last.To)
+	assert.EqualValues(t, len(all[0])-1, last.Seq)
+	assert.GreaterOrEqual(t, len(all[0]), 3*disconnects)
+}
+
 // One that falls further behind than the channel remembers sees by the numbers
 // how many it has missed.
 func TestWatcherThatFallsBehind(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -126,6 +128,7 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	if retry == nil {
 		return
 	}
+	l.sc.cc.askWhetherHopeless() // addresses for which no time was left are no hope any more
 	l.sc.policy.resolver.resolveNow()
 	wait := time.Until(l.begun.Add(l.backoff))
 	l.tellBackoff(wait)
@@ -157,11 +160,22 @@ func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
 		l.sc.cc.metrics.disconnected(conn, why)
 		conn.Close(why, nil)
 	}
-	why := conn.Serve(func(why error) { l.lost(conn, why) })
+	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	closeBooks(why)
 	told.end()
 	l.sc.cc.removeLink(l)
+}
+
+// errServerClosed is why a connection ended that the server closed without a word.
+var errServerClosed = fmt.Errorf("the server closed the connection: %w", io.EOF)
+
+// inWords is why, the end of a connection, for people to read.
+func inWords(why error) error {
+	if why == io.EOF {
+		return errServerClosed
+	}
+	return why
 }
 
 // try notes which address is being tried, and returns what is to be told how far
@@ -182,6 +196,15 @@ func (l *link) trying() (resolver.Address, time.Time, *connect.Progress) {
 		return resolver.Address{}, time.Time{}, nil
 	}
 	return l.addr, l.since, l.made
+}
+
+// breaksNewGround reports whether the link is connecting and has an address, tried now
+// or to be tried, at which no attempt has ended yet.
+func (l *link) breaksNewGround() bool {
+	l.sc.mu.Lock()
+	addrs := l.addrs
+	l.sc.mu.Unlock()
+	return slices.ContainsFunc(addrs, func(a resolver.Address) bool { return !l.sc.cc.attempts.knows(a.Addr) })
 }
 
 // connectedTo returns the address that the link's connection leads to, and since

@@ -30,7 +30,7 @@ const (
 	EventTLSStart     EventKind = "tls start" // the transport credentials' handshake; not for insecure ones
 	EventTLSDone      EventKind = "tls done"
 	EventHTTP2Start   EventKind = "http2 start" // the HTTP/2 preface
-	EventHTTP2Done    EventKind = "http2 done"  // the server's SETTINGS came, or something else, or nothing
+	EventHTTP2Done    EventKind = "http2 done"  // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
 	EventReady        EventKind = "ready"       // the connection is about to be given RPCs
 	EventFailed       EventKind = "failed"      // the attempt at an address failed, or its backend's health service speaks against it
 	EventLost         EventKind = "lost"        // a connection that was ready takes no more RPCs
@@ -83,7 +83,7 @@ type DialEvent struct {
 // lock held, and should return soon: what they are told of waits for them. They
 // may call methods of the ClientConn that do not wait, such as Snapshot; those that
 // do, Close first of all, would wait for themselves. None is called after Close has
-// returned.
+// returned. Nothing recovers from a panic in them.
 //
 // Of one attempt, each call has returned before the next one is made, but for
 // addresses of a host name that are dialed beside each other. A dial that waits

@@ -19,8 +19,10 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
@@ -215,6 +217,50 @@ func TestTraceFunctions(t *testing.T) {
 // proxyAt is a choice of one proxy for all.
 func proxyAt(proxy string) func(string) (*url.URL, error) {
 	return func(string) (*url.URL, error) { return url.Parse(proxy) }
+}
+
+// A channel that nobody asked to tell anything tells nobody anything: what its
+// connections would tell of allocates nothing, and is not put together.
+func TestNoTraceCostsNothing(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr)
+	awaitReady(t, cc)
+	require.Nil(t, cc.observer)
+	o, l := cc.observer, cc.allLinks()[0]
+	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: errRefused}}
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		if o.steps(o.number()) != nil {
+			panic("the connection is asked to tell of its steps")
+		}
+		o.failed(1, attempts)
+		o.tell(DialEvent{Kind: EventKeepalive, Keepalive: time.Minute})
+		l.tellBackoff(time.Second)
+		l.tellReady()
+		l.tellLost(errRefused)
+		cc.tellResolving()
+		cc.tellResolved(time.Time{}, resolver.State{}, nil)
+	}))
+}
+
+// BenchmarkDial is a blocking dial and a Close, with and without a trace.
+func BenchmarkDial(b *testing.B) {
+	srv := h2test.Listen(b)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.ExpectClosed()
+	})
+	for name, opts := range map[string][]DialOption{"plain": nil, "traced": {WithDialTrace(&DialTrace{Every: func(DialEvent) {}})}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				cc, err := Dial(srv.Addr(), append(opts, WithInsecure(), WithBlock())...)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = cc.Close()
+			}
+		})
+	}
 }
 
 // A trace may ask the channel, from wherever it is called.

@@ -188,3 +188,13 @@ func TestTraceOfATimeOut(t *testing.T) {
 	require.Error(t, err)
 	assert.True(t, errors.Is(s.last(failure.HTTP2).Err, context.DeadlineExceeded))
 }
+
+// Steps of which nobody wants to know cost nothing.
+func TestNoTraceCostsNothing(t *testing.T) {
+	cfg := &Config{}
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		step := Step{Phase: failure.Dial, Addr: "a:1"}
+		cfg.begin(&step)
+		cfg.end(&step, io.EOF)
+	}))
+}

@@ -110,7 +110,11 @@ func (e *PrefaceError) FirstBytes() []byte { return e.First }
 
 // lost is the end of a stream whose connection ended with cause.
 func (c *Conn) lost(cause error) *Error {
-	return &Error{Status: status.Newf(codes.Unavailable, "connection to %v lost: %v", c.peer.Addr, cause), Cause: cause}
+	why := cause.Error()
+	if cause == io.EOF {
+		why = "the server closed it"
+	}
+	return &Error{Status: status.Newf(codes.Unavailable, "connection to %v lost: %s", c.peer.Addr, why), Cause: cause}
 }
 
 // statusOfReset maps an RST_STREAM code as gRPC's PROTOCOL-HTTP2 document says.
