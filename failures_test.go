@@ -106,7 +106,7 @@ func TestFailuresInEveryWait(t *testing.T) {
 		if !strings.Contains(k.target, "://") {
 			k.target = "passthrough:///" + k.target
 		}
-		opts := append([]DialOption{WithGiveUp(func(Attempt) bool { return true }), WithConnectParams(k.params())}, k.opts...)
+		opts := append([]DialOption{WithGiveUp(func(Attempt) bool { return true }), WithConnectParams(k.params(time.Second))}, k.opts...)
 		for _, w := range waits[1:] {
 			t.Run(k.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
@@ -155,19 +155,19 @@ func severalFail(t *testing.T) error {
 // final reports whether FailOnNonTempDialError ends a dial.
 func (k *failureKind) final() bool { return k.permanent || k.refused }
 
-// params leave an attempt its time, or not much of it if nobody will say anything.
-func (k *failureKind) params() ConnectParams {
-	if k.final() {
-		return ConnectParams{MinConnectTimeout: 10 * time.Second}
+// params leave an attempt its time, or no more than short if nobody will say anything.
+func (k *failureKind) params(short time.Duration) ConnectParams {
+	if k.timeout {
+		return ConnectParams{MinConnectTimeout: short}
 	}
-	return ConnectParams{MinConnectTimeout: 400 * time.Millisecond}
+	return ConnectParams{MinConnectTimeout: 10 * time.Second}
 }
 
 // dial dials until the wait ends by itself: because of FailOnNonTempDialError where
 // the failure is for good, in a short time then, and else because the program gives
 // up.
 func (k *failureKind) dial(t *testing.T) error {
-	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true), WithConnectParams(k.params())}
+	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true), WithConnectParams(k.params(400 * time.Millisecond))}
 	if !k.final() {
 		opts = append(opts, WithGiveUp(func(Attempt) bool { return true }))
 	}
