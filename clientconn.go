@@ -41,6 +41,7 @@ type ClientConn struct {
 	overUnix  bool       // the builder's resolvers give the paths of unix sockets
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
+	noConfigs bool                  // WithServiceConfig's channel was closed without one
 	connector connect.Config        // but for what connectConfig changes
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics

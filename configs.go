@@ -67,7 +67,7 @@ func (s configSources) choose() (config *serviceconfig.Config, bad error) {
 // ignoresResolversConfig says whether what the resolver gives as a service config
 // does not count.
 func (cc *ClientConn) ignoresResolversConfig() bool {
-	return cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil
+	return cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil && !cc.noConfigs
 }
 
 func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
@@ -98,13 +98,20 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.provisional, cc.resolved = nil, nil
 	cc.attempts.clear()
 	cc.noteUnresolved(cc.resolvingSince(), bad)
-	cc.books.Note(ledger.Error, "Service config refused: "+bad.Error())
+	cc.tellConfigRefused(bad)
 	cc.loss = bad
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,
 		Picker:            base.NewErrPicker(status.Error(codes.Unavailable, bad.Error())),
 	})
 	cc.letThrough()
+}
+
+// tellConfigRefused tells of a service config that is invalid, whatever becomes of
+// the channel because of it. Policy queue only.
+func (cc *ClientConn) tellConfigRefused(bad error) {
+	cc.books.Note(ledger.Error, "Service config refused: "+bad.Error())
+	cc.observer.tell(DialEvent{Kind: EventConfigRefused, Err: bad})
 }
 
 // takeFirstConfig applies the config of WithServiceConfig that is waiting, if
@@ -142,6 +149,7 @@ func (cc *ClientConn) awaitFirstConfig(ctx context.Context) error {
 
 func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 	if !open {
+		cc.noConfigs = true
 		return nil
 	}
 	c, err := cc.fromGo(first)
@@ -170,9 +178,14 @@ func (cc *ClientConn) watchConfigs() {
 			if !open {
 				return
 			}
-			if c, err := cc.fromGo(sc); err == nil { // an invalid one changes nothing
-				cc.policyQueue.Post(func() { cc.applyGoConfig(c) })
-			}
+			c, err := cc.fromGo(sc)
+			cc.policyQueue.Post(func() {
+				if err != nil { // it changes nothing
+					cc.tellConfigRefused(err)
+					return
+				}
+				cc.applyGoConfig(c)
+			})
 		case <-cc.closing:
 			return
 		}

@@ -68,6 +68,8 @@ func (e *DialEvent) write(b *strings.Builder) {
 		fmt.Fprintf(b, "next attempt in %v", round(e.Wait))
 	case EventKeepalive:
 		fmt.Fprintf(b, "keepalive: %v between pings from now on", e.Keepalive)
+	case EventConfigRefused:
+		b.WriteString("service config refused" + because(e.Err))
 	case EventState:
 		fmt.Fprintf(b, "%v to %v", e.From, e.To)
 		if e.Elapsed > 0 {

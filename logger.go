@@ -72,7 +72,7 @@ func (l *eventLog) event(e DialEvent) {
 // many like it were not.
 func (l *eventLog) count(e *DialEvent, message string) (omitted int, again bool) {
 	key, most := repeat{message: message, addr: e.Addr, phase: e.Phase, hint: e.Hint, from: e.From, to: e.To}, logOthers
-	if e.Kind == EventFailed || e.Kind == EventResolveDone && e.Err != nil {
+	if e.Kind == EventFailed || e.Kind == EventConfigRefused || e.Kind == EventResolveDone && e.Err != nil {
 		most = logFailures
 		if e.Hint == "" {
 			key.cause = fmt.Sprintf("%T", e.Err)
@@ -133,6 +133,8 @@ func levelOf(e *DialEvent) (slog.Level, string) {
 		return slog.LevelInfo, "grpcdial: connection lost"
 	case EventKeepalive:
 		return slog.LevelWarn, "grpcdial: keepalive slowed down"
+	case EventConfigRefused:
+		return slog.LevelWarn, "grpcdial: service config refused"
 	case EventState:
 		return slog.LevelInfo, "grpcdial: state changed"
 	}

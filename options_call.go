@@ -9,7 +9,11 @@ import (
 // A config that is waiting in c when the channel is dialed is used from the
 // start; otherwise Dial and DialContext wait for the first one, or for c to be
 // closed, as long as the context allows. Later ones replace it as they come.
-// They win over what the resolver says, and over [WithDefaultServiceConfig].
+// They win over what the resolver says, and over [WithDefaultServiceConfig]. One
+// that is illegal fails the dial if it is the first, and else changes nothing
+// ([EventConfigRefused]). The ClientConn reads c until either is closed; the last
+// config stays in force. If c is closed before the first, it is as if the option had
+// not been given.
 //
 // Deprecated: use a resolver, or WithDefaultServiceConfig.
 func WithServiceConfig(c <-chan ServiceConfig) DialOption {

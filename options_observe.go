@@ -13,7 +13,8 @@ func WithDialTrace(t *DialTrace) DialOption {
 // WithLogger writes the events that [WithDialTrace] tells of to l, with their
 // fields as attributes. nil means that nothing is logged, which is the default.
 //
-//	WARN   an attempt to connect or to resolve failed; keepalive was slowed down
+//	WARN   an attempt to connect or to resolve failed; a service config was refused;
+//	       keepalive was slowed down
 //	INFO   the state changed; a connection is ready, or was lost
 //	DEBUG  everything else
 //

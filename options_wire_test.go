@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +16,9 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
@@ -210,3 +214,188 @@ func TestWindowsAreFlowControl(t *testing.T) {
 	require.NoError(t, cc.Invoke(soon(t), "/test.Echo/Big", wrapperspb.String(""), reply))
 	assert.Len(t, reply.Value, 100_000)
 }
+
+// TestKeepaliveWhileRPCsRun: without PermitWithoutStream a silent server is probed
+// while an RPC runs, and not after it.
+func TestKeepaliveWhileRPCsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := h2test.Pipe(t)
+		server.SetBound(24 * time.Hour)
+		cc, err := grpcdial.NewClient("pipe", grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(0), overOne(client),
+			grpcdial.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: time.Second}))
+		require.NoError(t, err)
+		defer cc.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
+		}()
+		server.Handshake()
+		headers, _ := server.ExpectUnary()
+		begun := time.Now()
+		for i := range 3 {
+			ping := server.ExpectPing()
+			assert.Equal(t, time.Duration(i+1)*time.Minute, time.Since(begun))
+			server.PingAck(ping.Data)
+		}
+		cancel()
+		server.ExpectRST(headers.StreamID, http2.ErrCodeCancel)
+		assert.Error(t, <-ended)
+		server.ExpectSilence(time.Hour)
+	})
+}
+
+// overOne is a dialer that has one connection to give.
+func overOne(nc net.Conn) grpcdial.DialOption {
+	given := false
+	return grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		if given {
+			return nil, errors.New("one connection is all there is")
+		}
+		given = true
+		return nc, nil
+	})
+}
+
+// readSizes notes how much reads of a connection ask for.
+type readSizes struct {
+	net.Conn
+	largest *atomic.Int64
+}
+
+func (c readSizes) Read(p []byte) (int, error) {
+	c.largest.Store(max(c.largest.Load(), int64(len(p))))
+	return c.Conn.Read(p)
+}
+
+// TestReadBufferOption: what one read asks for, of a message that is larger.
+func TestReadBufferOption(t *testing.T) {
+	srv := serveEcho(t)
+	for _, tt := range []struct {
+		name string
+		opts []grpcdial.DialOption
+		want int64
+	}{
+		{"default", nil, 32 << 10},
+		{"WithReadBufferSize", []grpcdial.DialOption{grpcdial.WithReadBufferSize(5000)}, 5000},
+		{"zero", []grpcdial.DialOption{grpcdial.WithReadBufferSize(0)}, 1 << 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var largest atomic.Int64
+			cc := newClient(t, srv.addr, append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+				return readSizes{nc, &largest}, err
+			}))...)
+			reply, err := call(t, cc, "Big")
+			require.NoError(t, err)
+			assert.Len(t, reply, 100_000)
+			assert.Equal(t, tt.want, largest.Load())
+		})
+	}
+}
+
+// TestWriteBufferOption: how many messages a stream takes when the server has stopped
+// reading. What is written is the first of them; the buffer holds what follows.
+func TestWriteBufferOption(t *testing.T) {
+	const message = 1000 // bytes, and some for frame, prefix and field
+	for _, tt := range []struct {
+		name        string
+		opts        []grpcdial.DialOption
+		least, most int // messages
+	}{
+		{"default", nil, 60, 70},
+		{"WithWriteBufferSize", []grpcdial.DialOption{grpcdial.WithWriteBufferSize(10 << 10)}, 9, 13},
+		{"zero", []grpcdial.DialOption{grpcdial.WithWriteBufferSize(0)}, 0, 2},
+		{"WithSharedWriteBuffer", []grpcdial.DialOption{grpcdial.WithSharedWriteBuffer(true)}, 60, 70},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := h2test.Pipe(t)
+				cc, err := grpcdial.NewClient("pipe", append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(0), overOne(client))...)
+				require.NoError(t, err)
+				defer cc.Close()
+				cc.Connect()
+				server.Handshake(h2test.InitialWindowSize(1 << 30))
+				server.WindowUpdate(0, 1<<30)
+				synctest.Wait()
+				server.SetPipeBuffer(1, 1<<20)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				taken := 0
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+					for err == nil {
+						if err = s.SendMsg(wrapperspb.String(strings.Repeat("x", message))); err == nil {
+							taken++
+						}
+					}
+				}()
+				synctest.Wait()
+				got := taken
+				assert.GreaterOrEqual(t, got, tt.least)
+				assert.LessOrEqual(t, got, tt.most)
+				cancel()
+				<-done
+			})
+		})
+	}
+}
+
+// TestMessageSizeOptions: what is too large is neither taken nor sent, and the limits
+// are those of the options, of the call, or the defaults.
+func TestMessageSizeOptions(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		opts     []grpcdial.DialOption
+		call     []grpc.CallOption
+		request  int // bytes of the message
+		reply    int
+		sent     bool
+		received bool
+	}{
+		{name: "defaults", request: 5 << 20, reply: 4 << 20, sent: true, received: true},
+		{name: "a reply above the default", reply: 4<<20 + 1, sent: true},
+		{name: "WithMaxMsgSize", opts: []grpcdial.DialOption{grpcdial.WithMaxMsgSize(5 << 20)}, reply: 5 << 20, sent: true, received: true},
+		{name: "WithMaxMsgSize, one more", opts: []grpcdial.DialOption{grpcdial.WithMaxMsgSize(5 << 20)}, reply: 5<<20 + 1, sent: true},
+		{name: "MaxCallRecvMsgSize", opts: []grpcdial.DialOption{grpcdial.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1000))}, reply: 1000, sent: true, received: true},
+		{name: "MaxCallRecvMsgSize, one more", opts: []grpcdial.DialOption{grpcdial.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1000))}, reply: 1001, sent: true},
+		{name: "MaxCallSendMsgSize", opts: []grpcdial.DialOption{grpcdial.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1000))}, request: 1000, reply: 10, sent: true, received: true},
+		{name: "MaxCallSendMsgSize, one more", opts: []grpcdial.DialOption{grpcdial.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1000))}, request: 1001, reply: 10},
+		{name: "the call's own", opts: []grpcdial.DialOption{grpcdial.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1000), grpc.MaxCallRecvMsgSize(1000))},
+			call: []grpc.CallOption{grpc.MaxCallSendMsgSize(2000), grpc.MaxCallRecvMsgSize(2000)}, request: 2000, reply: 2000, sent: true, received: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := h2test.Listen(t)
+			var sent atomic.Int64
+			srv.Serve(func(s *h2test.Stream) {
+				for _, m := range s.Take() {
+					sent.Store(int64(len(m.Payload)) + 1)
+				}
+				if s.Ended {
+					s.Reply(make([]byte, tt.reply))
+				}
+			})
+			cc := newClient(t, srv.Addr(), append(tt.opts, grpcdial.WithInsecure())...)
+			err := cc.Invoke(soon(t), "/test.Echo/Echo", make([]byte, tt.request), new([]byte), append(tt.call, grpc.ForceCodec(bytesCodec{}))...)
+			if tt.sent {
+				assert.EqualValues(t, tt.request+1, sent.Load())
+			} else {
+				assert.Zero(t, sent.Load(), "it came")
+			}
+			if tt.received {
+				require.NoError(t, err)
+				return
+			}
+			assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+		})
+	}
+}
+
+// bytesCodec has messages that are their encoding.
+type bytesCodec struct{}
+
+func (bytesCodec) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
+func (bytesCodec) Unmarshal(data []byte, v any) error { *v.(*[]byte) = data; return nil }
+func (bytesCodec) Name() string                       { return "bytes" }

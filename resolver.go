@@ -224,6 +224,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	err := cc.updatePolicy(config, s)
 	cc.letThrough()
 	if bad != nil {
+		cc.tellConfigRefused(bad)
 		// Of the two, this is the one that resolvers act on.
 		err = balancer.ErrBadResolverState
 	}

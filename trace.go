@@ -21,22 +21,23 @@ type EventKind string
 // host name's addresses are dialed beside each other, and that a Start may be
 // followed by EventFailed and nothing else.
 const (
-	EventResolveStart EventKind = "resolve start" // the resolver was built, or a host name is being looked up
-	EventResolveDone  EventKind = "resolve done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
-	EventDialStart    EventKind = "dial start"    // the network connection
-	EventDialDone     EventKind = "dial done"
-	EventProxyStart   EventKind = "proxy start" // the proxy's handshake, once it was dialed
-	EventProxyDone    EventKind = "proxy done"
-	EventTLSStart     EventKind = "tls start" // the transport credentials' handshake; not for insecure ones
-	EventTLSDone      EventKind = "tls done"
-	EventHTTP2Start   EventKind = "http2 start" // the HTTP/2 preface
-	EventHTTP2Done    EventKind = "http2 done"  // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
-	EventReady        EventKind = "ready"       // the connection is about to be given RPCs
-	EventFailed       EventKind = "failed"      // the attempt at an address failed, or its backend's health service speaks against it
-	EventLost         EventKind = "lost"        // a connection that was ready takes no more RPCs
-	EventBackoff      EventKind = "backoff"     // the next attempt at an address has to wait
-	EventKeepalive    EventKind = "keepalive"   // a server complained of too many pings; new connections send fewer
-	EventState        EventKind = "state"       // a transition of the channel, as Watch tells
+	EventResolveStart  EventKind = "resolve start" // the resolver was built, or a host name is being looked up
+	EventResolveDone   EventKind = "resolve done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
+	EventDialStart     EventKind = "dial start"    // the network connection
+	EventDialDone      EventKind = "dial done"
+	EventProxyStart    EventKind = "proxy start" // the proxy's handshake, once it was dialed
+	EventProxyDone     EventKind = "proxy done"
+	EventTLSStart      EventKind = "tls start" // the transport credentials' handshake; not for insecure ones
+	EventTLSDone       EventKind = "tls done"
+	EventHTTP2Start    EventKind = "http2 start"    // the HTTP/2 preface
+	EventHTTP2Done     EventKind = "http2 done"     // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
+	EventReady         EventKind = "ready"          // the connection is about to be given RPCs
+	EventFailed        EventKind = "failed"         // the attempt at an address failed, or its backend's health service speaks against it
+	EventLost          EventKind = "lost"           // a connection that was ready takes no more RPCs
+	EventBackoff       EventKind = "backoff"        // the next attempt at an address has to wait
+	EventKeepalive     EventKind = "keepalive"      // a server complained of too many pings; new connections send fewer
+	EventConfigRefused EventKind = "config refused" // a service config came that is invalid; the one in force before, if any, stays
+	EventState         EventKind = "state"          // a transition of the channel, as Watch tells
 )
 
 // DialEvent is one event in the life of a channel: a step on the way to a
@@ -61,7 +62,7 @@ type DialEvent struct {
 	Elapsed time.Duration
 
 	// Err is why a Done, Failed or Lost came to be; nil for a Done that went well. For
-	// State it is the transition's cause.
+	// ConfigRefused it is what is wrong with the config, for State the transition's cause.
 	Err error
 
 	Phase     Phase                // Failed: where it ended
@@ -97,6 +98,7 @@ type DialTrace struct {
 	Ready, Failed, Lost       func(DialEvent)
 	Backoff                   func(DialEvent)
 	Keepalive                 func(DialEvent)
+	ConfigRefused             func(DialEvent)
 	State                     func(DialEvent)
 
 	// Every is called for each event, before the event's own function.
@@ -136,6 +138,8 @@ func (t *DialTrace) of(kind EventKind) func(DialEvent) {
 		return t.Backoff
 	case EventKeepalive:
 		return t.Keepalive
+	case EventConfigRefused:
+		return t.ConfigRefused
 	case EventState:
 		return t.State
 	}

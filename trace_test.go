@@ -173,10 +173,12 @@ func TestTraceFunctions(t *testing.T) {
 		WithProxy(proxyAt("http://" + p.Addr)), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
 		WithConnectParams(longBackoff),
 	}
+	refused := ServiceConfig{Methods: map[string]MethodConfig{"no slash": {}}}
 	for target, last := range map[string]EventKind{"backend.example:443": EventKeepalive, "dead.example:443": EventBackoff} {
-		cc, err := Dial(target, opts...)
+		cc, err := Dial(target, append(opts, WithServiceConfig(configsOf(ServiceConfig{}, refused)))...)
 		require.NoError(t, err)
 		every.await(t, last)
+		every.await(t, EventConfigRefused)
 		require.NoError(t, cc.Close())
 	}
 
