@@ -50,6 +50,8 @@ func adviceFor(c *commandLine, a grpcdial.Attempt) string {
 		return "--cert FILE --key FILE: the server wants to know who we are"
 	case c.cert == "" && errors.As(a.Err, &alert) && (alert == alertHandshakeFailure || alert == alertBadCertificate):
 		return "--cert FILE --key FILE: the server may want to know who we are"
+	case c.cert == "" && !c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && errors.Is(a.Err, io.EOF):
+		return "--cert FILE --key FILE, if the server requires a client certificate"
 	default:
 		return ""
 	}

@@ -165,7 +165,7 @@ func (cfg *Config) secure(ctx context.Context, wire *h2.Wire, e endpoint, author
 	secured, info, err := cfg.handshake(ctx, wire, authority)
 	if err != nil {
 		_ = wire.Close()
-		err, _ = failure.WithAlert(err)
+		err, _ = failure.WithAlert(failure.WithoutALPNAdvice(err))
 		err = failure.WithFirstBytes(err, wire.Said())
 	}
 	if cfg.Secure {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"reflect"
+	"strings"
 )
 
 // Alert finds the TLS alert that err is about. remote says that the server sent
@@ -59,6 +60,30 @@ type alertError struct {
 }
 
 func (e *alertError) Unwrap() []error { return []error{e.error, e.alert} }
+
+// WithoutALPNAdvice returns err without what grpc-go's TLS credentials say to those
+// who upgrade grpc-go, if it is about a server that chose no protocol by ALPN.
+func WithoutALPNAdvice(err error) error {
+	if text, _, found := strings.Cut(err.Error(), alpnAdvice); found && strings.Contains(text, noALPN) {
+		return &shortened{text, err}
+	}
+	return err
+}
+
+// How grpc-go's TLS credentials say that the server chose no protocol by ALPN, for
+// which they have no type, and what follows that.
+const (
+	noALPN     = "missing selected ALPN property"
+	alpnAdvice = ". If you upgraded from a grpc-go version"
+)
+
+type shortened struct {
+	text string
+	err  error
+}
+
+func (e *shortened) Error() string { return e.text }
+func (e *shortened) Unwrap() error { return e.err }
 
 // The alerts that the table tells apart (RFC 8446 §6).
 const (

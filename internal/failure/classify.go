@@ -148,7 +148,7 @@ var table = []row{
 		return fmt.Sprintf("the server sent %s, which is neither TLS nor HTTP/2: is this the gRPC port?", quoted(record(err)))
 	}},
 	// grpc-go's TLS credentials have no type for this: the one match by text.
-	{"no alpn", TLS, func(err error) bool { return strings.Contains(err.Error(), "missing selected ALPN property") }, permanent,
+	{"no alpn", TLS, func(err error) bool { return strings.Contains(err.Error(), noALPN) }, permanent,
 		say("the server chose no protocol by ALPN, gRPC needs h2: a proxy that ends TLS may be in between, or the server is too old")},
 
 	// Names and addresses.

@@ -131,8 +131,7 @@ func (a *Attempt) cause() string {
 		op.Addr != nil && strings.HasSuffix(a.Addr, op.Addr.String()) {
 		err = op.Err
 	}
-	text, _, _ := strings.Cut(err.Error(), alpnAdvice)
-	return cut(strings.Join(strings.Fields(text), " "), maxCause)
+	return cut(strings.Join(strings.Fields(err.Error()), " "), maxCause)
 }
 
 // tookTooLong reports whether the cause is that the attempt's time was over, and
@@ -151,9 +150,6 @@ func (a *Attempt) tookTooLong() bool {
 	}
 	return errors.As(a.Err, &preface)
 }
-
-// alpnAdvice begins what grpc-go's TLS credentials say to those who upgrade it.
-const alpnAdvice = ". If you upgraded from a grpc-go version"
 
 // rounded drops the digits of d that nobody reads.
 func rounded(d time.Duration) time.Duration {

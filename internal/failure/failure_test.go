@@ -254,3 +254,16 @@ func tlsError(t *testing.T, client, server *tls.Config) error {
 	<-served
 	return err
 }
+
+func TestWithoutALPNAdvice(t *testing.T) {
+	err := errors.New("credentials: cannot check peer: missing selected ALPN property. If you upgraded from a grpc-go version earlier than 1, read this")
+	short := WithoutALPNAdvice(err)
+	assert.EqualError(t, short, "credentials: cannot check peer: missing selected ALPN property")
+	assert.ErrorIs(t, short, err)
+	permanent, hint := Classify(TLS, short)
+	assert.True(t, permanent)
+	assert.Contains(t, hint, "ALPN")
+	for _, other := range []error{io.EOF, errors.New("x. If you upgraded from a grpc-go version"), short} {
+		assert.Equal(t, other, WithoutALPNAdvice(other))
+	}
+}
