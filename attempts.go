@@ -262,7 +262,9 @@ func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error
 // attempt has failed: the resolver, attempts that are running with the phases that
 // they are in, and what backends' health services have to say.
 func (cc *ClientConn) pending() []Attempt {
-	return append(cc.beforeConnecting(), cc.connecting()...)
+	all := append(cc.beforeConnecting(), cc.connecting()...)
+	slices.SortStableFunc(all, func(a, b Attempt) int { return a.Start.Compare(b.Start) })
+	return all
 }
 
 // beforeConnecting is pending but for the attempts that are running.

@@ -89,8 +89,8 @@ type DialError struct {
 func (e *DialError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", e.Target, e.State, round(e.Elapsed))
-	if e.waiterEnded() || e.Err != nil && len(e.Attempts) == 0 {
-		fmt.Fprintf(&b, " (%v", e.Err)
+	if e.waiterEnded() || e.Err == errClosing || e.Err != nil && len(e.Attempts) == 0 {
+		b.WriteString(" (" + oneLine(e.Err))
 		if e.says != nil {
 			b.WriteString(": " + oneLine(e.says))
 		}

@@ -42,6 +42,9 @@ func TestDialErrorText(t *testing.T) {
 				"\ta:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?\n" +
 				"\tb:1: tls not finished after 1s\n" +
 				"\tand 3 more"},
+		{"closed", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: errClosing},
+			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (grpc: the client connection is closing): ` +
+				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
 		{"none", DialError{Err: errors.New("closed")},
 			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (closed)`},
 		{"nobody waited", DialError{Attempts: []Attempt{{Addr: "b:1", Elapsed: time.Second, Err: ErrUnfinished}}},
