@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -15,10 +16,23 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
+
+// askStream asks on a stream, and returns the error that it comes to.
+func askStream(ctx context.Context, cc grpc.ClientConnInterface) error {
+	s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+	if err != nil {
+		return err
+	}
+	if err := s.SendMsg(new(wrapperspb.StringValue)); err != nil && err != io.EOF {
+		return err
+	}
+	return s.RecvMsg(new(wrapperspb.StringValue))
+}
 
 // What RPCs say that found no connection, or whose deadline passed. The texts are
 // in testdata/rpc.golden.
@@ -115,6 +129,11 @@ func TestRPCErrorsGolden(t *testing.T) {
 			_, err := askName(ctx, narrow)
 			return err
 		}, codes.Canceled, false},
+		{"a stream, no connection", func() error { return askStream(bounded(t), plain(t, addr)) }, codes.Unavailable, true},
+		{"a stream, deadline, connecting", func() error {
+			return askStream(within(30*time.Millisecond), resolved(plain(t, "backend.example:443", WithContextDialer(hang))))
+		}, codes.DeadlineExceeded, true},
+		{"a stream, deadline, sent", func() error { return askStream(within(30*time.Millisecond), narrow) }, codes.DeadlineExceeded, false},
 		{"connection lost", func() error { _, err := askName(bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
 		{"connection closed", func() error { _, err := askName(bounded(t), plain(t, closes.Addr())); return err }, codes.Unavailable, false},
 	} {
