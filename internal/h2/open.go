@@ -212,11 +212,17 @@ func (c *Conn) await(ctx context.Context, w *waiter, q *quota, want int64) *Erro
 	}
 	c.mu.Lock()
 	got := q.leave(w)
-	if err == nil && c.state == stateOpen {
-		return nil // done is closed only when the state changes, so this was a grant
-	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case c.state != stateOpen:
 		err = c.refusal()
+	case ctx.Err() != nil:
+		// What it waited for may have come from RPCs that were cancelled together with
+		// it. It must not begin, only to be reset at once: servers count such RPCs.
+		err = contextError(ctx)
+		err.Unsent = true
+	default:
+		return nil // done is closed only when the state changes, so this was a grant
 	}
 	q.add(got)
 	c.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,6 +160,55 @@ func TestSlotsUnderCancellation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// RPCs that are cancelled one after the other, as those of a cancelled parent are: the
+// slot of one that ran is lent to one that waits, whose context ends before it takes the
+// slot. A server must not see that begin and be reset at once; some count it as abuse.
+func TestCancelStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1))
+		parent, cancel := context.WithCancel(context.Background())
+		running := c.call(parent, "/test/Run", "x")
+		server.ExpectUnary()
+		ended := &endedMeanwhile{Context: context.Background()}
+		var waiting []<-chan result
+		for range 100 {
+			waiting = append(waiting, c.call(ended, "/test/Wait", "x"))
+		}
+		synctest.Wait()
+		ended.err.Store(true)
+		cancel()
+		require.Equal(t, codes.Canceled, (<-running).failure().Status.Code())
+		for _, r := range waiting {
+			e := (<-r).failure()
+			require.Equal(t, codes.Canceled, e.Status.Code())
+			require.True(t, e.Unsent)
+			require.Equal(t, h2.StageSlot, e.Stage)
+		}
+		server.ExpectRST(1, http2.ErrCodeCancel)
+		server.ExpectSilence(time.Second)
+		next := c.call(context.Background(), "/test/Next", "x")
+		h, _ := server.ExpectUnary()
+		require.Equal(t, "/test/Next", h.Field(":path"))
+		server.ReplyUnary(h.StreamID, nil)
+		require.Nil(t, (<-next).failure())
+	})
+}
+
+// endedMeanwhile is a context of which nobody has noticed yet that it has ended.
+type endedMeanwhile struct {
+	context.Context
+	err atomic.Bool
+}
+
+func (*endedMeanwhile) Done() <-chan struct{} { return make(chan struct{}) }
+
+func (c *endedMeanwhile) Err() error {
+	if c.err.Load() {
+		return context.Canceled
+	}
+	return nil
 }
 
 // Senders that wait for the connection's window and give up leave it to the others.
