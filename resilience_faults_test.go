@@ -29,13 +29,14 @@ import (
 
 // ledgerOfRPCs is what becomes of RPCs that are numbered from 0.
 type ledgerOfRPCs struct {
+	begun    atomic.Int64   // attempts that servers have seen
 	finished []atomic.Int32 // calls of OnFinish
 	reset    []atomic.Bool  // a server has reset it with INTERNAL_ERROR
 	answered []atomic.Int32 // answers with status OK that servers gave
 }
 
 func newLedgerOfRPCs(n int) *ledgerOfRPCs {
-	return &ledgerOfRPCs{make([]atomic.Int32, n), make([]atomic.Bool, n), make([]atomic.Int32, n)}
+	return &ledgerOfRPCs{finished: make([]atomic.Int32, n), reset: make([]atomic.Bool, n), answered: make([]atomic.Int32, n)}
 }
 
 // answerTo is what every server answers.
@@ -103,6 +104,7 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 
 	for n := range rpcs.finished {
 		assert.EqualValues(t, 1, rpcs.finished[n].Load(), "RPC %d ended once", n)
+		assert.LessOrEqual(t, rpcs.answered[n].Load(), int32(5), "RPC %d: an attempt for each answer", n)
 	}
 	failed := unavailable.Load() + internal.Load()
 	t.Logf("%d RPCs: %d well, %d Unavailable, %d Internal; %d attempts, %d connections, %d restarts",
@@ -118,6 +120,8 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 	assert.Greater(t, told.begun.Load(), int64(total), "some took more than one attempt")
 	assert.Equal(t, told.begun.Load(), told.ended.Load(), "attempts that began and ended")
 	assert.Equal(t, well.Load(), told.endedWell.Load(), "attempts that ended well: one for each RPC that did")
+	assert.LessOrEqual(t, rpcs.begun.Load(), told.begun.Load(), "servers have seen what was an attempt")
+	assert.GreaterOrEqual(t, rpcs.begun.Load(), well.Load()+internal.Load())
 	assert.Equal(t, told.connsBegun.Load(), told.connsEnded.Load(), "connections")
 	assertNothingRuns(t)
 }
@@ -257,6 +261,7 @@ func (r *restartingServer) listenAgain() net.Listener {
 }
 
 func (r *restartingServer) handle(_ any, s grpc.ServerStream) error {
+	r.rpcs.begun.Add(1)
 	n := -1
 	for {
 		question := new(wrapperspb.StringValue)
@@ -298,6 +303,7 @@ func startFaulty(t *testing.T, rpcs *ledgerOfRPCs) (addr string) {
 		}
 		if s.Value == nil {
 			s.Value = "begun"
+			rpcs.begun.Add(1)
 			if wears(s.Conn()) {
 				if rand.IntN(2) == 0 {
 					s.Value = "done"

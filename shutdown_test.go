@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 var bidi = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
@@ -160,6 +162,100 @@ func TestCloseDuringShutdown(t *testing.T) {
 	require.NoError(t, cc.Close())
 	assertRefused(t, <-done)
 	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
+}
+
+// TestShutdownTwice: of those who wait, one closes the channel; the others are told
+// that it was not they, once it is closed.
+func TestShutdownTwice(t *testing.T) {
+	b := startBackend(t, "b")
+	cc := plain(t, b.addr)
+	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+	first, second := shutDown(bounded(t), cc), shutDown(bounded(t), cc)
+	awaitRefusal(t, cc)
+	require.NoError(t, s.CloseSend())
+	require.Equal(t, io.EOF, s.RecvMsg(new(wrapperspb.StringValue)))
+	one, other := <-first, <-second
+	if one != nil {
+		one, other = other, one
+	}
+	require.NoError(t, one)
+	assertRefused(t, other)
+	assertNothingRuns(t)
+}
+
+// TestShortShutdownDuringALongOne: the one whose context ends first cuts what runs.
+func TestShortShutdownDuringALongOne(t *testing.T) {
+	b := startBackend(t, "b")
+	cc := plain(t, b.addr)
+	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+	long := shutDown(bounded(t), cc)
+	awaitRefusal(t, cc)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var cut *ShutdownError
+	require.ErrorAs(t, cc.Shutdown(ended), &cut)
+	assert.Equal(t, 1, cut.Cut)
+	assertRefused(t, <-long)
+	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
+}
+
+// TestShutdownAndCloseAtOnce: exactly one of them closes the channel, however they
+// meet.
+func TestShutdownAndCloseAtOnce(t *testing.T) {
+	b := startBackend(t, "b")
+	for range 200 {
+		cc := plain(t, b.addr)
+		_, err := askName(bounded(t), cc)
+		require.NoError(t, err)
+		down := shutDown(bounded(t), cc)
+		closed := cc.Close()
+		if err := <-down; err != nil {
+			require.NoError(t, closed)
+			assertRefused(t, err)
+		} else {
+			assertRefused(t, closed)
+		}
+		assert.Equal(t, connectivity.Shutdown, cc.GetState())
+	}
+	assertNothingRuns(t)
+}
+
+// TestShutdownBeforeThereIsAConnection: an attempt is nothing to wait for, but an RPC that waits
+// for it is, up to the context's end.
+func TestShutdownBeforeThereIsAConnection(t *testing.T) {
+	silent := h2test.Listen(t)
+	t.Run("no RPC", func(t *testing.T) {
+		cc := plain(t, silent.Target())
+		cc.Connect()
+		awaitState(t, cc, connectivity.Connecting)
+		require.NoError(t, cc.Shutdown(bounded(t)))
+		assertNothingRuns(t)
+	})
+	t.Run("RPCs that wait", func(t *testing.T) {
+		cc := plain(t, silent.Target())
+		var waiting sync.WaitGroup
+		for range 2 {
+			waiting.Go(func() {
+				_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+				assertRefused(t, err)
+			})
+			waiting.Go(func() {
+				_, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+				assertRefused(t, err)
+			})
+		}
+		eventually(t, func() bool { n, _ := cc.calls.Active(); return n == 4 }, "RPCs wait")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		var cut *ShutdownError
+		require.ErrorAs(t, cc.Shutdown(ctx), &cut)
+		assert.Equal(t, 4, cut.Cut)
+		assert.ErrorIs(t, cut, context.DeadlineExceeded)
+		waiting.Wait()
+		assertNothingRuns(t)
+	})
 }
 
 // TestShutdownUnderLoad: of many RPCs each ends well or is refused, and those that
