@@ -8,10 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
@@ -49,7 +55,42 @@ func TestMetadataSideBySide(t *testing.T) {
 		st.invoke(ctx, "/t/Echo", "hello")
 		st.invoke(metadata.AppendToOutgoingContext(ctx, "bad key", "2"), "/t/Echo", "hello")
 	}})
+	for name, md := range map[string]any{
+		"of an address":               &metadata.MD{"a": {"1"}, "own": {"2"}, "te": {"x"}, "b-bin": {"\x00"}},
+		"of an address, bad":          &metadata.MD{"Bad": {"1"}},
+		"of an address, another type": metadata.MD{"a": {"1"}},
+	} {
+		scenarios = append(scenarios, scenario{
+			name: name,
+			via: func(addr string) (string, []mirrored) {
+				r := manual.NewBuilderWithScheme("hand")
+				r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: addr, Metadata: md}}})
+				return "hand:///", []mirrored{{grpc.WithResolvers(r), grpcdial.WithResolvers(r)}}
+			},
+			act: func(st *stage) {
+				st.everyKind(func(_ string, do func(context.Context, string, string, ...grpc.CallOption)) {
+					do(metadata.AppendToOutgoingContext(st.context(), "own", "1"), "/t/Echo", "hello")
+				})
+			},
+		})
+	}
 	play(t, scenarios)
+}
+
+// TestCapitalLettersInMetadata: a key that did not go through the functions of
+// package metadata is sent as they would have made it.
+func TestCapitalLettersInMetadata(t *testing.T) {
+	srv := serveEcho(t)
+	ctx := metadata.NewOutgoingContext(soon(t), metadata.MD{"Key": {"1"}})
+	theirs, err := grpc.NewClient(srv.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer theirs.Close()
+	err = theirs.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
+	assert.Equal(t, codes.Internal, status.Code(err))
+	ours := newClient(t, srv.addr, grpcdial.WithInsecure())
+	require.NoError(t, ours.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue)))
+	_, md, _ := srv.last()
+	assert.Equal(t, []string{"1"}, md["key"])
 }
 
 // TestSizesSideBySide: messages that are too large for one side or the other.

@@ -32,8 +32,10 @@ import (
 // The words of errors that the client makes are not compared. Those of the
 // server begin with "script:".
 type scenario struct {
-	name  string
-	dial  []mirrored
+	name string
+	dial []mirrored
+	// via makes another target that leads to the server, and its options.
+	via   func(addr string) (target string, dial []mirrored)
 	serve func(*h2test.Stream) // nil: standard
 	// script makes a server's own, in place of serve, if it remembers something.
 	script func() func(*h2test.Stream)
@@ -81,9 +83,9 @@ type stage struct {
 func play(t *testing.T, scenarios []scenario) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
-			want := newStage(t, &sc, func(target string, told *teller) (grpc.ClientConnInterface, func() error) {
+			want := newStage(t, &sc, func(target string, dial []mirrored, told *teller) (grpc.ClientConnInterface, func() error) {
 				opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("test.example"), grpc.WithStatsHandler(told)}
-				for _, m := range sc.dial {
+				for _, m := range dial {
 					opts = append(opts, m.theirs)
 				}
 				cc, err := grpc.NewClient(target, opts...)
@@ -91,9 +93,9 @@ func play(t *testing.T, scenarios []scenario) {
 				return cc, cc.Close
 			})
 			want.play(&sc)
-			got := newStage(t, &sc, func(target string, told *teller) (grpc.ClientConnInterface, func() error) {
+			got := newStage(t, &sc, func(target string, dial []mirrored, told *teller) (grpc.ClientConnInterface, func() error) {
 				opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithAuthority("test.example"), grpcdial.WithStatsHandler(told)}
-				for _, m := range sc.dial {
+				for _, m := range dial {
 					opts = append(opts, m.ours)
 				}
 				cc, err := grpcdial.NewClient(target, opts...)
@@ -149,7 +151,7 @@ func same(t *testing.T, what, theirs, ours string) {
 	t.Errorf("%s is not the same, grpc-go's (-) and ours (+):\n%s", what, strings.Join(lines, "\n"))
 }
 
-func newStage(t *testing.T, sc *scenario, dial func(string, *teller) (grpc.ClientConnInterface, func() error)) *stage {
+func newStage(t *testing.T, sc *scenario, dial func(string, []mirrored, *teller) (grpc.ClientConnInterface, func() error)) *stage {
 	st := &stage{t: t, srv: h2test.Listen(t), told: new(teller), wire: make(map[*h2test.Stream]*strings.Builder)}
 	serve := sc.serve
 	if sc.script != nil {
@@ -161,7 +163,11 @@ func newStage(t *testing.T, sc *scenario, dial func(string, *teller) (grpc.Clien
 		st.watch(s)
 		serve(s)
 	})
-	st.cc, st.close = dial(st.srv.Target(), st.told)
+	target, opts := st.srv.Target(), sc.dial
+	if sc.via != nil {
+		target, opts = sc.via(st.srv.Addr())
+	}
+	st.cc, st.close = dial(target, opts, st.told)
 	return st
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
@@ -227,6 +228,9 @@ func (l *link) connected(conn *h2.Conn) bool {
 	}
 	l.conn, l.since = conn, time.Now()
 	l.line = &call.Line{Conn: conn, Authority: sc.cc.serverName(l.addr), PerRPC: l.perRPC}
+	if md, ok := l.addr.Metadata.(*metadata.MD); ok {
+		l.line.Metadata = *md
+	}
 	if !l.checked() {
 		sc.line.Store(l.line)
 		sc.setLocked(connectivity.Ready, nil)

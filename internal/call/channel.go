@@ -32,6 +32,9 @@ type Line struct {
 	// PerRPC are the credentials sent with every RPC besides its own: the channel's,
 	// or those that the policy made the subchannel with.
 	PerRPC []credentials.PerRPCCredentials
+	// Metadata is sent after an RPC's own: what a resolver.Address has as its Metadata.
+	// Stats handlers are not told of it.
+	Metadata metadata.MD
 }
 
 // Config is what all RPCs of a channel have in common. It is read only.

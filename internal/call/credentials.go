@@ -47,14 +47,14 @@ func authType(info credentials.AuthInfo) string {
 // fromCredentials returns what the line's and the RPC's credentials want sent, as
 // pairs. Credentials run on the RPC's goroutine, for every attempt.
 func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
-	if len(a.perRPC) == 0 && r.set.creds == nil {
+	if len(a.line.PerRPC) == 0 && r.set.creds == nil {
 		return nil, nil
 	}
 	p := a.conn.Peer()
 	ctx := peer.NewContext(a.ctx, p)
 	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: r.method, AuthInfo: p.AuthInfo})
 	audience := audience(a.authority, r.method)
-	for _, c := range a.perRPC {
+	for _, c := range a.line.PerRPC {
 		md, err := r.requestMetadata(ctx, c, p.AuthInfo, audience, codes.Unauthenticated)
 		if err != nil {
 			return nil, err

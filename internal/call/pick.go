@@ -155,5 +155,5 @@ func (r *rpc) pickDirect(a *attempt) error {
 
 // take makes line the one that the attempt goes to.
 func (a *attempt) take(line *Line) {
-	a.conn, a.authority, a.perRPC = line.Conn, line.Authority, line.PerRPC
+	a.line, a.conn, a.authority = line, line.Conn, line.Authority
 }

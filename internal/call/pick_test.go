@@ -61,7 +61,7 @@ func TestPickGivesWhatThePickerGave(t *testing.T) {
 	a, _, err = pickNow(ctx, ch)
 	require.NoError(t, err)
 	assert.Equal(t, "address", a.authority)
-	assert.Equal(t, []credentials.PerRPCCredentials{token("x")}, a.perRPC)
+	assert.Equal(t, []credentials.PerRPCCredentials{token("x")}, a.line.PerRPC)
 }
 
 func TestPickAllocatesNothing(t *testing.T) {

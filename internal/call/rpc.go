@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -105,7 +104,8 @@ type attempt struct {
 	conn      *h2.Conn
 	s         *h2.Stream // nil: none was opened
 	authority string
-	perRPC    []credentials.PerRPCCredentials // besides the RPC's own
+	line      *Line       // that conn is of
+	md        metadata.MD // the RPC's own as it is sent, the picker's included; set by request
 
 	done   func(balancer.DoneInfo) // the picker's; nil: none
 	pickMD metadata.MD             // the picker's
@@ -151,6 +151,13 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 			return err
 		}
 		md = metadata.Join(md, a.pickMD)
+	}
+	a.md = md
+	if more := a.line.Metadata; more != nil {
+		if err := validMetadata(more); err != nil {
+			return err
+		}
+		md = metadata.Join(md, more)
 	}
 	if err := r.overrideAuthority(a); err != nil {
 		return err

@@ -68,7 +68,7 @@ type outgoing struct {
 
 // tellOpened has OutHeader told when the stream of req is open, and payload after it.
 func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
-	md := req.Metadata.Copy()
+	md := a.md.Copy()
 	md.Set("user-agent", r.ch.cfg.UserAgent)
 	p := a.conn.Peer()
 	out := &outgoing{
