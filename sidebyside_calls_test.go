@@ -291,7 +291,7 @@ func TestClosedChannelSideBySide(t *testing.T) {
 				do(st.context(), "/t/Echo", "hello", grpc.WaitForReady(true))
 			})
 		}},
-		{name: "during streams", untold: true, act: func(st *stage) {
+		{name: "during streams", untold: true, cut: true, act: func(st *stage) {
 			for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 				opts := newNoted()
 				cs := st.open(st.context(), kinds[kind], "/t/Wait", opts.options()...)
@@ -309,7 +309,7 @@ func TestClosedChannelSideBySide(t *testing.T) {
 			st.awaitEnded(2) // of the kinds that have one message
 			st.note("Close: %s", shown(st.close()))
 		}},
-		{name: "during an RPC", untold: true, act: func(st *stage) {
+		{name: "during an RPC", untold: true, cut: true, act: func(st *stage) {
 			go func() { st.awaitEnded(1); _ = st.close() }()
 			st.invoke(st.context(), "/t/Silent", "hello")
 		}},

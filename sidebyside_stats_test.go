@@ -13,8 +13,8 @@ import (
 // goroutine of its own.
 type teller struct {
 	mu       sync.Mutex
-	rpcs     int        // guarded by mu
 	open     int        // guarded by mu: attempts that have not ended
+	sent     int        // guarded by mu: messages
 	calls    [][]string // guarded by mu: by attempt
 	received [][]string // guarded by mu: by attempt
 }
@@ -56,6 +56,7 @@ func (r *teller) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	case *stats.OutHeader:
 		call("OutHeader client=%t compression=%q %s %s %s local=%t remote=%t", s.Client, s.Compression, s.FullMethod, s.Authority, shownMD(s.Header), s.LocalAddr != nil, s.RemoteAddr != nil)
 	case *stats.OutPayload:
+		r.sent++
 		call("OutPayload client=%t %T %d %d %d sent=%t", s.Client, s.Payload, s.Length, s.CompressedLength, s.WireLength, !s.SentTime.IsZero())
 	case *stats.InPayload:
 		call("InPayload client=%t %T %d %d %d received=%t", s.Client, s.Payload, s.Length, s.CompressedLength, s.WireLength, !s.RecvTime.IsZero())

@@ -43,6 +43,8 @@ type scenario struct {
 	// untold: what stats handlers are told of what comes in depends on who is
 	// faster, the client's end of the RPC or the server's.
 	untold bool
+	// cut: whether the server sees RST_STREAM before the connection's end is chance.
+	cut bool
 	// ours are lines that are different on purpose, by what grpc-go's are.
 	ours map[string]string
 }
@@ -71,6 +73,7 @@ type stage struct {
 	close func() error
 	srv   *h2test.Server
 	told  *teller
+	cut   bool // the scenario's
 
 	mu     sync.Mutex
 	seen   []string                            // guarded by mu: what the program sees
@@ -152,7 +155,7 @@ func same(t *testing.T, what, theirs, ours string) {
 }
 
 func newStage(t *testing.T, sc *scenario, dial func(string, []mirrored, *teller) (grpc.ClientConnInterface, func() error)) *stage {
-	st := &stage{t: t, srv: h2test.Listen(t), told: new(teller), wire: make(map[*h2test.Stream]*strings.Builder)}
+	st := &stage{t: t, srv: h2test.Listen(t), told: new(teller), cut: sc.cut, wire: make(map[*h2test.Stream]*strings.Builder)}
 	serve := sc.serve
 	if sc.script != nil {
 		serve = sc.script()
@@ -201,7 +204,9 @@ func (st *stage) watch(s *h2test.Stream) {
 		b.WriteString(strings.Join(lines, "\n"))
 	}
 	if s.Reset {
-		fmt.Fprintf(b, "\nRST %v", s.Frame.Code)
+		if !st.cut {
+			fmt.Fprintf(b, "\nRST %v", s.Frame.Code)
+		}
 		st.resets++
 	}
 	if s.Frame.EndStream() {
@@ -239,10 +244,12 @@ func (st *stage) awaitReset(n int) {
 	require.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.resets >= n }, 10*time.Second, time.Millisecond, "resets")
 }
 
-// awaitEnded waits until the server has seen so many requests to their end.
+// awaitEnded waits until the server has seen so many requests to their end, and stats
+// handlers have been told of as many messages: that happens at the same time.
 func (st *stage) awaitEnded(n int) {
 	st.t.Helper()
 	assert.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.ended >= n }, 10*time.Second, time.Millisecond, "requests")
+	assert.Eventually(st.t, func() bool { st.told.mu.Lock(); defer st.told.mu.Unlock(); return st.told.sent >= n }, 10*time.Second, time.Millisecond, "messages")
 }
 
 func (st *stage) note(format string, args ...any) {
