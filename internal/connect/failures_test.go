@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 
@@ -207,6 +208,12 @@ func TestFailures(t *testing.T) {
 			phase: failure.HTTP2, permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
 		{name: "GOAWAY", peer: says("\x00\x00\x0c\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00full"), creds: plaintext,
 			phase: failure.HTTP2, hint: `GOAWAY NO_ERROR "full"`},
+		{name: "SETTINGS of seven bytes", peer: says("\x00\x00\x07\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), creds: plaintext,
+			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeFrameSize)), permanent: true, hint: "breaks the rules"},
+		{name: "SETTINGS too long", peer: says("\x00\xff\xff\x04\x00\x00\x00\x00\x00"), creds: plaintext,
+			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeFrameSize)), permanent: true, hint: "breaks the rules"},
+		{name: "SETTINGS ACK first", peer: says("\x00\x00\x00\x04\x01\x00\x00\x00\x00"), creds: plaintext,
+			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeProtocol)), permanent: true, hint: "breaks the rules"},
 		{name: "end without a word", peer: hangUp, creds: plaintext,
 			phase: failure.HTTP2, cause: is(io.EOF), hint: "without a word"},
 		{name: "reset", peer: reset, creds: plaintext,

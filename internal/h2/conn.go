@@ -364,7 +364,7 @@ func (c *Conn) unaryStream() *Stream {
 
 // Handshake sends the client's preface and waits for the server's SETTINGS (RFC 9113 section
 // 3.4), bounded by ctx. On an error the connection is closed; a
-// *[PrefaceError] tells what came instead.
+// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break.
 func (c *Conn) Handshake(ctx context.Context) error {
 	err := c.shakeHands(ctx)
 	if err == nil {

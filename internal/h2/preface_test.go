@@ -36,10 +36,7 @@ func TestPrefaceErrors(t *testing.T) {
 		{name: "one byte", answer: "X", text: `"X"`},
 		{name: "long-winded", answer: "220 mail" + strings.Repeat("!", 5000), text: "220 mail"},
 		{name: "PING first", answer: "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"},
-		{name: "SETTINGS ACK first", answer: "\x00\x00\x00\x04\x01\x00\x00\x00\x00"},
 		{name: "SETTINGS on a stream", answer: "\x00\x00\x00\x04\x00\x00\x00\x00\x01"},
-		{name: "SETTINGS of 5 bytes", answer: "\x00\x00\x05\x04\x00\x00\x00\x00\x00"},
-		{name: "SETTINGS too long", answer: "\x00\xff\xff\x04\x00\x00\x00\x00\x00"},
 		{name: "GOAWAY", answer: "\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bbye", text: "bye",
 			err: http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm, DebugData: "bye"}},
 		{name: "closed at once", end: "close", err: io.EOF, text: "without a word"},
@@ -121,14 +118,31 @@ func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
 	return h2.New(w, await(t, secured, "the TLS handshake"), h2.Config{}), server
 }
 
-// SETTINGS that RFC 9113 forbids are told apart from no SETTINGS.
+// SETTINGS that RFC 9113 forbids are told apart from no SETTINGS, by the code that it
+// demands.
 func TestPrefaceSettingsForbidden(t *testing.T) {
-	c, server := unshaken(t, "pipe")
-	server.RawBytes([]byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01"))
-	err := c.Handshake(context.Background())
-	var ce *h2.ConnError
-	require.ErrorAs(t, err, &ce)
-	require.Equal(t, http2.ErrCodeProtocol, ce.Code)
+	for _, tt := range []struct {
+		name   string
+		answer string
+		code   http2.ErrCode
+		text   string
+	}{
+		{"ENABLE_PUSH=1", "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01", http2.ErrCodeProtocol, "SETTINGS_ENABLE_PUSH"},
+		{"ACK first", "\x00\x00\x00\x04\x01\x00\x00\x00\x00", http2.ErrCodeProtocol, "acknowledges SETTINGS"},
+		{"cut", "\x00\x00\x05\x04\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, "5 bytes"},
+		{"too long", "\x00\xff\xff\x04\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, "65535 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, server := unshaken(t, "pipe")
+			server.RawBytes([]byte(tt.answer))
+			err := c.Handshake(context.Background())
+			var ce *h2.ConnError
+			require.ErrorAs(t, err, &ce)
+			require.Equal(t, tt.code, ce.Code)
+			require.Contains(t, ce.Reason, tt.text)
+			require.ErrorIs(t, err, http2.ConnectionError(tt.code))
+		})
+	}
 }
 
 // The handshake is bounded by its context, whatever it waits for.

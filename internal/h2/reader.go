@@ -214,7 +214,7 @@ func (r *reader) makeRoom(n int) {
 }
 
 // preface reads the server's first frame, which must be SETTINGS, and applies
-// it.
+// it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError].
 func (r *reader) preface() error {
 	wrong := func(err error) error {
 		b := r.bytes()[r.start:r.end]
@@ -244,8 +244,13 @@ func (r *reader) preface() error {
 			return wrong(parseGoAway(p[frameHeaderLen:]))
 		}
 	}
-	if f.typ != http2.FrameSettings || f.id != 0 || f.flags.Has(http2.FlagSettingsAck) || f.length > maxFrameSize || f.length%6 != 0 {
+	switch {
+	case f.typ != http2.FrameSettings || f.id != 0:
 		return wrong(nil)
+	case f.flags.Has(http2.FlagSettingsAck):
+		return connErrorf(http2.ErrCodeProtocol, "the first frame acknowledges SETTINGS in the place of the server's own")
+	case f.length > maxFrameSize || f.length%6 != 0:
+		return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", f.length)
 	}
 	p, err := r.peek(frameHeaderLen + f.length)
 	if err != nil {
