@@ -51,6 +51,7 @@ type Conn struct {
 	left     atomic.Int64 // what the server may still send on the connection
 
 	flushers sync.WaitGroup // goroutines that write
+	farewell sync.WaitGroup // the goroutine that says goodbye where that may block; added to under mu, before the state is closed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -213,29 +214,63 @@ func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
 	}
 	writing := c.flushing && !failed
 	c.flushing = true
+	goodbye = goodbye && !writing && !failed
+	if goodbye && c.mode == writeBlocking {
+		c.farewell.Go(func() { c.sayGoodbyeApart(cause) })
+	}
 	c.mu.Unlock()
 
-	if goodbye && !writing && !failed && c.mode != writeBlocking {
+	switch {
+	case !goodbye:
+		// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
+		// for a peer that does not read its closing alert.
+		c.wire.Conn.Close()
+	case c.mode != writeBlocking:
 		c.sayGoodbye(cause)
+		c.wire.Conn.Close()
 	}
-	// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
-	// for a peer that does not read its closing alert.
-	c.wire.Conn.Close()
 	if !writing || c.mode == writeBlocking {
 		// Nobody is writing, or nobody who could tell how far it got.
 		c.endDoomed()
 	}
 }
 
-// sayGoodbye makes one non-blocking attempt at GOAWAY and, under TLS, the closing
-// alert. The caller owns the flush.
-func (c *Conn) sayGoodbye(cause error) {
+// goodbyeWait is how long a connection that cannot be written to without blocking
+// stays open for its GOAWAY.
+const goodbyeWait = 50 * time.Millisecond
+
+// sayGoodbyeApart is sayGoodbye in a goroutine of its own, where writes may block. It
+// closes the connection.
+func (c *Conn) sayGoodbyeApart(cause error) {
+	bound := time.AfterFunc(goodbyeWait, func() {
+		c.wire.Conn.Close()
+		c.nc.Close()
+	})
+	b := goodbyeFrame(cause)
+	_, err := c.nc.Write(b.b)
+	pendingPool.put(b)
+	if t, ok := c.nc.(*tls.Conn); ok && err == nil {
+		_ = t.CloseWrite()
+	}
+	bound.Stop()
+	c.wire.Conn.Close()
+}
+
+// goodbyeFrame is a GOAWAY that says why the connection ends.
+func goodbyeFrame(cause error) *buffer {
 	code, debug := http2.ErrCodeNo, ""
 	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
 		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
 	}
 	b := pendingPool.get()
 	b.b = appendGoAway(b.b, code, debug)
+	return b
+}
+
+// sayGoodbye makes one non-blocking attempt at GOAWAY and, under TLS, the closing
+// alert. The caller owns the flush.
+func (c *Conn) sayGoodbye(cause error) {
+	b := goodbyeFrame(cause)
 	if c.mode == writeDirect {
 		_, _ = c.wire.tryWrite(b.b)
 	} else {

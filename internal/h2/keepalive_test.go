@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -30,6 +31,7 @@ func TestKeepaliveUnanswered(t *testing.T) {
 		require.ErrorIs(t, r.err, h2.ErrKeepalive)
 		require.False(t, r.err.Unsent || r.err.Unprocessed)
 		require.Equal(t, h2.ErrKeepalive, <-c.served)
+		server.ExpectGoAway(http2.ErrCodeNo)
 		require.Empty(t, server.ExpectClosed())
 	})
 }

@@ -82,23 +82,43 @@ func peered(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h
 func peeredTCP(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
 	t.Helper()
 	srv := h2test.Listen(t)
-	return peeredAt(t, srv, nil, cfg, settings...)
+	return peeredAt(t, srv, nil, bare, cfg, settings...)
 }
 
 // peeredTLS is peered over a socket and TLS.
 func peeredTLS(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
 	t.Helper()
 	srv := h2test.Listen(t, h2test.WithTLS())
-	return peeredAt(t, srv, srv.ClientTLS(), cfg, settings...)
+	return peeredAt(t, srv, srv.ClientTLS(), bare, cfg, settings...)
 }
+
+// peeredWrapped is peeredTCP on a connection that is not known to be a socket, which
+// takes the path of systems without non-blocking attempts.
+func peeredWrapped(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
+	t.Helper()
+	srv := h2test.Listen(t)
+	return peeredAt(t, srv, nil, wrap, cfg, settings...)
+}
+
+// peeredWrappedTLS is peeredTLS on such a connection.
+func peeredWrappedTLS(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
+	t.Helper()
+	srv := h2test.Listen(t, h2test.WithTLS())
+	return peeredAt(t, srv, srv.ClientTLS(), wrap, cfg, settings...)
+}
+
+func bare(nc net.Conn) net.Conn { return nc }
+
+// wrap hides what a connection is.
+func wrap(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} }
 
 // peeredUnix is peered over a unix socket.
 func peeredUnix(t testing.TB, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
 	t.Helper()
-	return peeredAt(t, h2test.Listen(t, h2test.Unix()), nil, cfg, settings...)
+	return peeredAt(t, h2test.Listen(t, h2test.Unix()), nil, bare, cfg, settings...)
 }
 
-func peeredAt(t testing.TB, srv *h2test.Server, tlsCfg *tls.Config, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
+func peeredAt(t testing.TB, srv *h2test.Server, tlsCfg *tls.Config, wrapped func(net.Conn) net.Conn, cfg h2.Config, settings ...http2.Setting) (*client, *h2test.Conn) {
 	t.Helper()
 	network := "tcp"
 	if strings.HasPrefix(srv.Target(), "unix:") {
@@ -106,7 +126,7 @@ func peeredAt(t testing.TB, srv *h2test.Server, tlsCfg *tls.Config, cfg h2.Confi
 	}
 	nc, err := net.Dial(network, srv.Addr())
 	require.NoError(t, err)
-	ready := shake(t, nc, tlsCfg, cfg)
+	ready := shake(t, wrapped(nc), tlsCfg, cfg)
 	server := srv.Accept()
 	server.Handshake(settings...)
 	return ready(), server
@@ -122,6 +142,8 @@ var peers = []struct {
 	{"tcp", peeredTCP},
 	{"TLS", peeredTLS},
 	{"unix", peeredUnix},
+	{"wrapped", peeredWrapped},
+	{"wrapped TLS", peeredWrappedTLS},
 }
 
 // result is what a caller of a unary RPC sees.

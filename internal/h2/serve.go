@@ -33,6 +33,7 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 		err = c.firstFailure(err)
 	}
 	c.shut(err, nil, broken)
+	c.farewell.Wait() // the connection is closed when it has been said
 	c.nc.Close()
 	c.flushers.Wait()
 	c.rd.release()

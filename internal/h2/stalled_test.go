@@ -25,10 +25,10 @@ var wires = []struct {
 	tls  bool
 	wrap func(net.Conn) net.Conn
 }{
-	{"plaintext", false, func(nc net.Conn) net.Conn { return nc }},
-	{"TLS", true, func(nc net.Conn) net.Conn { return nc }},
-	{"wrapped", false, func(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} }},
-	{"wrapped TLS", true, func(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} }},
+	{"plaintext", false, bare},
+	{"TLS", true, bare},
+	{"wrapped", false, wrap},
+	{"wrapped TLS", true, wrap},
 }
 
 // stopped connects to a server that shakes hands and then reads nothing more, by
