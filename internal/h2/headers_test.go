@@ -291,6 +291,8 @@ func TestResponses(t *testing.T) {
 				s.Headers(id, true, "k", "v")
 			},
 			check: func(t *testing.T, r result) { require.Equal(t, []string{"v"}, r.trailer["k"]) }},
+		{name: "grpc-message without grpc-status", code: codes.Unknown, message: `without grpc-status, with grpc-message "why"`,
+			send: func(s *h2test.Conn, id uint32) { s.Headers(id, true, append(grpcOK, "grpc-message", "why")...) }},
 		{name: "bad grpc-status", code: codes.Unknown, message: `malformed grpc-status "1x"`,
 			send: func(s *h2test.Conn, id uint32) { s.Headers(id, true, append(grpcOK, "grpc-status", "1x")...) }},
 		{name: "negative grpc-status", code: codes.Unknown, message: `"-1"`,
@@ -328,9 +330,13 @@ func TestResponses(t *testing.T) {
 				d := b64([]byte(details(t, codes.DataLoss, "msg")))
 				s.TrailersOnly(id, codes.DataLoss, "msg", "grpc-status-details-bin", d, "grpc-status-details-bin", d)
 			}},
-		{name: "status OK with details", code: codes.OK,
+		{name: "status OK with details of an error", code: codes.Internal, message: "grpc-status-details-bin",
 			send: func(s *h2test.Conn, id uint32) {
 				s.TrailersOnly(id, codes.OK, "", "grpc-status-details-bin", b64([]byte(details(t, codes.NotFound, "msg"))))
+			}},
+		{name: "status OK with details", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.TrailersOnly(id, codes.OK, "", "grpc-status-details-bin", b64([]byte("\x12\x03msg")))
 			}},
 		{name: "DATA before HEADERS", code: codes.Internal, message: "before HEADERS", rst: true,
 			send: func(s *h2test.Conn, id uint32) { s.ReplyMessage(id, []byte("x")) }},

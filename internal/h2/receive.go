@@ -81,7 +81,11 @@ func (s *Stream) onTrailers(b *block) verdict {
 	s.inTrailer = b.wire
 	s.trailer = append(s.trailer, b.fields...)
 	if b.grpcStatus == "" {
-		return over(&Error{Status: status.New(codes.Unknown, "the server ended the stream without grpc-status")}, http2.ErrCodeNo)
+		text := "the server ended the stream without grpc-status"
+		if b.message != "" {
+			text += ", with grpc-message " + strconv.Quote(decodeMessage(b.message))
+		}
+		return over(&Error{Status: status.New(codes.Unknown, text)}, http2.ErrCodeNo)
 	}
 	code, err := strconv.ParseInt(b.grpcStatus, 10, 32)
 	if err != nil || code < 0 {
@@ -91,13 +95,20 @@ func (s *Stream) onTrailers(b *block) verdict {
 		if s.cur.pooled != nil || s.prefixLen > 0 {
 			return over(internal("the server ended the stream in the middle of a message"), http2.ErrCodeNo)
 		}
+		if len(b.details) == 0 {
+			return over(nil, http2.ErrCodeNo)
+		}
+	}
+	st := statusOf(codes.Code(code), decodeMessage(b.message), b.details)
+	if st.Code() == codes.OK {
 		return over(nil, http2.ErrCodeNo)
 	}
-	return over(&Error{Status: statusOf(codes.Code(code), decodeMessage(b.message), b.details)}, http2.ErrCodeNo)
+	return over(&Error{Status: st}, http2.ErrCodeNo)
 }
 
-// statusOf builds the status of the trailers. grpc-status-details-bin counts
-// if it is one well-formed message that says the same code.
+// statusOf builds the status of the trailers. grpc-status-details-bin counts if it
+// is one well-formed message, which must say the same code (gRPC's PROTOCOL-HTTP2,
+// "Status-Details").
 func statusOf(code codes.Code, msg string, details []string) *status.Status {
 	if len(details) != 1 {
 		return status.New(code, msg)
