@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
@@ -258,20 +259,26 @@ func TestBlockingDialTellsOfEveryAddress(t *testing.T) {
 }
 
 func TestBlockingDialWithoutAddresses(t *testing.T) {
+	picky := &spyPolicy{name: t.Name(), update: func(*spy, balancer.ClientConnState) error { return errors.New("not these") }}
+	balancer.Register(picky)
 	for name, tt := range map[string]struct {
 		prepare func(r *manual.Resolver)
 		says    string
+		opts    []DialOption
 	}{
-		"the resolver never answers": {func(*manual.Resolver) {}, "backends: resolve not finished after"},
-		"it fails":                   {func(r *manual.Resolver) { r.BuildCallback = reportError }, "no zone"},
-		"it gives no addresses":      {func(r *manual.Resolver) { r.InitialState(resolver.State{}) }, "no addresses"},
+		"the resolver never answers": {func(*manual.Resolver) {}, "backends: resolve not finished after", nil},
+		"it fails":                   {func(r *manual.Resolver) { r.BuildCallback = reportError }, "no zone", nil},
+		"it gives no addresses":      {func(r *manual.Resolver) { r.InitialState(resolver.State{}) }, "no addresses", nil},
+		"the policy refuses them": {func(r *manual.Resolver) {
+			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
+		}, "the load-balancing policy refused the resolver's addresses: not these", []DialOption{WithDefaultServiceConfig(picky.config())}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, target, option := handResolver(t)
 			tt.prepare(r)
 			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 			defer cancel()
-			_, err := DialContext(ctx, target, WithInsecure(), WithBlock(), option)
+			_, err := DialContext(ctx, target, append(tt.opts, WithInsecure(), WithBlock(), option)...)
 			var e *DialError
 			require.ErrorAs(t, err, &e)
 			assert.ErrorIs(t, err, context.DeadlineExceeded)

@@ -222,6 +222,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	}
 	cc.useConfig(config)
 	err := cc.updatePolicy(config, s)
+	cc.noteVerdict(since, s, err)
 	cc.letThrough()
 	if bad != nil {
 		cc.tellConfigRefused(bad)
@@ -245,6 +246,7 @@ type provisional struct {
 func (cc *ClientConn) applyProvisional(s resolver.State) error {
 	config, _ := cc.chooseConfig(nil)
 	verdict := cc.updatePolicy(config, s)
+	cc.noteVerdict(cc.resolvingSince(), s, verdict)
 	cc.provisional = &provisional{s, config, verdict}
 	return verdict
 }
@@ -312,6 +314,14 @@ func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 		return
 	}
 	cc.attempts.unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
+}
+
+// noteVerdict keeps a policy's refusal of the addresses as the reason why there are
+// none. That there were none to refuse has been noted.
+func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict error) {
+	if verdict != nil && countAddresses(s) > 0 {
+		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", verdict))
+	}
 }
 
 func countAddresses(s resolver.State) int {
