@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -40,6 +42,28 @@ func ExampleWithLogger() {
 		log.Fatal(err)
 	}
 	defer cc.Close()
+}
+
+// What a failed wait says: where it stopped at each address, why, and what to do.
+func ExampleDialError() {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = lis.Close() // nobody serves that address
+
+	_, err = grpcdial.Dial(lis.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
+	if failed := (*grpcdial.DialError)(nil); errors.As(err, &failed) {
+		for _, a := range failed.Attempts {
+			fmt.Println("phase:", a.Phase)
+			fmt.Println("why:", errors.Is(a.Err, syscall.ECONNREFUSED))
+			fmt.Println("hint:", a.Hint)
+		}
+	}
+	// Output:
+	// phase: dial
+	// why: true
+	// hint: nothing listens there, or a firewall rejects it: is the server running, is the port right?
 }
 
 // A dial that waits through restarts of the server, and does not wait for a
