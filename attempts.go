@@ -100,14 +100,19 @@ func (l *attemptLog) unresolved(a *failure.Attempt) {
 	l.resolve = a
 }
 
-// resolveError returns why the resolver failed; nil if it gave addresses.
-func (l *attemptLog) resolveError() error {
+// resolveFailure returns how the resolver failed; nil if it gave addresses.
+func (l *attemptLog) resolveFailure() *failure.Attempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.resolve == nil {
-		return nil
+	return l.resolve
+}
+
+// resolveError returns why the resolver failed; nil if it gave addresses.
+func (l *attemptLog) resolveError() error {
+	if a := l.resolveFailure(); a != nil {
+		return a.Err
 	}
-	return l.resolve.Err
+	return nil
 }
 
 // resolved forgets what failed at addresses that the resolver gives no more,

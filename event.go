@@ -213,7 +213,7 @@ func (e *DialEvent) attrs() []slog.Attr {
 		all = append(all, slog.String("error", oneLine(e.Err)))
 	}
 	text("hint", e.Hint)
-	if e.Kind == EventFailed {
+	if e.Kind == EventFailed || e.Permanent {
 		all = append(all, slog.Bool("permanent", e.Permanent))
 	}
 	return all

@@ -66,8 +66,8 @@ type DialEvent struct {
 	Err error
 
 	Phase     Phase                // Failed: where it ended
-	Hint      string               // Failed: as in Attempt
-	Permanent bool                 // Failed: as in Attempt
+	Hint      string               // Failed, and ResolveDone if the resolver failed: as in Attempt
+	Permanent bool                 // Failed, and ResolveDone if the resolver failed: as in Attempt
 	Addrs     []string             // ResolveDone: the addresses, in order
 	TLS       *tls.ConnectionState // TLSDone, with credentials that tell it, as those of crypto/tls do; nil if it failed
 	Settings  []http2.Setting      // HTTP2Done: the server's, as it sent them
@@ -292,7 +292,8 @@ func (cc *ClientConn) tellResolving() {
 	cc.observer.tell(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
 }
 
-// tellResolved tells what the resolver said; since is as resolvingSince has it.
+// tellResolved tells what the resolver said, of whose failure the log of attempts
+// knows already; since is as resolvingSince has it.
 // Policy queue only.
 func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
 	if cc.observer == nil {
@@ -301,6 +302,9 @@ func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error)
 	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.Endpoint(), Err: err}
 	if since == cc.busySince {
 		e.Elapsed = time.Since(since)
+	}
+	if a := cc.attempts.resolveFailure(); a != nil && err != nil {
+		e.Hint, e.Permanent = a.Hint, a.Permanent
 	}
 	for _, endpoint := range s.Endpoints {
 		for _, a := range endpoint.Addresses {
