@@ -21,23 +21,34 @@ const statusLine = "HTTP/1.0 000"
 // CONNECT, up to its empty line and not a byte further: in a tunnel, what
 // follows is the target's. Interim answers before it are left out (RFC 9110
 // §15.2).
+//
+// Of a refusal that ends too early, or not at all, it returns what came beside the
+// error: its status and the beginning of its header.
 func readAnswer(r io.Reader) (head []byte, status int, err error) {
 	for room := maxHead; ; room -= len(head) {
 		head, err = readHead(r, room)
-		if err != nil {
+		status = statusCode(head)
+		switch final := status >= 200 || status == http.StatusSwitchingProtocols; {
+		case err != nil && (!final || status == http.StatusOK):
 			return nil, 0, err
-		}
-		status = int(head[9]-'0')*100 + int(head[10]-'0')*10 + int(head[11]-'0')
-		switch {
-		case status < 100:
+		case err == nil && status < 100:
 			return nil, 0, &unexpectedError{"HTTP answer", head}
-		case status >= 200, status == http.StatusSwitchingProtocols:
-			return head, status, nil
+		case final:
+			return head, status, err
 		}
 	}
 }
 
-// readHead reads one status line and header of at most limit bytes.
+// statusCode is the status in head, 0 if it does not go as far.
+func statusCode(head []byte) int {
+	if len(head) <= len(statusLine) { // there could be a fourth digit yet
+		return 0
+	}
+	return int(head[9]-'0')*100 + int(head[10]-'0')*10 + int(head[11]-'0')
+}
+
+// readHead reads one status line and header of at most limit bytes. Beside an error
+// it returns what there is of them, if what came began as an answer does.
 //
 // It never asks for more bytes than must yet come, so that it needs no buffer
 // that would stand between the tunnel and its user for good. That costs a read
@@ -48,7 +59,7 @@ func readHead(r io.Reader, limit int) ([]byte, error) {
 	chunk := make([]byte, len(statusLine)+len("\n\n"))
 	for {
 		if len(head) == limit {
-			return nil, errTooLong
+			return head, errTooLong
 		}
 		n, err := r.Read(chunk[:min(lacking(head), limit-len(head))])
 		head = append(head, chunk[:n]...)
@@ -58,13 +69,13 @@ func readHead(r io.Reader, limit int) ([]byte, error) {
 		case lacking(head) == 0:
 			return head, nil
 		case err == io.EOF && len(head) > 0:
-			return nil, io.ErrUnexpectedEOF
+			return head, io.ErrUnexpectedEOF
 		case err != nil:
-			return nil, err
+			return head, err
 		case n > 0:
 			idle = 0
 		case idle == maxIdle:
-			return nil, io.ErrNoProgress
+			return head, io.ErrNoProgress
 		default:
 			idle++
 		}
@@ -105,5 +116,5 @@ func isStatusLine(head []byte) bool {
 func statusText(head []byte) string {
 	line, _, _ := bytes.Cut(head, []byte("\n"))
 	text := strings.TrimSpace(string(line[len("HTTP/1.0 "):]))
-	return cut(strings.ToValidUTF8(text, "?"), maxStatus)
+	return cut(readable(text), maxStatus)
 }

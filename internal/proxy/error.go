@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Step is how far a connection through a proxy came.
@@ -42,7 +43,7 @@ type Error struct {
 	Authenticated bool
 
 	Body string // of an HTTP answer: at most 1 KiB, as it came
-	Err  error  // the cause; nil if the answer says all
+	Err  error  // the cause, or why an answer was cut; nil if the answer says all
 }
 
 // Error is one line that names the proxy, the target and the reason.
@@ -93,14 +94,24 @@ const (
 	maxQuoted   = 40
 )
 
-// bodyText is the beginning of the body if it is made for reading: a page of
-// markup is left out.
+// bodyText is the beginning of the body as far as it is made for reading: a page of
+// markup is left out, and so is what is no text.
 func (e *Error) bodyText() string {
-	text := oneLine(e.Body)
+	text := oneLine(readable(e.Body))
 	if strings.HasPrefix(text, "<") {
 		return ""
 	}
 	return cut(text, maxBodyText)
+}
+
+// readable is s up to the first character that is neither printed nor space. What
+// is not UTF-8 in it is replaced: it may be text in another encoding.
+func readable(s string) string {
+	end := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) })
+	if end >= 0 {
+		s = s[:end]
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

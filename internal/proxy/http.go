@@ -24,12 +24,23 @@ func (a attempt) http(ctx context.Context, nc net.Conn, to destination) error {
 		return err
 	}
 	head, status, err := readAnswer(nc)
-	if err != nil || status == http.StatusOK {
+	if status == 0 || status == http.StatusOK {
 		return err
 	}
 	a.failed.StatusCode = status
 	a.failed.Status = statusText(head)
-	a.readRefusal(ctx, nc, head)
+	if err != nil {
+		whole := bytes.LastIndexByte(head, '\n') + 1 // of its lines
+		a.readRefusal(strings.NewReader(string(head[:whole]) + "\r\n"))
+		return err
+	}
+	// The body is on the connection yet; it is read until it ends, is long enough,
+	// or has had its time.
+	ctx, cancel := context.WithTimeout(ctx, bodyWait)
+	defer cancel()
+	release := closeAtEnd(ctx, nc)
+	defer release()
+	a.readRefusal(io.MultiReader(bytes.NewReader(head), nc))
 	return errRefused
 }
 
@@ -52,15 +63,9 @@ func (a attempt) connectRequest(to destination) []byte {
 // headerValue keeps a user agent on its line.
 var headerValue = strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
 
-// readRefusal takes from an answer that is no tunnel what explains it. The body
-// is on the connection yet; it is read until it ends, is long enough, or has had
-// its time.
-func (a attempt) readRefusal(ctx context.Context, nc net.Conn, head []byte) {
-	ctx, cancel := context.WithTimeout(ctx, bodyWait)
-	defer cancel()
-	release := closeAtEnd(ctx, nc)
-	defer release()
-	answer, err := http.ReadResponse(bufio.NewReader(io.MultiReader(bytes.NewReader(head), nc)), &http.Request{Method: http.MethodConnect})
+// readRefusal takes from an answer that is no tunnel what explains it.
+func (a attempt) readRefusal(r io.Reader) {
+	answer, err := http.ReadResponse(bufio.NewReader(r), &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		return // the status says enough
 	}

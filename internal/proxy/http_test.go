@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -147,6 +149,7 @@ func TestHTTPRefusals(t *testing.T) {
 		status    string
 		body      string
 		text      string // in the line
+		whole     bool   // the line ends with it
 		hint      string
 		permanent bool
 	}{
@@ -161,7 +164,13 @@ func TestHTTPRefusals(t *testing.T) {
 		{answer: "HTTP/1.1 503 Service Unavailable\r\n\r\n<html>" + long, ends: true,
 			code: 503, status: "503 Service Unavailable", body: "<html>" + long[:1018], text: `it answered "503 Service Unavailable"`, hint: "did not reach the target, or"},
 		{answer: "HTTP/1.0 504 Gateway Timeout\n\nslow\n\n  target\x00", ends: true,
-			code: 504, status: "504 Gateway Timeout", body: "slow\n\n  target\x00", text: `"slow target\x00"`, hint: "in time"},
+			code: 504, status: "504 Gateway Timeout", body: "slow\n\n  target\x00", text: `"slow target"`, hint: "in time"},
+		{answer: "HTTP/1.1 403 Forbidden\r\n\r\n" + strings.Repeat("\x00", 3000), ends: true,
+			code: 403, status: "403 Forbidden", body: strings.Repeat("\x00", 1024), text: `it answered "403 Forbidden"`, hint: "NO_PROXY", permanent: true, whole: true},
+		{answer: "HTTP/1.1 403 Forbidden\r\nContent-Length: 12\r\n\r\nrefus\xe9 \x1b[31m",
+			code: 403, status: "403 Forbidden", body: "refus\xe9 \x1b[31m", text: `"403 Forbidden" and "refus?"`, hint: "NO_PROXY", permanent: true, whole: true},
+		{answer: "HTTP/1.1 403 For\x00" + strings.Repeat("\x00", 50) + "\r\nContent-Length: 0\r\n\r\n",
+			code: 403, status: "403 For", text: `it answered "403 For"`, hint: "NO_PROXY", permanent: true, whole: true},
 		{answer: "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 100\r\n\r\ncut", ends: true,
 			code: 504, status: "504 Gateway Timeout", body: "cut", hint: "in time"},
 		{answer: "HTTP/1.1 400\r\nContent-Length: 0\r\n\r\n",
@@ -195,6 +204,9 @@ func TestHTTPRefusals(t *testing.T) {
 			assert.Equal(t, tt.body, e.Body)
 			assert.NoError(t, e.Unwrap())
 			assert.Contains(t, e.Error(), tt.text)
+			if tt.whole {
+				assert.True(t, strings.HasSuffix(e.Error(), tt.text), e.Error())
+			}
 			assert.NotContains(t, e.Error(), "<html>")
 			assert.NotContains(t, e.Error(), "\n")
 			assert.NotContains(t, e.Error(), "secret")
@@ -203,6 +215,58 @@ func TestHTTPRefusals(t *testing.T) {
 			assert.Equal(t, tt.permanent, e.Permanent())
 		})
 	}
+}
+
+// A refusal whose header does not come to its end is one all the same: its status
+// says it, and so do the challenges that came.
+func TestHTTPRefusalCut(t *testing.T) {
+	h2test.CheckLeaks(t)
+	const head = "HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\n"
+	negotiate := []string{"Negotiate"}
+	for _, tt := range []struct {
+		name       string
+		peer       func(net.Conn)
+		cause      error
+		challenges []string
+	}{
+		{"endless header", endless(head, "X: y\r\n"), errTooLong, negotiate},
+		{"endless field", endless(head+"X: ", "y"), errTooLong, negotiate},
+		{"endless reason", endless("HTTP/1.1 407 No", " "), errTooLong, nil},
+		{"endless header after interim answers", endless("HTTP/1.1 100 Continue\r\n\r\n"+head, "X: y\r\n"), errTooLong, negotiate},
+		{"end in the header", answeringAndEnding(head + "Proxy-Authenticate: Ba"), io.ErrUnexpectedEOF, negotiate},
+		{"end in the status line", answeringAndEnding("HTTP/1.1 407 No"), io.ErrUnexpectedEOF, nil},
+		{"no header", answeringAndEnding("HTTP/1.1 407 No\r\n"), io.ErrUnexpectedEOF, nil},
+		{"a header that is none", answeringAndEnding("HTTP/1.1 407 No\r\nno header\r\n"), io.ErrUnexpectedEOF, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			addr := serve(t, tt.peer)
+			nc, err := Connect(t.Context(), dialer, &url.URL{Scheme: "http", Host: addr}, "a.example:1", Options{})
+			assert.Nil(t, nc)
+			e := failure(t, err)
+			assert.Equal(t, StepHandshake, e.Step)
+			assert.Equal(t, 407, e.StatusCode)
+			assert.Equal(t, "407 No", e.Status)
+			assert.Equal(t, tt.challenges, e.Challenges)
+			assert.Empty(t, e.Body)
+			assert.Equal(t, tt.cause, e.Err)
+			assert.True(t, e.Permanent())
+			assert.Contains(t, e.Error(), `it answered "407 No"`)
+			assert.Contains(t, e.Hint(), "the proxy wants")
+		})
+	}
+}
+
+// The context's end is told of beside a status that came before it.
+func TestHTTPRefusalInterrupted(t *testing.T) {
+	h2test.CheckLeaks(t)
+	addr := serve(t, answering("HTTP/1.1 407 No\r\n"))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := Connect(ctx, dialer, &url.URL{Scheme: "http", Host: addr}, "a.example:1", Options{})
+	e := failure(t, err)
+	assert.ErrorIs(t, e, context.DeadlineExceeded)
+	assert.Equal(t, 407, e.StatusCode)
+	assert.True(t, e.Permanent())
 }
 
 func TestHTTPNoAnswer(t *testing.T) {
