@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -83,6 +84,39 @@ func TestNonBlockingDialDoesNotWait(t *testing.T) {
 			cc, err := DialContext(bounded(t), "silent:///x", append(opts, WithInsecure())...)
 			require.NoError(t, err)
 			require.NoError(t, cc.Close())
+		})
+	}
+}
+
+// A dialer that does not return holds up neither a dial that waits nor Close. What it
+// returns in the end is closed.
+func TestDialWithDeafDialer(t *testing.T) {
+	for name, dialer := range map[string]func(func() net.Conn) DialOption{
+		"WithContextDialer": func(f func() net.Conn) DialOption {
+			return WithContextDialer(func(context.Context, string) (net.Conn, error) { return f(), nil })
+		},
+		"WithDialer": func(f func() net.Conn) DialOption {
+			return WithDialer(func(string, time.Duration) (net.Conn, error) { return f(), nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			client, server := net.Pipe()
+			option := dialer(func() net.Conn { <-release; return client })
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			begun := time.Now()
+			_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), option)
+			assert.Less(t, time.Since(begun), 2*time.Second)
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Len(t, e.Attempts, 1)
+			assert.Equal(t, PhaseDial, e.Attempts[0].Phase)
+			close(release)
+			_, err = server.Read(make([]byte, 1))
+			assert.ErrorIs(t, err, io.EOF)
+			assertNothingRuns(t)
 		})
 	}
 }

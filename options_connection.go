@@ -24,10 +24,11 @@ func WithResolvers(rs ...resolver.Builder) DialOption {
 // the address as the resolver gave it, a host name included, or for a unix
 // socket "unix:///absolute/path", "unix:relative/path" or "unix:@abstract"; and
 // a context that ends when the attempt has taken too long or the channel is
-// closed. It must return then. Each call runs on a goroutine of its own, several
-// at the same time if several connections are being made. nil means the default:
-// TCP, and unix sockets for the schemes unix and unix-abstract and for addresses
-// that begin with "unix:".
+// closed. It must return then. Nobody waits for one that does not: the attempt has
+// failed, Close returns, and the connection that it makes in the end is closed.
+// Each call runs on a goroutine of its own, several at the same time if several
+// connections are being made. nil means the default: TCP, and unix sockets for the
+// schemes unix and unix-abstract and for addresses that begin with "unix:".
 //
 // A target without a scheme goes to the dialer as it is written, in NewClient
 // too.
@@ -37,7 +38,7 @@ func WithContextDialer(f func(context.Context, string) (net.Conn, error)) DialOp
 
 // WithDialer is [WithContextDialer] for a function that takes the time left
 // for the attempt instead of a context; 0 means no bound. The dialer does not
-// learn that the channel was closed while it runs.
+// learn that the channel was closed while it runs, and Close does not wait for it.
 func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
 	if f == nil {
 		return WithContextDialer(nil)
