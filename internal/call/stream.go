@@ -87,22 +87,40 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 }
 
 // contextDone ends an RPC whose context ended, also if nobody uses the stream any more.
+// It replaces the attempt in force by the same one, so that nobody else makes
+// another meanwhile.
 func (cs *clientStream) contextDone() {
-	// Whoever is replacing the attempt finds ctx ended too, and is done soon.
-	// After that nobody waits for a picker again and changes what contextEnded reads.
-	a := cs.current()
+	a, err := cs.hold()
 	if a == nil {
 		return
 	}
-	cs.mu.Lock()
-	err := a.err // it may have failed for the same reason, and know more
-	cs.mu.Unlock()
 	if err == nil {
 		a.s.Cancel(status.FromContextError(cs.ctx.Err())) // as its own watch does; only one of the two counts
 		<-a.s.Finished()
 		err = cs.streamEnded(&a.attempt, cs.ctx.Err(), a.s.Err())
 	}
 	cs.giveUp(err)
+	cs.publish(a)
+}
+
+// hold sets busy once nobody else replaces the attempt in force, which it returns, and
+// why it failed, if that was decided already: it may know more than that the context
+// ended. nil: the RPC has ended.
+func (cs *clientStream) hold() (*streamAttempt, error) {
+	for {
+		a := cs.current() // not long: whoever is replacing it finds the context ended too
+		if a == nil {
+			return nil, nil
+		}
+		cs.mu.Lock()
+		if !cs.ended && cs.busy == nil && cs.att == a {
+			cs.busy = make(chan struct{})
+			err := a.err
+			cs.mu.Unlock()
+			return a, err
+		}
+		cs.mu.Unlock()
+	}
 }
 
 // Context returns the RPC's context, with the peer. It ends with the RPC. No
