@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -369,6 +370,46 @@ func TestFailOnNonTempDialError(t *testing.T) {
 			assert.Equal(t, e.Attempts[0].Err, e.Err)
 		})
 	}
+}
+
+// WithTimeout bounds the dial, beside the context, and not the channel.
+func TestTimeoutOption(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		context time.Duration // 0: none
+		option  time.Duration
+		want    time.Duration
+	}{
+		{"no context", 0, 3 * time.Second, 3 * time.Second},
+		{"a longer context", 5 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"a shorter context", time.Second, 3 * time.Second, time.Second},
+		{"zero is none", 5 * time.Second, 0, 5 * time.Second},
+		{"below zero is none", 5 * time.Second, -time.Second, 5 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := withTimeout(t.Context(), tt.context)
+				defer cancel()
+				begun := time.Now()
+				_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), WithContextDialer(hang), WithTimeout(tt.option))
+				assert.Equal(t, tt.want, time.Since(begun))
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		attempts := 0
+		cc, err := Dial("x:1", WithInsecure(), WithTimeout(time.Second), WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			attempts++
+			return nil, errRefused
+		}))
+		require.NoError(t, err)
+		defer cc.Close()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Greater(t, attempts, 3)
+	})
 }
 
 // One address that may still succeed keeps the wait going.

@@ -29,26 +29,32 @@ func WithDefaultServiceConfig(s string) DialOption {
 }
 
 // WithDisableServiceConfig makes the channel ignore service configs that the
-// resolver gives, and tells the resolver not to look for one.
+// resolver gives, which by default are used, and tells the resolver not to look for
+// one.
 // [WithDefaultServiceConfig] stays in force.
 func WithDisableServiceConfig() DialOption {
 	return optionFunc(func(o *dialOptions) { o.disableServiceConfig = true })
 }
 
 // WithDefaultCallOptions adds call options that every RPC gets before its own
-// ones. Given several times, the options add up.
+// ones, so that its own win. Given several times, the options add up. The default is
+// none: messages of 4 MiB are received and of 2 GiB sent, in the codec proto, not
+// compressed.
 func WithDefaultCallOptions(cos ...grpc.CallOption) DialOption {
 	return optionFunc(func(o *dialOptions) { o.callOptions = append(o.callOptions, cos...) })
 }
 
-// WithMaxMsgSize sets the largest message that is accepted, in bytes.
+// WithMaxMsgSize sets the largest message that is accepted, in bytes, after
+// decompression. The default is 4 MiB. An RPC that gets a larger one ends with
+// ResourceExhausted.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s)).
 func WithMaxMsgSize(s int) DialOption {
 	return WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s))
 }
 
-// WithCodec sets the codec of every RPC that does not choose another one.
+// WithCodec sets the codec of every RPC that does not choose another one. The
+// default is proto. nil is an error.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.ForceCodec(c)).
 func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
@@ -56,7 +62,7 @@ func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type
 }
 
 // WithCompressor sets what compresses the messages of RPCs that do not choose
-// a compressor with grpc.UseCompressor.
+// a compressor with grpc.UseCompressor. nil means none, which is the default.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.UseCompressor(name)).
 func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
@@ -65,15 +71,17 @@ func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc
 
 // WithDecompressor sets what decompresses messages whose encoding is dc.Type().
 // For other encodings the compressors registered with
-// encoding.RegisterCompressor are used.
+// encoding.RegisterCompressor are used. nil means that they are used for all, which is
+// the default.
 //
 // Deprecated: register a compressor.
 func WithDecompressor(dc grpc.Decompressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
 	return optionFunc(func(o *dialOptions) { o.decompressor = dc })
 }
 
-// WithDisableRetry stops retries that a service config asks for. Transparent
-// retry, of RPCs that no server has begun to handle, stays.
+// WithDisableRetry stops retries that a service config asks for, which are made by
+// default. Transparent retry, of RPCs that no server has begun to handle, stays.
+// [WithMaxCallAttempts] has no effect then.
 func WithDisableRetry() DialOption {
 	return optionFunc(func(o *dialOptions) { o.disableRetry = true })
 }
@@ -102,7 +110,7 @@ func WithMaxCallAttempts(n int) DialOption {
 // attempt, on the goroutines of the RPC, and of every connection on which the
 // HTTP/2 handshake succeeded, on the goroutine of the connection. The context of
 // a connection, as TagConn tagged it, ends with the connection. Given several
-// times, the handlers are called in order. nil adds none.
+// times, the handlers are called in order. nil adds none, which is the default.
 func WithStatsHandler(h stats.Handler) DialOption {
 	return optionFunc(func(o *dialOptions) {
 		if h != nil {
@@ -112,7 +120,7 @@ func WithStatsHandler(h stats.Handler) DialOption {
 }
 
 // WithUnaryInterceptor sets the interceptor of unary RPCs that is called
-// before those of [WithChainUnaryInterceptor]. nil means none.
+// before those of [WithChainUnaryInterceptor]. nil means none, which is the default.
 //
 // What it and other interceptors get as their *grpc.ClientConn is the bridge
 // that [ClientConn.GRPC] returns.
@@ -122,20 +130,20 @@ func WithUnaryInterceptor(f grpc.UnaryClientInterceptor) DialOption {
 
 // WithChainUnaryInterceptor adds interceptors of unary RPCs. The first one is
 // the outermost, but for that of [WithUnaryInterceptor]; the last one calls
-// the RPC itself. Given several times, they add up.
+// the RPC itself. Given several times, they add up. The default is none.
 func WithChainUnaryInterceptor(interceptors ...grpc.UnaryClientInterceptor) DialOption {
 	return optionFunc(func(o *dialOptions) { o.chainUnary = append(o.chainUnary, interceptors...) })
 }
 
 // WithStreamInterceptor sets the interceptor of streams that is called before
-// those of [WithChainStreamInterceptor]. nil means none.
+// those of [WithChainStreamInterceptor]. nil means none, which is the default.
 func WithStreamInterceptor(f grpc.StreamClientInterceptor) DialOption {
 	return optionFunc(func(o *dialOptions) { o.stream = f })
 }
 
 // WithChainStreamInterceptor adds interceptors of streams. The first one is
 // the outermost, but for that of [WithStreamInterceptor]; the last one opens
-// the stream itself. Given several times, they add up.
+// the stream itself. Given several times, they add up. The default is none.
 func WithChainStreamInterceptor(interceptors ...grpc.StreamClientInterceptor) DialOption {
 	return optionFunc(func(o *dialOptions) { o.chainStream = append(o.chainStream, interceptors...) })
 }

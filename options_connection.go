@@ -13,7 +13,7 @@ import (
 )
 
 // WithResolvers adds resolver builders for this channel only. They are asked
-// before the builders registered with resolver.Register; of two for the same
+// before the builders registered with resolver.Register, which are the default; of two for the same
 // scheme the first one given is taken. Given several times, the builders add
 // up.
 func WithResolvers(rs ...resolver.Builder) DialOption {

@@ -100,7 +100,7 @@ func WithProxyTLSConfig(cfg *tls.Config) DialOption {
 }
 
 // WithNoProxy has the channel connect without a proxy, whatever the environment
-// says.
+// says. Of it and [WithProxy] the last one given wins.
 func WithNoProxy() DialOption {
 	return optionFunc(func(o *dialOptions) { o.proxy = proxyOption{given: true} })
 }

@@ -32,7 +32,8 @@ func WithCredentialsBundle(b credentials.Bundle) DialOption {
 }
 
 // WithPerRPCCredentials adds credentials that put their metadata into every
-// RPC. Given several times, the credentials add up, in order.
+// RPC. Given several times, the credentials add up, in order. The default is none;
+// what one RPC adds by grpc.PerRPCCredentials comes besides.
 //
 // Credentials that require transport security on a channel without it are an
 // error, [ErrPerRPCNeedsTransportSecurity].
@@ -41,8 +42,8 @@ func WithPerRPCCredentials(creds credentials.PerRPCCredentials) DialOption {
 }
 
 // WithAuthority sets the :authority of the channel's RPCs and the server name
-// that the transport credentials verify, in place of what the target says. It
-// stops a server name that the resolver gives for one address, too. One call
+// that the transport credentials verify, in place of what the target says, which is
+// the default. It stops a server name that the resolver gives for one address, too. One call
 // may still choose its own :authority with grpc.CallAuthority.
 //
 // Credentials that have a server name of their own must agree with it; the

@@ -7,8 +7,11 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"sync"
 	"unicode"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 )
 
@@ -31,8 +34,12 @@ const (
 func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
 	lookup := builderLookup(o.resolvers, resolver.Get)
-	if _, b := parseKnownScheme(target, lookup); b != nil && isXDS(reflect.TypeOf(b)) {
+	_, known := parseKnownScheme(target, lookup)
+	if known != nil && isXDS(reflect.TypeOf(known)) {
 		return resolver.Target{}, nil, noXDS(target)
+	}
+	if known == nil && scheme == schemeDNS && !userScheme && programSetPassthrough() {
+		scheme = schemePassthrough
 	}
 	if o.dialer != nil && !userScheme {
 		return parseTargetForDialer(target, lookup)
@@ -48,8 +55,7 @@ func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Targe
 // defaultScheme returns the scheme of targets that have none, and whether it
 // is the program's own choice (resolver.SetDefaultScheme), which wins. registered
 // is what resolver.GetDefaultScheme returns: passthrough unless the program
-// set it. A program that sets it to passthrough cannot be told from one that
-// did not.
+// set it. One that set it to passthrough is found out by programSetPassthrough.
 func defaultScheme(by constructor, customDialer bool, registered string) (scheme string, userScheme bool) {
 	switch {
 	case registered != schemePassthrough:
@@ -60,6 +66,20 @@ func defaultScheme(by constructor, customDialer bool, registered string) (scheme
 		return schemeDNS, false
 	}
 }
+
+// programSetPassthrough reports whether the program has called
+// resolver.SetDefaultScheme("passthrough"), which it may do in init functions only:
+// programs that moved to grpc.NewClient do so to keep what their targets meant. What
+// it returns later is what it returned first. grpc-go keeps that to itself, but its
+// channels show it.
+var programSetPassthrough = sync.OnceValue(func() bool {
+	cc, err := grpc.NewClient("x", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return false
+	}
+	defer cc.Close()
+	return strings.HasPrefix(cc.CanonicalTarget(), schemePassthrough+":")
+})
 
 // builderLookup looks a scheme up in own and then in the registry. Schemes are
 // case-insensitive (RFC 3986 §3.1); the ones asked for are lower-case.

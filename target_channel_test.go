@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,6 +24,66 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 )
+
+// schemeChild is the environment variable by which TestDefaultSchemeOfTheProgram starts
+// itself again: the default scheme that the other process sets.
+const schemeChild = "GRPCDIAL_TEST_DEFAULT_SCHEME"
+
+// TestDefaultSchemeOfTheProgram: what targets without a scheme mean once a program has
+// called resolver.SetDefaultScheme, in grpc-go and here. There is no way back from that
+// call, so each is one of another process.
+func TestDefaultSchemeOfTheProgram(t *testing.T) {
+	for _, scheme := range []string{"", "passthrough", "dns", "own"} {
+		t.Run(scheme, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSchemeInAnotherProcess$")
+			cmd.Env = append(os.Environ(), schemeChild+"=set "+scheme)
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+		})
+	}
+}
+
+// TestSchemeInAnotherProcess is what TestDefaultSchemeOfTheProgram starts. By itself it
+// has nothing to do.
+func TestSchemeInAnotherProcess(t *testing.T) {
+	scheme, child := strings.CutPrefix(os.Getenv(schemeChild), "set ")
+	if !child {
+		return
+	}
+	if scheme != "" {
+		resolver.SetDefaultScheme(scheme)
+	}
+	own := manual.NewBuilderWithScheme("own")
+	for _, target := range []string{"backend:1", "backend", "dns:///backend:1", "passthrough:///backend:1", "zk:p"} {
+		for _, dialer := range []bool{false, true} {
+			ours, theirs := []DialOption{WithInsecure(), WithResolvers(own)}, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithResolvers(own)}
+			if dialer {
+				ours, theirs = append(ours, WithContextDialer(noDial)), append(theirs, grpc.WithContextDialer(noDial))
+			}
+			for name, both := range map[string]struct {
+				ours   func(string, ...DialOption) (*ClientConn, error)
+				theirs func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
+			}{
+				"Dial":      {Dial, grpc.Dial}, //nolint:staticcheck // what is compared with
+				"NewClient": {NewClient, grpc.NewClient},
+			} {
+				cc, err := both.ours(target, ours...)
+				require.NoError(t, err)
+				other, err := both.theirs(target, theirs...)
+				require.NoError(t, err)
+				want := other.CanonicalTarget()
+				if name == "NewClient" && dialer && scheme == "" {
+					want = strings.Replace(want, "dns:///"+target, "passthrough:///"+target, 1) // a dialer gets it as it is written
+				}
+				assert.Equal(t, want, cc.CanonicalTarget(), "%s %s, dialer %t", name, target, dialer)
+				require.NoError(t, cc.Close())
+				require.NoError(t, other.Close())
+			}
+		}
+	}
+}
 
 // serveAuthority runs a server on all of these listeners that replies with the
 // :authority that it was called by.
