@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -56,6 +55,7 @@ type Conn struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	state   connState
+	shaken  bool           // the handshake is done
 	cause   error          // why it is not open
 	endWith *status.Status // what streams end with when they are cut; nil: lost
 	goAway  *http2.GoAwayError
@@ -395,94 +395,4 @@ func (c *Conn) unaryStream() *Stream {
 	}
 	c.freeMu.Unlock()
 	return &Stream{c: c, unary: true, end: make(chan struct{}, 1)}
-}
-
-// Handshake sends the client's preface and waits for the server's SETTINGS (RFC 9113 section
-// 3.4), bounded by ctx. On an error the connection is closed; a
-// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break.
-func (c *Conn) Handshake(ctx context.Context) error {
-	err := c.shakeHands(ctx)
-	if err == nil {
-		return nil
-	}
-	c.shut(err, nil, false)
-	c.nc.Close()
-	return err
-}
-
-func (c *Conn) shakeHands(ctx context.Context) (err error) {
-	if dl, ok := ctx.Deadline(); ok {
-		// The context's end does the rest; this is for connections that are
-		// slow to notice a Close.
-		_ = c.nc.SetDeadline(dl.Add(50 * time.Millisecond))
-	}
-	cut := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		c.wire.Conn.Close()
-		close(cut)
-	})
-	defer func() {
-		if !stop() {
-			<-cut // no goroutine of the handshake is left behind
-			if err == nil {
-				err = ctx.Err()
-			}
-		}
-		if end := ctxEnd(ctx); err != nil && end != nil {
-			err = endedBy(end, err)
-		}
-	}()
-	if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
-		return c.rd.lastWords(err)
-	}
-	if err := c.rd.preface(); err != nil {
-		return err
-	}
-	_ = c.nc.SetDeadline(time.Time{}) // tunnels often have no deadlines
-	if c.mode == writeLayered {
-		c.wire.layer(c.kickApart)
-	}
-	c.ka.start(c)
-	c.kick() // the acknowledgement of the server's SETTINGS
-	return nil
-}
-
-// ctxEnd is ctx.Err, and the deadline's passing too if the context's timer is
-// late: the connection has a deadline of its own, whose timer may run first.
-func ctxEnd(ctx context.Context) error {
-	if dl, ok := ctx.Deadline(); ok && !time.Now().Before(dl) && ctx.Err() == nil {
-		return context.DeadlineExceeded
-	}
-	return ctx.Err()
-}
-
-// endedBy is the error of a handshake that failed after its context had ended with
-// end. Unless the server said something, it failed because that closed the connection,
-// whatever the connection calls it.
-func endedBy(end, err error) error {
-	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
-		return &PrefaceError{First: pe.First, Err: end}
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
-		return err // an alert
-	}
-	return &PrefaceError{Err: end}
-}
-
-func (c *Conn) appendPreface(b []byte) []byte {
-	b = append(b, http2.ClientPreface...)
-	at := len(b)
-	b = appendFrameHeader(b, 0, http2.FrameSettings, 0, 0)
-	b = appendSetting(b, http2.SettingEnablePush, 0)
-	if c.cfg.StreamWindow != initialWindow {
-		b = appendSetting(b, http2.SettingInitialWindowSize, uint32(c.cfg.StreamWindow))
-	}
-	if c.cfg.MaxHeaderListSize > 0 {
-		b = appendSetting(b, http2.SettingMaxHeaderListSize, c.cfg.MaxHeaderListSize)
-	}
-	putFrameLength(b, at, len(b)-at-frameHeaderLen)
-	if n := c.cfg.ConnWindow - initialWindow; n > 0 {
-		b = appendWindowUpdate(b, 0, uint32(n))
-	}
-	return b
 }

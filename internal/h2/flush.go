@@ -225,11 +225,17 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	c.drainLocked(err)
 	c.writeErr = err // flushing stays true, so that nobody writes any more
 	c.hearing = time.AfterFunc(hearOutWait, func() { c.Close(err, nil) })
-	c.unlockAndSettle()
+	wait := tellWait
+	if c.shaken {
+		c.unlockAndSettle()
+	} else {
+		wait = lastWordsWait
+		c.mu.Unlock()
+	}
 	// What is there to be read, a GOAWAY perhaps, comes first. Then the owner is told, so
-	// that new streams do not wait for the end of this connection.
+	// that new streams do not wait for the end of this connection; or the handshake fails.
 	c.poked.Store(true)
-	_ = c.nc.SetReadDeadline(time.Now().Add(tellWait))
+	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may

@@ -58,6 +58,9 @@ func TestPrefaceErrors(t *testing.T) {
 				c, server := unshaken(t, wire)
 				server.RawBytes([]byte(tt.answer))
 				server.Go(func(server *h2test.Conn) {
+					if wire == "pipe" && !tt.waits && tt.end == "" {
+						return // what came may be read before anything is written
+					}
 					server.ExpectPreface() // so that the end is no reset
 					server.ExpectSettings()
 					server.ExpectWindowUpdate(0)

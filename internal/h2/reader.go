@@ -1,12 +1,10 @@
 package h2
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"os"
 	"runtime"
 	"time"
 
@@ -146,7 +144,7 @@ func (r *reader) fill() error {
 		if err == nil {
 			err = io.ErrNoProgress
 		}
-		if isTimeout(err) && r.c.poked.Swap(false) {
+		if isTimeout(err) && r.settings && r.c.poked.Swap(false) {
 			_ = r.c.nc.SetReadDeadline(time.Time{})
 			r.lookAround()
 			continue
@@ -211,90 +209,6 @@ func (r *reader) makeRoom(n int) {
 		copy(b, b[r.start:r.end])
 	}
 	r.start, r.end = 0, r.end-r.start
-}
-
-// preface reads the server's first frame, which must be SETTINGS, and applies
-// it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError].
-func (r *reader) preface() error {
-	wrong := func(err error) error {
-		b := r.bytes()[r.start:r.end]
-		return &PrefaceError{First: append([]byte(nil), b[:min(len(b), maxPrefaceBytes)]...), Err: err}
-	}
-	// The first bytes tell what else it is before there are nine of them: a TLS
-	// alert, say, is shorter than a frame header.
-	for n := 1; ; n++ {
-		h, err := r.peek(n)
-		if err != nil {
-			return wrong(err)
-		}
-		if h[0] != 0 {
-			r.hearOut()
-			return wrong(nil)
-		}
-		if n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
-			return wrong(nil)
-		}
-		if n == frameHeaderLen {
-			break
-		}
-	}
-	f := parseFrameHeader(r.bytes()[r.start:])
-	if f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize {
-		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
-			return wrong(parseGoAway(p[frameHeaderLen:]))
-		}
-	}
-	switch {
-	case f.typ != http2.FrameSettings || f.id != 0:
-		return wrong(nil)
-	case f.flags.Has(http2.FlagSettingsAck):
-		return connErrorf(http2.ErrCodeProtocol, "the first frame acknowledges SETTINGS in the place of the server's own")
-	case f.length > maxFrameSize || f.length%6 != 0:
-		return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", f.length)
-	}
-	p, err := r.peek(frameHeaderLen + f.length)
-	if err != nil {
-		return wrong(err)
-	}
-	if err := r.applySettings(p[frameHeaderLen:]); err != nil {
-		return err
-	}
-	if r.c.cfg.OnSettings != nil {
-		r.c.cfg.OnSettings(parseSettings(p[frameHeaderLen:]))
-	}
-	r.start += frameHeaderLen + f.length
-	r.settings = true
-	r.dirty = false // the handshake flushes the acknowledgement
-	return nil
-}
-
-// hearOut reads on, for a moment, until what is no HTTP/2 can be told: a TLS
-// alert to its end, anything else for a line. Servers may send it in pieces.
-func (r *reader) hearOut() {
-	const alert, alertLen = 21, 7 // RFC 8446 section 5.1
-	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
-	for {
-		b := r.bytes()[r.start:r.end]
-		switch {
-		case b[0] == alert && len(b) >= alertLen, len(b) >= maxPrefaceBytes, bytes.IndexByte(b, '\n') >= 0:
-			return
-		case r.fill() != nil:
-			return
-		}
-	}
-}
-
-// lastWords looks for what the server said before our preface could not be
-// written because of err.
-func (r *reader) lastWords(err error) error {
-	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
-	said := r.preface()
-	if said == nil || errors.Is(said, os.ErrDeadlineExceeded) || errors.Is(said, io.EOF) || errors.Is(said, net.ErrClosed) {
-		if pe, ok := said.(*PrefaceError); !ok || len(pe.First) == 0 {
-			return err
-		}
-	}
-	return said
 }
 
 type frameHeader struct {

@@ -32,6 +32,11 @@ func realServer(t testing.TB, opts ...grpc.ServerOption) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	serveReal(t, l, opts...)
+	return l.Addr().String()
+}
+
+func serveReal(t testing.TB, l net.Listener, opts ...grpc.ServerOption) {
 	opts = append(opts, grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error {
 		method, _ := grpc.Method(ss.Context())
 		md, _ := metadata.FromIncomingContext(ss.Context())
@@ -62,7 +67,6 @@ func realServer(t testing.TB, opts ...grpc.ServerOption) string {
 	srv := grpc.NewServer(opts...)
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
-	return l.Addr().String()
 }
 
 // dial connects and serves; tlsCfg may be nil.

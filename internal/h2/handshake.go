@@ -1,0 +1,221 @@
+package h2
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// Handshake sends the client's preface and waits for the server's SETTINGS (RFC 9113 section
+// 3.4), bounded by ctx. On an error the connection is closed; a
+// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break.
+func (c *Conn) Handshake(ctx context.Context) error {
+	err := c.shakeHands(ctx)
+	if err == nil {
+		return nil
+	}
+	c.shut(err, nil, false)
+	c.nc.Close()
+	c.flushers.Wait()
+	return err
+}
+
+func (c *Conn) shakeHands(ctx context.Context) (err error) {
+	if dl, ok := ctx.Deadline(); ok {
+		// The context's end does the rest; this is for connections that are
+		// slow to notice a Close.
+		_ = c.nc.SetDeadline(dl.Add(50 * time.Millisecond))
+	}
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.wire.Conn.Close()
+		close(cut)
+	})
+	defer func() {
+		if !stop() {
+			<-cut // no goroutine of the handshake is left behind
+			if err == nil {
+				err = ctx.Err()
+			}
+		}
+		if end := ctxEnd(ctx); err != nil && end != nil {
+			err = endedBy(end, err)
+		}
+	}()
+	if err := c.exchangePrefaces(); err != nil {
+		return err
+	}
+	if c.mode == writeLayered {
+		c.wire.layer(c.kickApart)
+	}
+	c.ka.start(c)
+	c.kick() // the acknowledgement of the server's SETTINGS
+	return nil
+}
+
+// exchangePrefaces sends this side's preface and reads the server's. A socket takes ours at
+// once. Other connections may hold nothing (net.Pipe): a write waits for the server to read,
+// which may itself be writing. There a goroutine writes while this one reads, as it does
+// ever after.
+func (c *Conn) exchangePrefaces() error {
+	if c.mode != writeBlocking {
+		if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
+			return c.rd.lastWords(err)
+		}
+	} else {
+		c.mu.Lock()
+		b := c.pending()
+		b.b = c.appendPreface(b.b)
+		c.flushAndUnlock()
+	}
+	said := c.rd.preface()
+	if said == nil {
+		_ = c.nc.SetDeadline(time.Time{}) // tunnels often have no deadlines
+	}
+	// A write that fails from here on wakes Serve: the deadline that it sets comes
+	// after the one above.
+	c.mu.Lock()
+	err := c.writeErr
+	c.shaken = said == nil && err == nil
+	c.mu.Unlock()
+	if err != nil {
+		return insteadOf(err, said)
+	}
+	return said
+}
+
+// ctxEnd is ctx.Err, and the deadline's passing too if the context's timer is
+// late: the connection has a deadline of its own, whose timer may run first.
+func ctxEnd(ctx context.Context) error {
+	if dl, ok := ctx.Deadline(); ok && !time.Now().Before(dl) && ctx.Err() == nil {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+// endedBy is the error of a handshake that failed after its context had ended with
+// end. Unless the server said something, it failed because that closed the connection,
+// whatever the connection calls it.
+func endedBy(end, err error) error {
+	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
+		return &PrefaceError{First: pe.First, Err: end}
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
+		return err // an alert
+	}
+	return &PrefaceError{Err: end}
+}
+
+func (c *Conn) appendPreface(b []byte) []byte {
+	b = append(b, http2.ClientPreface...)
+	at := len(b)
+	b = appendFrameHeader(b, 0, http2.FrameSettings, 0, 0)
+	b = appendSetting(b, http2.SettingEnablePush, 0)
+	if c.cfg.StreamWindow != initialWindow {
+		b = appendSetting(b, http2.SettingInitialWindowSize, uint32(c.cfg.StreamWindow))
+	}
+	if c.cfg.MaxHeaderListSize > 0 {
+		b = appendSetting(b, http2.SettingMaxHeaderListSize, c.cfg.MaxHeaderListSize)
+	}
+	putFrameLength(b, at, len(b)-at-frameHeaderLen)
+	if n := c.cfg.ConnWindow - initialWindow; n > 0 {
+		b = appendWindowUpdate(b, 0, uint32(n))
+	}
+	return b
+}
+
+// preface reads the server's first frame, which must be SETTINGS, and applies
+// it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError].
+func (r *reader) preface() error {
+	wrong := func(err error) error {
+		b := r.bytes()[r.start:r.end]
+		return &PrefaceError{First: append([]byte(nil), b[:min(len(b), maxPrefaceBytes)]...), Err: err}
+	}
+	// The first bytes tell what else it is before there are nine of them: a TLS
+	// alert, say, is shorter than a frame header.
+	for n := 1; ; n++ {
+		h, err := r.peek(n)
+		if err != nil {
+			return wrong(err)
+		}
+		if h[0] != 0 {
+			r.hearOut()
+			return wrong(nil)
+		}
+		if n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
+			return wrong(nil)
+		}
+		if n == frameHeaderLen {
+			break
+		}
+	}
+	f := parseFrameHeader(r.bytes()[r.start:])
+	if f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize {
+		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
+			return wrong(parseGoAway(p[frameHeaderLen:]))
+		}
+	}
+	switch {
+	case f.typ != http2.FrameSettings || f.id != 0:
+		return wrong(nil)
+	case f.flags.Has(http2.FlagSettingsAck):
+		return connErrorf(http2.ErrCodeProtocol, "the first frame acknowledges SETTINGS in the place of the server's own")
+	case f.length > maxFrameSize || f.length%6 != 0:
+		return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", f.length)
+	}
+	p, err := r.peek(frameHeaderLen + f.length)
+	if err != nil {
+		return wrong(err)
+	}
+	if err := r.applySettings(p[frameHeaderLen:]); err != nil {
+		return err
+	}
+	if r.c.cfg.OnSettings != nil {
+		r.c.cfg.OnSettings(parseSettings(p[frameHeaderLen:]))
+	}
+	r.start += frameHeaderLen + f.length
+	r.settings = true
+	r.dirty = false // the handshake flushes the acknowledgement
+	return nil
+}
+
+// hearOut reads on, for a moment, until what is no HTTP/2 can be told: a TLS
+// alert to its end, anything else for a line. Servers may send it in pieces.
+func (r *reader) hearOut() {
+	const alert, alertLen = 21, 7 // RFC 8446 section 5.1
+	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
+	for {
+		b := r.bytes()[r.start:r.end]
+		switch {
+		case b[0] == alert && len(b) >= alertLen, len(b) >= maxPrefaceBytes, bytes.IndexByte(b, '\n') >= 0:
+			return
+		case r.fill() != nil:
+			return
+		}
+	}
+}
+
+// lastWords looks for what the server said before our preface could not be
+// written because of err.
+func (r *reader) lastWords(err error) error {
+	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
+	return insteadOf(err, r.preface())
+}
+
+// insteadOf is why a handshake failed whose write failed with err, and in which said
+// came of the server's preface: what the server said tells more, and so does that
+// it closed the connection.
+func insteadOf(err, said error) error {
+	if said == nil {
+		return err
+	}
+	if pe, ok := said.(*PrefaceError); ok && len(pe.First) == 0 && pe.Err != io.EOF {
+		return err
+	}
+	return said
+}
