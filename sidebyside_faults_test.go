@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -242,6 +243,18 @@ func TestCodecsSideBySide(t *testing.T) {
 		scenarios = append(scenarios, scenario{name: name, act: func(st *stage) {
 			st.everyKind(func(_ string, do doFunc) { do(st.context(), "/t/Echo", "hello", opts...) })
 		}})
+	}
+	for name, names := range map[string][]string{
+		"gzip": {"gzip"}, "twice": {"gzip", " gzip "}, "none": {}, "empty": {""}, "identity": {"identity"}, "unheard-of": {"unheard-of"}, "gzip and unheard-of": {"gzip", "unheard-of"},
+	} {
+		accept := experimental.AcceptCompressors(names...)
+		scenarios = append(scenarios, scenario{name: "accepts " + name, serve: gzipEcho, act: func(st *stage) {
+			st.everyKind(func(_ string, do doFunc) { do(st.context(), "/t/Echo", "hello", accept, grpc.UseCompressor("gzip")) })
+		}}, scenario{name: "accepts by default " + name, serve: gzipEcho,
+			dial: []mirrored{{grpc.WithDefaultCallOptions(accept), grpcdial.WithDefaultCallOptions(accept)}},
+			act: func(st *stage) {
+				st.everyKind(func(_ string, do doFunc) { do(st.context(), "/t/Echo", "hello") })
+			}})
 	}
 	for _, method := range []string{"noslash", "", "/", "//", "/a", "/a/b/c", "/ü/x", "/a b/c"} {
 		scenarios = append(scenarios, scenario{name: fmt.Sprintf("method %q", method), act: func(st *stage) {

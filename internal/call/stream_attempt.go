@@ -127,9 +127,10 @@ func (cs *clientStream) publish(a *streamAttempt) bool {
 			err = nil
 		}
 		a.cut(err)
-		cs.endAttempt(a, err)
 		if replaced {
-			cs.conclude(old, err, true)
+			cs.conclude(old, a, err)
+		} else {
+			cs.endAttempt(a, err) // the RPC was concluded without it
 		}
 	}
 	return !ended
@@ -316,14 +317,14 @@ func (cs *clientStream) giveUp(err error) {
 	if a != nil && err != nil {
 		a.cut(err)
 	}
-	cs.conclude(a, err, false)
+	cs.conclude(a, a, err)
 }
 
-// conclude fills in what the options point to from a, the attempt in force at the
-// end, then tells the picker, the stats handlers and OnFinish, without a lock.
-// a is nil if there was none. told: they know of the end of a. It runs once.
-func (cs *clientStream) conclude(a *streamAttempt, err error, told bool) {
-	if v := a.visible(); v != nil {
+// conclude fills in what the options point to from inForce, the attempt in force at
+// the end, then tells the picker and the stats handlers of the end of last, and
+// OnFinish, without a lock. Both are nil if there was no attempt. It runs once.
+func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
+	if v := inForce.visible(); v != nil {
 		cs.collect(&v.attempt)
 	}
 	close(cs.settled)
@@ -332,8 +333,8 @@ func (cs *clientStream) conclude(a *streamAttempt, err error, told bool) {
 		cs.rpc.cancel()
 	}
 	cs.ch.delist(cs)
-	if a != nil && !told {
-		cs.endAttempt(a, err)
+	if last != nil {
+		cs.endAttempt(last, err)
 	}
 	if err == nil {
 		cs.succeeded()
