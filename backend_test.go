@@ -28,6 +28,7 @@ type backend struct {
 	t    *testing.T
 	name string
 	addr string
+	opts []grpc.ServerOption
 	held chan struct{} // one element for each Hold that has begun
 
 	mu     sync.Mutex
@@ -37,14 +38,14 @@ type backend struct {
 	done   *sync.WaitGroup
 }
 
-func startBackend(t *testing.T, name string) *backend {
+func startBackend(t *testing.T, name string, opts ...grpc.ServerOption) *backend {
 	t.Helper()
-	return startBackendAt(t, name, "127.0.0.1:0")
+	return startBackendAt(t, name, "127.0.0.1:0", opts...)
 }
 
-func startBackendAt(t *testing.T, name, addr string) *backend {
+func startBackendAt(t *testing.T, name, addr string, opts ...grpc.ServerOption) *backend {
 	t.Helper()
-	b := &backend{t: t, name: name, addr: addr, held: make(chan struct{}, 1000)}
+	b := &backend{t: t, name: name, addr: addr, opts: opts, held: make(chan struct{}, 1000)}
 	b.start()
 	t.Cleanup(b.stop)
 	return b
@@ -67,7 +68,7 @@ func (b *backend) start() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.addr = lis.Addr().String()
-	b.srv = grpc.NewServer(grpc.UnknownServiceHandler(b.handle))
+	b.srv = grpc.NewServer(append(b.opts, grpc.UnknownServiceHandler(b.handle))...)
 	b.conns = make(map[net.Conn]struct{})
 	b.done = new(sync.WaitGroup)
 	srv := b.srv

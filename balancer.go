@@ -1,8 +1,10 @@
 package grpcdial
 
 import (
+	"cmp"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
@@ -66,10 +68,12 @@ func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) 
 // UpdateState makes s the policy's state and picker, in the order of the calls.
 // A policy that was closed has no say any more.
 func (p *policy) UpdateState(s balancer.State) {
+	p.cc.reports.posted.Add(1)
 	p.cc.policyQueue.Post(func() {
-		if !p.closed {
+		if !p.closed && !p.cc.isClosing() {
 			p.cc.policies.report(p, s)
 		}
+		p.cc.reports.done()
 	})
 }
 
@@ -133,6 +137,9 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 	}
 }
 
+// errLeft is why a channel is not READY any more whose connection was not lost.
+var errLeft = errors.New("grpcdial: the policy gave the connection up: its address is not among the resolver's any more, or another policy took over")
+
 // publish makes s what RPCs and the program see: at once, so that whoever waited
 // for the state does not find the picker of before, and an RPC that the picker
 // fails finds the state that it failed in. Policy queue only.
@@ -141,16 +148,55 @@ func (cc *ClientConn) publish(s balancer.State) {
 	if to == connectivity.Shutdown {
 		to = connectivity.TransientFailure // only Close may end a channel
 	}
-	cc.picker = s.Picker
-	var why error
+	var why, failing error
 	switch {
 	case to == connectivity.Ready:
 		cc.loss = nil
 		cc.attempts.ready()
 	case to == connectivity.TransientFailure:
 		why = cc.explainAs(to, cc.loss)
+		failing = why
 	case from == connectivity.Ready:
-		why = cc.loss
+		why = cmp.Or(cc.loss, errLeft)
 	}
-	cc.setState(to, why, func() { cc.calls.SetPicker(s.Picker) })
+	cc.picker, cc.failing = s.Picker, failing
+	cc.setState(to, why, func() { cc.calls.SetFailingPicker(s.Picker, failing) })
+}
+
+// reports counts the states that policies report, for those who wait until what was
+// reported before is in force. The zero value is ready to use.
+type reports struct {
+	posted atomic.Int64 // counted before the report is put on the queue
+
+	// Policy queue only.
+	inForce int64
+	waiting *reportWait
+}
+
+type reportWait struct {
+	upTo int64
+	f    func()
+	next *reportWait
+}
+
+// after calls f once what has been reported until now is in force. Policy queue only.
+func (r *reports) after(f func()) {
+	if upTo := r.posted.Load(); upTo > r.inForce {
+		r.waiting = &reportWait{upTo, f, r.waiting}
+		return
+	}
+	f()
+}
+
+// done notes that one more report is in force, or void. Policy queue only.
+func (r *reports) done() {
+	r.inForce++
+	for at := &r.waiting; *at != nil; {
+		if w := *at; w.upTo <= r.inForce {
+			*at = w.next
+			w.f()
+		} else {
+			at = &w.next
+		}
+	}
 }

@@ -56,6 +56,8 @@ type ClientConn struct {
 	attempts      attemptLog
 	policyQueue   serial.Queue // runs everything below that says "policy queue"
 	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
+	reports       reports
+	waiters       atomic.Int64 // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
@@ -71,16 +73,17 @@ type ClientConn struct {
 	running sync.WaitGroup // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
-	idle        bool
 	idleTimer   *time.Timer
-	busySince   time.Time             // when idle was left
-	resolver    *resolverConn         // nil while idle
-	resolved    *resolver.State       // the latest update that reached the policy; nil while idle
-	provisional *provisional          // resolved, if its service config is yet to come; else nil
+	busySince   time.Time       // when idle was left
+	resolver    *resolverConn   // nil while idle
+	resolved    *resolver.State // the latest update that reached the policy; nil while idle
+	provisional *provisional    // resolved, if its service config is yet to come; else nil
+	idle        bool
 	through     bool                  // RPCs do not wait for the resolver any more
 	chosen      *serviceconfig.Config // the latest good service config
 	policies    policySwitch
 	picker      balancer.Picker // the one in force
+	failing     error           // why that fails RPCs
 	loss        error           // why a connection that was READY ended, until the channel is READY again
 }
 
@@ -172,6 +175,16 @@ func (cc *ClientConn) beginClose() bool {
 	cc.policyQueue.Close(cc.end)
 	cc.books.Close()
 	return true
+}
+
+// isClosing reports whether Close has begun.
+func (cc *ClientConn) isClosing() bool {
+	select {
+	case <-cc.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // end is the last to run on the policy queue.

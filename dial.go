@@ -231,6 +231,11 @@ func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 
 // waitReady is AwaitReady with nothing but what ended the wait as its error.
 func (cc *ClientConn) waitReady(ctx context.Context) error {
+	cc.waiters.Add(1)
+	defer func() {
+		cc.calls.Touch()
+		cc.waiters.Add(-1)
+	}()
 	h := hope{cc: cc}
 	for {
 		now, changed := cc.state.now()

@@ -37,11 +37,13 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 }
 
 // enterIdle closes resolver, policy and connections, so that the channel is as
-// NewClient made it. It does nothing if an RPC is running. Policy queue only.
+// NewClient made it. It does nothing if an RPC is running, or if somebody waits for
+// READY. Policy queue only.
 //
 // An RPC counts itself as running before it looks at anything else, and here the
 // ways to a connection are shut before RPCs are counted. So one that is not seen
-// finds the channel idle: it calls wake, which runs after this, and waits.
+// finds the channel idle: it calls wake, which runs after this, and waits. Who
+// waits for READY and is not seen finds it IDLE, and calls Connect.
 func (cc *ClientConn) enterIdle() {
 	if cc.idle {
 		return
@@ -49,8 +51,8 @@ func (cc *ClientConn) enterIdle() {
 	cc.calls.SetIdle(true)
 	cc.calls.SetResolved(false)
 	cc.calls.SetPicker(nil)
-	if running, _ := cc.calls.Active(); running > 0 {
-		cc.calls.SetPicker(cc.picker)
+	if running, _ := cc.calls.Active(); running > 0 || cc.waiters.Load() > 0 {
+		cc.calls.SetFailingPicker(cc.picker, cc.failing)
 		cc.calls.SetResolved(cc.through)
 		cc.calls.SetIdle(false)
 		return
@@ -62,7 +64,7 @@ func (cc *ClientConn) enterIdle() {
 	cc.policies.close()
 	cc.cutLinks(ErrIdle, nil)
 	cc.attempts.clear()
-	cc.loss, cc.picker = nil, nil
+	cc.loss, cc.picker, cc.failing = nil, nil, nil
 	cc.setState(connectivity.Idle, ErrIdle, nil)
 }
 
@@ -78,7 +80,7 @@ func (cc *ClientConn) checkIdle() {
 	}
 	quiet := time.Since(lastEnd)
 	switch {
-	case running > 0:
+	case running > 0 || cc.waiters.Load() > 0:
 		cc.armIdleTimer(cc.opts.idleTimeout)
 	case quiet < cc.opts.idleTimeout:
 		cc.armIdleTimer(cc.opts.idleTimeout - quiet)

@@ -2,6 +2,8 @@ package grpcdial
 
 import (
 	"context"
+	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -110,4 +112,36 @@ func TestIdleTimer(t *testing.T) {
 		synctest.Wait()
 		assert.NotEqual(t, connectivity.Idle, cc.GetState())
 	})
+}
+
+// Who waits for READY keeps the channel from going idle, however soon it would.
+func TestWaitersKeepTheChannelBusy(t *testing.T) {
+	b := startBackend(t, "one")
+	slow := func(ctx context.Context, addr string) (net.Conn, error) {
+		time.Sleep(50 * time.Millisecond)
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	for _, timeout := range []time.Duration{1, time.Millisecond, 20 * time.Millisecond} {
+		cc := plain(t, b.addr, WithIdleTimeout(timeout), WithContextDialer(slow))
+		require.NoError(t, cc.AwaitReady(bounded(t)))
+		cc, err := DialContext(bounded(t), b.addr, WithInsecure(), WithBlock(), WithIdleTimeout(timeout), WithContextDialer(slow))
+		require.NoError(t, err)
+		require.NoError(t, cc.Close())
+	}
+}
+
+// Nor does that throw away the back-off.
+func TestWaitersKeepTheBackoff(t *testing.T) {
+	var attempts atomic.Int64
+	cc := plain(t, "x:1", WithIdleTimeout(time.Millisecond), WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		attempts.Add(1)
+		return nil, errors.New("refused")
+	}))
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	err := cc.AwaitReady(ctx)
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	assert.Len(t, e.Attempts, 1)
+	assert.EqualValues(t, 1, attempts.Load(), "the first delay is a second")
 }

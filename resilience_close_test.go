@@ -221,7 +221,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 	}()
 	await(t, func() bool {
 		n, _ := cc.calls.Active()
-		return n == 2 && cc.allLinks()[0].conn.Completed() && streams(cc) == 0
+		return n == 2 && cc.allLinks()[0].conn.Answered() && streams(cc) == 0
 	}, "RPCs wait")
 	require.NoError(t, cc.Close())
 	for range 2 {

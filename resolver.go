@@ -159,9 +159,9 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 	return &grpcsc.ParseResult{Config: c}
 }
 
-// verdict runs apply on the policy queue and returns what it returns. That is
-// behind what the policy posted from within apply, so that a resolver that has
-// its verdict finds the channel in the state that it led to.
+// verdict runs apply on the policy queue and returns what it returns. It does so
+// once the states are in force that the policy reported from within apply, so that
+// a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
 	queue, verdict := &r.cc.policyQueue, make(chan error, 1)
 	posted := queue.Post(func() {
@@ -169,7 +169,7 @@ func (r *resolverConn) verdict(apply func() error) error {
 			return // retired: nobody waits
 		}
 		err := apply()
-		queue.Post(func() { verdict <- err })
+		r.cc.reports.after(func() { verdict <- err })
 	})
 	if !posted {
 		return nil

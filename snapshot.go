@@ -166,7 +166,7 @@ func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapsh
 			}
 			e.State, e.Since, e.Cause = sc.state, sc.since, sc.causeLocked()
 			if l != nil && l.retry != nil {
-				e.NextAttempt = l.begun.Add(l.backoff)
+				e.NextAttempt = l.until
 			}
 		}
 		to = append(to, e)

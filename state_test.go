@@ -365,3 +365,19 @@ func TestTransitionsHaveCauses(t *testing.T) {
 	require.NoError(t, cc.Close())
 	assert.ErrorIs(t, next(connectivity.Shutdown).Cause, grpc.ErrClientConnClosing)
 }
+
+// So does one that no loss led to.
+func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
+	one, two := startBackend(t, "one"), startBackend(t, "two")
+	for _, policy := range []string{"pick_first", "round_robin"} {
+		r, target, option := handResolver(t)
+		r.InitialState(addresses(one))
+		cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig(policy)))
+		cc.Connect()
+		awaitReady(t, cc)
+		next := watched(t, cc)
+		r.UpdateState(addresses(two))
+		assert.ErrorContains(t, next(connectivity.Connecting).Cause, "gave the connection up")
+		next(connectivity.Ready)
+	}
+}

@@ -3,11 +3,13 @@ package grpcdial
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -38,8 +40,7 @@ import (
 // RPCs that still run on its connection.
 type link struct {
 	sc      *subConn
-	begun   time.Time
-	backoff time.Duration    // from begun to the end of backingOff
+	limit   time.Duration    // of connecting
 	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
 	place   int              // in cc.links; guarded by cc.mu
 
@@ -52,20 +53,23 @@ type link struct {
 	perRPC    []credentials.PerRPCCredentials // sent with the RPCs on it
 
 	// Guarded by sc.mu.
-	cancel context.CancelFunc // ends connecting and backingOff, and the watch of checked; else nil
-	addrs  []resolver.Address // to be tried, in order; nil after that
-	addr   resolver.Address   // the one tried now, or that conn leads to
-	since  time.Time          // when that began
-	made   *connect.Progress  // how far that is
-	conn   *h2.Conn           // nil before there is one
-	line   *call.Line         // to conn
-	left   time.Time          // when the subchannel was taken away, or given back
-	cutBy  error              // not nil: the channel has cut the link
-	retry  chan struct{}      // closed by resetBackoff; nil except in backingOff
+	begun   time.Time          // when connecting began
+	backoff time.Duration      // from then to the end of backingOff
+	until   time.Time          // the end of backingOff, or of pausing
+	cancel  context.CancelFunc // ends connecting and backingOff, and the watch of checked; else nil
+	addrs   []resolver.Address // to be tried, in order; nil after that
+	addr    resolver.Address   // the one tried now, or that conn leads to
+	since   time.Time          // when that began
+	made    *connect.Progress  // how far that is
+	conn    *h2.Conn           // nil before there is one
+	line    *call.Line         // to conn
+	left    time.Time          // when the subchannel was taken away, or given back
+	cutBy   error              // not nil: the channel has cut the link
+	retry   chan struct{}      // closed by resetBackoff; nil except in backingOff and pausing
 }
 
 // provenAfter is how long a connection has to last for the back-off to begin
-// anew when it is lost. For one that served an RPC it does so at once.
+// anew when it is lost. For one on which an RPC was answered it does so at once.
 const provenAfter = time.Second
 
 // run is the goroutine, until there is a connection. That has a new one, serve,
@@ -80,15 +84,47 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
+// pausing is CONNECTING too, on the way to a server that ended its connections
+// before they were of use, each with a GOAWAY that speaks of no error. It is not
+// down, so RPCs wait for it. It returns an error if there is nobody to connect
+// for any more.
+func (l *link) pausing(ctx context.Context) error {
+	l.sc.mu.Lock()
+	retry, until := l.retry, l.until
+	l.sc.mu.Unlock()
+	if retry == nil {
+		return nil
+	}
+	wait(ctx, until, retry)
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	l.retry, l.begun = nil, time.Now()
+	return ctx.Err()
+}
+
+// wait waits until then, until retry is closed, or until ctx ends.
+func wait(ctx context.Context, then time.Time, retry <-chan struct{}) {
+	timer := time.NewTimer(time.Until(then))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-retry:
+	case <-ctx.Done():
+	}
+}
+
 // connecting is state CONNECTING: one address after the other.
 func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	cc := l.sc.cc
+	if err := l.pausing(ctx); err != nil {
+		return nil, err
+	}
 	if l.refused != nil {
 		cc.noteFailure(l.refused.Addr, failure.List{l.refused})
 		cc.observer.failed(0, failure.List{l.refused})
 		return nil, l.refused
 	}
-	ctx, stop := context.WithTimeout(ctx, connectLimit(cc.opts.connectParams, l.backoff))
+	ctx, stop := context.WithTimeout(ctx, l.limit)
 	defer stop()
 	cfg := cc.connectConfig(l)
 	var failed failure.List
@@ -125,21 +161,14 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 
 // backingOff is state TRANSIENT_FAILURE, until the next attempt may be made.
 func (l *link) backingOff(ctx context.Context, why error) {
-	retry := l.failed(why)
+	retry, until := l.failed(why)
 	if retry == nil {
 		return
 	}
 	l.sc.cc.askWhetherHopeless() // addresses for which no time was left are no hope any more
 	l.sc.policy.resolver.resolveNow()
-	wait := time.Until(l.begun.Add(l.backoff))
-	l.tellBackoff(wait)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-retry:
-	case <-ctx.Done():
-	}
+	l.tellBackoff(time.Until(until))
+	wait(ctx, until, retry)
 	l.release()
 }
 
@@ -238,22 +267,24 @@ func (l *link) connected(conn *h2.Conn) bool {
 	return true
 }
 
-// failed makes the transition to TRANSIENT_FAILURE and returns a channel that
-// resetBackoff closes; nil if the subchannel is not the link's any more.
-func (l *link) failed(why error) <-chan struct{} {
+// failed makes the transition to TRANSIENT_FAILURE. It returns when the back-off
+// ends and a channel that resetBackoff closes; nil if the subchannel is not the
+// link's any more.
+func (l *link) failed(why error) (retry <-chan struct{}, until time.Time) {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if !l.ownsLocked() {
 		l.stopLocked()
-		return nil
+		return nil, until
 	}
 	if l.refused == nil {
 		sc.failures++
+		sc.shortLife, sc.farewells = nil, 0
 	}
-	l.addrs, l.retry = nil, make(chan struct{})
+	l.addrs, l.retry, l.until = nil, make(chan struct{}), l.begun.Add(l.backoff)
 	sc.setLocked(connectivity.TransientFailure, why)
-	return l.retry
+	return l.retry, l.until
 }
 
 // release makes the transition from TRANSIENT_FAILURE to IDLE.
@@ -291,9 +322,13 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	l.stopLocked()
 	sc.link, l.left = nil, time.Now()
 	sc.line.Store(nil)
-	if lasted := time.Since(l.since); lasted >= provenAfter || conn.Completed() {
-		sc.failures, sc.shortLife = 0, nil
-	} else {
+	switch lasted := time.Since(l.since); {
+	case lasted >= provenAfter || conn.Answered():
+		sc.failures, sc.shortLife, sc.farewells = 0, nil, 0
+	case isFarewell(why):
+		sc.farewells++
+		sc.pause = l.begun.Add(pauseAfter(sc.farewells))
+	default:
 		sc.failures++
 		sc.shortLife = l.shortLife(lasted, why)
 	}
@@ -311,6 +346,13 @@ func (l *link) endedBy() error {
 // ownsLocked reports whether the subchannel is still the link's to change. That
 // of a link which the channel has cut stays as it is: the policy is being closed.
 func (l *link) ownsLocked() bool { return l.sc.link == l && l.cutBy == nil }
+
+// isFarewell reports whether why is a GOAWAY that speaks of no error: servers end
+// connections so that are old, or idle, or when they restart.
+func isFarewell(why error) bool {
+	var g http2.GoAwayError
+	return errors.As(why, &g) && g.ErrCode == http2.ErrCodeNo
+}
 
 // shortLife tells of a connection that was of no use to anybody.
 func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -290,83 +289,6 @@ func TestDeadBackendComesBack(t *testing.T) {
 			return status.Code(err) == codes.Unavailable && errors.As(err, &e)
 		}, "RPCs tell that nobody is there")
 		b.start()
-	}
-}
-
-// A server that closes connections right after it accepted them is not stormed.
-func TestShortLivedConnectionsBackOff(t *testing.T) {
-	var accepted atomic.Int32
-	addr := serveRaw(t, func(c net.Conn) {
-		accepted.Add(1)
-		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-		framer := http2.NewFramer(c, c)
-		_ = framer.WriteSettings()
-		for {
-			f, err := framer.ReadFrame()
-			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
-				return
-			}
-		}
-	})
-	p := ConnectParams{MinConnectTimeout: time.Second}
-	p.Backoff.BaseDelay, p.Backoff.Multiplier, p.Backoff.MaxDelay = 50*time.Millisecond, 2, time.Hour
-	cc := plain(t, addr, WithConnectParams(p))
-	next := watched(t, cc)
-	stop := make(chan struct{})
-	var eager sync.WaitGroup
-	eager.Go(func() { // a program that wants a connection all the time
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				cc.Connect()
-				time.Sleep(time.Millisecond)
-			}
-		}
-	})
-	defer eager.Wait()
-	defer close(stop)
-	begun := time.Now()
-	cause := next(connectivity.TransientFailure).Cause
-	var e *DialError
-	require.ErrorAs(t, cause, &e)
-	require.Len(t, e.Attempts, 1)
-	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
-	assert.Contains(t, e.Error(), "accepts connections and ends them")
-	eventually(t, func() bool { return accepted.Load() == 5 }, "five attempts")
-	// Two at once, then after 50, 100 and 200 ms.
-	assert.Greater(t, time.Since(begun), 300*time.Millisecond)
-}
-
-// A connection that was of use makes the back-off begin anew.
-func TestBackoffBeginsAnew(t *testing.T) {
-	for name, tt := range map[string]struct {
-		lasts time.Duration
-		rpc   bool
-		want  int
-	}{
-		"lasted a second": {lasts: 1100 * time.Millisecond, want: 0},
-		"served an RPC":   {rpc: true, want: 0},
-		"neither":         {want: 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := startBackend(t, "one")
-			states := make(chan balancer.SubConnState, 100)
-			cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
-			if tt.rpc {
-				_, err := askName(bounded(t), cc)
-				require.NoError(t, err)
-			}
-			sc.mu.Lock()
-			sc.link.since = sc.link.since.Add(-tt.lasts) // it has been up for as long
-			sc.mu.Unlock()
-			b.cut()
-			expectStates(t, states, connectivity.Idle)
-			sc.mu.Lock()
-			defer sc.mu.Unlock()
-			assert.Equal(t, tt.want, sc.failures)
-		})
 	}
 }
 

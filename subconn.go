@@ -47,6 +47,8 @@ type subConn struct {
 	link      *link                                  // guarded by mu: who changes state now; nil in IDLE and SHUTDOWN
 	failures  int                                    // guarded by mu: attempts in a row that led to no connection worth a fresh start
 	shortLife *failure.Attempt                       // guarded by mu: the latest of them, if it led to a connection after all
+	farewells int                                    // guarded by mu: connections in a row that the server ended by GOAWAY before they were worth that, and without error
+	pause     time.Time                              // guarded by mu: if there were, no attempt is made before
 	producers map[balancer.ProducerBuilder]*producer // guarded by mu
 
 	told     connectivity.State // policy queue only: the state that the policy knows
@@ -85,17 +87,22 @@ func (sc *subConn) Connect() {
 //
 // A server may accept connections only to close them at once. The first time
 // that may be chance, so the next attempt is made without delay. After that the
-// attempt counts as failed without being made, and its back-off goes by.
+// attempt counts as failed without being made, and its back-off goes by. If the
+// server took its leave of them, the attempt is made after a pause.
 func (sc *subConn) connectLocked() {
 	params := sc.cc.opts.connectParams
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{sc: sc, addrs: sc.addrs, cancel: cancel, begun: time.Now()}
+	if sc.farewells > 0 && l.begun.Before(sc.pause) {
+		l.retry, l.until = make(chan struct{}), sc.pause
+	}
 	made := sc.failures
 	if sc.shortLife != nil && sc.failures > 1 {
 		l.refused, sc.shortLife = sc.shortLife, nil
 		made-- // it is the attempt that was counted already
 	}
 	l.backoff = backoffDelay(params.Backoff, made, rand.Float64())
+	l.limit = connectLimit(params, l.backoff)
 	if !sc.cc.addLink(l) {
 		cancel()
 		return
@@ -165,14 +172,22 @@ func (sc *subConn) takeLocked() *link {
 	return old
 }
 
-// resetBackoff ends a wait of the back-off and forgets the failures before.
+// resetBackoff ends a wait of the back-off and forgets the failures before. An
+// attempt that is being made is followed by the shortest delay if it fails.
 func (sc *subConn) resetBackoff() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.failures, sc.shortLife = 0, nil
-	if sc.link != nil && sc.link.retry != nil {
-		close(sc.link.retry)
-		sc.link.retry = nil
+	sc.failures, sc.shortLife, sc.farewells = 0, nil, 0
+	l := sc.link
+	if l == nil {
+		return
+	}
+	if sc.state == connectivity.Connecting {
+		l.backoff = backoffDelay(sc.cc.opts.connectParams.Backoff, 0, rand.Float64())
+	}
+	if l.retry != nil {
+		close(l.retry)
+		l.retry = nil
 	}
 }
 
@@ -200,7 +215,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	} else {
 		sc.books.State(to, why)
 	}
-	if sc.policy.closed {
+	if sc.policy.closed || sc.cc.isClosing() {
 		return
 	}
 	if why != nil {

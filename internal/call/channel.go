@@ -110,6 +110,7 @@ type Channel struct {
 // pickerGen is a picker and how to learn that it is no longer in force.
 type pickerGen struct {
 	picker   balancer.Picker // nil: RPCs wait
+	why      error           // why it fails RPCs; nil: it has not been said
 	replaced chan struct{}   // closed when another one is in force
 }
 
@@ -143,8 +144,12 @@ func New(cfg Config) *Channel {
 }
 
 // SetPicker puts p in force and wakes RPCs that wait for a picker. nil: they wait on.
-func (ch *Channel) SetPicker(p balancer.Picker) {
-	next := &pickerGen{picker: p, replaced: make(chan struct{})}
+func (ch *Channel) SetPicker(p balancer.Picker) { ch.SetFailingPicker(p, nil) }
+
+// SetFailingPicker is SetPicker for one that fails RPCs because of why, which is the
+// cause of such an RPC if Explain has nothing to say any more.
+func (ch *Channel) SetFailingPicker(p balancer.Picker, why error) {
+	next := &pickerGen{picker: p, why: why, replaced: make(chan struct{})}
 	close(ch.picker.Swap(next).replaced)
 }
 
@@ -236,9 +241,10 @@ func (ch *Channel) noneRuns() {
 
 // Close ends RPCs that wait for a connection, open streams, and new RPCs with
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
-// sent end when their connection is closed. The ends of streams are told (OnFinish,
-// stats, the balancer's Done) on the goroutine that calls Close; if another attempt
-// is being made just then, on the one that makes it.
+// sent end when their connection is closed. It calls no code of the program's, whose
+// locks its caller may hold: that a stream has ended is told (OnFinish, stats, the
+// balancer's Done) on a goroutine of its own, which nobody waits for; if another
+// attempt is being made just then, on the one that makes it.
 func (ch *Channel) Close() {
 	ch.closeOnce.Do(func() { close(ch.closed) })
 	ch.mu.Lock()
@@ -249,7 +255,9 @@ func (ch *Channel) Close() {
 	}
 	ch.mu.Unlock()
 	for _, cs := range open {
-		cs.giveUp(grpc.ErrClientConnClosing)
+		if tell := cs.abandon(grpc.ErrClientConnClosing); tell != nil {
+			go tell()
+		}
 	}
 }
 
@@ -282,6 +290,9 @@ func (ch *Channel) leave(ok bool) {
 		ch.noneRuns()
 	}
 }
+
+// Touch counts as the end of an RPC for Active.
+func (ch *Channel) Touch() { ch.lastEnd.Store(int64(ch.now())) }
 
 // enlist makes Close end the stream. It reports false if the channel is closed.
 func (ch *Channel) enlist(cs *clientStream) bool {

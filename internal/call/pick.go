@@ -69,10 +69,10 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 				queued = true
 			default:
 				if st := controlPlaneError("the picker", err); st != nil {
-					return true, r.explained(st)
+					return true, r.explained(st, gen)
 				}
 				if !r.set.waitForReady {
-					why := r.explain()
+					why := r.whyNot(gen)
 					return false, withCause(status.New(codes.Unavailable, joined(err, why)), err, why)
 				}
 				last = err
@@ -85,13 +85,22 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 	}
 }
 
-// explained adds the channel's latest connection failure to the causes of an
-// Unavailable status that a picker made.
-func (r *rpc) explained(err error) error {
+// whyNot is why a picker fails RPCs: the channel's latest connection failure. A
+// backend that is back meanwhile has made the channel forget it; what it was when
+// the picker came is known.
+func (r *rpc) whyNot(gen *pickerGen) error {
+	if why := r.explain(); why != nil {
+		return why
+	}
+	return gen.why
+}
+
+// explained adds whyNot to the causes of an Unavailable status that a picker made.
+func (r *rpc) explained(err error, gen *pickerGen) error {
 	if status.Code(err) != codes.Unavailable {
 		return err
 	}
-	if why := r.explain(); why != nil {
+	if why := r.whyNot(gen); why != nil {
 		return withCause(status.Convert(err), err, why)
 	}
 	return err

@@ -89,8 +89,14 @@ func TestPickErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			failing := pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, tt.err })
+			forgotten := New(Config{Explain: func() error { return nil }})
+			forgotten.SetFailingPicker(failing, explained)
+			_, _, err := pickNow(context.Background(), forgotten)
+			assert.Equal(t, tt.code == codes.Unavailable, errors.Is(err, explained), "a backend is back, but not its picker")
+
 			ch := New(Config{Explain: func() error { return explained }})
-			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, tt.err }))
+			ch.SetPicker(failing)
 			_, drop, err := pickNow(context.Background(), ch)
 			assert.Equal(t, tt.code, status.Code(err), "%v", err)
 			assert.Equal(t, tt.drop, drop)

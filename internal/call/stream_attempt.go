@@ -292,10 +292,18 @@ func (cs *clientStream) finish(err error) error {
 // giveUp is finish for a caller that waits for nobody. Whoever is replacing the
 // attempt concludes the RPC, the caller if there is nobody.
 func (cs *clientStream) giveUp(err error) {
+	if tell := cs.abandon(err); tell != nil {
+		tell()
+	}
+}
+
+// abandon ends the RPC as its caller sees it. What it returns does the rest of
+// giveUp, which runs code of the program's; nil: there is nothing left to do.
+func (cs *clientStream) abandon(err error) (tell func()) {
 	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	if cs.ended {
-		cs.mu.Unlock()
-		return
+		return nil
 	}
 	cs.ended = true
 	cs.err = err
@@ -305,19 +313,19 @@ func (cs *clientStream) giveUp(err error) {
 	cs.commitLocked()
 	a, replacing := cs.att, cs.busy != nil
 	stop := cs.stopWatch
-	cs.mu.Unlock()
-
-	if stop != nil {
-		stop()
+	return func() {
+		if stop != nil {
+			stop()
+		}
+		if replacing {
+			cs.cancel() // all that is waited for
+			return
+		}
+		if a != nil && err != nil {
+			a.cut(err)
+		}
+		cs.conclude(a, a, err)
 	}
-	if replacing {
-		cs.cancel() // all that is waited for
-		return
-	}
-	if a != nil && err != nil {
-		a.cut(err)
-	}
-	cs.conclude(a, a, err)
 }
 
 // conclude fills in what the options point to from inForce, the attempt in force at

@@ -41,7 +41,7 @@ type Conn struct {
 	rd reader // the reader's own
 	ka keepalive
 
-	completed    atomic.Bool
+	answered     atomic.Bool
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
 
@@ -146,8 +146,8 @@ func (c *Conn) Streams() int {
 	return len(c.streams)
 }
 
-// Completed reports whether the server has answered an RPC with a status.
-func (c *Conn) Completed() bool { return c.completed.Load() }
+// Answered reports whether the server has answered an RPC, if only with headers.
+func (c *Conn) Answered() bool { return c.answered.Load() }
 
 // TooManyPings reports whether the server complained of keepalive PINGs
 // (GOAWAY with ENHANCE_YOUR_CALM and "too_many_pings"; gRFC A8).

@@ -165,7 +165,7 @@ func TestUnary(t *testing.T) {
 			require.Equal(t, 1, s.Messages())
 			s.Release()
 		}
-		require.True(t, c.Completed())
+		require.True(t, c.Answered())
 		require.Zero(t, c.Streams())
 	})
 }

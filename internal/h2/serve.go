@@ -173,12 +173,12 @@ func (r *reader) fragment(p []byte, end bool) error {
 		return nil
 	}
 	r.serves(s)
+	if !r.c.answered.Load() {
+		r.c.answered.Store(true)
+	}
 	v := s.onHeaders(&r.hd.block, r.hd.endStream)
 	s.mu.Unlock()
 	if v.over {
-		if r.hd.endStream && !r.c.completed.Load() {
-			r.c.completed.Store(true)
-		}
 		r.over(s, id, v, r.hd.endStream)
 	}
 	return nil
