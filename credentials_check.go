@@ -116,12 +116,14 @@ func checkCredentials(o *dialOptions) (channelCredentials, error) {
 
 	c := channelCredentials{perRPC: o.perRPCCreds}
 	var fromBundle credentials.PerRPCCredentials
+	var from string // the option that the transport credentials come from
 	switch {
 	case o.insecure:
-		c.transport = insecure.NewCredentials()
+		c.transport, from = insecure.NewCredentials(), "WithInsecure"
 	case o.transportCreds != nil:
-		c.transport = o.transportCreds
+		c.transport, from = o.transportCreds, "the insecure credentials of WithTransportCredentials"
 	case o.bundle != nil:
+		from = "the insecure credentials of the bundle of WithCredentialsBundle"
 		c.transport = o.bundle.TransportCredentials()
 		if c.transport == nil {
 			return channelCredentials{}, ErrBundleWithoutTransportCredentials
@@ -135,11 +137,11 @@ func checkCredentials(o *dialOptions) (channelCredentials, error) {
 	if c.insecure {
 		for _, p := range o.perRPCCreds {
 			if p.RequireTransportSecurity() {
-				return channelCredentials{}, fmt.Errorf("%w: %T of WithPerRPCCredentials", ErrPerRPCNeedsTransportSecurity, p)
+				return channelCredentials{}, fmt.Errorf("%w: %T of WithPerRPCCredentials contradicts %s", ErrPerRPCNeedsTransportSecurity, p, from)
 			}
 		}
 		if fromBundle != nil && fromBundle.RequireTransportSecurity() {
-			return channelCredentials{}, fmt.Errorf("%w: %T of the bundle of WithCredentialsBundle", ErrPerRPCNeedsTransportSecurity, fromBundle)
+			return channelCredentials{}, fmt.Errorf("%w: %T of the bundle of WithCredentialsBundle contradicts its own insecure credentials", ErrPerRPCNeedsTransportSecurity, fromBundle)
 		}
 	}
 	if fromBundle != nil {

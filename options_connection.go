@@ -178,8 +178,8 @@ func WithWriteBufferSize(s int) DialOption {
 // Deprecated: there is nothing to choose.
 func WithSharedWriteBuffer(val bool) DialOption { return EmptyDialOption{} }
 
-// WithIdleTimeout sets how long a channel on which no RPC runs keeps its
-// connections. After that it is IDLE, with neither connections nor a resolver,
+// WithIdleTimeout sets how long a channel on which no RPC runs, and for which nobody
+// waits to be READY, keeps its connections. After that it is IDLE, with neither connections nor a resolver,
 // until the next RPC or Connect. The default is 30 minutes; zero or less means
 // never.
 func WithIdleTimeout(d time.Duration) DialOption {
