@@ -166,10 +166,11 @@ func withTimeout(ctx context.Context, d time.Duration) (context.Context, context
 
 // dial is the part of a dial that ctx bounds. The channel is closed if it fails.
 func (cc *ClientConn) dial(ctx context.Context) error {
-	begun, built := time.Now(), false
+	begun, configured, built := time.Now(), true, false
 	err := ctx.Err()
 	if err == nil {
 		err = cc.awaitFirstConfig(ctx)
+		configured = err == nil
 	}
 	if err == nil {
 		err = cc.awaitResolver(ctx)
@@ -182,10 +183,14 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 	if err == nil && cc.opts.block {
 		err = cc.waitReady(ctx)
 	}
-	if err != nil {
-		return cc.giveUp(time.Since(begun), err, built).endedWith(ctx)
+	if err == nil {
+		return nil
 	}
-	return nil
+	e := cc.giveUp(time.Since(begun), err, built).endedWith(ctx)
+	if !configured {
+		e.Attempts = []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come")}
+	}
+	return e
 }
 
 // awaitResolver leaves idle and waits until the resolver is built.

@@ -404,6 +404,80 @@ func TestSecurityOptions(t *testing.T) {
 	assert.ErrorContains(t, err, "b.example")
 }
 
+// TestServerNames: the name that is verified, and the :authority that a server sees,
+// of every way to say it, beside what grpc-go does.
+func TestServerNames(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example", "other.example", "127.0.0.1"))))
+	overridden := func() credentials.TransportCredentials {
+		creds := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
+		_ = creds.OverrideServerName("backend.example") //nolint:staticcheck // deprecated, and used
+		return creds
+	}
+	free := func() credentials.TransportCredentials { return credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()}) }
+	named := func() credentials.TransportCredentials { return credentials.NewTLS(ca.ClientConfig("backend.example")) }
+	for _, tt := range []struct {
+		name      string
+		creds     func() credentials.TransportCredentials
+		authority string // WithAuthority
+		call      string // grpc.CallAuthority
+		want      string // the server sees; "": the RPC fails
+	}{
+		{name: "the target's", creds: free, want: srv.addr},
+		{name: "the credentials'", creds: named, want: "backend.example"},
+		{name: "OverrideServerName", creds: overridden, want: "backend.example"},
+		{name: "WithAuthority", creds: free, authority: "other.example", want: "other.example"},
+		{name: "WithAuthority and the credentials'", creds: named, authority: "backend.example", want: "backend.example"},
+		{name: "WithAuthority that the certificate has not", creds: free, authority: "third.example"},
+		{name: "CallAuthority", creds: free, call: "other.example", want: "other.example"},
+		{name: "CallAuthority beside WithAuthority", creds: free, authority: "backend.example", call: "other.example", want: "other.example"},
+		{name: "CallAuthority that the certificate has not", creds: free, call: "third.example"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ours, theirs := []grpcdial.DialOption{grpcdial.WithTransportCredentials(tt.creds())}, []grpc.DialOption{grpc.WithTransportCredentials(tt.creds())}
+			if tt.authority != "" {
+				ours, theirs = append(ours, grpcdial.WithAuthority(tt.authority)), append(theirs, grpc.WithAuthority(tt.authority))
+			}
+			var options []grpc.CallOption
+			if tt.call != "" {
+				options = append(options, grpc.CallAuthority(tt.call))
+			}
+			other, err := grpc.NewClient(srv.addr, theirs...)
+			require.NoError(t, err)
+			defer other.Close()
+			for name, cc := range map[string]grpc.ClientConnInterface{"ours": newClient(t, srv.addr, ours...), "theirs": other} {
+				_, err := call(t, cc, "Echo", options...)
+				if tt.want == "" {
+					assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", name, err)
+					continue
+				}
+				require.NoError(t, err, name)
+				_, md, _ := srv.last()
+				assert.Equal(t, []string{tt.want}, md.Get(":authority"), name)
+			}
+		})
+	}
+}
+
+// TestMutualTLS: a server that asks for a certificate gets the channel's.
+func TestMutualTLS(t *testing.T) {
+	ca := h2test.NewCA(t)
+	demanding := ca.ServerConfig("backend.example")
+	demanding.ClientAuth, demanding.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(demanding)))
+	known := ca.ClientConfig("backend.example")
+	known.Certificates = []tls.Certificate{ca.Client("me")}
+	reply, err := call(t, newClient(t, srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(known))), "Echo")
+	require.NoError(t, err)
+	assert.Equal(t, "hello", reply)
+
+	_, err = grpcdial.DialContext(soon(t), srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
+		grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
+	var alert tls.AlertError
+	require.ErrorAs(t, err, &alert)
+	assert.ErrorContains(t, err, "requires a client certificate")
+}
+
 func TestIdleTimeoutOption(t *testing.T) {
 	srv := serveEcho(t)
 	cc := newClient(t, srv.addr, grpcdial.WithTransportCredentials(insecure.NewCredentials()), grpcdial.WithIdleTimeout(20*time.Millisecond))
