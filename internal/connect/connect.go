@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -75,9 +76,10 @@ type Config struct {
 //
 // The error is a *failure.Attempt, or a failure.List when a host name led to
 // several addresses that failed. Everything is closed then. A host name's
-// addresses are tried as long as there are any: those whose network connection
-// fails race as RFC 8305 says, and if the first to be connected fails later,
-// in its TLS handshake for instance, the rest is tried after it.
+// addresses race as RFC 8305 says, and the race is for the SETTINGS: an address
+// that takes the connection and then says nothing, or is of no use, does not keep
+// the others from being tried. The list has one for each address, and one that
+// counts those for which no time was left.
 //
 // ctx bounds all of it and has no hold on the connection once Connect has
 // returned it. When ctx ends, its error is the cause of the attempts that it
@@ -95,28 +97,62 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 		return nil, unresolved(addr.Addr, authority, start, because(ctx, err))
 	}
 	cfg.Progress.forget(addr.Addr) // the name: its addresses stand for it
-	dial := cfg.dialer(authority)
-	var failed failure.List
-	for {
-		won := race(ctx, endpoints, dial)
-		for _, l := range won.lost {
-			failed = append(failed, l.failed(authority, l.start, phaseOf(l.err, failure.Dial), because(ctx, l.err)))
-		}
-		if won.conn == nil {
-			return nil, asError(failed)
-		}
-		conn, phase, err := cfg.establish(ctx, won.conn, won.endpoint, authority)
-		if err == nil {
-			return conn, nil
-		}
-		a := won.failed(authority, won.start, phase, because(ctx, err))
-		cfg.Progress.failed(a)
-		failed = append(failed, a)
-		if len(won.rest) == 0 || over(ctx) {
-			return nil, asError(failed)
-		}
-		endpoints = won.rest
+	won := race(ctx, endpoints, runner[*h2.Conn]{
+		try: func(ctx context.Context, e endpoint) (*h2.Conn, *failure.Attempt) {
+			return cfg.try(ctx, e, authority)
+		},
+		drop:    drop,
+		waiting: func(n int) { cfg.Progress.waiting(addr.Addr, start, n, len(endpoints)) },
+	})
+	if won.won {
+		return won.first, nil
 	}
+	failed := won.lost
+	if n := won.untried; n > 0 && ctx.Err() != context.Canceled {
+		failed = append(failed, failure.New(addr.Addr, authority, start, failure.Dial, &untriedError{n, len(endpoints)}))
+	}
+	return nil, asError(failed)
+}
+
+// try makes an HTTP/2 connection to e. Its context is cancelled when it is called
+// off; then nobody asks any more how far it came.
+func (cfg *Config) try(ctx context.Context, e endpoint, authority string) (*h2.Conn, *failure.Attempt) {
+	start := time.Now()
+	conn, phase, err := cfg.dialAndEstablish(ctx, e, authority)
+	if err == nil {
+		return conn, nil
+	}
+	a := e.failed(authority, start, phase, because(ctx, err))
+	if ctx.Err() == context.Canceled {
+		cfg.Progress.forget(e.shown)
+	} else {
+		cfg.Progress.failed(a)
+	}
+	return nil, a
+}
+
+func (cfg *Config) dialAndEstablish(ctx context.Context, e endpoint, authority string) (*h2.Conn, failure.Phase, error) {
+	nc, err := cfg.dial(ctx, e)
+	if err != nil {
+		return nil, phaseOf(err, failure.Dial), err
+	}
+	return cfg.establish(ctx, nc, e, authority)
+}
+
+// errOvertaken is the end of a connection that another address had before.
+var errOvertaken = errors.New("another address of the name was connected before")
+
+// drop ends a connection that has no use, and waits until nothing of it runs.
+func drop(conn *h2.Conn) {
+	conn.Close(errOvertaken, nil)
+	_ = conn.Serve(func(error) {})
+}
+
+// untriedError says that there was no time to try n of a name's addresses.
+type untriedError struct{ n, of int }
+
+func (e *untriedError) Error() string {
+	return fmt.Sprintf("no time was left for %d of its %d addresses", e.n, e.of)
 }
 
 // establish makes an HTTP/2 connection of a network connection to e, and closes it

@@ -275,7 +275,6 @@ func alert(want tls.AlertError) func(error) bool {
 // TestTimeOuts lets the context end in each phase after dialing.
 func TestTimeOuts(t *testing.T) {
 	ca := h2test.NewCA(t)
-	silent := func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) }
 	silentAfterTLS := func(nc net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(nc, ca.ServerConfig("a.test"))) }
 	secure := credentials.NewTLS(ca.ClientConfig(""))
 	tests := []struct {

@@ -1,8 +1,7 @@
 package connect
 
 import (
-	"context"
-	"net"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -19,7 +18,8 @@ type Progress struct {
 	first [1]Standing // guarded by mu: room for the usual case
 }
 
-// Standing is how far an attempt is at one address, or how it failed there.
+// Standing is how far an attempt is at one address, or how it failed there. One that
+// has the name counts the name's addresses that have not been tried yet.
 type Standing struct {
 	Phase       failure.Phase    // the one that began last
 	Addr, Proxy string           // as in Step
@@ -78,6 +78,21 @@ func (p *Progress) forget(addr string) {
 	p.forgetLocked(addr)
 }
 
+// waiting notes that n of the addresses of a name, as many as of, have not been tried
+// yet. The attempt began at start.
+func (p *Progress) waiting(name string, start time.Time, n, of int) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetLocked(name)
+	if n > 0 {
+		hint := fmt.Sprintf("%d of its %d addresses have not been tried yet", n, of)
+		p.all = append(p.all, Standing{Phase: failure.Dial, Addr: name, Start: start, Hint: hint})
+	}
+}
+
 func (p *Progress) atLocked(addr string) *Standing {
 	for i := range p.all {
 		if p.all[i].Addr == addr {
@@ -89,24 +104,4 @@ func (p *Progress) atLocked(addr string) *Standing {
 
 func (p *Progress) forgetLocked(addr string) {
 	p.all = slices.DeleteFunc(p.all, func(s Standing) bool { return s.Addr == addr })
-}
-
-// dialer returns cfg.dial for an attempt that checks authority, as race calls it: its
-// context is cancelled when the dial is called off.
-func (cfg *Config) dialer(authority string) func(context.Context, endpoint) (net.Conn, error) {
-	if cfg.Progress == nil {
-		return cfg.dial
-	}
-	return func(ctx context.Context, e endpoint) (net.Conn, error) {
-		start := time.Now()
-		nc, err := cfg.dial(ctx, e)
-		switch {
-		case err == nil:
-		case ctx.Err() == context.Canceled:
-			cfg.Progress.forget(e.shown)
-		default:
-			cfg.Progress.failed(e.failed(authority, start, phaseOf(err, failure.Dial), because(ctx, err)))
-		}
-		return nc, err
-	}
 }

@@ -82,7 +82,7 @@ func TestProgressOfANameWithSeveralAddresses(t *testing.T) {
 	_, port, err := net.SplitHostPort(silent)
 	require.NoError(t, err)
 	cfg := &Config{Creds: plaintext, Resolver: zone{"two.test": {"127.0.0.2", "127.0.0.1"}}.resolver(t)}
-	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[1].Phase == failure.HTTP2 })
+	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2 })
 	refused, running := all[0], all[1]
 	require.NotNil(t, refused.Failed)
 	assert.ErrorIs(t, refused.Failed, syscall.ECONNREFUSED)
@@ -116,7 +116,7 @@ func TestProgressAfterAFailedHandshake(t *testing.T) {
 		}
 	}()
 	cfg := &Config{Creds: plaintext, Resolver: zone{"two.test": {"127.0.0.2", "127.0.0.1"}}.resolver(t)}
-	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[1].Phase == failure.HTTP2 })
+	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2 })
 	require.NotNil(t, all[0].Failed)
 	assert.Equal(t, failure.HTTP2, all[0].Failed.Phase)
 	assert.Contains(t, all[0].Failed.Hint, "220 mail.example")

@@ -65,20 +65,28 @@ func (cfg *Config) dialProxy(ctx context.Context, _, addr string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	won := race(ctx, endpoints, direct.dial)
-	if won.conn != nil {
-		return won.conn, nil
+	won := race(ctx, endpoints, runner[net.Conn]{
+		try: func(ctx context.Context, e endpoint) (net.Conn, *failure.Attempt) {
+			start := time.Now()
+			nc, err := direct.dial(ctx, e)
+			if err == nil {
+				return nc, nil
+			}
+			a := e.failed("", start, failure.Dial, err)
+			a.Hint = "" // proxy.Error has one
+			return nil, a
+		},
+		drop:    func(nc net.Conn) { _ = nc.Close() },
+		waiting: func(int) {}, // it is the target that progress is made to
+	})
+	switch {
+	case won.won:
+		return won.first, nil
+	case len(won.lost) == 1:
+		return nil, won.lost[0].Err
+	default:
+		return nil, won.lost
 	}
-	if len(won.lost) == 1 {
-		return nil, won.lost[0].err
-	}
-	var failed failure.List
-	for _, l := range won.lost {
-		a := l.failed("", l.start, failure.Dial, l.err)
-		a.Hint = "" // proxy.Error has one
-		failed = append(failed, a)
-	}
-	return nil, failed
 }
 
 // asProxyError is err if it is a *proxy.Error, and else the one given with err as

@@ -2,71 +2,73 @@ package connect
 
 import (
 	"context"
-	"net"
 	"time"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
 // stagger is how long an address has before the next one is tried beside it
-// (RFC 8305 §5).
-const stagger = 250 * time.Millisecond
+// (RFC 8305 §5). It is less if there would not be time for all addresses, but not
+// below leastStagger (RFC 8305 §8).
+const (
+	stagger      = 250 * time.Millisecond
+	leastStagger = 10 * time.Millisecond
+)
 
 // outcome is how a race ended.
-type outcome struct {
-	endpoint           // the first that was connected
-	conn     net.Conn  // its connection; nil if none was
-	start    time.Time // when it was dialed
-
-	lost []loss     // those that failed before that
-	rest []endpoint // those about which nothing is known: not dialed, or called off
+type outcome[T any] struct {
+	won     bool
+	first   T            // the first that succeeded, if one did
+	lost    failure.List // those that failed before that, as they ended
+	untried int          // those for which no time was left; 0 if one succeeded
 }
 
-// loss is one endpoint that failed.
-type loss struct {
-	endpoint
-	start time.Time
-	err   error
+// runner is what a race does with its endpoints. Its functions are called with no
+// lock held; waiting and drop on the goroutine of race, try on one for each
+// endpoint.
+type runner[T any] struct {
+	try     func(context.Context, endpoint) (T, *failure.Attempt) // heeds its context
+	drop    func(T)                                               // gets what succeeded too late
+	waiting func(n int)                                           // is told how many have not been tried yet
 }
 
-// race dials the endpoints, of which there is at least one, in their order:
-// the next one when the last has failed or has had its time. The first
-// connection wins; the other dials are called off, and race returns when they
-// have. It never returns without a connection and without a loss.
-func race(ctx context.Context, endpoints []endpoint, dial func(context.Context, endpoint) (net.Conn, error)) outcome {
+// race tries the endpoints, of which there is at least one, in their order: the
+// next one when the last has failed or has had its time. The first success wins;
+// the others are called off, and race returns when they have ended. Without a
+// success there is a loss.
+func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outcome[T] {
 	if len(endpoints) == 1 {
-		e, start := endpoints[0], time.Now()
-		nc, err := dial(ctx, e)
-		if err != nil {
-			return outcome{lost: []loss{{e, start, err}}}
+		v, failed := run.try(ctx, endpoints[0])
+		if failed != nil {
+			return outcome[T]{lost: failure.List{failed}}
 		}
-		return outcome{endpoint: e, conn: nc, start: start}
+		return outcome[T]{won: true, first: v}
 	}
 
 	type result struct {
-		i     int
-		start time.Time
-		conn  net.Conn
-		err   error
+		v      T
+		failed *failure.Attempt
 	}
-	dialCtx, callOff := context.WithCancel(ctx)
+	raceCtx, callOff := context.WithCancel(ctx)
 	defer callOff()
-	results := make(chan result) // every dial's result is received below
+	results := make(chan result) // every result is received below
 	timer := time.NewTimer(stagger)
 	defer timer.Stop()
 
-	var out outcome
+	var out outcome[T]
 	next, running := 0, 0
-	known := make([]bool, len(endpoints)) // won or lost
 	begin := func() {
-		i, start := next, time.Now()
+		e := endpoints[next]
 		next++
 		running++
-		timer.Reset(stagger)
+		run.waiting(len(endpoints) - next)
+		timer.Reset(pace(ctx, len(endpoints)-next))
 		go func() {
-			nc, err := dial(dialCtx, endpoints[i])
-			results <- result{i, start, nc, err}
+			v, failed := run.try(raceCtx, e)
+			results <- result{v, failed}
 		}()
 	}
-	more := func() bool { return next < len(endpoints) && out.conn == nil && !over(ctx) }
+	more := func() bool { return next < len(endpoints) && !out.won && !over(ctx) }
 
 	begin()
 	for running > 0 {
@@ -78,26 +80,33 @@ func race(ctx context.Context, endpoints []endpoint, dial func(context.Context, 
 		case r := <-results:
 			running--
 			switch {
-			case r.err != nil && out.conn == nil:
-				known[r.i] = true
-				out.lost = append(out.lost, loss{endpoints[r.i], r.start, r.err})
+			case r.failed != nil && !out.won:
+				out.lost = append(out.lost, r.failed)
 				if more() {
 					begin()
 				}
-			case r.err != nil: // called off, most likely
-			case out.conn == nil:
-				known[r.i] = true
-				out.endpoint, out.conn, out.start = endpoints[r.i], r.conn, r.start
+			case r.failed != nil: // called off, most likely
+			case !out.won:
+				out.won, out.first = true, r.v
 				callOff()
-			default: // connected a moment too late
-				_ = r.conn.Close()
+			default:
+				run.drop(r.v)
 			}
 		}
 	}
-	for i, e := range endpoints {
-		if !known[i] {
-			out.rest = append(out.rest, e)
-		}
+	if !out.won {
+		out.untried = len(endpoints) - next
 	}
 	return out
+}
+
+// pace is how long to wait for an endpoint before the next of those that have not
+// been tried: so that each of them, the last too, has its part of the time left.
+func pace(ctx context.Context, untried int) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return stagger
+	}
+	part := time.Until(deadline) / time.Duration(untried+1)
+	return min(stagger, max(leastStagger, part))
 }

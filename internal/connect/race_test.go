@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
 // track is one endpoint of a race: when its dial ends, and how.
@@ -28,15 +29,11 @@ type racers struct {
 	start  time.Time
 	conns  []*closeConn
 
+	waiting []int // what race said of those that had not been tried yet
 	running atomic.Int32
 }
 
-type closeConn struct {
-	net.Conn
-	closed bool
-}
-
-func (c *closeConn) Close() error { c.closed = true; return nil }
+type closeConn struct{ closed bool }
 
 func newRacers(tracks []track) (*racers, []endpoint) {
 	r := &racers{tracks: tracks, start: time.Now(), conns: make([]*closeConn, len(tracks))}
@@ -48,7 +45,22 @@ func newRacers(tracks []track) (*racers, []endpoint) {
 	return r, endpoints
 }
 
-func (r *racers) dial(ctx context.Context, e endpoint) (net.Conn, error) {
+func (r *racers) runner() runner[*closeConn] {
+	return runner[*closeConn]{
+		try: func(ctx context.Context, e endpoint) (*closeConn, *failure.Attempt) {
+			start := time.Now()
+			c, err := r.dial(ctx, e)
+			if err != nil {
+				return nil, e.failed("", start, failure.Dial, err)
+			}
+			return c, nil
+		},
+		drop:    func(c *closeConn) { c.closed = true },
+		waiting: func(n int) { r.waiting = append(r.waiting, n) },
+	}
+}
+
+func (r *racers) dial(ctx context.Context, e endpoint) (*closeConn, error) {
 	r.running.Add(1)
 	defer r.running.Add(-1)
 	var i int
@@ -85,32 +97,36 @@ func TestRace(t *testing.T) {
 		tracks  []track
 		winner  int // -1: none
 		lost    []string
-		rest    []string
+		untried int
 		dialed  []time.Duration
 		took    time.Duration
 	}{
 		{"one wins", 0, []track{{after: ms(10)}},
-			0, nil, nil, []time.Duration{0}, ms(10)},
+			0, nil, 0, []time.Duration{0}, ms(10)},
 		{"one loses", 0, []track{{after: ms(10), err: boom}},
-			-1, []string{"0"}, nil, []time.Duration{0}, ms(10)},
+			-1, []string{"0 10ms"}, 0, []time.Duration{0}, ms(10)},
 		{"the first is quick enough", 0, []track{{after: ms(249)}, {after: 0}},
-			0, nil, []string{"1"}, []time.Duration{0, never}, ms(249)},
+			0, nil, 0, []time.Duration{0, never}, ms(249)},
 		{"the second overtakes", 0, []track{{after: never}, {after: ms(10)}, {after: 0}},
-			1, nil, []string{"0", "2"}, []time.Duration{0, ms(250), never}, ms(260)},
+			1, nil, 0, []time.Duration{0, ms(250), never}, ms(260)},
 		{"the first recovers", 0, []track{{after: ms(300)}, {after: never}, {after: 0}},
-			0, nil, []string{"1", "2"}, []time.Duration{0, ms(250), never}, ms(300)},
+			0, nil, 0, []time.Duration{0, ms(250), never}, ms(300)},
 		{"one connects too late", 0, []track{{after: ms(300), deaf: true}, {after: ms(10)}},
-			1, nil, []string{"0"}, []time.Duration{0, ms(250)}, ms(300)},
+			1, nil, 0, []time.Duration{0, ms(250)}, ms(300)},
 		{"a failure starts the next at once", 0, []track{{after: ms(5), err: boom}, {after: ms(5), err: boom}, {after: ms(5)}},
-			2, []string{"0", "1"}, nil, []time.Duration{0, ms(5), ms(10)}, ms(15)},
+			2, []string{"0 5ms", "1 5ms"}, 0, []time.Duration{0, ms(5), ms(10)}, ms(15)},
 		{"a failure starts the stagger anew", 0, []track{{after: ms(200), err: boom}, {after: never}, {after: ms(1)}},
-			2, []string{"0"}, []string{"1"}, []time.Duration{0, ms(200), ms(450)}, ms(451)},
+			2, []string{"0 200ms"}, 0, []time.Duration{0, ms(200), ms(450)}, ms(451)},
 		{"all fail", 0, []track{{after: ms(300), err: boom}, {after: ms(10), err: boom}, {after: ms(10), err: boom}},
-			-1, []string{"1", "2", "0"}, nil, []time.Duration{0, ms(250), ms(260)}, ms(300)},
-		{"time is up", ms(600), []track{{after: never}, {after: never}, {after: never}, {after: never}},
-			-1, []string{"0", "1", "2"}, []string{"3"}, []time.Duration{0, ms(250), ms(500), never}, ms(600)},
-		{"time is up after a failure", ms(300), []track{{after: ms(100), err: boom}, {after: never}, {after: never}},
-			-1, []string{"0", "1"}, []string{"2"}, []time.Duration{0, ms(100), never}, ms(300)},
+			-1, []string{"1 10ms", "2 10ms", "0 300ms"}, 0, []time.Duration{0, ms(250), ms(260)}, ms(300)},
+		{"time is up", 20 * time.Second, []track{{after: never}, {after: ms(100), err: boom}, {after: never}},
+			-1, []string{"1 100ms", "0 20s", "2 19.65s"}, 0, []time.Duration{0, ms(250), ms(350)}, 20 * time.Second},
+		{"each has its part of a short time", ms(600), []track{{after: never}, {after: never}, {after: never}, {after: never}},
+			-1, []string{"0 600ms", "1 450ms", "2 300ms", "3 150ms"}, 0, []time.Duration{0, ms(150), ms(300), ms(450)}, ms(600)},
+		{"what a failure leaves is shared", ms(300), []track{{after: ms(60), err: boom}, {after: never}, {after: never}},
+			-1, []string{"0 60ms", "1 240ms", "2 120ms"}, 0, []time.Duration{0, ms(60), ms(180)}, ms(300)},
+		{"there is no time for all", ms(25), []track{{after: never}, {after: never}, {after: never}, {after: never}, {after: 0}},
+			-1, []string{"0 25ms", "1 15ms", "2 5ms"}, 2, []time.Duration{0, ms(10), ms(20), never, never}, ms(25)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -122,35 +138,32 @@ func TestRace(t *testing.T) {
 					defer cancel()
 				}
 				r, endpoints := newRacers(tt.tracks)
-				out := race(ctx, endpoints, r.dial)
+				out := race(ctx, endpoints, r.runner())
 
 				assert.Equal(t, tt.took, time.Since(r.start))
 				assert.Equal(t, tt.dialed, r.dialed)
-				if tt.winner < 0 {
-					assert.Nil(t, out.conn)
-				} else {
-					require.Equal(t, net.Conn(r.conns[tt.winner]), out.conn)
-					assert.Equal(t, fmt.Sprint(tt.winner), out.shown)
-					assert.Equal(t, r.start.Add(tt.dialed[tt.winner]), out.start)
-					assert.False(t, r.conns[tt.winner].closed)
+				require.Equal(t, tt.winner >= 0, out.won)
+				if out.won {
+					require.Same(t, r.conns[tt.winner], out.first)
+					assert.False(t, out.first.closed)
 				}
-				var lost, rest []string
-				for _, l := range out.lost {
-					lost = append(lost, l.shown)
+				var lost []string // and how long each had taken when it failed
+				for _, a := range out.lost {
+					lost = append(lost, fmt.Sprintf("%s %v", a.Addr, a.Elapsed))
 					if tt.timeout == 0 {
-						assert.Equal(t, boom, l.err, "a dial that was called off is no failure")
+						assert.Equal(t, boom, a.Err, "a dial that was called off is no failure")
 					}
-				}
-				for _, e := range out.rest {
-					rest = append(rest, e.shown)
 				}
 				if tt.timeout > 0 { // those that time ended come in any order
 					assert.ElementsMatch(t, tt.lost, lost)
-					assert.ErrorIs(t, out.lost[len(out.lost)-1].err, context.DeadlineExceeded)
+					assert.ErrorIs(t, out.lost[len(out.lost)-1].Err, context.DeadlineExceeded)
 				} else {
 					assert.Equal(t, tt.lost, lost)
 				}
-				assert.Equal(t, tt.rest, rest)
+				assert.Equal(t, tt.untried, out.untried)
+				for i, n := range r.waiting {
+					assert.Equal(t, len(endpoints)-1-i, n)
+				}
 				assert.Zero(t, r.running.Load(), "race returned before all dials had")
 				for i, c := range r.conns {
 					if c != nil && i != tt.winner {

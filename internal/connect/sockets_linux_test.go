@@ -70,7 +70,8 @@ func TestHostThatDoesNotAnswer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		_, err = Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")
 		cancel()
-		a := attempt(t, err) // the name's second address has had no time
+		var a *failure.Attempt
+		require.ErrorAs(t, err, &a) // of a name's, the first: it began first
 		assert.Equal(t, ln.Addr().String(), a.Addr)
 		assert.Equal(t, failure.Dial, a.Phase)
 		assert.ErrorIs(t, a, context.DeadlineExceeded)
