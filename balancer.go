@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"sync/atomic"
+	"sync"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
@@ -68,13 +68,9 @@ func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) 
 // UpdateState makes s the policy's state and picker, in the order of the calls.
 // A policy that was closed has no say any more.
 func (p *policy) UpdateState(s balancer.State) {
-	p.cc.reports.posted.Add(1)
-	p.cc.policyQueue.Post(func() {
-		if !p.closed && !p.cc.isClosing() {
-			p.cc.policies.report(p, s)
-		}
-		p.cc.reports.done()
-	})
+	if p.cc.reports.add(p, s) {
+		p.cc.policyQueue.Post(p.cc.enforceReports)
+	}
 }
 
 // ResolveNow asks the resolver to look again, unless another policy is to
@@ -163,40 +159,41 @@ func (cc *ClientConn) publish(s balancer.State) {
 	cc.setState(to, why, func() { cc.calls.SetFailingPicker(s.Picker, failing) })
 }
 
-// reports counts the states that policies report, for those who wait until what was
-// reported before is in force. The zero value is ready to use.
+// reports is the states that policies have reported and that are not in force yet, in
+// the order of the reports. The zero value is ready to use.
 type reports struct {
-	posted atomic.Int64 // counted before the report is put on the queue
-
-	// Policy queue only.
-	inForce int64
-	waiting *reportWait
+	mu      sync.Mutex
+	waiting []report // guarded by mu
 }
 
-type reportWait struct {
-	upTo int64
-	f    func()
-	next *reportWait
+type report struct {
+	policy *policy
+	state  balancer.State
 }
 
-// after calls f once what has been reported until now is in force. Policy queue only.
-func (r *reports) after(f func()) {
-	if upTo := r.posted.Load(); upTo > r.inForce {
-		r.waiting = &reportWait{upTo, f, r.waiting}
-		return
-	}
-	f()
+// add puts a report at the end. It reports whether it is the first that waits.
+func (r *reports) add(p *policy, s balancer.State) (first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, report{p, s})
+	return len(r.waiting) == 1
 }
 
-// done notes that one more report is in force, or void. Policy queue only.
-func (r *reports) done() {
-	r.inForce++
-	for at := &r.waiting; *at != nil; {
-		if w := *at; w.upTo <= r.inForce {
-			*at = w.next
-			w.f()
-		} else {
-			at = &w.next
+func (r *reports) take() []report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.waiting
+	r.waiting = nil
+	return all
+}
+
+// enforceReports puts in force what was reported, in order. It does not wait for
+// its turn on the queue behind what policies are yet to be told of, which may be
+// much. Policy queue only.
+func (cc *ClientConn) enforceReports() {
+	for _, r := range cc.reports.take() {
+		if !r.policy.closed && !cc.isClosing() {
+			cc.policies.report(r.policy, r.state)
 		}
 	}
 }

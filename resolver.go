@@ -163,13 +163,14 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 // once the states are in force that the policy reported from within apply, so that
 // a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
-	queue, verdict := &r.cc.policyQueue, make(chan error, 1)
-	posted := queue.Post(func() {
+	verdict := make(chan error, 1)
+	posted := r.cc.policyQueue.Post(func() {
 		if r.cc.resolver != r {
 			return // retired: nobody waits
 		}
 		err := apply()
-		r.cc.reports.after(func() { verdict <- err })
+		r.cc.enforceReports()
+		verdict <- err
 	})
 	if !posted {
 		return nil
