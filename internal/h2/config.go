@@ -12,6 +12,7 @@ const (
 	defaultStreamWindow = 512 << 10
 	defaultConnWindow   = 8 << 20
 	defaultReadBuffer   = 32 << 10
+	maxReadBuffer       = 16 << 20 // no read returns that much
 	defaultHeaderList   = 16 << 20
 	lastWordsWait       = 50 * time.Millisecond // for what a server said that does not take our preface
 	defaultPingTimeout  = 20 * time.Second
@@ -51,7 +52,7 @@ type Config struct {
 	// counted as RFC 9113 section 6.5.2 says; default 16 MiB. It is announced to the
 	// server if it is set.
 	MaxHeaderListSize uint32
-	// ReadBufferSize is how much one read asks for; default 32 KiB. The
+	// ReadBufferSize is how much one read asks for; default 32 KiB, at most 16 MiB. The
 	// buffer is shared with other connections while this one is quiet.
 	ReadBufferSize int
 	// WriteBufferSize is how many bytes may wait to be written before senders

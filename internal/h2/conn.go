@@ -31,12 +31,13 @@ const (
 // [Conn.Handshake] are safe for concurrent use.
 type Conn struct {
 	// Set once in New.
-	wire *Wire
-	nc   net.Conn
-	mode writeMode
-	cfg  Config
-	peer *peer.Peer
-	done chan struct{} // closed when no new stream can be opened any more
+	wire    *Wire
+	nc      net.Conn
+	mode    writeMode
+	cfg     Config
+	buffers bufferPool
+	peer    *peer.Peer
+	done    chan struct{} // closed when no new stream can be opened any more
 
 	rd reader // the reader's own
 	ka keepalive
@@ -128,6 +129,7 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 	c.window.avail = initialWindow
 	c.recvW = int64(c.cfg.StreamWindow)
 	c.room.avail = int64(c.cfg.WriteBufferSize)
+	c.buffers = pendingPool(c.cfg.WriteBufferSize)
 	c.rd.init(c)
 	return c
 }
@@ -246,9 +248,9 @@ func (c *Conn) sayGoodbyeApart(cause error) {
 		c.wire.Conn.Close()
 		c.nc.Close()
 	})
-	b := goodbyeFrame(cause)
+	b := c.goodbyeFrame(cause)
 	_, err := c.nc.Write(b.b)
-	pendingPool.put(b)
+	c.buffers.put(b)
 	if t, ok := c.nc.(*tls.Conn); ok && err == nil {
 		_ = t.CloseWrite()
 	}
@@ -257,12 +259,12 @@ func (c *Conn) sayGoodbyeApart(cause error) {
 }
 
 // goodbyeFrame is a GOAWAY that says why the connection ends.
-func goodbyeFrame(cause error) *buffer {
+func (c *Conn) goodbyeFrame(cause error) *buffer {
 	code, debug := http2.ErrCodeNo, ""
 	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
 		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
 	}
-	b := pendingPool.get()
+	b := c.buffers.get()
 	b.b = appendGoAway(b.b, code, debug)
 	return b
 }
@@ -270,7 +272,7 @@ func goodbyeFrame(cause error) *buffer {
 // sayGoodbye makes one non-blocking attempt at GOAWAY and, under TLS, the closing
 // alert. The caller owns the flush.
 func (c *Conn) sayGoodbye(cause error) {
-	b := goodbyeFrame(cause)
+	b := c.goodbyeFrame(cause)
 	if c.mode == writeDirect {
 		_, _ = c.wire.tryWrite(b.b)
 	} else {
@@ -281,10 +283,10 @@ func (c *Conn) sayGoodbye(cause error) {
 		}
 		if out := c.wire.uncork(); out != nil {
 			_, _ = c.wire.tryWrite(out.b)
-			pendingPool.put(out)
+			c.buffers.put(out)
 		}
 	}
-	pendingPool.put(b)
+	c.buffers.put(b)
 }
 
 // endDoomed ends the streams of a closed connection. It runs once no write is

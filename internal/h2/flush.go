@@ -9,7 +9,7 @@ import (
 func (c *Conn) pending() *buffer {
 	if c.pend == nil {
 		if c.pend = c.spare; c.pend == nil {
-			c.pend = pendingPool.get()
+			c.pend = c.buffers.get()
 		}
 		c.spare = nil
 	}
@@ -81,7 +81,7 @@ func (c *Conn) flush() {
 			// wait for one that begins after the connection has ended.
 			c.mu.Lock()
 			if c.state == stateClosed {
-				pendingPool.put(b)
+				c.buffers.put(b)
 				c.endFlush()
 				return
 			}
@@ -137,7 +137,7 @@ func (c *Conn) endFlush() bool {
 	c.mu.Unlock()
 	for _, b := range [...]*buffer{pend, spare} {
 		if b != nil {
-			pendingPool.put(b)
+			c.buffers.put(b)
 		}
 	}
 	if closed {
@@ -163,7 +163,7 @@ func (c *Conn) attempt(b *buffer) (left *backlog, err error) {
 	}
 	n, err := c.wire.tryWrite(out.b)
 	if n == len(out.b) {
-		pendingPool.put(out)
+		c.buffers.put(out)
 		return nil, nil
 	}
 	if n > 0 {
@@ -198,7 +198,7 @@ func (c *Conn) flushed(b *buffer) {
 	c.ackFlight = 0
 	c.room.add(c.inFlight)
 	c.inFlight = 0
-	if c.spare == nil && cap(b.b) <= maxKeptBuffer {
+	if c.spare == nil && c.buffers.keeps(b) {
 		c.spare = b
 	}
 	c.mu.Unlock()
@@ -216,7 +216,7 @@ const (
 // again. The connection takes no new streams and ends when its reader has heard
 // all there is, or soon.
 func (c *Conn) writeFailed(b *buffer, err error) {
-	pendingPool.put(b)
+	c.buffers.put(b)
 	c.mu.Lock()
 	if c.state == stateClosed {
 		c.endFlush()
@@ -255,7 +255,7 @@ func (c *Conn) flushBlocking(left *backlog) {
 			return
 		}
 		if left.records != nil {
-			pendingPool.put(left.records)
+			c.buffers.put(left.records)
 		}
 		c.flushed(left.frames)
 	}
@@ -289,6 +289,6 @@ func (c *Conn) writeAll(b *buffer) error {
 	if err != nil && n > 0 {
 		c.count(len(b.b))
 	}
-	pendingPool.put(out)
+	c.buffers.put(out)
 	return err
 }

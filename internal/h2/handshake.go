@@ -51,7 +51,7 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 		return err
 	}
 	if c.mode == writeLayered {
-		c.wire.layer(c.kickApart)
+		c.wire.layer(c.buffers, c.kickApart)
 	}
 	c.ka.start(c)
 	c.kick() // the acknowledgement of the server's SETTINGS

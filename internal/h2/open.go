@@ -150,6 +150,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if n > 0 && n == len(msg) {
 		c.tally.sent++
 	}
+	c.buffers.reserve(b, n+usualHeaders)
 	b.b = c.enc.appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
 	s.outHeader = len(b.b) - at
 	if n > 0 {
@@ -305,6 +306,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		s.sendWindow -= n
 		end := last && n == int64(len(msg))
 		b := c.pending()
+		c.buffers.reserve(b, int(n)+usualHeaders)
 		b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
 		if msg = msg[n:]; len(msg) == 0 {
 			c.tally.sent++

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // reader is the receiving side of a connection. Everything in it belongs to the
@@ -20,7 +22,7 @@ type reader struct {
 	// buf is where bytes are read into. It is pooled and given back while the
 	// connection is quiet. small is for connections that cannot wait without a
 	// buffer, and for the handshake.
-	buf        *buffer
+	buf        *[]byte
 	small      []byte
 	more       bool // the latest read filled what it was given
 	start, end int  // the bytes read and not used yet
@@ -68,7 +70,7 @@ func (r *reader) init(c *Conn) {
 // bytes is the buffer in use.
 func (r *reader) bytes() []byte {
 	if r.buf != nil {
-		return r.buf.b[:cap(r.buf.b)]
+		return *r.buf
 	}
 	return r.small
 }
@@ -77,27 +79,23 @@ func (r *reader) bytes() []byte {
 // is none, or if the small one does not do.
 func (r *reader) space() []byte {
 	if r.buf == nil && (r.small == nil || r.more || r.end == len(r.small)) {
-		b := r.pool()
-		r.end = copy(b.b[:cap(b.b)], r.small[r.start:r.end])
+		b := bytepool.Messages.Get(r.size())
+		r.end = copy(*b, r.small[r.start:r.end])
 		r.start = 0
 		r.buf = b
 	}
 	return r.bytes()[r.end:]
 }
 
-func (r *reader) pool() *buffer {
-	if r.c.cfg.ReadBufferSize == defaultReadBuffer {
-		return readPool.get()
-	}
-	return &buffer{b: make([]byte, 0, max(r.c.cfg.ReadBufferSize, smallRead))}
+// size is how much one read asks for.
+func (r *reader) size() int {
+	return min(max(r.c.cfg.ReadBufferSize, smallRead), maxReadBuffer)
 }
 
 // quiet is called when nothing is left to read: the buffer goes back.
 func (r *reader) quiet() {
 	if r.start == r.end && r.buf != nil {
-		if r.c.cfg.ReadBufferSize == defaultReadBuffer {
-			readPool.put(r.buf)
-		}
+		bytepool.Messages.Put(r.buf)
 		r.buf = nil
 		r.start, r.end = 0, 0
 	}
@@ -197,13 +195,11 @@ func (r *reader) peek(n int) ([]byte, error) {
 func (r *reader) makeRoom(n int) {
 	b := r.bytes()
 	if n > len(b) {
-		var larger *buffer
-		if p := r.pool(); cap(p.b) >= n {
-			larger = p
-		} else {
-			larger = &buffer{b: make([]byte, 0, n)}
+		larger := bytepool.Messages.Get(max(n, r.size()))
+		copy(*larger, b[r.start:r.end])
+		if r.buf != nil {
+			bytepool.Messages.Put(r.buf)
 		}
-		copy(larger.b[:cap(larger.b)], b[r.start:r.end])
 		r.buf = larger
 	} else {
 		copy(b, b[r.start:r.end])

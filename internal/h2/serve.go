@@ -10,6 +10,8 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // Serve reads until the connection is lost or closed and returns the cause, which
@@ -53,8 +55,8 @@ func (c *Conn) firstFailure(err error) error {
 }
 
 func (r *reader) release() {
-	if r.buf != nil && cap(r.buf.b) == defaultReadBuffer {
-		readPool.put(r.buf)
+	if r.buf != nil {
+		bytepool.Messages.Put(r.buf)
 	}
 	r.buf, r.small, r.last = nil, nil, nil
 }
