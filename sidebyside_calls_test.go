@@ -74,7 +74,7 @@ func TestMetadataSideBySide(t *testing.T) {
 			},
 		})
 	}
-	play(t, scenarios)
+	playWithBridge(t, scenarios)
 }
 
 // TestCapitalLettersInMetadata: a key that did not go through the functions of
@@ -148,7 +148,7 @@ func TestSizesSideBySide(t *testing.T) {
 			})
 		}})
 	}
-	play(t, scenarios)
+	playWithBridge(t, scenarios)
 }
 
 // gzipEcho is standard, but answers in the encoding that it was asked in.

@@ -93,7 +93,7 @@ func TestCredentialsSideBySide(t *testing.T) {
 	}, scenario{name: "another authority without TLS", act: func(st *stage) {
 		st.everyKind(func(_ string, do doFunc) { do(st.context(), "/t/Echo", "hello", grpc.CallAuthority("other.example")) })
 	}})
-	play(t, scenarios)
+	playWithBridge(t, scenarios)
 }
 
 // picks is a policy that connects, and then gives its pickers' place to a
@@ -261,7 +261,7 @@ func TestCodecsSideBySide(t *testing.T) {
 			st.everyKind(func(_ string, do doFunc) { do(st.context(), method, "hello") })
 		}})
 	}
-	play(t, scenarios)
+	playWithBridge(t, scenarios)
 }
 
 // ownCodec is the protobuf codec under another name.

@@ -86,5 +86,5 @@ func TestStreamStepsSideBySide(t *testing.T) {
 			})
 		}
 	}
-	play(t, scenarios)
+	playWithBridge(t, scenarios)
 }

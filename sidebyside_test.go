@@ -83,7 +83,20 @@ type stage struct {
 	begun  []*h2test.Stream                    // guarded by mu: in their order
 }
 
+// play plays scenarios on grpc-go's channel and ours.
 func play(t *testing.T, scenarios []scenario) {
+	playOn(t, scenarios, func(cc *grpcdial.ClientConn) grpc.ClientConnInterface { return cc })
+}
+
+// playWithBridge also plays them on the *grpc.ClientConn that ours has.
+func playWithBridge(t *testing.T, scenarios []scenario) {
+	play(t, scenarios)
+	t.Run("bridge", func(t *testing.T) {
+		playOn(t, scenarios, func(cc *grpcdial.ClientConn) grpc.ClientConnInterface { return cc.GRPC() })
+	})
+}
+
+func playOn(t *testing.T, scenarios []scenario, calls func(*grpcdial.ClientConn) grpc.ClientConnInterface) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			want := newStage(t, &sc, func(target string, dial []mirrored, told *teller) (grpc.ClientConnInterface, func() error) {
@@ -103,7 +116,7 @@ func play(t *testing.T, scenarios []scenario) {
 				}
 				cc, err := grpcdial.NewClient(target, opts...)
 				require.NoError(t, err)
-				return cc, cc.Close
+				return calls(cc), cc.Close
 			})
 			got.play(&sc)
 
