@@ -91,9 +91,14 @@ func (cc *ClientConn) checkIdle() {
 	}
 }
 
+// leastIdleLook is the least time between two looks: with an idle time-out of next to
+// nothing, an RPC that runs would keep a processor busy with being looked at.
+const leastIdleLook = time.Millisecond
+
 // armIdleTimer has checkIdle run after d. RPCs do not touch the timer: it costs
 // a channel that is in use one look per time-out.
 func (cc *ClientConn) armIdleTimer(d time.Duration) {
+	d = max(d, leastIdleLook)
 	switch {
 	case cc.opts.idleTimeout <= 0:
 	case cc.idleTimer == nil:

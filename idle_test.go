@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 // A channel without RPCs goes back to how NewClient made it, says why, and
@@ -53,6 +55,26 @@ func TestRPCKeepsTheChannelBusy(t *testing.T) {
 	require.NoError(t, s.CloseSend())
 	require.Error(t, s.RecvMsg(new(wrapperspb.StringValue)))
 	awaitState(t, cc, connectivity.Idle)
+}
+
+// An idle time-out of next to nothing does not have a running RPC looked at without
+// pause: this test would take as many looks as there are nanoseconds in a second.
+func TestIdleTimeoutOfNextToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := h2test.Pipe(t)
+		server.SetBound(time.Hour)
+		cc, err := NewClient("x:1", WithInsecure(), WithIdleTimeout(1), WithContextDialer(func(context.Context, string) (net.Conn, error) { return client, nil }))
+		require.NoError(t, err)
+		defer cc.Close()
+		ended := make(chan error, 1)
+		go func() { _, err := askName(t.Context(), cc); ended <- err }()
+		server.Handshake()
+		headers, _ := server.ExpectUnary()
+		time.Sleep(time.Second)
+		server.ReplyUnary(headers.StreamID, nil)
+		require.NoError(t, <-ended)
+		server.ExpectClosed()
+	})
 }
 
 // RPCs that begin while the channel goes idle all succeed.
