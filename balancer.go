@@ -136,6 +136,10 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 // errLeft is why a channel is not READY any more whose connection was not lost.
 var errLeft = errors.New("grpcdial: the policy gave the connection up: its address is not among the resolver's any more, or another policy took over")
 
+// errPolicyFailed is the cause of a transition to TRANSIENT_FAILURE for which nothing
+// that the channel knows is the reason.
+var errPolicyFailed = errors.New("grpcdial: the load-balancing policy says so, and no attempt to connect has failed")
+
 // publish makes s what RPCs and the program see: at once, so that whoever waited
 // for the state does not find the picker of before, and an RPC that the picker
 // fails finds the state that it failed in. Policy queue only.
@@ -150,8 +154,8 @@ func (cc *ClientConn) publish(s balancer.State) {
 		cc.loss = nil
 		cc.attempts.ready()
 	case to == connectivity.TransientFailure:
-		why = cc.explainAs(to, cc.loss)
-		failing = why
+		failing = cc.explainAs(to, cc.loss)
+		why = cmp.Or(failing, errPolicyFailed)
 	case from == connectivity.Ready:
 		why = cmp.Or(cc.loss, errLeft)
 	}

@@ -13,7 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -329,6 +332,21 @@ func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChan
 			}
 		}
 	}
+}
+
+// A policy may fail without an attempt: its transition has a cause nevertheless.
+func TestTransitionOfAPolicyThatFails(t *testing.T) {
+	p := &spyPolicy{name: t.Name(), update: func(s *spy, _ balancer.ClientConnState) error {
+		s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(errors.New("no"))})
+		return nil
+	}}
+	balancer.Register(p)
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
+	cc := plain(t, target, option, WithDefaultServiceConfig(p.config()))
+	next := watched(t, cc)
+	cc.Connect()
+	assert.ErrorContains(t, next(connectivity.TransientFailure).Cause, "the load-balancing policy says so")
 }
 
 // Every transition says why it was made.
