@@ -1,9 +1,7 @@
 package grpcdial
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -209,27 +207,11 @@ func withPublicCause(a *failure.Attempt) *failure.Attempt {
 	return &public
 }
 
-// interrupted returns a copy of attempts in which those that ended because ctx
-// was cancelled say so in the words of those who waited for them.
-func interrupted(attempts failure.List) failure.List {
-	out := make(failure.List, len(attempts))
-	for i, a := range attempts {
-		copied := *a
-		if errors.Is(a.Err, context.Canceled) {
-			secure := failure.IsWithinTLS(a.Err)
-			copied.Err, copied.Permanent = ErrUnfinished, false
-			copied.Hint = failure.Pending(a.Phase, a.Proxy != "", secure)
-		}
-		out[i] = &copied
-	}
-	return out
-}
-
-// newDialError tells why the channel is in state. extra are attempts besides
-// those in the log. ended is what ended the wait.
-func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Duration, extra []Attempt, ended error) *DialError {
+// newDialError tells why the channel is in state. now is what goes on besides what is
+// in the log. ended is what ended the wait.
+func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Duration, now pending, ended error) *DialError {
 	attempts, more := cc.attempts.latest()
-	attempts = append(attempts, extra...)
+	attempts = append(attempts, now.attempts...)
 	if n := len(attempts) - toldAttempts; n > 0 {
 		attempts, more = attempts[n:], more+n
 	}
@@ -240,6 +222,7 @@ func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Durati
 		Attempts: attempts,
 		Err:      ended,
 		more:     more,
+		later:    now.later,
 	}
 }
 
@@ -257,82 +240,10 @@ func (cc *ClientConn) explain() error {
 // It returns otherwise if nothing is known to have failed.
 func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error {
 	now := cc.state.latest()
-	if e := cc.newDialError(state, time.Since(now.Time), nil, nil); len(e.Attempts) > 0 {
+	if e := cc.newDialError(state, time.Since(now.Time), pending{}, nil); len(e.Attempts) > 0 {
 		return e
 	}
 	return otherwise
-}
-
-// pending returns what the channel waits for now, besides addresses at which an
-// attempt has failed: the resolver, attempts that are running with the phases that
-// they are in, and what backends' health services have to say.
-func (cc *ClientConn) pending() []Attempt {
-	all := append(cc.beforeConnecting(), cc.connecting()...)
-	slices.SortStableFunc(all, func(a, b Attempt) int { return a.Start.Compare(b.Start) })
-	return all
-}
-
-// beforeConnecting is pending but for the attempts that are running.
-func (cc *ClientConn) beforeConnecting() []Attempt {
-	return append(cc.unresolved(), cc.unjudged()...)
-}
-
-// unresolved returns the resolver's wait as an attempt, if it has not said
-// anything since the channel left idle.
-func (cc *ClientConn) unresolved() []Attempt {
-	now := cc.state.latest()
-	if now.To != connectivity.Connecting || cc.answered.Load() {
-		return nil
-	}
-	hint := fmt.Sprintf("the resolver of scheme %q has not said anything yet", cc.parsed.URL.Scheme)
-	if cc.parsed.URL.Scheme == schemeDNS {
-		hint = failure.Pending(failure.Resolve, false, false)
-	}
-	return []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, now.Time, hint)}
-}
-
-// unjudged returns the waits for the health of backends that are connected.
-func (cc *ClientConn) unjudged() (all []Attempt) {
-	if _, asked := cc.healthService(); !asked || cc.isReady() {
-		return nil
-	}
-	for _, l := range cc.allLinks() {
-		addr, since, ok := l.connectedTo()
-		if ok && !cc.attempts.knows(addr.Addr) {
-			all = append(all, unfinished(addr.Addr, cc.serverName(addr), PhaseHealth, since, failure.Pending(failure.Health, false, false)))
-		}
-	}
-	return all
-}
-
-// connecting returns the attempts that are running.
-func (cc *ClientConn) connecting() (all []Attempt) {
-	for _, l := range cc.allLinks() {
-		addr, since, made := l.trying()
-		if made == nil || cc.attempts.knows(addr.Addr) {
-			continue
-		}
-		name, standings := cc.serverName(addr), made.Standings()
-		if len(standings) == 0 {
-			all = append(all, unfinished(addr.Addr, name, "", since, ""))
-		}
-		for _, s := range standings {
-			if s.Failed != nil {
-				all = append(all, publicAttempt(withPublicCause(s.Failed)))
-				continue
-			}
-			a := unfinished(s.Addr, name, Phase(s.Phase), s.Start, s.Hint)
-			a.Proxy = s.Proxy
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
-// unfinished is the attempt at addr that has been running since start and is in
-// phase.
-func unfinished(addr, serverName string, phase Phase, start time.Time, hint string) Attempt {
-	return Attempt{Addr: addr, ServerName: serverName, Phase: phase, Start: start, Elapsed: time.Since(start), Err: ErrUnfinished, Hint: hint}
 }
 
 // noteFailure keeps the attempts at addr that failed.

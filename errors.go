@@ -80,8 +80,9 @@ type DialError struct {
 	Attempts []Attempt          // the latest per address, oldest first; capped, the rest counted in Error()
 	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nobody waited
 
-	more int   // attempts left out of Attempts
-	says error // context.Cause of the waiter's context, if that ended the wait and says more than Err
+	more  int       // attempts left out of Attempts
+	later []Attempt // that were running, at addresses where Attempts has one that failed before
+	says  error     // context.Cause of the waiter's context, if that ended the wait and says more than Err
 }
 
 // Error is one line if there is one attempt to tell of, and else a line followed
@@ -97,16 +98,28 @@ func (e *DialError) Error() string {
 		b.WriteByte(')')
 	}
 	if len(e.Attempts) == 1 && e.more == 0 {
-		fmt.Fprintf(&b, ": %v", e.Attempts[0])
+		b.WriteString(": " + e.line(&e.Attempts[0]))
 		return b.String()
 	}
-	for _, a := range e.Attempts {
-		fmt.Fprintf(&b, "\n\t%v", a)
+	for i := range e.Attempts {
+		b.WriteString("\n\t" + e.line(&e.Attempts[i]))
 	}
 	if e.more > 0 {
 		fmt.Fprintf(&b, "\n\tand %d more", e.more)
 	}
 	return b.String()
+}
+
+// line is the line for a, with where the attempt after it was, if that is another
+// phase: a server that refused connections may take them now, and say nothing.
+func (e *DialError) line(a *Attempt) string {
+	line := a.String()
+	for _, l := range e.later {
+		if l.Addr == a.Addr && l.Phase != a.Phase && l.Phase != "" && l.Err == ErrUnfinished && a.Err != ErrUnfinished {
+			return fmt.Sprintf("%s; the attempt after that: %s not finished after %v", line, l.Phase, round(l.Elapsed))
+		}
+	}
+	return line
 }
 
 // Unwrap returns Err, the cause of the waiter's context if it has one (context.Cause),

@@ -144,7 +144,7 @@ func TestDialErrorIsCapped(t *testing.T) {
 	for i := range 40 {
 		cc.attempts.failed(fmt.Sprint(i), failure.List{{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")}})
 	}
-	e := cc.newDialError(connectivity.TransientFailure, time.Second, nil, nil)
+	e := cc.newDialError(connectivity.TransientFailure, time.Second, pending{}, nil)
 	require.Len(t, e.Attempts, toldAttempts)
 	assert.Equal(t, "39", e.Attempts[toldAttempts-1].Addr)
 	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-toldAttempts)))

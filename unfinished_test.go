@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -220,6 +221,34 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A server that refused connections takes them now and says nothing: the failure is
+// told of, and how far the attempt after it is.
+func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
+	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	for _, w := range waits {
+		t.Run(w.name, func(t *testing.T) {
+			ctx := newUntilNow()
+			var attempts atomic.Int32
+			err := w.wait(t, ctx, "passthrough:///"+silent, WithInsecure(), fastBackoff(),
+				WithDefaultCallOptions(grpc.WaitForReady(true)),
+				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+					if attempts.Add(1) == 1 {
+						return nil, errRefused
+					}
+					return new(net.Dialer).DialContext(ctx, "tcp", addr)
+				}),
+				WithDialTrace(&DialTrace{HTTP2Start: func(DialEvent) { time.AfterFunc(aWhile+20*time.Millisecond, ctx.end) }}))
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			require.Len(t, e.Attempts, 1)
+			assert.Equal(t, PhaseDial, e.Attempts[0].Phase)
+			assert.ErrorIs(t, err, errRefused)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.Regexp(t, `is the port right\?; the attempt after that: http2 not finished after \S+$`, err.Error())
+		})
 	}
 }
 
