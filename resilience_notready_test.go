@@ -88,7 +88,7 @@ func TestNotReadyAndWhy(t *testing.T) {
 			result := make(chan error, 1)
 			results[tt.name+", "+name] = result
 			all.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), 400*time.Millisecond)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 				defer cancel()
 				result <- dial(ctx, tt.target, tt.creds)
 			})

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -48,6 +49,30 @@ func TestRPCErrorsGolden(t *testing.T) {
 		require.NoError(t, startAndWait(cc))
 		return cc
 	}
+	// once is a context whose deadline passes when an RPC runs on cc and cond holds, and
+	// the RPC has had the time to notice that.
+	once := func(cc *ClientConn, cond func() bool) context.Context {
+		ctx := newUntilNow()
+		t.Cleanup(ctx.end)
+		go func() {
+			for running := 0; running == 0 || !cond(); running, _ = cc.calls.Active() {
+				select {
+				case <-ctx.Done(): // the test has ended
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+			time.Sleep(30 * time.Millisecond)
+			ctx.end()
+		}()
+		return ctx
+	}
+	is := func(cc *ClientConn, state connectivity.State) func() bool {
+		return func() bool { return cc.GetState() == state }
+	}
+	dialing := func(cc *ClientConn) func() bool {
+		return func() bool { all := cc.connecting(); return len(all) == 1 && all[0].Phase == PhaseDial }
+	}
 	addr := unusedAddr(t)
 	two := func() (string, DialOption) {
 		r, target, option := handResolver(t)
@@ -58,10 +83,21 @@ func TestRPCErrorsGolden(t *testing.T) {
 	oneByOne := plain(t, target, option)
 	roundRobin := plain(t, addr, WithDefaultServiceConfig(policyConfig("round_robin")))
 	names := dnstest.Listen(t, dnstest.Zone{})
-	silent := h2test.Listen(t)
-	silent.Serve(func(*h2test.Stream) {}, h2test.MaxConcurrentStreams(1))
-	narrow := plain(t, silent.Addr())
-	awaitReady(t, narrow)
+	// silent starts a server that allows one stream and answers nothing; arrived reports
+	// whether there was one.
+	silent := func() (addr string, arrived func() bool) {
+		var streams atomic.Int32
+		srv := h2test.Listen(t)
+		srv.Serve(func(*h2test.Stream) { streams.Add(1) }, h2test.MaxConcurrentStreams(1))
+		return srv.Addr(), func() bool { return streams.Load() > 0 }
+	}
+	// sent is a channel to such a server, and a context that ends when a request is there.
+	sent := func() (*ClientConn, context.Context) {
+		addr, arrived := silent()
+		cc := plain(t, addr)
+		awaitReady(t, cc)
+		return cc, once(cc, arrived)
+	}
 	dies := h2test.Listen(t)
 	dies.Serve(func(s *h2test.Stream) { s.Conn().CloseHard() })
 	closes := h2test.Listen(t)
@@ -81,59 +117,70 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.Unavailable, true},
 		{"deadline, resolving", func() error {
-			_, err := askName(within(30*time.Millisecond), plain(t, "scripted:///x", WithResolvers(scripted{})))
+			cc := plain(t, "scripted:///x", WithResolvers(scripted{}))
+			_, err := askName(once(cc, is(cc, connectivity.Connecting)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting", func() error {
-			_, err := askName(within(30*time.Millisecond), resolved(plain(t, "backend.example:443", WithContextDialer(hang))))
+			cc := resolved(plain(t, "backend.example:443", WithContextDialer(hang)))
+			_, err := askName(once(cc, dialing(cc)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting after a slow resolver", func() error {
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "backend.example:443"}}})
 			r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { time.Sleep(10 * time.Millisecond) }
-			_, err := askName(within(50*time.Millisecond), plain(t, target, option, WithContextDialer(hang)))
+			cc := plain(t, target, option, WithContextDialer(hang))
+			_, err := askName(once(cc, dialing(cc)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, waiting for a connection after failures", func() error {
-			_, err := askName(within(30*time.Millisecond), resolved(plain(t, addr)), wait)
+			cc := resolved(plain(t, addr))
+			_, err := askName(once(cc, is(cc, connectivity.TransientFailure)), cc, wait)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, sent", func() error {
-			_, err := askName(within(30*time.Millisecond), narrow)
+			cc, ctx := sent()
+			_, err := askName(ctx, cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, waiting for a stream", func() error {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
-			_, err := narrow.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Backend/Stream")
+			addr, _ := silent()
+			cc := plain(t, addr)
+			awaitReady(t, cc)
+			_, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Backend/Stream")
 			require.NoError(t, err)
-			_, err = askName(within(30*time.Millisecond), narrow)
+			_, err = askName(within(30*time.Millisecond), cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, a slow connection and a silent server", func() error {
 			var channel atomic.Pointer[ClientConn]
-			cc := plain(t, silent.Addr(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			addr, arrived := silent()
+			cc := plain(t, addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				eventually(t, func() bool { running, _ := channel.Load().calls.Active(); return running == 1 }, "the RPC has begun")
 				time.Sleep(10 * time.Millisecond)
 				return new(net.Dialer).DialContext(ctx, "tcp", addr)
 			}))
 			channel.Store(cc)
 			resolved(cc)
-			_, err := askName(within(60*time.Millisecond), cc)
+			_, err := askName(once(cc, arrived), cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"cancelled, sent", func() error {
 			ctx, cancel := context.WithCancel(context.Background())
-			time.AfterFunc(20*time.Millisecond, cancel)
-			_, err := askName(ctx, narrow)
+			cc, isSent := sent()
+			context.AfterFunc(isSent, cancel)
+			_, err := askName(ctx, cc)
 			return err
 		}, codes.Canceled, false},
 		{"a stream, no connection", func() error { return askStream(bounded(t), plain(t, addr)) }, codes.Unavailable, true},
 		{"a stream, deadline, connecting", func() error {
-			return askStream(within(30*time.Millisecond), resolved(plain(t, "backend.example:443", WithContextDialer(hang))))
+			cc := resolved(plain(t, "backend.example:443", WithContextDialer(hang)))
+			return askStream(once(cc, dialing(cc)), cc)
 		}, codes.DeadlineExceeded, true},
-		{"a stream, deadline, sent", func() error { return askStream(within(30*time.Millisecond), narrow) }, codes.DeadlineExceeded, false},
+		{"a stream, deadline, sent", func() error { cc, ctx := sent(); return askStream(ctx, cc) }, codes.DeadlineExceeded, false},
 		{"connection lost", func() error { _, err := askName(bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
 		{"connection closed", func() error { _, err := askName(bounded(t), plain(t, closes.Addr())); return err }, codes.Unavailable, false},
 	} {

@@ -204,7 +204,18 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 		for _, w := range waits {
 			t.Run(name+", "+w.name, func(t *testing.T) {
 				ctx := newUntilNow()
-				trace := WithDialTrace(&DialTrace{HTTP2Start: func(DialEvent) { ctx.end() }})
+				var failed, silence atomic.Bool
+				trace := WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+					switch e.Kind {
+					case EventFailed:
+						failed.Store(true)
+					case EventHTTP2Start:
+						silence.Store(true)
+					}
+					if failed.Load() && silence.Load() {
+						ctx.end()
+					}
+				}})
 				err := w.wait(t, ctx, tt.target, append(tt.opts, WithInsecure(), trace)...)
 				var e *DialError
 				require.ErrorAs(t, err, &e)
