@@ -77,6 +77,8 @@ type Conn struct {
 	pend      *buffer // frames that wait to be written; nil when there are none
 	spare     *buffer // the other of the two buffers while a flush is running
 	flushing  bool
+	writing   bool        // what is handed but not written may be on its way
+	unheld    *time.Timer // ends the doomed if a Write goes on though the connection is closed
 	handed    uint64      // bytes of frames given to a write so far
 	written   uint64      // of these, bytes that the socket took
 	inPend    int64       // room taken by what is in pend
@@ -216,6 +218,11 @@ func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
 	}
 	writing := c.flushing && !failed
 	c.flushing = true
+	if writing && c.mode == writeBlocking {
+		// Whoever writes ends the streams, and knows then which were sent. Should the
+		// connection not let go of it, they do not wait for that.
+		c.unheld = time.AfterFunc(writeReturns, c.endDoomed)
+	}
 	goodbye = goodbye && !writing && !failed
 	if goodbye && c.mode == writeBlocking {
 		c.farewell.Go(func() { c.sayGoodbyeApart(cause) })
@@ -231,11 +238,13 @@ func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
 		c.sayGoodbye(cause)
 		c.wire.Conn.Close()
 	}
-	if !writing || c.mode == writeBlocking {
-		// Nobody is writing, or nobody who could tell how far it got.
+	if !writing {
 		c.endDoomed()
 	}
 }
+
+// writeReturns is how long a Write may take to return from a connection that was closed.
+const writeReturns = 100 * time.Millisecond
 
 // goodbyeWait is how long a connection that cannot be written to without blocking
 // stays open for its GOAWAY.
@@ -290,13 +299,16 @@ func (c *Conn) sayGoodbye(cause error) {
 }
 
 // endDoomed ends the streams of a closed connection. It runs once no write is
-// under way, so that it is known which of them were sent.
+// under way, so that it is known which of them were sent; or if one does not end.
 func (c *Conn) endDoomed() {
 	c.mu.Lock()
+	if c.unheld != nil {
+		c.unheld.Stop()
+	}
 	doomed := c.doomed
 	c.doomed = nil
 	written := c.written
-	if c.mode == writeBlocking {
+	if c.writing {
 		written = c.handed // some of it may have arrived
 	}
 	cause, st, goAway := c.cause, c.endWith, c.goAway

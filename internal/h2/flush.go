@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"net"
 	"runtime"
 	"time"
 )
@@ -118,6 +119,7 @@ func (c *Conn) nextFlush() (*buffer, bool) {
 	b := c.pending()
 	c.pend = nil
 	c.handed += uint64(len(b.b))
+	c.writing = true
 	c.inFlight, c.inPend = c.inPend, 0
 	c.ackFlight = c.acks
 	c.mu.Unlock()
@@ -193,7 +195,7 @@ func (c *Conn) count(n int) {
 func (c *Conn) flushed(b *buffer) {
 	b.b = b.b[:0]
 	c.mu.Lock()
-	c.written = c.handed
+	c.written, c.writing = c.handed, false
 	c.acks -= c.ackFlight
 	c.ackFlight = 0
 	c.room.add(c.inFlight)
@@ -211,13 +213,14 @@ const (
 	tellWait    = 20 * time.Millisecond
 )
 
-// writeFailed notes that nothing more can be sent. What the server said before that
-// may still be read: replies, or GOAWAY, after which requests may be sent
-// again. The connection takes no new streams and ends when its reader has heard
-// all there is, or soon.
+// writeFailed notes that nothing more can be sent; what was written has been counted.
+// Streams that were not sent end. What the server said before that may still be read:
+// replies, or GOAWAY, after which requests may be sent again. The connection takes no new
+// streams and ends when its reader has heard all there is, or soon.
 func (c *Conn) writeFailed(b *buffer, err error) {
 	c.buffers.put(b)
 	c.mu.Lock()
+	c.writing = false
 	if c.state == stateClosed {
 		c.endFlush()
 		return
@@ -225,6 +228,13 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	c.drainLocked(err)
 	c.writeErr = err // flushing stays true, so that nobody writes any more
 	c.hearing = time.AfterFunc(hearOutWait, func() { c.Close(err, nil) })
+	var unsent []*Stream
+	for _, s := range c.streams {
+		if s.safeUntil > c.written {
+			unsent = append(unsent, s)
+			c.take(s)
+		}
+	}
 	wait := tellWait
 	if c.shaken {
 		c.unlockAndSettle()
@@ -236,6 +246,11 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	// that new streams do not wait for the end of this connection; or the handshake fails.
 	c.poked.Store(true)
 	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
+	for _, s := range unsent {
+		e := c.lost(err)
+		e.Unsent = true
+		s.finish(e)
+	}
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may
@@ -275,8 +290,12 @@ func (c *Conn) flushBlocking(left *backlog) {
 // writeAll writes b, blocking.
 func (c *Conn) writeAll(b *buffer) error {
 	if c.mode != writeLayered {
+		before := c.wire.taken.Load()
 		n, err := c.nc.Write(b.b)
 		if err != nil {
+			if c.nc != net.Conn(c.wire) && c.wire.taken.Load() != before {
+				n = len(b.b) // a layer above tells less than has left
+			}
 			c.count(n)
 		}
 		return err

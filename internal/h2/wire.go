@@ -3,6 +3,7 @@ package h2
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,8 @@ type Wire struct {
 
 	raw   syscall.RawConn // nil: no non-blocking attempts on this connection
 	write attempt         // used by the flusher alone
+
+	taken atomic.Int64 // bytes that Write has given to the connection
 
 	heard bool // bytes have been read, or are not of interest; the reading side's own
 
@@ -79,7 +82,9 @@ func (w *Wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	if !w.layered {
 		w.mu.Unlock()
-		return w.Conn.Write(p)
+		n, err := w.Conn.Write(p)
+		w.taken.Add(int64(n))
+		return n, err
 	}
 	if w.records == nil {
 		w.records = w.buffers.get()

@@ -101,7 +101,7 @@ func (g *gate) Read(p []byte) (int, error) {
 
 // A server that ends a connection says first how far it got. A write that fails meanwhile
 // does not keep this side from hearing it: the replies that had come count, and what
-// GOAWAY refused may be sent again.
+// GOAWAY refused may be sent again. So may what was never written, at once.
 func TestLastWordsAreHeard(t *testing.T) {
 	for _, end := range []string{"closed", "silent"} {
 		t.Run(end, func(t *testing.T) {
@@ -131,14 +131,15 @@ func TestLastWordsAreHeard(t *testing.T) {
 			require.Nil(t, r.failure())
 			require.Equal(t, "one", r.reply)
 			require.True(t, await(t, three, "stream 3").failure().Unprocessed)
-			require.True(t, await(t, five, "stream 5").failure().Unprocessed)
+			require.True(t, await(t, five, "stream 5").failure().Unsent)
 			require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
 			require.ErrorAs(t, await(t, c.drained, "onDrain"), new(http2.GoAwayError))
 		})
 	}
 }
 
-// A server that says nothing more is not waited for long.
+// A server that says nothing more is not waited for long, and what was not written does not
+// wait at all.
 func TestWriteFailsInSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, server := h2test.Pipe(t)
@@ -151,11 +152,13 @@ func TestWriteFailsInSilence(t *testing.T) {
 		g.broken.Store(true)
 		began := time.Now()
 		three := c.call(context.Background(), "/test/More", "x")
-		for _, res := range []<-chan result{one, three} {
+		for _, res := range []<-chan result{three, one} {
 			r := await(t, res, "a call")
 			require.Equal(t, codes.Unavailable, r.failure().Status.Code())
 			require.ErrorIs(t, r.failure(), errBroken)
 			require.False(t, r.failure().Unprocessed)
+			require.Equal(t, res == three, r.failure().Unsent)
+			require.Equal(t, res == three, time.Since(began) == 0)
 		}
 		require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
 		require.Equal(t, time.Second, time.Since(began))
