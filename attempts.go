@@ -1,7 +1,9 @@
 package grpcdial
 
 import (
+	linked "container/list"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -12,21 +14,24 @@ import (
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
-const (
-	maxTried     = 256 // addresses whose latest failure is remembered
-	toldAttempts = 16  // attempts that one DialError tells of
-)
+// toldAttempts is how many attempts one DialError tells of.
+const toldAttempts = 16
 
 // attemptLog is the latest failure of each address of one channel, and of the
 // resolver: the answer to why the channel is not READY.
+//
+// All addresses are remembered, because one that was forgotten may be the one that
+// may still succeed. There are no more of them than the resolver gave last, and
+// those that a policy made up since then; each has a subchannel, which takes more.
 //
 // The zero value is ready to use. Its methods may be called from any goroutine;
 // they call nothing and hold mu for a moment only.
 type attemptLog struct {
 	mu      sync.Mutex
-	resolve *failure.Attempt // guarded by mu: the resolver's failure, nil once it gave addresses
-	tried   []triedAddr      // guarded by mu: one for each address, the latest at the end
-	dropped int              // guarded by mu: addresses beyond maxTried
+	resolve *failure.Attempt           // guarded by mu: the resolver's failure, nil once it gave addresses
+	tried   linked.List                // guarded by mu: a *triedAddr for each address, the latest at the end
+	places  map[string]*linked.Element // guarded by mu: of each address in tried; nil if that is empty
+	count   int                        // guarded by mu: attempts in tried
 }
 
 // triedAddr is an address as the resolver gave it, and how the latest attempt
@@ -45,13 +50,36 @@ func (l *attemptLog) failed(addr string, attempts failure.List) {
 }
 
 func (l *attemptLog) addLocked(addr string, attempts failure.List) {
-	if len(l.tried) == maxTried {
-		if len(l.tried[0].attempts) > 0 {
-			l.dropped++
-		}
-		l.tried = slices.Delete(l.tried, 0, 1)
+	if l.places == nil {
+		l.places = make(map[string]*linked.Element)
 	}
-	l.tried = append(l.tried, triedAddr{addr, attempts})
+	l.places[addr] = l.tried.PushBack(&triedAddr{addr, attempts})
+	l.count += len(attempts)
+}
+
+func (l *attemptLog) forgetLocked(addr string) {
+	place, ok := l.places[addr]
+	if !ok {
+		return
+	}
+	l.count -= len(l.tried.Remove(place).(*triedAddr).attempts)
+	if delete(l.places, addr); len(l.places) == 0 {
+		l.places = nil // a channel at rest keeps nothing
+	}
+}
+
+// allLocked yields the addresses, the latest at the end. The one yielded may be
+// forgotten within the loop.
+func (l *attemptLog) allLocked() iter.Seq[*triedAddr] {
+	return func(yield func(*triedAddr) bool) {
+		for place := l.tried.Front(); place != nil; {
+			t := place.Value.(*triedAddr)
+			place = place.Next() // before t is forgotten
+			if !yield(t) {
+				return
+			}
+		}
+	}
 }
 
 // interrupted notes attempts at addr that were ended because the channel was.
@@ -72,7 +100,8 @@ func (l *attemptLog) knows(addr string) bool {
 }
 
 func (l *attemptLog) knowsLocked(addr string) bool {
-	return slices.ContainsFunc(l.tried, func(t triedAddr) bool { return t.addr == addr })
+	_, ok := l.places[addr]
+	return ok
 }
 
 // connected forgets why attempts at addr failed. Its place stays until the channel
@@ -80,15 +109,11 @@ func (l *attemptLog) knowsLocked(addr string) bool {
 func (l *attemptLog) connected(addr string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.tried {
-		if l.tried[i].addr == addr {
-			l.tried[i].attempts = nil
-		}
+	if place, ok := l.places[addr]; ok {
+		t := place.Value.(*triedAddr)
+		l.count -= len(t.attempts)
+		t.attempts = nil
 	}
-}
-
-func (l *attemptLog) forgetLocked(addr string) {
-	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool { return t.addr == addr })
 }
 
 // unresolved notes that the resolver failed.
@@ -119,7 +144,7 @@ func (l *attemptLog) resolved(s resolver.State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resolve = nil
-	if len(l.tried) == 0 {
+	if l.places == nil {
 		return
 	}
 	given := make(map[string]bool)
@@ -131,8 +156,11 @@ func (l *attemptLog) resolved(s resolver.State) {
 			given[a.Addr] = true
 		}
 	}
-	l.dropped = 0
-	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool { return !given[t.addr] })
+	for t := range l.allLocked() {
+		if !given[t.addr] {
+			l.forgetLocked(t.addr)
+		}
+	}
 }
 
 // ready forgets the attempts to connect: the channel is READY. The resolver may
@@ -141,12 +169,10 @@ func (l *attemptLog) resolved(s resolver.State) {
 func (l *attemptLog) ready() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dropped = 0
-	l.tried = slices.DeleteFunc(l.tried, func(t triedAddr) bool {
-		return len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health
-	})
-	if len(l.tried) == 0 {
-		l.tried = nil
+	for t := range l.allLocked() {
+		if len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health {
+			l.forgetLocked(t.addr)
+		}
 	}
 }
 
@@ -154,22 +180,33 @@ func (l *attemptLog) ready() {
 func (l *attemptLog) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.resolve, l.tried, l.dropped = nil, nil, 0
+	l.tried.Init()
+	l.resolve, l.places, l.count = nil, nil, 0
 }
 
-// latest returns the failures known, oldest first.
-func (l *attemptLog) latest() (attempts []Attempt, dropped int) {
+// latest returns the last toldAttempts of the failures known, oldest first, and how
+// many there are besides.
+func (l *attemptLog) latest() (attempts []Attempt, more int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.resolve != nil {
-		attempts = append(attempts, publicAttempt(l.resolve))
+	latest := make(failure.List, 0, toldAttempts) // the latest first
+	for place := l.tried.Back(); place != nil && len(latest) < toldAttempts; place = place.Prev() {
+		of := slices.Clone(place.Value.(*triedAddr).attempts)
+		slices.Reverse(of)
+		latest = append(latest, of[:min(len(of), toldAttempts-len(latest))]...)
 	}
-	for _, t := range l.tried {
-		for _, a := range t.attempts {
-			attempts = append(attempts, publicAttempt(a))
-		}
+	more = l.count - len(latest)
+	switch {
+	case l.resolve == nil:
+	case len(latest) < toldAttempts:
+		latest = append(latest, l.resolve)
+	default:
+		more++
 	}
-	return attempts, l.dropped
+	for _, a := range slices.Backward(latest) {
+		attempts = append(attempts, publicAttempt(a))
+	}
+	return attempts, more
 }
 
 // standing returns the latest failure of the resolver, nil if it gave addresses, and
@@ -177,7 +214,7 @@ func (l *attemptLog) latest() (attempts []Attempt, dropped int) {
 func (l *attemptLog) standing() (resolve *failure.Attempt, tried []failure.List) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, t := range l.tried {
+	for t := range l.allLocked() {
 		tried = append(tried, t.attempts)
 	}
 	return l.resolve, tried

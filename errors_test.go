@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -125,17 +126,28 @@ func TestAttemptLog(t *testing.T) {
 	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
 	l.connected("b:1")
 	assert.Equal(t, "a:1 four 0", told(), "its place stays")
-	for i := range maxTried {
-		add(fmt.Sprint("x", i), "five")
+	for round := range 3 {
+		for i := range 300 {
+			add(fmt.Sprint("x", i), fmt.Sprint("five ", round))
+		}
 	}
-	attempts, dropped := l.latest()
-	assert.Len(t, attempts, maxTried)
-	assert.Equal(t, 1, dropped)
-	assert.Equal(t, "x0", attempts[0].Addr)
+	attempts, more := l.latest()
+	require.Len(t, attempts, toldAttempts)
+	assert.Equal(t, "x284", attempts[0].Addr)
+	assert.EqualError(t, attempts[0].Err, "five 2")
+	assert.Equal(t, 301-toldAttempts, more, "each address counts once")
+	_, tried := l.standing()
+	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
+	l.resolved(resolver.State{Addresses: []resolver.Address{{Addr: "x7"}, {Addr: "b:1"}, {Addr: "new"}}})
+	assert.Equal(t, "x7 five 2 0", told())
+	assert.True(t, l.knows("b:1"))
 	l.unresolved(&failure.Attempt{Addr: "r", Err: errors.New("six")})
 	l.ready()
 	assert.Equal(t, "r six 0", told())
+	assert.False(t, l.knows("x7"))
+	add("y", "seven")
 	l.clear()
+	assert.False(t, l.knows("y"))
 	assert.Equal(t, " 0", told())
 }
 

@@ -32,6 +32,9 @@ func (h *hope) lost(state connectivity.State) error {
 	if !o.failOnNonTempDialError && o.giveUp == nil {
 		return nil
 	}
+	if o.giveUp == nil && state != connectivity.TransientFailure {
+		return nil // nobody is to be asked
+	}
 	resolve, tried := h.cc.attempts.standing()
 	h.judge(resolve, tried)
 	if state != connectivity.TransientFailure {

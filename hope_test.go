@@ -85,6 +85,30 @@ func TestHope(t *testing.T) {
 	}
 }
 
+// Of very many addresses none is forgotten: one of the first may still succeed.
+func TestHopeWithManyAddresses(t *testing.T) {
+	for name, hopeful := range map[string]int{"the first may succeed": 0, "the last may succeed": 999, "none may": -1} {
+		t.Run(name, func(t *testing.T) {
+			cc := plain(t, "x:1")
+			cc.opts.failOnNonTempDialError = true
+			for i := range 1000 {
+				err := error(errRefused)
+				if i == hopeful {
+					err = errors.New("maybe")
+				}
+				addr := fmt.Sprint("a", i)
+				cc.attempts.failed(addr, failure.List{{Addr: addr, Phase: failure.Dial, Err: err}})
+			}
+			h := hope{cc: cc}
+			if hopeful < 0 {
+				assert.Equal(t, error(errRefused), h.lost(connectivity.TransientFailure))
+			} else {
+				assert.NoError(t, h.lost(connectivity.TransientFailure))
+			}
+		})
+	}
+}
+
 func TestWithGiveUpCountsAttempts(t *testing.T) {
 	for name, wait := range map[string]func(addr string, opts ...DialOption) error{
 		"DialContext": func(addr string, opts ...DialOption) error {
