@@ -255,8 +255,8 @@ func (ch *Channel) Close() {
 	}
 	ch.mu.Unlock()
 	for _, cs := range open {
-		if tell := cs.abandon(grpc.ErrClientConnClosing); tell != nil {
-			go tell()
+		if e, ok := cs.abandon(grpc.ErrClientConnClosing); ok {
+			go e.tell()
 		}
 	}
 }

@@ -292,18 +292,27 @@ func (cs *clientStream) finish(err error) error {
 // giveUp is finish for a caller that waits for nobody. Whoever is replacing the
 // attempt concludes the RPC, the caller if there is nobody.
 func (cs *clientStream) giveUp(err error) {
-	if tell := cs.abandon(err); tell != nil {
-		tell()
+	if e, ok := cs.abandon(err); ok {
+		e.tell()
 	}
 }
 
-// abandon ends the RPC as its caller sees it. What it returns does the rest of
-// giveUp, which runs code of the program's; nil: there is nothing left to do.
-func (cs *clientStream) abandon(err error) (tell func()) {
+// ending is what is left to do for an RPC that has ended for its caller.
+type ending struct {
+	cs        *clientStream
+	a         *streamAttempt // in force; nil: none
+	err       error          // what the RPC ends with
+	replacing bool           // somebody is replacing a
+	stop      func() bool    // takes back the watch on the context; nil: there is none
+}
+
+// abandon ends the RPC as its caller sees it. The ending's tell does the rest of
+// giveUp, which runs code of the program's. false: the RPC has ended already.
+func (cs *clientStream) abandon(err error) (ending, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.ended {
-		return nil
+		return ending{}, false
 	}
 	cs.ended = true
 	cs.err = err
@@ -311,21 +320,21 @@ func (cs *clientStream) abandon(err error) (tell func()) {
 		cs.err = io.EOF
 	}
 	cs.commitLocked()
-	a, replacing := cs.att, cs.busy != nil
-	stop := cs.stopWatch
-	return func() {
-		if stop != nil {
-			stop()
-		}
-		if replacing {
-			cs.cancel() // all that is waited for
-			return
-		}
-		if a != nil && err != nil {
-			a.cut(err)
-		}
-		cs.conclude(a, a, err)
+	return ending{cs: cs, a: cs.att, err: err, replacing: cs.busy != nil, stop: cs.stopWatch}, true
+}
+
+func (e ending) tell() {
+	if e.stop != nil {
+		e.stop()
 	}
+	if e.replacing {
+		e.cs.cancel() // all that is waited for
+		return
+	}
+	if e.a != nil && e.err != nil {
+		e.a.cut(e.err)
+	}
+	e.cs.conclude(e.a, e.a, e.err)
 }
 
 // conclude fills in what the options point to from inForce, the attempt in force at
