@@ -66,7 +66,8 @@ type proxyOption struct {
 // target of the scheme dns has none. If it knows no proxy for that, no address of
 // the channel takes one. Otherwise each address takes that very proxy, but for
 // those for which f, asked about the address, returns nil. It may be called by
-// several goroutines at a time, and must not wait for the channel. Unix sockets
+// several goroutines at a time, and must not wait for the channel: a dial waits for
+// it, and so does Close. Unix sockets
 // take no proxy, and f is not asked about them.
 //
 // Failures of a proxy are a *[ProxyError]. Dial and DialContext return one at once
