@@ -57,11 +57,11 @@ type ClientConn struct {
 	policyQueue   serial.Queue // runs everything below that says "policy queue"
 	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
 	reports       reports
-	waiters       atomic.Int64 // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
 	answered      atomic.Bool   // the resolver has said something since idle was left
+	waiters       atomic.Int32  // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
 	closing       chan struct{} // closed when Close begins
 

@@ -172,12 +172,18 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	l.release()
 }
 
-// ready enters state READY, or with checked those that stand for it.
+// ready enters state READY, or with checked those that stand for it. That is before
+// serve begins, which then needs little stack.
 func (l *link) ready(conn *h2.Conn) {
 	told := l.sc.cc.beginConn(conn)
 	l.sc.cc.metrics.connected(conn)
 	closeBooks := l.openSocket(conn)
 	l.tellReady()
+	if !l.connected(conn) {
+		why := cmp.Or(l.endedBy(), errShutDown)
+		l.sc.cc.metrics.disconnected(conn, why)
+		conn.Close(why, nil)
+	}
 	go l.serve(conn, told, closeBooks)
 }
 
@@ -185,11 +191,6 @@ func (l *link) ready(conn *h2.Conn) {
 // subchannel is given back at once and the goroutine stays for the RPCs that still
 // run.
 func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
-	if !l.connected(conn) {
-		why := cmp.Or(l.endedBy(), errShutDown)
-		l.sc.cc.metrics.disconnected(conn, why)
-		conn.Close(why, nil)
-	}
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	closeBooks(why)

@@ -33,7 +33,6 @@ type Conn struct {
 	// Set once in New.
 	wire    *Wire
 	nc      net.Conn
-	mode    writeMode
 	cfg     Config
 	buffers bufferPool
 	peer    *peer.Peer
@@ -45,6 +44,7 @@ type Conn struct {
 	answered     atomic.Bool
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
+	mode         writeMode   // set once in New
 
 	// For Counts, written by the reader.
 	received atomic.Int64 // messages
@@ -55,29 +55,29 @@ type Conn struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	state   connState
-	shaken  bool           // the handshake is done
-	cause   error          // why it is not open
-	endWith *status.Status // what streams end with when they are cut; nil: lost
-	goAway  *http2.GoAwayError
-	streams map[uint32]*Stream
-	doomed  []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
-	nextID  uint32
-	enc     headerEncoder
-	slots   quota // MAX_CONCURRENT_STREAMS
-	window  quota // the connection's send window
-	room    quota // in the pending buffer
-	maxOpen int64 // the peer's MAX_CONCURRENT_STREAMS
-	streamW int64 // the peer's INITIAL_WINDOW_SIZE
-	recvW   int64 // ours, which new streams begin with; written by the reader only
-	maxSend int   // the peer's MAX_FRAME_SIZE
-	maxList uint64
-	tally   tally
+	state    connState
+	shaken   bool           // the handshake is done
+	flushing bool           // somebody writes
+	writing  bool           // what is handed but not written may be on its way
+	cause    error          // why it is not open
+	endWith  *status.Status // what streams end with when they are cut; nil: lost
+	goAway   *http2.GoAwayError
+	streams  map[uint32]*Stream
+	doomed   []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
+	nextID   uint32
+	enc      headerEncoder
+	slots    quota // MAX_CONCURRENT_STREAMS
+	window   quota // the connection's send window
+	room     quota // in the pending buffer
+	maxOpen  int64 // the peer's MAX_CONCURRENT_STREAMS
+	streamW  int64 // the peer's INITIAL_WINDOW_SIZE
+	recvW    int64 // ours, which new streams begin with; written by the reader only
+	maxSend  int   // the peer's MAX_FRAME_SIZE
+	maxList  uint64
+	tally    tally
 
-	pend      *buffer // frames that wait to be written; nil when there are none
-	spare     *buffer // the other of the two buffers while a flush is running
-	flushing  bool
-	writing   bool        // what is handed but not written may be on its way
+	pend      *buffer     // frames that wait to be written; nil when there are none
+	spare     *buffer     // the other of the two buffers while a flush is running
 	unheld    *time.Timer // ends the doomed if a Write goes on though the connection is closed
 	handed    uint64      // bytes of frames given to a write so far
 	written   uint64      // of these, bytes that the socket took

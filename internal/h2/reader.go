@@ -27,19 +27,18 @@ type reader struct {
 	more       bool // the latest read filled what it was given
 	start, end int  // the bytes read and not used yet
 
-	hd         headerDecoder
-	lastID     uint32 // the stream of the latest look-up
-	last       *Stream
-	bw         bandwidth
-	window     int64   // what the server may still send on the connection
-	connWindow int64   // what it may send at most without credit
-	credit     int64   // received, not given back to the server yet
-	settings   bool    // the server's first SETTINGS has come
-	dirty      bool    // frames of the reader's wait to be flushed
-	served     *Stream // the only stream that something was delivered to since the latest read
-	several    bool    // there were more
-	told       bool    // the owner knows that no new streams are taken
-	onDrain    func(cause error)
+	hd       headerDecoder
+	lastID   uint32 // the stream of the latest look-up
+	last     *Stream
+	bw       bandwidth
+	window   int64   // what the server may still send on the connection
+	credit   int64   // received, not given back to the server yet
+	settings bool    // the server's first SETTINGS has come
+	dirty    bool    // frames of the reader's wait to be flushed
+	served   *Stream // the only stream that something was delivered to since the latest read
+	several  bool    // there were more
+	told     bool    // the owner knows that no new streams are taken
+	onDrain  func(cause error)
 }
 
 // socketRead is one wait for bytes. Its callback is made once.
@@ -60,8 +59,9 @@ func (r *reader) init(c *Conn) {
 	r.c = c
 	r.hd.init(c.cfg.headerListLimit())
 	r.window = int64(c.cfg.ConnWindow)
-	r.connWindow = r.window
-	r.bw.init(c.cfg.grow)
+	if c.cfg.grow {
+		r.bw.after = firstProbeAfter
+	}
 	c.left.Store(r.window)
 	r.sock.get, r.sock.empty = r.space, r.quiet
 	r.small = make([]byte, smallRead) // until the handshake is done, at least

@@ -28,33 +28,33 @@ var probeData = [8]byte{'w', 'i', 'n', 'd', 'o', 'w'}
 //
 // It belongs to the reader.
 type bandwidth struct {
-	on      bool
-	after   int64     // bytes between an answer and the next PING
-	count   int64     // since the answer, or since the PING
-	sent    time.Time // when the PING left; zero: none is out
-	highest float64   // bytes a second
+	after   int64         // bytes between an answer and the next PING; 0: nothing is measured
+	count   int64         // since the answer, or since the PING
+	sent    time.Duration // when the PING left, since epoch; 0: none is out
+	highest float64       // bytes a second
 }
 
-func (w *bandwidth) init(on bool) { w.on, w.after = on, firstProbeAfter }
+// epoch is what times are counted from.
+var epoch = time.Now()
 
 // received counts n bytes. It reports whether a PING has to go out.
 func (w *bandwidth) received(n int) bool {
 	w.count += int64(n)
-	if !w.on || !w.sent.IsZero() || w.count < w.after {
+	if w.after == 0 || w.sent != 0 || w.count < w.after {
 		return false
 	}
-	w.count, w.sent = 0, time.Now()
+	w.count, w.sent = 0, time.Since(epoch)
 	return true
 }
 
 // answered is told of a PING's answer. It returns the size that windows of the
 // size window should grow to; 0: none.
 func (w *bandwidth) answered(window int64) (size int64) {
-	if w.sent.IsZero() {
+	if w.sent == 0 {
 		return 0 // of no PING of ours
 	}
-	count, took := w.count, time.Since(w.sent)
-	w.count, w.sent = 0, time.Time{}
+	count, took := w.count, time.Since(epoch)-w.sent
+	w.count, w.sent = 0, 0
 	rate := float64(count) / max(took, time.Microsecond).Seconds()
 	if rate <= w.highest || count < window/3 {
 		w.after = min(2*w.after, probeAfterAtMost)
@@ -62,7 +62,7 @@ func (w *bandwidth) answered(window int64) (size int64) {
 	}
 	w.highest = rate
 	if size = min(max(2*count, 2*window), maxGrownWindow); size <= window {
-		w.on = false // as large as it gets
+		w.after = 0 // as large as it gets
 		return 0
 	}
 	w.after = firstProbeAfter
@@ -151,6 +151,7 @@ func (r *reader) widen(size int64) {
 		return
 	}
 	more := size - c.recvW
+	moreForAll := size - max(c.recvW, int64(c.cfg.ConnWindow)) // the connection's begins as the larger one
 	c.recvW = size
 	b := c.pending()
 	b.b = appendSettings(b.b, uint32(size))
@@ -163,9 +164,8 @@ func (r *reader) widen(size int64) {
 		s.mu.Unlock()
 	}
 	c.mu.Unlock()
-	if more := size - r.connWindow; more > 0 {
-		r.connWindow = size
-		r.window += more
-		r.queueWindowUpdate(0, more)
+	if moreForAll > 0 {
+		r.window += moreForAll
+		r.queueWindowUpdate(0, moreForAll)
 	}
 }
