@@ -27,6 +27,7 @@ const (
 	PhaseSlot                     // waiting for a free stream on the connection
 	PhaseSend                     // waiting for the server to take the whole request
 	PhaseFlight                   // sent
+	PhaseUnread                   // the stream has ended, but was not received to its end
 	PhaseBackoff                  // waiting before the next attempt
 )
 
@@ -51,6 +52,8 @@ func (p Phase) where(peer string) string {
 		return "sending, waiting for " + peer + " to take more"
 	case PhaseFlight:
 		return "sent, waiting for " + peer + " to answer"
+	case PhaseUnread:
+		return "the stream to " + peer + " has ended, but was not received to its end"
 	case PhaseBackoff:
 		return "waiting to try again"
 	}
@@ -269,22 +272,28 @@ func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 }
 
 // streamEnded is contextEnded for an RPC whose stream ended with he, or was not
-// opened because of it. he may be nil: the request had been sent.
+// opened because of it.
 func (r *rpc) streamEnded(a *attempt, cerr error, he *h2.Error) *Error {
 	at, spent := PhaseFlight, r.times
-	if he != nil {
-		switch he.Stage {
-		case h2.StageSlot:
-			at = PhaseSlot
-		case h2.StageSend:
-			at = PhaseSend
-		}
-		spent.Queued += he.Queued
+	switch he.Stage {
+	case h2.StageSlot:
+		at = PhaseSlot
+	case h2.StageSend:
+		at = PhaseSend
 	}
+	spent.Queued += he.Queued
 	if a.s != nil {
 		spent.Queued += a.s.Queued()
 	}
 	return r.contextEndedAfter(a.ctx, cerr, at, a.peerAddr(), nil, spent)
+}
+
+// unread is contextEnded for an RPC whose stream had ended by itself before, with
+// verdict (nil: well).
+func (r *rpc) unread(a *attempt, cerr, verdict error) *Error {
+	spent := r.times
+	spent.Queued += a.s.Queued()
+	return r.contextEndedAfter(a.ctx, cerr, PhaseUnread, a.peerAddr(), verdict, spent)
 }
 
 // expired reports whether ctx's deadline has passed, be it that ctx has not

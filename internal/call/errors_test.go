@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +106,24 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		f.require(t, codes.DeadlineExceeded)
 		ended(t, f.errs[0], PhaseFlight, `sent, waiting for `+peer+` to answer$`)
 	})
+	t.Run("an answer that nobody receives", func(t *testing.T) {
+		for _, answer := range []struct {
+			code codes.Code
+			text string
+		}{{codes.OK, `$`}, {codes.Aborted, `: latest failure: script$`}} {
+			ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendHeaders(); s.SendTrailers(answer.code, "script") })
+			var f finished
+			ctx := newEndable(t)
+			cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod, f.option())
+			require.NoError(t, err)
+			require.NoError(t, cs.CloseSend())
+			a := cs.(*clientStream).current()
+			<-a.s.Finished()
+			ctx.end(context.DeadlineExceeded)
+			f.require(t, codes.DeadlineExceeded)
+			ended(t, f.errs[0], PhaseUnread, `^context deadline exceeded after \S+: the stream to `+peer+` has ended, but was not received to its end`+answer.text)
+		}
+	})
 	t.Run("after a wait for a stream", func(t *testing.T) {
 		srv := h2test.Listen(t)
 		srv.Serve(silent, h2test.MaxConcurrentStreams(1))
@@ -141,6 +160,29 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			ended(t, err, PhaseFlight, `sent, waiting for `+peer+` to answer; the server said: too late$`)
 		}
 	})
+}
+
+// endable is a context that ends when it is told to.
+type endable struct {
+	context.Context
+	done chan struct{}
+	err  atomic.Value
+}
+
+func newEndable(t testing.TB) *endable {
+	return &endable{Context: soon(t), done: make(chan struct{})}
+}
+
+func (c *endable) end(err error) {
+	c.err.Store(err)
+	close(c.done)
+}
+
+func (c *endable) Done() <-chan struct{} { return c.done }
+
+func (c *endable) Err() error {
+	err, _ := c.err.Load().(error)
+	return err
 }
 
 // lateContext is a context whose end nobody hears of.

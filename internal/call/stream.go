@@ -46,6 +46,9 @@ type clientStream struct {
 
 	// The sender's alone.
 	sentLast bool // no message may follow
+
+	// The receiver's alone.
+	told error // what RecvMsg returned at the end, and returns again; nil: nothing yet
 }
 
 // NewStream opens a stream, below the interceptors. It follows the contract of
@@ -97,7 +100,11 @@ func (cs *clientStream) contextDone() {
 	if err == nil {
 		a.s.Cancel(status.FromContextError(cs.ctx.Err())) // as its own watch does; only one of the two counts
 		<-a.s.Finished()
-		err = cs.streamEnded(&a.attempt, cs.ctx.Err(), a.s.Err())
+		if he := a.s.Err(); he != nil && he.GivenUp {
+			err = cs.streamEnded(&a.attempt, cs.ctx.Err(), he)
+		} else {
+			err = cs.unread(&a.attempt, cs.ctx.Err(), cs.verdictOf(a))
+		}
 	}
 	cs.giveUp(err)
 	cs.publish(a)
@@ -276,20 +283,32 @@ func (cs *clientStream) RecvMsg(m any) error {
 	if err := cs.receive(m, true); err != nil || cs.desc.ServerStreams {
 		return err
 	}
-	switch err := cs.receive(nil, false); err {
-	case nil:
-		return cs.finish(cardinality(2))
-	case io.EOF:
-		return nil
-	default:
+	if err := cs.receive(nil, false); err != io.EOF {
 		return err
 	}
+	return nil
 }
 
-// receive takes the next message, and decodes it into m if wanted.
+// receive takes the next message and decodes it into m. If none is wanted, one is
+// an error, as is the end.
+//
+// What has come is never lost to an end that comes after it. Messages that came
+// whole are received first, whoever ended the RPC: the server, its connection, a
+// message or frame that breaks a rule, the context, Close or SendMsg. Then
+//   - if the stream had ended by itself, what it ended with, be it that something else
+//     has ended the RPC since, of which OnFinish, stats handlers and the picker were told,
+//   - else what has ended the RPC, and the stream with it.
+//
+// Messages are dropped only where nobody can receive them: with an attempt that
+// another one follows, and once RecvMsg has returned the end, which it then returns
+// again. Those of a stream that the program forgets go with the stream: neither the
+// connection nor the channel knows it after the RPC's end.
 func (cs *clientStream) receive(m any, wanted bool) error {
+	if cs.told != nil {
+		return cs.told
+	}
 	for {
-		a := cs.current()
+		a := cs.source()
 		if a == nil {
 			return cs.result()
 		}
@@ -302,22 +321,42 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 			if cs.retryAfter(a) {
 				continue
 			}
-			return cs.finish(cs.verdictOf(a))
+			verdict := cs.verdictOf(a)
+			if he := a.s.Err(); he != nil && he.GivenUp {
+				return cs.finish(verdict) // what ended the RPC knows more, if it was another
+			}
+			return cs.tell(a, verdict)
 		}
-		cs.commit()
+		if !cs.commitTo(a) {
+			msg.Free()
+			continue
+		}
 		cs.sawHeader(a)
-		var n int
-		if wanted {
-			n, err = cs.readMessage(msg.Data, msg.Compressed, a.s.RecvEncoding(), m)
+		if !wanted {
+			msg.Free()
+			return cs.tell(a, cardinality(2))
 		}
+		n, err := cs.readMessage(msg.Data, msg.Compressed, a.s.RecvEncoding(), m)
 		payload := len(msg.Data)
 		msg.Free()
 		if err != nil {
-			return cs.finish(err)
+			return cs.tell(a, err)
 		}
-		if wanted && cs.tagged() {
+		if cs.tagged() {
 			cs.tellInPayload(&a.attempt, m, payload, n)
 		}
 		return nil
 	}
+}
+
+// tell ends the RPC with err (nil: well), unless it has ended already, and returns it
+// as RecvMsg does, from now on. a is the attempt that was received from.
+func (cs *clientStream) tell(a *streamAttempt, err error) error {
+	cs.finish(err)
+	<-a.s.Finished()
+	a.s.Discard()
+	if cs.told = err; err == nil {
+		cs.told = io.EOF
+	}
+	return cs.told
 }

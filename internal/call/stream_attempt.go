@@ -16,6 +16,7 @@ type streamAttempt struct {
 	err error // why no other attempt followed, if it was decided; guarded by mu or the one who has set busy
 
 	sawHeader bool // InHeader was told; guarded by mu
+	replaced  bool // another attempt was made in its place; guarded by mu
 
 	// shown is the latest attempt that had a stream, if it is not this one: what the
 	// user is told of if the RPC ends without another. nil: there is none. Set once.
@@ -66,7 +67,7 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 			cs.spentOn(&a.attempt)
 			a.shown, shown = nil, a
 		}
-		cs.endAttempt(a, o.err)
+		cs.retire(a, o.err)
 	}
 }
 
@@ -160,8 +161,28 @@ func (cs *clientStream) current() *streamAttempt {
 	}
 }
 
-// retryAfter is told that the stream of a has ended. It reports whether there
-// may be another attempt to go on with: because it made one, or somebody else did.
+// source returns the attempt to receive from: current's, and after the RPC's end
+// the one that was in force then. nil: the RPC has ended, and there is nothing to receive.
+func (cs *clientStream) source() *streamAttempt {
+	for {
+		cs.mu.Lock()
+		a, busy := cs.att, cs.busy
+		none := cs.ended && (a == nil || a.s == nil || a.replaced)
+		cs.mu.Unlock()
+		switch {
+		case busy != nil:
+			<-busy // as in current
+		case none:
+			return nil
+		default:
+			return a
+		}
+	}
+}
+
+// retryAfter is told that the stream of a has ended. It reports whether a is no
+// longer in force, because it made another attempt or somebody else did: then there is
+// that one to go on with, if the RPC has not ended. false: a was the last.
 func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	cs.mu.Lock()
 	switch {
@@ -191,8 +212,9 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 		cs.publish(a)
 		return false
 	}
-	cs.endAttempt(a, o.err)
-	return cs.publish(cs.run(v))
+	cs.retire(a, o.err)
+	cs.publish(cs.run(v))
+	return true
 }
 
 // keep notes that f (nil: nothing), which holds m, was sent on a, and that the
@@ -223,10 +245,22 @@ func (cs *clientStream) keep(a *streamAttempt, f *frame, m any, last bool) bool 
 	return true
 }
 
-func (cs *clientStream) commit() {
-	cs.mu.Lock()
-	cs.commitLocked()
-	cs.mu.Unlock()
+// commitTo rules out that another attempt than a follows. It reports false if one has
+// taken its place: what came on a does not count.
+func (cs *clientStream) commitTo(a *streamAttempt) bool {
+	for {
+		cs.mu.Lock()
+		busy := cs.busy
+		mine := busy == nil && cs.att == a && !a.replaced
+		if mine {
+			cs.commitLocked()
+		}
+		cs.mu.Unlock()
+		if busy == nil {
+			return mine
+		}
+		<-busy // it may be decided that a stays in force
+	}
 }
 
 // commitLocked rules other attempts out. The log stays while it may be being sent.
@@ -271,6 +305,18 @@ func (cs *clientStream) sawHeader(a *streamAttempt) {
 		return
 	}
 	cs.tellInHeader(&a.attempt, a.s.HeaderMD())
+}
+
+// retire is endAttempt for an attempt that another one follows. Its stream, if any,
+// has ended.
+func (cs *clientStream) retire(a *streamAttempt, err error) {
+	cs.mu.Lock()
+	a.replaced = true
+	cs.mu.Unlock()
+	if a.s != nil {
+		a.s.Discard()
+	}
+	cs.endAttempt(a, err)
 }
 
 // endAttempt is rpc.end, after InHeader if nobody has told it.

@@ -37,6 +37,9 @@ type Error struct {
 	// Local: made by this side (cancellation, deadline, a limit), not by the
 	// server or the loss of the connection.
 	Local bool
+	// GivenUp: the program ended the stream, by its context or by Cancel. Local is
+	// set too.
+	GivenUp bool
 	// Cause is why the connection ended, if that was the reason.
 	Cause error
 	// Stage is how far the request was when this side ended the stream.

@@ -118,7 +118,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if ok {
 		if timeout = time.Until(deadline); timeout <= 0 {
 			c.abandon(room)
-			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true}
+			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true}
 		}
 	}
 	if c.maxList > 0 {

@@ -114,6 +114,10 @@ func (r *reader) fill() error {
 		r.c.kick()
 	}
 	r.served, r.several = nil, false
+	if r.last != nil && !r.last.unary {
+		// A stream that the program forgets while this waits goes with what it holds.
+		r.lastID, r.last = 0, nil
+	}
 	if r.start == r.end {
 		r.start, r.end = 0, 0
 		if r.settings && r.c.mode == writeDirect {

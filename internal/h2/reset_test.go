@@ -187,13 +187,17 @@ func TestDeadlineIsToTheMoment(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1500000u", server.ExpectHeaders().Field("grpc-timeout"))
 		server.ReplyHeaders(3)
-		server.ReplyMessage(3, []byte("dropped"))
+		server.ReplyMessage(3, []byte("kept"))
 		synctest.Wait()
 		r := <-res
 		require.Equal(t, codes.DeadlineExceeded, r.err.Status.Code())
 		require.True(t, r.err.Local)
 		require.Equal(t, 1500*time.Millisecond, time.Since(began))
 		synctest.Wait()
+		m, err := s.Recv()
+		require.NoError(t, err, "what came before is received")
+		require.Equal(t, "kept", string(m.Data))
+		m.Free()
 		_, err = s.Recv()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 		resets := map[uint32]bool{}
@@ -254,7 +258,8 @@ func TestCancelAgainstTrailers(t *testing.T) {
 			server.Go(func(server *h2test.Conn) {
 				server.Loop(func(s *h2test.Stream) {
 					if s.Ended && !s.Reset {
-						s.Reply([]byte("well"))
+						s.SendMessage([]byte("well"))
+						s.SendTrailers(codes.OK, "", "t", "1")
 					}
 				})
 			})
@@ -271,11 +276,12 @@ func TestCancelAgainstTrailers(t *testing.T) {
 						code := codes.OK
 						if e := r.failure(); e != nil {
 							code = e.Status.Code()
-							if r.reply != "" {
-								t.Error("a cancelled call has a reply")
+							// The reply may have come before the trailers.
+							if r.trailer != nil || r.reply != "" && r.reply != "well" {
+								t.Errorf("a cancelled call with the reply %q and the trailers %v", r.reply, r.trailer)
 							}
-						} else if r.reply != "well" || r.messages != 1 {
-							t.Errorf("reply %q of %d messages", r.reply, r.messages)
+						} else if r.reply != "well" || r.messages != 1 || r.trailer.Get("t") == nil {
+							t.Errorf("reply %q of %d messages, trailers %v", r.reply, r.messages, r.trailer)
 						}
 						mu.Lock()
 						outcomes[code]++

@@ -127,17 +127,18 @@ func (s *Stream) begin(id uint32, maxRecv int) {
 // Cancel ends the stream with st and tells the server, unless it has ended
 // already. It is safe from any goroutine, any number of times.
 func (s *Stream) Cancel(st *status.Status) {
-	s.c.cancel(s, http2.ErrCodeCancel, &Error{Status: st, Local: true})
+	s.c.cancel(s, http2.ErrCodeCancel, &Error{Status: st, Local: true, GivenUp: true})
 }
 
 // finish ends the stream; e is nil for status OK. The caller has taken the
-// stream out of the table and holds no lock.
+// stream out of the table and holds no lock. Messages that came whole outlive the
+// end, whatever it is: see Recv and Discard.
 func (s *Stream) finish(e *Error) {
 	s.mu.Lock()
 	s.id, s.ended, s.err = 0, true, e
 	s.cur.Free()
-	if e != nil && e.Local {
-		s.drop()
+	if e != nil && (e.GivenUp || e.Cause != nil) {
+		s.trailer, s.inTrailer = emptied(s.trailer), 0 // if they came, they lost
 	}
 	s.mu.Unlock()
 	s.signalEnd()
@@ -171,8 +172,18 @@ func (s *Stream) signalEnd() {
 	close(s.end)
 }
 
-// Recv returns the next message. At the end it returns io.EOF if the status was
-// OK, else *Error. One goroutine may receive at a time, beside one that sends.
+// Discard frees the messages that were not received. For a stream that has ended
+// and that nobody receives from any more; one that is forgotten without it leaves them
+// to the garbage collector.
+func (s *Stream) Discard() {
+	s.mu.Lock()
+	s.drop()
+	s.mu.Unlock()
+}
+
+// Recv returns the next message. At the end, and when all that came whole before it
+// has been received, it returns io.EOF if the status was OK, else *Error. One
+// goroutine may receive at a time, beside one that sends.
 func (s *Stream) Recv() (Message, error) {
 	for {
 		s.mu.Lock()
@@ -224,7 +235,11 @@ func (s *Stream) Header(ctx context.Context) (md metadata.MD, ok bool) {
 	select {
 	case <-s.headers:
 	case <-ctx.Done():
-		return nil, false
+		select {
+		case <-s.headers: // before
+		default:
+			return nil, false
+		}
 	}
 	return s.HeaderMD(), s.HasHeader()
 }
@@ -360,7 +375,7 @@ func toMD(fields []hpack.HeaderField) metadata.MD {
 
 // contextError is the end of a stream whose context has ended.
 func contextError(ctx context.Context) *Error {
-	return &Error{Status: status.FromContextError(ctx.Err()), Local: true}
+	return &Error{Status: status.FromContextError(ctx.Err()), Local: true, GivenUp: true}
 }
 
 func internal(msg string) *Error {
