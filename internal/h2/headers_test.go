@@ -231,6 +231,47 @@ func TestResponses(t *testing.T) {
 			send: func(s *h2test.Conn, id uint32) {
 				s.Headers(id, true, ":status", "503", "content-type", "application/grpc")
 			}},
+		{name: "a non-200 of gRPC's type, a body of text", code: codes.Unavailable, message: `503 (Service Unavailable); body: "upstream connect error"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, false, []byte("upst"))
+				s.Data(id, true, []byte("ream connect error"))
+			}},
+		{name: "a non-200 of gRPC's type, little text", code: codes.PermissionDenied, message: `403 (Forbidden); body: "no"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "403", "content-type", "application/grpc")
+				s.Data(id, true, []byte("no"))
+			}},
+		{name: "a non-200 of gRPC's type, a long text", code: codes.Unavailable, message: `body: "` + strings.Repeat("a", 1024) + `"`, rst: true,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, false, []byte(strings.Repeat("a", 3000)))
+			}},
+		{name: "a non-200 of gRPC's type, trailers without grpc-status", code: codes.Unavailable, message: "503 (Service Unavailable)",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Headers(id, true, "k", "v")
+			},
+			check: func(t *testing.T, r result) { require.Equal(t, []string{"v"}, r.trailer["k"]) }},
+		{name: "a non-200 of gRPC's type, text and a grpc-status", code: codes.NotFound, message: "nope",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, false, []byte("upstream"))
+				s.Headers(id, true, "grpc-status", "5", "grpc-message", "nope")
+			}},
+		{name: "a non-200 of gRPC's type, text and status OK", code: codes.Unavailable, message: `body: "upstream"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, false, []byte("upstream"))
+				s.Headers(id, true, "grpc-status", "0")
+			}},
+		{name: "a non-200 of gRPC's type, a message and status OK", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "500", "content-type", "application/grpc")
+				s.ReplyMessage(id, []byte(strings.Repeat("m", 5000)))
+				s.Headers(id, true, "grpc-status", "0")
+			},
+			check: func(t *testing.T, r result) { require.Len(t, r.reply, 5000) }},
 		{name: "a long body", code: codes.Unavailable, message: "502 (Bad Gateway)", rst: true,
 			send: func(s *h2test.Conn, id uint32) {
 				s.Headers(id, false, ":status", "502", "content-type", "text/html")

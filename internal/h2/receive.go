@@ -33,10 +33,13 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	case b.truncated:
 		return over(internal(fmt.Sprintf("peer header list size exceeded limit: more than %d bytes", s.c.cfg.headerListLimit())), http2.ErrCodeFrameSize)
 	case s.notGRPC != nil:
-		if endStream {
+		if !endStream {
+			return verdict{}
+		}
+		if s.httpErr == nil || b.grpcStatus == "" || b.grpcStatus == "0" {
 			return over(s.notGRPCError(), http2.ErrCodeProtocol)
 		}
-		return verdict{}
+		return s.onTrailers(b)
 	case s.gotHeaders && !endStream:
 		return over(internal("the server sent HEADERS in the middle of the stream"), http2.ErrCodeProtocol)
 	case s.gotHeaders:
@@ -62,10 +65,10 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		return verdict{}
 	}
 	s.subtype, s.encoding = subtype, b.encoding
+	if httpStatus != http.StatusOK {
+		s.httpErr = status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))
+	}
 	if endStream { // trailers only
-		if b.grpcStatus == "" && httpStatus != 200 {
-			return over(&Error{Status: status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))}, http2.ErrCodeNo)
-		}
 		return s.onTrailers(b)
 	}
 	s.inHeader = b.wire
@@ -81,6 +84,10 @@ func (s *Stream) onTrailers(b *block) verdict {
 	s.inTrailer = b.wire
 	s.trailer = append(s.trailer, b.fields...)
 	if b.grpcStatus == "" {
+		if s.httpErr != nil {
+			s.notGRPC = s.httpErr
+			return over(s.notGRPCError(), http2.ErrCodeNo)
+		}
 		text := "the server ended the stream without grpc-status"
 		if b.message != "" {
 			text += ", with grpc-message " + strconv.Quote(decodeMessage(b.message))
@@ -154,7 +161,7 @@ func notGRPCMessage(httpStatus int, contentType string) string {
 }
 
 func (s *Stream) notGRPCError() *Error {
-	if len(s.body) == 0 {
+	if len(s.body) == 0 || s.messages > 0 {
 		return &Error{Status: s.notGRPC}
 	}
 	return &Error{Status: status.New(s.notGRPC.Code(), fmt.Sprintf("%s; body: %q", s.notGRPC.Message(), s.body))}
@@ -175,7 +182,20 @@ func (s *Stream) onData(p []byte) verdict {
 	if !s.gotHeaders {
 		return over(internal("the server sent DATA before HEADERS"), http2.ErrCodeProtocol)
 	}
-	if err := s.assemble(p); err != nil {
+	if s.httpErr != nil {
+		s.body = append(s.body, p[:min(len(p), maxErrorBody-len(s.body))]...)
+	}
+	err := s.assemble(p)
+	if err != nil && s.httpErr != nil {
+		// No message: what a proxy says, in gRPC's name, of the HTTP status.
+		s.notGRPC = s.httpErr
+		if len(s.body) == maxErrorBody {
+			err = s.notGRPCError()
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
 		return over(err, http2.ErrCodeCancel)
 	}
 	return verdict{}

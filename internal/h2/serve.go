@@ -225,6 +225,9 @@ func (r *reader) endOfData(id uint32) {
 		return
 	}
 	err := internal("server closed the stream without sending trailers")
+	if s.notGRPC == nil {
+		s.notGRPC = s.httpErr
+	}
 	if s.notGRPC != nil {
 		err = s.notGRPCError()
 	}

@@ -101,11 +101,12 @@ type Stream struct {
 	cur        Message // being assembled
 	prefix     [5]byte
 	prefixLen  int
-	curSize    int       // its length
-	queue      []Message // complete, not received by the application yet
-	messages   int       // complete messages so far
-	body       []byte    // of a response that is not gRPC's
-	notGRPC    *status.Status
+	curSize    int            // its length
+	queue      []Message      // complete, not received by the application yet
+	messages   int            // complete messages so far
+	body       []byte         // of a response that is not gRPC's
+	notGRPC    *status.Status // it is none, and this is what its HTTP status says
+	httpErr    *status.Status // what the HTTP status, if it is not 200, of gRPC's own says
 	header     []hpack.HeaderField
 	trailer    []hpack.HeaderField
 	encoding   string
@@ -354,7 +355,7 @@ func (s *Stream) Release() {
 	s.header, s.trailer = emptied(s.header), emptied(s.trailer)
 	s.cur, s.prefixLen, s.curSize, s.messages = Message{}, 0, 0, 0
 	s.gotHeaders, s.gotData, s.ended = false, false, false
-	s.body, s.notGRPC, s.err = nil, nil, nil
+	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
 	s.encoding, s.subtype = "", ""
 	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
 	s.queued = 0
