@@ -73,13 +73,13 @@ func bundleOf(transport credentials.TransportCredentials, perRPC credentials.Per
 
 // securityOf asks grpc-go and us: the channel cannot be made, or what became of an
 // RPC and what the server saw of it.
-func securityOf(t *testing.T, p *securePeer, err error, cc grpc.ClientConnInterface, call []grpc.CallOption) (error, map[string]string) {
+func securityOf(t *testing.T, p *securePeer, err error, cc grpc.ClientConnInterface, call []grpc.CallOption) (map[string]string, error) {
 	t.Helper()
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
 	_, err = askName(bounded(t), cc, call...)
-	return err, p.take()
+	return p.take(), err
 }
 
 // TestCredentialsMatrix: how connections are secured, by which option, against where
@@ -143,12 +143,12 @@ func TestCredentialsMatrix(t *testing.T) {
 						if made == nil {
 							defer cc.Close()
 						}
-						err, seen := securityOf(t, transport.peer, made, cc, call)
+						seen, err := securityOf(t, transport.peer, made, cc, call)
 						other, theirMade := grpc.NewClient(transport.peer.target, theirs...)
 						if theirMade == nil {
 							defer other.Close()
 						}
-						theirErr, theirSeen := securityOf(t, transport.peer, theirMade, other, call)
+						theirSeen, theirErr := securityOf(t, transport.peer, theirMade, other, call)
 
 						unsafe := strict && !transport.secure
 						if from == "bundle" && unsafe && !transport.late {
@@ -250,11 +250,11 @@ func TestSubchannelCredentials(t *testing.T) {
 			cc, err := NewClient(tt.peer.target, ours...)
 			require.NoError(t, err)
 			defer cc.Close()
-			err, seen := securityOf(t, tt.peer, nil, cc, nil)
+			seen, err := securityOf(t, tt.peer, nil, cc, nil)
 			other, theirErr := grpc.NewClient(tt.peer.target, theirs...)
 			require.NoError(t, theirErr)
 			defer other.Close()
-			theirErr, theirSeen := securityOf(t, tt.peer, nil, other, nil)
+			theirSeen, theirErr := securityOf(t, tt.peer, nil, other, nil)
 
 			assert.Equal(t, status.Code(theirErr), status.Code(err), "%v; theirs: %v", err, theirErr)
 			assert.Equal(t, theirSeen, seen)

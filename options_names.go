@@ -67,8 +67,7 @@ type proxyOption struct {
 // the channel takes one. Otherwise each address takes that very proxy, but for
 // those for which f, asked about the address, returns nil. It may be called by
 // several goroutines at a time, and must not wait for the channel: a dial waits for
-// it, and so does Close. Unix sockets
-// take no proxy, and f is not asked about them.
+// it, and so does Close. Unix sockets take no proxy, and f is not asked about them.
 //
 // Failures of a proxy are a *[ProxyError]. Dial and DialContext return one at once
 // if f fails for the target's endpoint, or returns a URL that is of no use; RPCs
