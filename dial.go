@@ -210,14 +210,20 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 // how far they got. A resolver that is not built is not waited for, as its Build
 // is what the dial gave up on. It is closed when that returns.
 func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) *DialError {
-	state, pending := cc.GetState(), cc.beforeConnecting()
+	at, state, pending := time.Now(), cc.GetState(), cc.beforeConnecting()
 	if built {
 		_ = cc.Close()
 	} else {
 		cc.beginClose()
 		cc.running.Wait()
 	}
-	return cc.newDialError(state, elapsed, pending, ended)
+	e := cc.newDialError(state, elapsed, pending, ended)
+	for i := range e.Attempts {
+		if a := &e.Attempts[i]; a.Err == ErrUnfinished { // its end was part of the wait's
+			a.Elapsed = min(a.Elapsed, at.Sub(a.Start))
+		}
+	}
+	return e
 }
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx

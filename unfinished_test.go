@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -261,6 +262,25 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 			assert.Regexp(t, `is the port right\?; the attempt after that: http2 not finished after \S+$`, err.Error())
 		})
 	}
+}
+
+// How long an attempt was running ends with the wait, not with the attempt, which a
+// dialer may draw out.
+func TestUnfinishedAttemptEndsWithTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			time.Sleep(30 * time.Millisecond)
+			return nil, ctx.Err()
+		}))
+		var e *DialError
+		require.ErrorAs(t, err, &e)
+		require.Len(t, e.Attempts, 1)
+		assert.Equal(t, time.Second, e.Elapsed)
+		assert.Equal(t, time.Second, e.Attempts[0].Elapsed)
+	})
 }
 
 // What whoever ended the waiter's context gave as the cause is in the error.
