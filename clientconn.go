@@ -28,7 +28,9 @@ import (
 // stubs take it as their grpc.ClientConnInterface.
 //
 // All methods may be called from any goroutine. Close must not be called from
-// code that the channel calls: resolvers, policies, codecs, credentials, dialers.
+// code that the channel calls: resolvers, policies, codecs, credentials, dialers,
+// the functions of a DialTrace, and the TagConn and HandleConn of stats handlers. Most
+// of these run on goroutines that it waits for.
 type ClientConn struct {
 	// Set by the constructor and only read after that.
 	opts      *dialOptions
@@ -62,6 +64,7 @@ type ClientConn struct {
 	config        atomic.Pointer[serviceconfig.Config]
 	answered      atomic.Bool   // the resolver has said something since idle was left
 	waiters       atomic.Int32  // calls that wait for READY: as RPCs do, they keep the channel from going idle
+	looking       atomic.Bool   // a ResolveNow runs; set on the resolver queue
 	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
 	closing       chan struct{} // closed when Close begins
 

@@ -208,14 +208,16 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 // giveUp closes a channel that did not become READY and returns why, as a
 // *DialError. Attempts that were still running are ended first, so that they say
 // how far they got. A resolver that is not built is not waited for, as its Build
-// is what the dial gave up on. It is closed when that returns.
+// is what the dial gave up on, and neither is a ResolveNow that does not return: no
+// dial is to last longer than its context for that. The resolver is closed when they
+// have returned.
 func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) *DialError {
 	at, state, pending := time.Now(), cc.GetState(), cc.beforeConnecting()
+	cc.beginClose()
+	cc.running.Wait()
 	if built {
-		_ = cc.Close()
-	} else {
-		cc.beginClose()
-		cc.running.Wait()
+		cc.policyQueue.Wait()
+		cc.awaitResolverQueue()
 	}
 	e := cc.newDialError(state, elapsed, pending, ended)
 	for i := range e.Attempts {

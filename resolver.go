@@ -115,10 +115,38 @@ func (r *resolverConn) close() {
 // waiting to be made are one with it.
 func (r *resolverConn) resolveNow() {
 	r.asked.Send(&r.cc.resolverQueue, func() {
+		select {
+		case <-r.cc.closing:
+			return
+		default:
+		}
 		if r.resolver != nil {
+			r.cc.looking.Store(true)
+			defer r.cc.looking.Store(false)
 			r.resolver.ResolveNow(resolver.ResolveNowOptions{})
 		}
 	})
+}
+
+// resolverPatience is how long a ResolveNow has to return once the channel is being
+// closed, before a dial that failed leaves it to itself.
+const resolverPatience = 50 * time.Millisecond
+
+// awaitResolverQueue waits until all on the resolver queue, which is closed, has run,
+// but not for a ResolveNow that does not return: what is behind it runs when it has.
+// After beginClose none begins any more.
+func (cc *ClientConn) awaitResolverQueue() {
+	ended := cc.resolverQueue.Done()
+	timer := time.NewTimer(resolverPatience)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return
+	case <-timer.C:
+	}
+	if !cc.looking.Load() {
+		<-ended
+	}
 }
 
 // UpdateState gives the resolver's update to the policy and returns the policy's

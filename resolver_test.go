@@ -369,3 +369,65 @@ func TestSlowResolverHoldsUpNothing(t *testing.T) {
 	require.NoError(t, cc.Close())
 	assert.Less(t, time.Since(start), time.Second)
 }
+
+// A dial that failed does not wait for a ResolveNow that does not return. The resolver
+// is closed when it has.
+func TestFailedDialLeavesASlowResolveNow(t *testing.T) {
+	asked, release, closed := make(chan struct{}, 10), make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithBlock(), WithContextDialer(refuse), WithResolvers(scripted{
+			build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+				return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}}})
+			},
+			resolveNow: func(resolver.ClientConn) { asked <- struct{}{}; <-release },
+			close:      func(resolver.ClientConn) { close(closed) },
+		}))
+		dialed <- err
+	}()
+	<-asked
+	cancel()
+	select {
+	case err := <-dialed:
+		assert.ErrorIs(t, err, context.Canceled)
+	case <-time.After(10 * time.Second):
+		t.Error("the dial waits for ResolveNow")
+	}
+	select {
+	case <-closed:
+		t.Error("the resolver was closed while ResolveNow ran")
+	default:
+	}
+	close(release)
+	<-closed
+	assert.Empty(t, asked, "a resolver is not asked any more when the channel is being closed")
+}
+
+// A dial that failed does wait for the resolver's Close.
+func TestFailedDialWaitsForTheResolversClose(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	closing, release := make(chan struct{}), make(chan struct{})
+	var closed atomic.Bool
+	dialed := make(chan struct{})
+	go func() {
+		defer close(dialed)
+		_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithBlock(), WithContextDialer(refuse), WithResolvers(scripted{
+			build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+				return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}}})
+			},
+			resolveNow: func(resolver.ClientConn) { cancel() },
+			close:      func(resolver.ClientConn) { close(closing); <-release; closed.Store(true) },
+		}))
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.True(t, closed.Load())
+	}()
+	<-closing
+	select {
+	case <-dialed:
+		t.Error("the dial has returned")
+	case <-time.After(2 * resolverPatience):
+	}
+	close(release)
+	<-dialed
+}

@@ -55,11 +55,13 @@ func (q *Queue) Close(last func()) {
 
 // Wait returns once the queue has been closed and everything on it has run.
 // Called from a function that runs on the queue it never returns.
-func (q *Queue) Wait() {
+func (q *Queue) Wait() { <-q.Done() }
+
+// Done returns a channel that is closed when Wait would return.
+func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
-	end := q.end()
-	q.mu.Unlock()
-	<-end
+	defer q.mu.Unlock()
+	return q.end()
 }
 
 // append adds f and sees to it that somebody runs it. It is called with mu held.
