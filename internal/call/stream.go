@@ -31,18 +31,18 @@ type clientStream struct {
 	busy chan struct{}
 
 	committed bool      // no other attempt: log is not added to any more
+	ended     bool      // the RPC, with err
 	log       replayLog // read by whoever replaces att, not freed while busy
 
-	ended     bool
-	err       error         // once ended: what RecvMsg returns, io.EOF if all went well
+	err       error         // once ended: as RecvMsg returns it, io.EOF if all went well; but see receive
 	settled   chan struct{} // closed when what Header and Trailer options point to is written
 	stopWatch func() bool   // takes back the watch on ctx; nil: there is none
 
 	userCtx context.Context // what Context returned; nil: nothing yet
 
 	// Guarded by ch.mu.
-	enlisted   bool
 	next, prev *clientStream
+	enlisted   bool
 
 	// The sender's alone.
 	sentLast bool // no message may follow
