@@ -317,7 +317,7 @@ func (c *Conn) endDoomed() {
 		var e *Error
 		switch {
 		case st != nil:
-			e = &Error{Status: st, Cause: cause, Local: true}
+			e = &Error{Status: st, Cause: cause, Local: true, GivenUp: true}
 		case goAway != nil && cause != error(*goAway):
 			e = c.lost(cause)
 			e.Status = status.Newf(codes.Unavailable, "connection to %v lost: %v, after %v", c.peer.Addr, cause, describeGoAway(goAway))

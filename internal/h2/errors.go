@@ -37,8 +37,8 @@ type Error struct {
 	// Local: made by this side (cancellation, deadline, a limit), not by the
 	// server or the loss of the connection.
 	Local bool
-	// GivenUp: the program ended the stream, by its context or by Cancel. Local is
-	// set too.
+	// GivenUp: the program ended the stream, by its context, by Cancel, or by closing
+	// the connection with a status. Local is set too.
 	GivenUp bool
 	// Cause is why the connection ended, if that was the reason.
 	Cause error
