@@ -13,6 +13,7 @@ const (
 	defaultConnWindow   = 8 << 20
 	defaultReadBuffer   = 32 << 10
 	maxReadBuffer       = 16 << 20 // no read returns that much
+	maxIdleReads        = 100      // reads in a row that return nothing
 	defaultHeaderList   = 16 << 20
 	lastWordsWait       = 50 * time.Millisecond // for what a server said that does not take our preface
 	defaultPingTimeout  = 20 * time.Second

@@ -124,7 +124,7 @@ func (r *reader) fill() error {
 			r.small = nil
 		}
 	}
-	for {
+	for idle := 0; ; {
 		var n int
 		var err error
 		if r.c.mode == writeDirect && r.settings {
@@ -144,6 +144,10 @@ func (r *reader) fill() error {
 			return nil
 		}
 		if err == nil {
+			// Nothing, which is no end (io.Reader); but not time and again.
+			if idle++; idle < maxIdleReads {
+				continue
+			}
 			err = io.ErrNoProgress
 		}
 		if isTimeout(err) && r.settings && r.c.poked.Swap(false) {
