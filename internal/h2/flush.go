@@ -82,6 +82,7 @@ func (c *Conn) flush() {
 			// wait for one that begins after the connection has ended.
 			c.mu.Lock()
 			if c.state == stateClosed {
+				c.writing = false // no more of it leaves
 				c.buffers.put(b)
 				c.endFlush()
 				return
