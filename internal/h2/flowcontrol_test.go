@@ -387,3 +387,27 @@ func TestLargeSendersTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+// A receiver that has read all there is keeps no more than a quarter of the window from
+// the server.
+func TestWindowIsGivenBack(t *testing.T) {
+	const window, message = 100 << 10, 1000
+	c, server := peered(t, h2.Config{StreamWindow: window})
+	s, err := c.Open(context.Background(), req("/test/Stream"))
+	require.NoError(t, err)
+	server.ExpectHeaders()
+	server.ReplyHeaders(1)
+	sent := 0
+	for sent+5+message <= window {
+		server.ReplyMessage(1, make([]byte, message))
+		sent += 5 + message
+	}
+	for range sent / (5 + message) {
+		m, err := s.Recv()
+		require.NoError(t, err)
+		m.Free()
+	}
+	for left := window - sent; left <= window*3/4; {
+		left += int(server.ExpectWindowUpdate(1))
+	}
+}

@@ -222,7 +222,7 @@ func (s *Stream) Recv() (Message, error) {
 // give back to the server now. mu is held.
 func (s *Stream) consumed(n int) (id uint32, credit int64) {
 	s.credit += int64(n)
-	if s.ended || s.credit < int64(s.c.cfg.StreamWindow)/2 {
+	if s.ended || s.credit < int64(s.c.cfg.StreamWindow)/4 {
 		return 0, 0
 	}
 	credit, s.credit = s.credit, 0
