@@ -270,7 +270,7 @@ func (s *Stream) grow(n int) {
 		s.cur.Data = make([]byte, 0, s.curSize)
 		return
 	}
-	size := min(s.curSize, max(firstMessageBuffer, have*messageBufferGrowth, have+n))
+	size := min(s.curSize, max(firstMessageBuffer, (have+n)*messageBufferGrowth))
 	b := bytepool.Messages.Get(size)
 	copy(*b, s.cur.Data)
 	if s.cur.pooled != nil {

@@ -175,3 +175,29 @@ func TestCancelWithStatus(t *testing.T) {
 	_, ok := s.Header(context.Background())
 	require.False(t, ok)
 }
+
+// A message that is announced and does not come holds next to nothing.
+func TestAnnouncedMessage(t *testing.T) {
+	const streams = 1000
+	c, server := peered(t, h2.Config{})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for i := range streams {
+		s, err := c.Open(ctx, req("/test/Announced"))
+		require.NoError(t, err)
+		h := server.ExpectHeaders()
+		server.ReplyHeaders(h.StreamID)
+		server.Data(h.StreamID, false, []byte{0, 0, 64, 0, 0, 1})
+		if i == streams-1 {
+			server.Ping([8]byte{})
+			server.ExpectPingAck([8]byte{}) // so all has been read
+		}
+		defer s.Cancel(nil)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(streams*20<<10))
+}
