@@ -202,7 +202,8 @@ func TestCloseBetweenAttempts(t *testing.T) {
 			s.SendTrailers(codes.Unavailable, "later", "grpc-retry-pushback-ms", "1000000")
 		}
 	})
-	cc := plain(t, srv.Addr(), WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
+	var ended atomic.Int64 // attempts, each of which another one is to follow
+	cc := plain(t, srv.Addr(), WithStatsHandler(endHandler(func() { ended.Add(1) })), WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
 		"maxAttempts": 2, "initialBackoff": "1000s", "maxBackoff": "1000s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
 	awaitReady(t, cc)
 	results := make(chan error, 2)
@@ -219,10 +220,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 		}
 		results <- err
 	}()
-	await(t, func() bool {
-		n, _ := cc.calls.Active()
-		return n == 2 && cc.allLinks()[0].conn.Answered() && streams(cc) == 0
-	}, "RPCs wait")
+	await(t, func() bool { return ended.Load() == 2 }, "RPCs wait")
 	require.NoError(t, cc.Close())
 	for range 2 {
 		err := <-results

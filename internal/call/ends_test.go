@@ -25,11 +25,12 @@ import (
 func TestEndDuringBackoff(t *testing.T) {
 	const slow = `"maxAttempts": 4, "initialBackoff": "1000s", "maxBackoff": "1000s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]`
 	begin := func(t *testing.T) (*Channel, chan struct{}) {
-		failed := make(chan struct{}, 10)
-		ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
-			s.SendTrailers(codes.Unavailable, "not now")
-			failed <- struct{}{}
-		})
+		ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendTrailers(codes.Unavailable, "not now") })
+		failed := make(chan struct{}, 10) // it is decided that another attempt follows
+		sc := ch.picker.Load().picker.(fixed).sc
+		ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
+			return balancer.PickResult{SubConn: sc, Done: func(balancer.DoneInfo) { failed <- struct{}{} }}, nil
+		}))
 		ch.SetConfig(retryConfig(t, slow, ""))
 		return ch, failed
 	}
