@@ -87,6 +87,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		e.Unsent = true
 		return nil, e
 	}
+	s.queued = 0 // the object may have waited for another RPC that was then not opened
 	c.mu.Lock()
 	if c.state != stateOpen {
 		defer c.mu.Unlock()

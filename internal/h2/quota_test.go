@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -251,4 +252,34 @@ func TestWindowUnderCancellation(t *testing.T) {
 			require.Equal(t, io.EOF, err)
 		})
 	}
+}
+
+// How long an RPC waited for a slot is not told of another, though it may be served by the
+// same object.
+func TestQueuedIsTheRPCsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 1000})
+		begin := func(r *h2.Request) <-chan *h2.Stream {
+			got := make(chan *h2.Stream, 1)
+			go func() {
+				s, _ := c.Unary(context.Background(), r, nil)
+				got <- s
+			}()
+			synctest.Wait()
+			return got
+		}
+		first := begin(req("/test/First"))
+		server.ExpectHeaders()
+		large := req("/test/Large")
+		large.Extra = []string{"k", strings.Repeat("v", 1000)}
+		waits := begin(large)
+		time.Sleep(time.Minute)
+		server.ReplyUnary(1, nil)
+		require.Zero(t, (<-first).Queued())
+		require.Nil(t, <-waits, "its headers are larger than the server takes")
+		last := begin(req("/test/Last"))
+		server.ExpectHeaders()
+		server.ReplyUnary(3, nil)
+		require.Zero(t, (<-last).Queued())
+	})
 }

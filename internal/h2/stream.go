@@ -358,7 +358,6 @@ func (s *Stream) Release() {
 	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
 	s.encoding, s.subtype = "", ""
 	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
-	s.queued = 0
 	s.mu.Unlock()
 	s.c.recycle(s)
 }
