@@ -13,7 +13,6 @@ import (
 )
 
 // The combinations of security options that Dial, DialContext and NewClient
-// The combinations of security options that Dial, DialContext and NewClient
 // refuse. Their errors match these values with errors.Is.
 var (
 	// ErrNoTransportSecurity: no option says how connections are secured. A

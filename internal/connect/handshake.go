@@ -14,9 +14,9 @@ import (
 // handshake lets the credentials make the connection secure. The caller closes
 // wire if it fails.
 //
-// It runs on a goroutine of its own, because a TLS handshake leaves a large
-// stack behind, and this goroutine lives as long as the connection. When ctx
-// ends the socket is closed, which ends also handshakes that do not look at ctx.
+// It runs on a goroutine of its own, because it is code of the user's, which may
+// not return. When ctx ends the socket is closed, which ends also handshakes that
+// do not look at ctx.
 //
 // The attributes of the resolver's address do not reach the credentials:
 // credentials.ClientHandshakeInfo can only be set within grpc-go.

@@ -27,7 +27,7 @@ func (cfg *Config) chooseProxy(ctx context.Context, addr string) (*url.URL, erro
 }
 
 // dialThrough has the endpoint's proxy connect to it. That runs on a goroutine
-// of its own, for it may do a TLS handshake (see handshake).
+// of its own, because it may call a dialer of the user's, which may not return.
 func (cfg *Config) dialThrough(ctx context.Context, e endpoint) (net.Conn, error) {
 	nc, err := bounded(ctx,
 		func() (net.Conn, error) { return cfg.connectThrough(ctx, e) },
