@@ -201,6 +201,64 @@ func TestEndWhileAnotherAttemptIsDecided(t *testing.T) {
 	requireNoneActive(t, ch)
 }
 
+// TestCloseBetweenSenderAndReceiver: the receiver saw a stream's end, but the sender was
+// the first to decide what follows, and Close came between. What the receiver saw is not
+// the RPC's end: it is of an attempt that is being decided on, or was replaced.
+func TestCloseBetweenSenderAndReceiver(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		code codes.Code // what the attempt ends with
+		at   string     // where the sender is when Close comes
+	}{
+		{"no other attempt", codes.DeadlineExceeded, "deciding"},
+		{"another attempt", codes.Unavailable, "picking"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendTrailers(tt.code, "the attempt's") })
+			ch.SetConfig(retryConfig(t, quickPolicy, ""))
+			there, on := make(chan struct{}), make(chan struct{})
+			stop := func() { close(there); <-on }
+			sc := ch.picker.Load().picker.(fixed).sc
+			n := 0
+			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
+				if n++; n > 1 {
+					stop()
+				}
+				return balancer.PickResult{SubConn: sc}, nil
+			}))
+			ctx := &deadlineHook{Context: soon(t)}
+			var f finished
+			s, err := ch.NewStream(ctx, bidiDesc, bidiMethod, f.option())
+			require.NoError(t, err)
+			require.NoError(t, s.SendMsg(request("x")))
+			require.NoError(t, s.CloseSend())
+			cs := s.(*clientStream)
+			a := cs.source() // the receiver's
+			<-a.s.Finished()
+			if tt.at == "deciding" {
+				ctx.asked = func() { ctx.asked = nil; stop() }
+			}
+			sent := make(chan bool)
+			go func() { sent <- cs.retryAfter(a) }() // the sender's
+			<-there
+			ch.Close()
+			assert.True(t, cs.retryAfter(a), "the receiver does not know how it ends")
+			result := make(chan error, 1)
+			go func() { result <- s.RecvMsg(new(testpb.SimpleResponse)) }()
+			close(on)
+			assert.Equal(t, tt.at == "picking", <-sent)
+			if err := <-result; tt.at == "picking" {
+				assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
+				assert.True(t, cs.retryAfter(a), "a was replaced")
+			} else {
+				assert.ErrorContains(t, err, "the attempt's", "the server's word came before")
+			}
+			f.require(t, codes.Canceled)
+			requireNoneActive(t, ch)
+		})
+	}
+}
+
 // deadlineHook is a context that calls asked, if it is not nil, when it is asked for
 // its deadline.
 type deadlineHook struct {

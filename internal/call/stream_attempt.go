@@ -13,7 +13,11 @@ import (
 // it: clientStream.giveUp while it is in force, else the one who replaces it.
 type streamAttempt struct {
 	attempt
-	err error // why no other attempt followed, if it was decided; guarded by mu or the one who has set busy
+
+	// err is why no other attempt followed, if that was decided. The one who has set busy
+	// sets it before publish; others look at it under mu while busy is nil, and without
+	// mu once a has no stream or retryAfter said that a was the last.
+	err error
 
 	sawHeader bool // InHeader was told; guarded by mu
 	replaced  bool // another attempt was made in its place; guarded by mu
@@ -181,18 +185,16 @@ func (cs *clientStream) source() *streamAttempt {
 }
 
 // retryAfter is told that the stream of a has ended. It reports whether a is no
-// longer in force, because it made another attempt or somebody else did: then there is
-// that one to go on with, if the RPC has not ended. false: a was the last.
+// longer in force, because it made another attempt or somebody else did, or somebody is
+// deciding that: what follows is for current or source to say, which wait for him, also
+// after the RPC's end. false: a was the last, and its err does not change any more.
 func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	cs.mu.Lock()
 	switch {
-	case cs.ended:
+	case cs.busy != nil, cs.att != a, a.replaced:
 		cs.mu.Unlock()
-		return false
-	case cs.busy != nil, cs.att != a:
-		cs.mu.Unlock()
-		return true // current waits for it
-	case cs.committed, a.err != nil:
+		return true
+	case cs.ended, cs.committed, a.err != nil: // nobody who sets busy decides on a any more
 		cs.mu.Unlock()
 		return false
 	}
