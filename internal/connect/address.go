@@ -35,6 +35,17 @@ type endpoint struct {
 	network, address string   // for net.Dialer; with a dialer of the user's, address is what it gets
 	shown            string   // Attempt.Addr
 	proxy            *url.URL // that connects to address; nil: none
+
+	phases chan<- struct{} // of race, see phaseDone; nil: the endpoint races with none
+}
+
+// phaseDone tells race that a phase of the way to e has ended well. It waits for
+// nobody, and may be called after the race.
+func (e endpoint) phaseDone() {
+	select {
+	case e.phases <- struct{}{}:
+	default: // race has not heard of the one before yet, or there is none
+	}
 }
 
 // failed is the attempt at e that began at start and ended now, in phase, because

@@ -78,7 +78,8 @@ type Config struct {
 // several addresses that failed. Everything is closed then. A host name's
 // addresses race as RFC 8305 says, and the race is for the SETTINGS: an address
 // that takes the connection and then says nothing, or is of no use, does not keep
-// the others from being tried. The list has one for each address, and one that
+// the others from being tried, and one that is far away is not overtaken as long
+// as each phase ends in its time. The list has one for each address, and one that
 // counts those for which no time was left.
 //
 // ctx bounds all of it and has no hold on the connection once Connect has
@@ -136,6 +137,7 @@ func (cfg *Config) dialAndEstablish(ctx context.Context, e endpoint, authority s
 	if err != nil {
 		return nil, phaseOf(err, failure.Dial), err
 	}
+	e.phaseDone()
 	return cfg.establish(ctx, nc, e, authority)
 }
 
@@ -163,6 +165,7 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	if err != nil {
 		return nil, failure.TLS, err
 	}
+	e.phaseDone()
 	h2cfg := cfg.H2
 	h2cfg.AuthInfo = info
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}

@@ -45,6 +45,7 @@ func (cfg *Config) connectThrough(ctx context.Context, e endpoint) (net.Conn, er
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := cfg.dialProxy(ctx, network, addr)
 		if reached = err == nil; reached {
+			e.phaseDone()
 			cfg.begin(&step)
 		}
 		return nc, err

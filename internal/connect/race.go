@@ -7,9 +7,10 @@ import (
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
-// stagger is how long an address has before the next one is tried beside it
-// (RFC 8305 §5). It is less if there would not be time for all addresses, but not
-// below leastStagger (RFC 8305 §8).
+// stagger is how long an address has for a phase before the next address is tried
+// beside it (RFC 8305 §5): a phase is a round trip or two, and a server that is far
+// away needs one for each. It is less if there would not be time for all addresses,
+// but not below leastStagger (RFC 8305 §8).
 const (
 	stagger      = 250 * time.Millisecond
 	leastStagger = 10 * time.Millisecond
@@ -33,9 +34,9 @@ type runner[T any] struct {
 }
 
 // race tries the endpoints, of which there is at least one, in their order: the
-// next one when the last has failed or has had its time. The first success wins;
-// the others are called off, and race returns when they have ended. Without a
-// success there is a loss.
+// next one when the last has failed or has had its time, which begins anew when it
+// ends a phase (endpoint.phaseDone). The first success wins; the others are called
+// off, and race returns when they have ended. Without a success there is a loss.
 func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outcome[T] {
 	if len(endpoints) == 1 {
 		v, failed := run.try(ctx, endpoints[0])
@@ -57,8 +58,11 @@ func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outco
 
 	var out outcome[T]
 	next, running := 0, 0
+	var phases chan struct{} // of the last one begun: nobody receives what others send
 	begin := func() {
 		e := endpoints[next]
+		phases = make(chan struct{}, 1)
+		e.phases = phases
 		next++
 		running++
 		run.waiting(len(endpoints) - next)
@@ -73,8 +77,10 @@ func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outco
 	begin()
 	for running > 0 {
 		select {
+		case <-phases:
+			timer.Reset(pace(ctx, len(endpoints)-next))
 		case <-timer.C:
-			if more() {
+			if len(phases) == 0 && more() { // else there is news, and the timer is set above
 				begin()
 			}
 		case r := <-results:

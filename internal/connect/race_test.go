@@ -17,9 +17,10 @@ import (
 
 // track is one endpoint of a race: when its dial ends, and how.
 type track struct {
-	after time.Duration // never, if negative
-	err   error         // nil: connected
-	deaf  bool          // is not called off
+	after  time.Duration   // never, if negative
+	err    error           // nil: connected
+	deaf   bool            // is not called off
+	phases []time.Duration // after which it ends phases, but for the last
 }
 
 // racers dials tracks by their number and notes when each was dialed.
@@ -67,6 +68,9 @@ func (r *racers) dial(ctx context.Context, e endpoint) (*closeConn, error) {
 	fmt.Sscan(e.address, &i)
 	r.dialed[i] = time.Since(r.start)
 	tr := r.tracks[i]
+	for _, d := range tr.phases {
+		defer time.AfterFunc(d, e.phaseDone).Stop()
+	}
 	var done <-chan time.Time
 	if tr.after >= 0 {
 		done = time.After(tr.after)
@@ -117,6 +121,14 @@ func TestRace(t *testing.T) {
 			2, []string{"0 5ms", "1 5ms"}, 0, []time.Duration{0, ms(5), ms(10)}, ms(15)},
 		{"a failure starts the stagger anew", 0, []track{{after: ms(200), err: boom}, {after: never}, {after: ms(1)}},
 			2, []string{"0 200ms"}, 0, []time.Duration{0, ms(200), ms(450)}, ms(451)},
+		{"each phase has its time", 0, []track{{after: ms(600), phases: []time.Duration{ms(200), ms(400)}}, {after: 0}},
+			0, nil, 0, []time.Duration{0, never}, ms(600)},
+		{"a phase that does not end", 0, []track{{after: never, phases: []time.Duration{ms(200), ms(201)}}, {after: ms(10)}},
+			1, nil, 0, []time.Duration{0, ms(451)}, ms(461)},
+		{"phases of one that was overtaken", 0, []track{{after: never, phases: []time.Duration{ms(300), ms(400)}}, {after: never}, {after: ms(10)}},
+			2, nil, 0, []time.Duration{0, ms(250), ms(500)}, ms(510)},
+		{"phases of a short time", ms(600), []track{{after: never, phases: []time.Duration{ms(100)}}, {after: never}, {after: never}, {after: never}},
+			-1, []string{"0 600ms", "1 375ms", "2 250ms", "3 125ms"}, 0, []time.Duration{0, ms(225), ms(350), ms(475)}, ms(600)},
 		{"all fail", 0, []track{{after: ms(300), err: boom}, {after: ms(10), err: boom}, {after: ms(10), err: boom}},
 			-1, []string{"1 10ms", "2 10ms", "0 300ms"}, 0, []time.Duration{0, ms(250), ms(260)}, ms(300)},
 		{"time is up", 20 * time.Second, []track{{after: never}, {after: ms(100), err: boom}, {after: never}},
