@@ -63,6 +63,9 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 // which may itself be writing. There a goroutine writes while this one reads, as it does
 // ever after.
 func (c *Conn) exchangePrefaces() error {
+	if c.cfg.grow {
+		c.rd.bw.greeted()
+	}
 	if c.mode != writeBlocking {
 		if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
 			return c.rd.lastWords(err)

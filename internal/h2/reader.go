@@ -59,9 +59,6 @@ func (r *reader) init(c *Conn) {
 	r.c = c
 	r.hd.init(c.cfg.headerListLimit())
 	r.window = int64(c.cfg.ConnWindow)
-	if c.cfg.grow {
-		r.bw.after = firstProbeAfter
-	}
 	c.left.Store(r.window)
 	r.sock.get, r.sock.empty = r.space, r.quiet
 	r.small = make([]byte, smallRead) // until the handshake is done, at least

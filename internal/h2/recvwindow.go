@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -12,6 +13,7 @@ const (
 	maxGrownWindow   = 16 << 20  // windows that grow stop here
 	firstProbeAfter  = 128 << 10 // received bytes before the bandwidth is measured, ...
 	probeAfterAtMost = 4 << 20   // ... doubled up to this while measuring is of no use
+	roomToGrow       = 4         // windows for each round trip at the rate: twice, as a PING leaves in the midst of a window, and room to be faster
 )
 
 // probeData marks the PINGs that measure the bandwidth. Those of keepalive are zeros.
@@ -22,13 +24,16 @@ var probeData = [8]byte{'w', 'i', 'n', 'd', 'o', 'w'}
 // slows a stream down.
 //
 // Now and then a PING goes out, and what is received until its answer comes is
-// counted. If that is a good part of a window, and more in the time than ever
-// before, the window may be what holds the server back. On a connection that
-// carries little, or whose windows do, PINGs are rare: one for each 4 MiB.
+// counted: the rate. A larger window is of use only if the rate, with nothing in
+// between, would fill this one in a round trip; what the answer waited for behind
+// other bytes is no part of that, so it is the shortest round trip that counts. On
+// a connection that carries little, or whose windows do, PINGs are rare: one for
+// each 4 MiB.
 //
 // It belongs to the reader.
 type bandwidth struct {
-	after   int64         // bytes between an answer and the next PING; 0: nothing is measured
+	after   int32         // bytes between an answer and the next PING; 0: nothing is measured
+	trip    uint32        // the shortest round trip, in microseconds; 0: not known
 	count   int64         // since the answer, or since the PING
 	sent    time.Duration // when the PING left, since epoch; 0: none is out
 	highest float64       // bytes a second
@@ -37,35 +42,51 @@ type bandwidth struct {
 // epoch is what times are counted from.
 var epoch = time.Now()
 
+// greeted is told that our SETTINGS are on their way. Their acknowledgement is the
+// first answer, on a way that is empty yet.
+func (w *bandwidth) greeted() { w.after, w.sent = firstProbeAfter, time.Since(epoch) }
+
+// acknowledged is told of an acknowledgement of SETTINGS.
+func (w *bandwidth) acknowledged() {
+	if w.sent != 0 && w.trip == 0 && w.highest == 0 {
+		w.answered(maxGrownWindow)
+	}
+}
+
 // received counts n bytes. It reports whether a PING has to go out.
 func (w *bandwidth) received(n int) bool {
 	w.count += int64(n)
-	if w.after == 0 || w.sent != 0 || w.count < w.after {
+	if w.after == 0 || w.sent != 0 || w.count < int64(w.after) {
 		return false
 	}
 	w.count, w.sent = 0, time.Since(epoch)
 	return true
 }
 
-// answered is told of a PING's answer. It returns the size that windows of the
-// size window should grow to; 0: none.
+// answered is told of an answer. It returns the size that windows of the size
+// window should grow to; 0: none.
 func (w *bandwidth) answered(window int64) (size int64) {
 	if w.sent == 0 {
 		return 0 // of no PING of ours
 	}
 	count, took := w.count, time.Since(epoch)-w.sent
 	w.count, w.sent = 0, 0
+	if t := uint32(min(took.Microseconds(), math.MaxUint32)); t > 0 && (w.trip == 0 || t < w.trip) {
+		w.trip = t
+	}
 	rate := float64(count) / max(took, time.Microsecond).Seconds()
-	if rate <= w.highest || count < window/3 {
+	if rate > w.highest {
+		w.highest = rate
+		size = min(int64(roomToGrow*rate*float64(w.trip)/1e6), maxGrownWindow)
+	}
+	if size <= window {
 		w.after = min(2*w.after, probeAfterAtMost)
 		return 0
 	}
-	w.highest = rate
-	if size = min(max(2*count, 2*window), maxGrownWindow); size <= window {
-		w.after = 0 // as large as it gets
-		return 0
-	}
 	w.after = firstProbeAfter
+	if size == maxGrownWindow {
+		w.after = 0 // as large as it gets
+	}
 	return size
 }
 

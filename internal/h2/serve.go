@@ -83,6 +83,7 @@ func (r *reader) handle(f frameHeader, p []byte) error {
 		case f.flags.Has(http2.FlagSettingsAck) && len(p) > 0, len(p)%6 != 0:
 			return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", len(p))
 		case f.flags.Has(http2.FlagSettingsAck):
+			r.bw.acknowledged()
 			return nil
 		}
 		return r.applySettings(p)
