@@ -68,8 +68,8 @@ func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) 
 // UpdateState makes s the policy's state and picker, in the order of the calls.
 // A policy that was closed has no say any more.
 func (p *policy) UpdateState(s balancer.State) {
-	if p.cc.reports.add(p, s) {
-		p.cc.policyQueue.Post(p.cc.enforceReports)
+	if p.cc.reports.add(p, s) && !p.cc.policyQueue.Post(p.cc.enforceReports) {
+		p.cc.reports.take() // the channel is closed
 	}
 }
 

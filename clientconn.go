@@ -141,43 +141,60 @@ func (cc *ClientConn) ResetConnectBackoff() {
 
 // Close ends the channel: its connections are cut, RPCs that run on it end with
 // Canceled, and so do later ones. It returns when no goroutine of the channel is
-// left, except one that is stuck in a dialer that ignores its context. RPCs
-// being cut end on their callers' goroutines.
+// left, except one that is stuck in a dialer that ignores its context. Unary RPCs
+// being cut end on their callers' goroutines. That open streams have ended is told
+// (OnFinish, stats handlers) on goroutines of the channel; one that has not returned
+// after 50 ms, because it waits for a lock that Close's caller holds perhaps, is not
+// waited for.
 //
 // The second and any further Close returns grpc.ErrClientConnClosing.
 func (cc *ClientConn) Close() error {
-	if !cc.beginClose() {
+	told, first := cc.beginClose()
+	if !first {
 		return errClosing
 	}
 	cc.running.Wait()
 	cc.policyQueue.Wait()
 	cc.resolverQueue.Wait()
+	if told != nil {
+		timer := time.NewTimer(tellPatience)
+		defer timer.Stop()
+		select {
+		case <-told:
+		case <-timer.C:
+		}
+	}
 	return nil
 }
 
-// beginClose does everything about Close but wait. It reports false if the
+// tellPatience is how long Close waits for code of the program's that is told of the ends
+// of streams.
+const tellPatience = 50 * time.Millisecond
+
+// beginClose does everything about Close but wait. told is closed when the ends of
+// streams have been told, nil if there is none to tell of; first is false if the
 // channel was closed before.
 //
 // Nothing here waits for a queue, so that connections are cut at once whatever a
 // policy or a resolver is doing. What runs on the queues cannot hold Close up
 // either: an UpdateState that waits for the policy returns as closing is closed,
 // and streams of producers, which policies wait for, end with their connection.
-func (cc *ClientConn) beginClose() bool {
+func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	cc.mu.Lock()
 	if cc.closed {
 		cc.mu.Unlock()
-		return false
+		return nil, false
 	}
 	cc.closed = true
 	cc.mu.Unlock()
 
 	cc.setState(connectivity.Shutdown, errClosing, nil)
 	close(cc.closing)
-	cc.calls.Close()
+	told = cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)
 	cc.policyQueue.Close(cc.end)
 	cc.books.Close()
-	return true
+	return told, true
 }
 
 // isClosing reports whether Close has begun.

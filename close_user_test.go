@@ -3,19 +3,26 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 // endHandler is told of the end of each RPC.
@@ -100,4 +107,102 @@ func TestCloseDoesNotWaitForABacklog(t *testing.T) {
 	close(leave)
 	require.NoError(t, <-closed)
 	assert.EqualValues(t, 1, told.Load())
+}
+
+// The ends of streams have been told when Close returns, if those who are told do not
+// wait for it.
+func TestCloseHasTold(t *testing.T) {
+	b := startBackend(t, "one")
+	cc := plain(t, b.addr)
+	const streams = 50
+	var finished atomic.Int64
+	for range streams {
+		_, err := cc.NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream",
+			grpc.OnFinish(func(error) { finished.Add(1) }))
+		require.NoError(t, err)
+	}
+	require.NoError(t, cc.Close())
+	assert.EqualValues(t, streams, finished.Load())
+}
+
+// Code of the program's may end the goroutine that calls it, as a test's FailNow does.
+// Close does not wait for that goroutine, and its connection is closed.
+func TestGoexitInCallbacks(t *testing.T) {
+	leave := func(DialEvent) { runtime.Goexit() }
+	for name, tt := range map[string]struct {
+		trace  DialTrace
+		stats  stats.Handler
+		refuse bool
+	}{
+		"failed":      {trace: DialTrace{Failed: leave}, refuse: true},
+		"backing off": {trace: DialTrace{Backoff: leave}, refuse: true},
+		"ready":       {trace: DialTrace{Ready: leave}},
+		"lost":        {trace: DialTrace{Lost: leave}},
+		"ConnBegin":   {stats: connHandler(func(s stats.ConnStats) bool { _, ok := s.(*stats.ConnBegin); return ok })},
+		"ConnEnd":     {stats: connHandler(func(s stats.ConnStats) bool { _, ok := s.(*stats.ConnEnd); return ok })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			ended := make(chan struct{}, 100)
+			addr := serveRaw(t, func(c net.Conn) {
+				defer func() { ended <- struct{}{} }()
+				if tt.refuse {
+					return
+				}
+				framer := http2.NewFramer(c, c)
+				_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				_ = framer.WriteSettings()
+				for {
+					if _, err := framer.ReadFrame(); err != nil {
+						return
+					}
+				}
+			})
+			opts := []DialOption{WithDialTrace(&tt.trace)}
+			if tt.stats != nil {
+				opts = append(opts, WithStatsHandler(tt.stats))
+			}
+			cc := plain(t, addr, opts...)
+			cc.Connect()
+			if tt.refuse {
+				<-ended
+				eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the goroutine has ended")
+			} else {
+				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+				defer cancel()
+				_ = cc.AwaitReady(ctx)
+			}
+			require.NoError(t, cc.Close())
+			if !tt.refuse {
+				<-ended
+			}
+		})
+	}
+}
+
+// connHandler ends the goroutine at an event of a connection for which it is true.
+type connHandler func(stats.ConnStats) bool
+
+func (connHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (connHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (connHandler) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (h connHandler) HandleConn(_ context.Context, s stats.ConnStats) {
+	if h(s) {
+		runtime.Goexit()
+	}
+}
+
+// A policy that goes on reporting after Close is not listened to, nor kept.
+func TestReportsAfterClose(t *testing.T) {
+	built := make(chan *spy, 1)
+	p := &spyPolicy{name: "grpcdial_test_talkative", build: func(s *spy) { built <- s }}
+	balancer.Register(p)
+	cc := plain(t, "passthrough:///x:1", WithDefaultServiceConfig(p.config()))
+	cc.Connect()
+	lb := <-built
+	require.NoError(t, cc.Close())
+	for range 10 {
+		lb.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: fixedPicker{}})
+	}
+	assert.Empty(t, cc.reports.take())
 }

@@ -250,8 +250,12 @@ func (cc *ClientConn) waitReady(ctx context.Context) error {
 		cc.waiters.Add(-1)
 	}()
 	h := hope{cc: cc}
+	begun := cc.state.latest().Seq
 	for {
 		now, changed := cc.state.now()
+		if cc.state.wasReady(begun) {
+			return nil // if only for a moment
+		}
 		if err := h.lost(now.To); err != nil {
 			return err
 		}

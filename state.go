@@ -122,6 +122,19 @@ func (m *stateMachine) after(seq uint64) (c StateChange, ok bool, changed <-chan
 	return m.log[int(next-1)%keptTransitions], true, nil
 }
 
+// wasReady reports whether one of the transitions after the one with number seq led
+// to READY. It looks at those that are kept.
+func (m *stateMachine) wasReady(seq uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for next := max(seq+1, m.last.Seq-uint64(len(m.log))+1); next <= m.last.Seq; next++ {
+		if m.log[int(next-1)%keptTransitions].To == connectivity.Ready {
+			return true
+		}
+	}
+	return false
+}
+
 func (m *stateMachine) changedLocked() <-chan struct{} {
 	if m.changed == nil {
 		m.changed = make(chan struct{})

@@ -72,15 +72,30 @@ type link struct {
 // anew when it is lost. For one on which an RPC was answered it does so at once.
 const provenAfter = time.Second
 
+// A server that ends connections by GOAWAY without an error is down nevertheless if
+// it has done so fewFarewells times in a row and goes on, at once each time.
+const (
+	atOnce       = 10 * time.Millisecond
+	fewFarewells = 3
+)
+
 // run is the goroutine, until there is a connection. That has a new one, serve,
 // because the stack that connecting took would otherwise be kept as long as the
 // connection is: it is half of what a goroutine that waits for bytes needs.
+//
+// Code of the program's that is called on either may end the goroutine
+// (runtime.Goexit): Close does not wait for it then.
 func (l *link) run(ctx context.Context) {
+	served := false
+	defer func() {
+		if !served {
+			l.sc.cc.removeLink(l)
+		}
+	}()
 	if conn, err := l.connecting(ctx); err != nil {
 		l.backingOff(ctx, err)
-		l.sc.cc.removeLink(l)
 	} else {
-		l.ready(conn)
+		l.ready(conn, &served)
 	}
 }
 
@@ -174,7 +189,14 @@ func (l *link) backingOff(ctx context.Context, why error) {
 
 // ready enters state READY, or with checked those that stand for it. That is before
 // serve begins, which then needs little stack.
-func (l *link) ready(conn *h2.Conn) {
+//
+// served is set when the link is serve's to end.
+func (l *link) ready(conn *h2.Conn, served *bool) {
+	defer func() {
+		if !*served { // ended by code of the program's
+			abandon(conn)
+		}
+	}()
 	told := l.sc.cc.beginConn(conn)
 	l.sc.cc.metrics.connected(conn)
 	closeBooks := l.openSocket(conn)
@@ -184,18 +206,26 @@ func (l *link) ready(conn *h2.Conn) {
 		l.sc.cc.metrics.disconnected(conn, why)
 		conn.Close(why, nil)
 	}
+	*served = true
 	go l.serve(conn, told, closeBooks)
+}
+
+// abandon closes a connection that nobody will serve.
+func abandon(conn *h2.Conn) {
+	conn.Close(errShutDown, nil)
+	_ = conn.Serve(func(error) {})
 }
 
 // serve is the goroutine from then on. When the server lets the connection end, the
 // subchannel is given back at once and the goroutine stays for the RPCs that still
 // run.
 func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
+	defer l.sc.cc.removeLink(l)
+	defer conn.Close(errShutDown, nil) // of no effect unless code of the program's has ended this
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	closeBooks(why)
 	told.end()
-	l.sc.cc.removeLink(l)
 }
 
 // errServerClosed is why a connection ended that the server closed without a word.
@@ -307,18 +337,25 @@ func (l *link) lost(conn *h2.Conn, why error) {
 	if conn.TooManyPings() {
 		l.sc.cc.slowKeepalive(l.keepalive)
 	}
-	if l.giveBack(conn, why) {
-		l.sc.cc.metrics.disconnected(conn, why)
-		l.sc.policy.resolver.resolveNow()
+	given, farewell := l.giveBack(conn, why)
+	if !given {
+		return
 	}
+	l.sc.cc.metrics.disconnected(conn, why)
+	if farewell != nil {
+		l.sc.cc.noteFailure(farewell.Addr, failure.List{farewell}) // what a wait that ends meanwhile tells of
+	}
+	l.sc.policy.resolver.resolveNow()
 }
 
-func (l *link) giveBack(conn *h2.Conn, why error) bool {
+// giveBack makes the transition. It returns what is to be said against the server if
+// it ends connections again and again, without an error.
+func (l *link) giveBack(conn *h2.Conn, why error) (given bool, farewell *failure.Attempt) {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if !l.ownsLocked() {
-		return false
+		return false, nil
 	}
 	l.stopLocked()
 	sc.link, l.left = nil, time.Now()
@@ -326,15 +363,22 @@ func (l *link) giveBack(conn *h2.Conn, why error) bool {
 	switch lasted := time.Since(l.since); {
 	case lasted >= provenAfter || conn.Answered():
 		sc.failures, sc.shortLife, sc.farewells = 0, nil, 0
-	case isFarewell(why):
+	case isFarewell(why) && (lasted >= atOnce || sc.farewells < fewFarewells):
 		sc.farewells++
 		sc.pause = l.begun.Add(pauseAfter(sc.farewells))
+		if sc.farewells > 1 {
+			farewell = l.shortLife(lasted, why)
+		}
+	case isFarewell(why):
+		// It is not old or idle connections that the server ends: it serves nobody.
+		sc.failures = max(sc.failures+1, 2)
+		sc.shortLife = l.shortLife(lasted, why)
 	default:
 		sc.failures++
 		sc.shortLife = l.shortLife(lasted, why)
 	}
 	sc.setLocked(connectivity.Idle, why)
-	return true
+	return true, farewell
 }
 
 // endedBy returns what the channel cut the link with; nil if it did not.

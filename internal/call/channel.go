@@ -243,9 +243,10 @@ func (ch *Channel) noneRuns() {
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
 // sent end when their connection is closed. It calls no code of the program's, whose
 // locks its caller may hold: that a stream has ended is told (OnFinish, stats, the
-// balancer's Done) on a goroutine of its own, which nobody waits for; if another
-// attempt is being made just then, on the one that makes it.
-func (ch *Channel) Close() {
+// balancer's Done) on a goroutine of its own; if another attempt is being made just
+// then, on the one that makes it. The channel returned is closed once all of the
+// former have been told; nil: there were none.
+func (ch *Channel) Close() (told <-chan struct{}) {
 	ch.closeOnce.Do(func() { close(ch.closed) })
 	ch.mu.Lock()
 	ch.shut = true
@@ -254,11 +255,24 @@ func (ch *Channel) Close() {
 		open = append(open, cs)
 	}
 	ch.mu.Unlock()
+	var telling *sync.WaitGroup
 	for _, cs := range open {
 		if e, ok := cs.abandon(grpc.ErrClientConnClosing); ok {
-			go e.tell()
+			if telling == nil {
+				telling = new(sync.WaitGroup)
+			}
+			telling.Go(e.tell)
 		}
 	}
+	if telling == nil {
+		return nil
+	}
+	all := make(chan struct{})
+	go func() {
+		telling.Wait()
+		close(all)
+	}()
+	return all
 }
 
 func (ch *Channel) isClosed() bool {

@@ -130,7 +130,7 @@ func ready(t testing.TB, cfg Config, b *backend) *Channel {
 	ch := New(cfg)
 	ch.SetPicker(fixed{b})
 	ch.SetResolved(true)
-	t.Cleanup(ch.Close)
+	t.Cleanup(func() { ch.Close() })
 	return ch
 }
 

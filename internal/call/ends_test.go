@@ -193,7 +193,7 @@ func TestEndWhileAnotherAttemptIsDecided(t *testing.T) {
 	cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod, f.option(), grpc.Trailer(&trailer), grpc.Peer(&p))
 	require.NoError(t, err)
 	require.NoError(t, cs.CloseSend())
-	ctx.asked = ch.Close // whether it was the RPC's own deadline is asked in order to decide
+	ctx.asked = func() { ch.Close() } // whether it was the RPC's own deadline is asked in order to decide
 	require.ErrorContains(t, cs.RecvMsg(new(testpb.SimpleResponse)), "too late", "the server's word came before")
 	assert.NotNil(t, p.Addr)
 	assert.Equal(t, []string{"1"}, trailer["t"])
