@@ -220,12 +220,18 @@ func abandon(conn *h2.Conn) {
 // subchannel is given back at once and the goroutine stays for the RPCs that still
 // run.
 func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
-	defer l.sc.cc.removeLink(l)
-	defer conn.Close(errShutDown, nil) // of no effect unless code of the program's has ended this
+	defer l.leave(conn)
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	closeBooks(why)
 	told.end()
+}
+
+// leave is the end of serve. conn has ended, unless code of the program's has ended
+// the goroutine.
+func (l *link) leave(conn *h2.Conn) {
+	conn.Close(errShutDown, nil)
+	l.sc.cc.removeLink(l)
 }
 
 // errServerClosed is why a connection ended that the server closed without a word.
