@@ -157,19 +157,28 @@ func (cc *ClientConn) Close() error {
 	cc.policyQueue.Wait()
 	cc.resolverQueue.Wait()
 	if told != nil {
-		timer := time.NewTimer(tellPatience)
-		defer timer.Stop()
-		select {
-		case <-told:
-		case <-timer.C:
-		}
+		endsSoon(told)
 	}
 	return nil
 }
 
-// tellPatience is how long Close waits for code of the program's that is told of the ends
-// of streams.
-const tellPatience = 50 * time.Millisecond
+// closePatience is how long code of the program's has to return once the channel is
+// being closed, before it is left to itself: that which is told of the ends of streams,
+// and, if a dial failed, a ResolveNow.
+const closePatience = 50 * time.Millisecond
+
+// endsSoon waits until ended is closed, for closePatience at most, and reports
+// whether it was.
+func endsSoon(ended <-chan struct{}) bool {
+	timer := time.NewTimer(closePatience)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
 
 // beginClose does everything about Close but wait. told is closed when the ends of
 // streams have been told, nil if there is none to tell of; first is false if the

@@ -128,23 +128,11 @@ func (r *resolverConn) resolveNow() {
 	})
 }
 
-// resolverPatience is how long a ResolveNow has to return once the channel is being
-// closed, before a dial that failed leaves it to itself.
-const resolverPatience = 50 * time.Millisecond
-
 // awaitResolverQueue waits until all on the resolver queue, which is closed, has run,
 // but not for a ResolveNow that does not return: what is behind it runs when it has.
 // After beginClose none begins any more.
 func (cc *ClientConn) awaitResolverQueue() {
-	ended := cc.resolverQueue.Done()
-	timer := time.NewTimer(resolverPatience)
-	defer timer.Stop()
-	select {
-	case <-ended:
-		return
-	case <-timer.C:
-	}
-	if !cc.looking.Load() {
+	if ended := cc.resolverQueue.Done(); !endsSoon(ended) && !cc.looking.Load() {
 		<-ended
 	}
 }

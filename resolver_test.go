@@ -426,7 +426,7 @@ func TestFailedDialWaitsForTheResolversClose(t *testing.T) {
 	select {
 	case <-dialed:
 		t.Error("the dial has returned")
-	case <-time.After(2 * resolverPatience):
+	case <-time.After(2 * closePatience):
 	}
 	close(release)
 	<-dialed

@@ -33,6 +33,8 @@ import (
 //	                │ time is up                        │
 //	IDLE ◀──────────┴───────────────────────────────────┘
 //
+// connecting begins with pausing if the server ends connections soon.
+//
 // While sc.link points to it, it alone changes the subchannel's state. Whoever
 // takes the subchannel away from it, Shutdown, UpdateAddresses, or the link itself
 // when the server lets the connection end, changes sc.link with sc.mu held. From

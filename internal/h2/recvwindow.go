@@ -50,6 +50,7 @@ func (w *bandwidth) greeted() { w.after, w.sent = firstProbeAfter, time.Since(ep
 func (w *bandwidth) acknowledged() {
 	if w.sent != 0 && w.trip == 0 && w.highest == 0 {
 		w.answered(maxGrownWindow)
+		w.after = firstProbeAfter // nothing was asked yet
 	}
 }
 
