@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -34,11 +35,14 @@ type target struct {
 
 // worker belongs to one goroutine.
 type worker struct {
-	op   func() error // one operation; its duration is the latency
-	done func() error // what is left to do after the last one; may be nil
+	op    func() error // batch operations; their duration is the latency
+	batch int          // 0: one
+	done  func() error // what is left to do after the last one; may be nil
 }
 
-var cells = []cell{
+var cells = slices.Concat(callCells, downCells)
+
+var callCells = []cell{
 	{"unary/c=1", "call", 1, unary(0)},
 	{"unary/c=16", "call", 16, unary(0)},
 	{"unary/c=64", "call", 64, unary(0)},

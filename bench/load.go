@@ -106,8 +106,8 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 			failures[i] = w.done()
 		}
 		s.latency.add(&latencies[i])
+		s.ops += int(latencies[i].n) * max(w.batch, 1)
 	}
-	s.ops = int(s.latency.n)
 	s.mallocs = after.Mallocs - before.Mallocs
 	s.bytes = after.TotalAlloc - before.TotalAlloc
 	if err := errors.Join(failures...); err != nil {

@@ -68,6 +68,7 @@ func serve(useTLS bool) error {
 	}
 	server := grpc.NewServer(opts...)
 	pb.RegisterBenchServer(server, service{})
+	server.RegisterService(&downDesc, nil)
 
 	if err := json.NewEncoder(os.Stdout).Encode(at); err != nil {
 		return err

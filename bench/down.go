@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/grpcdial/grpcdial/bench/pb"
+)
+
+// downBatch is how many small messages one operation of a server stream receives: reading
+// the clock for each would be a good part of what it costs.
+const downBatch = 64
+
+// downCells are server streams: N streams share one channel, and the server sends on each
+// as fast as it can.
+var downCells = []cell{
+	{"down-16B/s=1", "message", 1, download(16, downBatch)},
+	{"down-16B/s=16", "message", 16, download(16, downBatch)},
+	{"down-1kB/s=1", "message", 1, download(1<<10, downBatch)},
+	{"down-1kB/s=16", "message", 16, download(1<<10, downBatch)},
+	{"down-64kB/s=1", "message", 1, download(64<<10, 1)},
+	{"down-64kB/s=16", "message", 16, download(64<<10, 1)},
+	{"down-1MB/s=1", "message", 1, download(1<<20, 1)},
+	{"down-1MB/s=16", "message", 16, download(1<<20, 1)},
+}
+
+// download receives messages of size encoded bytes on a stream that each worker keeps for
+// the whole round; an operation takes batch of them.
+func download(size, batch int) func(target) (worker, error) {
+	return func(t target) (worker, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		stream, err := openDown(ctx, t.conn, size)
+		if err != nil {
+			cancel()
+			return worker{}, err
+		}
+		want := len(downReply(size).GetBody())
+		return worker{
+			batch: batch,
+			op: func() error {
+				for range batch {
+					reply, err := stream.Recv()
+					if err != nil {
+						return err
+					}
+					if got := len(reply.GetBody()); got != want {
+						return fmt.Errorf("a message with a body of %d bytes, want %d", got, want)
+					}
+				}
+				return nil
+			},
+			done: func() error {
+				cancel() // the server would go on for ever
+				return nil
+			},
+		}, nil
+	}
+}
+
+// downReply is a message of size encoded bytes.
+func downReply(size int) *pb.Reply {
+	body := size - 2
+	for n := body >> 7; n > 0; n >>= 7 { // the length's further bytes
+		body--
+	}
+	return &pb.Reply{Body: make([]byte, body)}
+}
+
+// The service of the cells: the request's name is the size of the messages.
+
+const (
+	downService = "grpcdial.bench.Down"
+	downMethod  = "Download"
+)
+
+var downDesc = grpc.ServiceDesc{
+	ServiceName: downService,
+	HandlerType: (*any)(nil),
+	Streams:     []grpc.StreamDesc{{StreamName: downMethod, ServerStreams: true, Handler: serveDown}},
+}
+
+func openDown(ctx context.Context, c conn, size int) (grpc.ServerStreamingClient[pb.Reply], error) {
+	cs, err := c.NewStream(ctx, &downDesc.Streams[0], "/"+downService+"/"+downMethod)
+	if err != nil {
+		return nil, err
+	}
+	stream := &grpc.GenericClientStream[pb.Request, pb.Reply]{ClientStream: cs}
+	if err := stream.SendMsg(&pb.Request{Name: strconv.Itoa(size)}); err != nil {
+		return nil, err
+	}
+	return stream, stream.CloseSend()
+}
+
+// serveDown sends until the client cancels.
+func serveDown(_ any, stream grpc.ServerStream) error {
+	var in pb.Request
+	if err := stream.RecvMsg(&in); err != nil {
+		return err
+	}
+	size, err := strconv.Atoi(in.GetName())
+	if err != nil {
+		return err
+	}
+	reply := downReply(size)
+	for {
+		if err := stream.SendMsg(reply); err != nil {
+			return err
+		}
+	}
+}
