@@ -55,6 +55,10 @@ var callCells = []cell{
 	{"pingpong-1kB/s=1", "round trip", 1, pingPong(1 << 10)},
 	{"pingpong-1MB/s=1", "round trip", 1, pingPong(1 << 20)},
 	{"dial", "dial", 1, dial},
+	{"refused/b=1", "call", 1, refused(1, "pick_first")},
+	{"refused/b=20", "call", 1, refused(20, "pick_first")},
+	{"refused-rr/b=20", "call", 1, refused(20, "round_robin")},
+	{"refused-rr/b=20,c=16", "call", 16, refused(20, "round_robin")},
 }
 
 // unary calls with a body of the given size, 0 for a greeting of 4 bytes that
