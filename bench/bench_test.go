@@ -14,7 +14,7 @@ func TestMain(m *testing.M) {
 // operation is a call, a round trip or a dial. For a comparison use the program:
 // it lets the clients take turns.
 func BenchmarkCells(b *testing.B) {
-	at, stop, err := startServer(false)
+	at, stop, err := startServer(serving{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func BenchmarkCells(b *testing.B) {
 // operation is such a process.
 func BenchmarkChannels(b *testing.B) {
 	const channels = 100
-	at, stop, err := startServer(false)
+	at, stop, err := startServer(serving{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type cell struct {
 type target struct {
 	client client
 	conn   conn // READY, shared by the cell's workers
-	addr   string
+	at     endpoint
 	creds  credentials.TransportCredentials
 }
 
@@ -40,7 +40,7 @@ type worker struct {
 	done  func() error // what is left to do after the last one; may be nil
 }
 
-var cells = slices.Concat(callCells, downCells)
+var cells = slices.Concat(callCells, tokenCells, uploadCells, downCells)
 
 var callCells = []cell{
 	{"unary/c=1", "call", 1, unary(0)},
@@ -123,7 +123,7 @@ func dial(t target) (worker, error) {
 	return worker{op: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 		defer cancel()
-		c, err := t.client.dial(ctx, t.addr, t.creds)
+		c, err := t.client.dial(ctx, t.at.Target, t.creds)
 		if err != nil {
 			return err
 		}

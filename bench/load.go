@@ -19,6 +19,7 @@ type sample struct {
 	cpu     time.Duration // user and system time
 	mallocs uint64        // objects allocated
 	bytes   uint64        // bytes allocated
+	wire    traffic
 	latency *histogram
 }
 
@@ -72,6 +73,10 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 		}
 	}
 
+	sent, err := trafficNow(t.at.Counts)
+	if err != nil {
+		return sample{}, err
+	}
 	var failed atomic.Bool
 	var running sync.WaitGroup
 	start := make(chan struct{})
@@ -100,6 +105,10 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 	running.Wait()
 	s := sample{elapsed: time.Since(began), cpu: cpuTime() - cpu, latency: &histogram{}}
 	runtime.ReadMemStats(&after)
+	now, err := trafficNow(t.at.Counts)
+	if err != nil {
+		return sample{}, err
+	}
 
 	for i, w := range workers {
 		if w.done != nil && !failed.Load() {
@@ -108,6 +117,7 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 		s.latency.add(&latencies[i])
 		s.ops += int(latencies[i].n) * max(w.batch, 1)
 	}
+	s.wire = now.minus(sent)
 	s.mallocs = after.Mallocs - before.Mallocs
 	s.bytes = after.TotalAlloc - before.TotalAlloc
 	if err := errors.Join(failures...); err != nil {

@@ -23,7 +23,7 @@ type settings struct {
 	channels int // that a holding process holds
 	run      *regexp.Regexp
 	clients  []client
-	tls      bool
+	server   serving
 }
 
 func main() {
@@ -38,7 +38,8 @@ func compare() (err error) {
 	s := settings{channels: 1000}
 	flag.DurationVar(&s.time, "time", 5*time.Second, "measured time for each cell and client, over all rounds")
 	flag.IntVar(&s.rounds, "rounds", 5, "rounds, in each of which the clients take turns")
-	flag.BoolVar(&s.tls, "tls", false, "use TLS")
+	flag.BoolVar(&s.server.TLS, "tls", false, "use TLS")
+	flag.DurationVar(&s.server.RoundTrip, "rtt", 0, "round trip that a relay adds between client and server")
 	run := flag.String("run", "", "run the cells that match this regular `expression` only")
 	which := flag.String("client", "both", "run `ours, grpc` or both")
 	quick := flag.Bool("quick", false, "one short round with few channels: shows that everything runs, its figures mean nothing")
@@ -98,7 +99,7 @@ func compare() (err error) {
 // runAll runs every cell that the settings ask for and prints its figures. A
 // cell that fails is reported at once and the others still run.
 func runAll(w io.Writer, s settings) error {
-	at, stop, err := startServer(s.tls)
+	at, stop, err := startServer(s.server)
 	if err != nil {
 		return err
 	}
@@ -177,7 +178,7 @@ func dialTarget(cl client, at endpoint) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	return target{client: cl, conn: c, addr: at.Target, creds: creds}, nil
+	return target{client: cl, conn: c, at: at, creds: creds}, nil
 }
 
 func runChannels(w io.Writer, s settings, at endpoint) error {
@@ -198,8 +199,11 @@ func runChannels(w io.Writer, s settings, at endpoint) error {
 
 func printSettings(w io.Writer, s settings) {
 	transport := "plaintext"
-	if s.tls {
+	if s.server.TLS {
 		transport = "TLS"
+	}
+	if s.server.RoundTrip > 0 {
+		transport += fmt.Sprintf(" over a round trip of %v", s.server.RoundTrip)
 	}
 	fmt.Fprintf(w, "%s %s/%s, GOMAXPROCS %d, grpc-go %s, %s, rounds: %d of %v, channels: %d\n\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), grpcVersion(),

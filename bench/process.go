@@ -10,9 +10,8 @@ import (
 // The program runs itself again for what needs a process of its own. The first
 // argument then says which role the process has.
 const (
-	serveArg    = "-serve"     // the server, plaintext
-	serveTLSArg = "-serve-tls" // the server, TLS
-	holdArg     = "-hold"      // holds READY channels and measures itself: see hold
+	serveArg = "-serve" // the server: see serve
+	holdArg  = "-hold"  // holds READY channels and measures itself: see hold
 )
 
 // childMain runs the role that the command line asks for and exits; it returns
@@ -25,9 +24,7 @@ func childMain() {
 	var err error
 	switch os.Args[1] {
 	case serveArg:
-		err = serve(false)
-	case serveTLSArg:
-		err = serve(true)
+		err = serve()
 	case holdArg:
 		err = hold()
 	default:
@@ -42,16 +39,16 @@ func childMain() {
 
 // startServer starts the server process and returns where it listens and a
 // function that ends it.
-func startServer(useTLS bool) (endpoint, func(), error) {
-	arg := serveArg
-	if useTLS {
-		arg = serveTLSArg
+func startServer(s serving) (endpoint, func(), error) {
+	order, err := json.Marshal(s)
+	if err != nil {
+		return endpoint{}, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return endpoint{}, nil, err
 	}
-	cmd := exec.Command(self, arg)
+	cmd := exec.Command(self, serveArg, string(order))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

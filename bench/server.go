@@ -48,17 +48,37 @@ func (service) PingPong(stream grpc.BidiStreamingServer[pb.Request, pb.Reply]) e
 	}
 }
 
-// serve is the server process: it listens on a loopback port, writes its
+// serving is what the server process is told to do.
+type serving struct {
+	TLS       bool
+	RoundTrip time.Duration // added by a relay; 0: there is none
+}
+
+// serve is the server process: it listens on loopback ports, writes its
 // endpoint to stdout and serves until stdin ends, which it does when the
 // process that started it ends.
-func serve(useTLS bool) error {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+func serve() error {
+	var order serving
+	if err := json.Unmarshal([]byte(os.Args[2]), &order); err != nil {
 		return err
 	}
-	at := endpoint{Target: lis.Addr().String()}
+	var listeners [3]net.Listener
+	for i := range listeners {
+		var err error
+		if listeners[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		defer listeners[i].Close()
+	}
+	lis := &counter{Listener: listeners[0]}
+	at := endpoint{Target: lis.Addr().String(), Counts: listeners[1].Addr().String()}
+	go lis.report(listeners[1])
+	if order.RoundTrip > 0 {
+		go relay{listeners[2], at.Target, order.RoundTrip / 2}.serve()
+		at.Target = listeners[2].Addr().String()
+	}
 	var opts []grpc.ServerOption
-	if useTLS {
+	if order.TLS {
 		certificate, ca, err := selfSigned()
 		if err != nil {
 			return err

@@ -27,6 +27,8 @@ func figuresOf(c cell, samples map[string][]sample) []figure {
 		newFigure("CPU µs/"+c.noun, samples, func(s sample) float64 { return micros(s.cpu) / float64(s.ops) }),
 		newFigure("allocs/"+c.noun, samples, func(s sample) float64 { return float64(s.mallocs) / float64(s.ops) }),
 		newFigure("B/"+c.noun, samples, func(s sample) float64 { return float64(s.bytes) / float64(s.ops) }),
+		newFigure("B up/"+c.noun, samples, func(s sample) float64 { return float64(s.wire.Up) / float64(s.ops) }),
+		newFigure("B down/"+c.noun, samples, func(s sample) float64 { return float64(s.wire.Down) / float64(s.ops) }),
 	}
 }
 

@@ -77,6 +77,7 @@ type Reply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       string                 `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	Received      int64                  `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +126,13 @@ func (x *Reply) GetBody() []byte {
 	return nil
 }
 
+func (x *Reply) GetReceived() int64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
 var File_bench_pb_bench_proto protoreflect.FileDescriptor
 
 const file_bench_pb_bench_proto_rawDesc = "" +
@@ -132,13 +140,15 @@ const file_bench_pb_bench_proto_rawDesc = "" +
 	"\x14bench/pb/bench.proto\x12\x0egrpcdial.bench\"1\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body\"5\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"Q\n" +
 	"\x05Reply\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x12\n" +
-	"\x04body\x18\x02 \x01(\fR\x04body2\x80\x01\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\x03R\breceived2\xbc\x01\n" +
 	"\x05Bench\x127\n" +
 	"\x05Unary\x12\x17.grpcdial.bench.Request\x1a\x15.grpcdial.bench.Reply\x12>\n" +
-	"\bPingPong\x12\x17.grpcdial.bench.Request\x1a\x15.grpcdial.bench.Reply(\x010\x01B'Z%github.com/grpcdial/grpcdial/bench/pbb\x06proto3"
+	"\bPingPong\x12\x17.grpcdial.bench.Request\x1a\x15.grpcdial.bench.Reply(\x010\x01\x12:\n" +
+	"\x06Upload\x12\x17.grpcdial.bench.Request\x1a\x15.grpcdial.bench.Reply(\x01B'Z%github.com/grpcdial/grpcdial/bench/pbb\x06proto3"
 
 var (
 	file_bench_pb_bench_proto_rawDescOnce sync.Once
@@ -160,10 +170,12 @@ var file_bench_pb_bench_proto_goTypes = []any{
 var file_bench_pb_bench_proto_depIdxs = []int32{
 	0, // 0: grpcdial.bench.Bench.Unary:input_type -> grpcdial.bench.Request
 	0, // 1: grpcdial.bench.Bench.PingPong:input_type -> grpcdial.bench.Request
-	1, // 2: grpcdial.bench.Bench.Unary:output_type -> grpcdial.bench.Reply
-	1, // 3: grpcdial.bench.Bench.PingPong:output_type -> grpcdial.bench.Reply
-	2, // [2:4] is the sub-list for method output_type
-	0, // [0:2] is the sub-list for method input_type
+	0, // 2: grpcdial.bench.Bench.Upload:input_type -> grpcdial.bench.Request
+	1, // 3: grpcdial.bench.Bench.Unary:output_type -> grpcdial.bench.Reply
+	1, // 4: grpcdial.bench.Bench.PingPong:output_type -> grpcdial.bench.Reply
+	1, // 5: grpcdial.bench.Bench.Upload:output_type -> grpcdial.bench.Reply
+	3, // [3:6] is the sub-list for method output_type
+	0, // [0:3] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name

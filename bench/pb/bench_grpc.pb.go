@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Bench_Unary_FullMethodName    = "/grpcdial.bench.Bench/Unary"
 	Bench_PingPong_FullMethodName = "/grpcdial.bench.Bench/PingPong"
+	Bench_Upload_FullMethodName   = "/grpcdial.bench.Bench/Upload"
 )
 
 // BenchClient is the client API for Bench service.
@@ -33,6 +34,9 @@ type BenchClient interface {
 	Unary(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Reply, error)
 	// PingPong answers every request with its body, in order.
 	PingPong(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Request, Reply], error)
+	// Upload takes requests until there are no more, and answers once, with the
+	// number of bytes that their bodies had.
+	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Request, Reply], error)
 }
 
 type benchClient struct {
@@ -66,6 +70,19 @@ func (c *benchClient) PingPong(ctx context.Context, opts ...grpc.CallOption) (gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Bench_PingPongClient = grpc.BidiStreamingClient[Request, Reply]
 
+func (c *benchClient) Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Request, Reply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Bench_ServiceDesc.Streams[1], Bench_Upload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Request, Reply]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Bench_UploadClient = grpc.ClientStreamingClient[Request, Reply]
+
 // BenchServer is the server API for Bench service.
 // All implementations must embed UnimplementedBenchServer
 // for forward compatibility.
@@ -76,6 +93,9 @@ type BenchServer interface {
 	Unary(context.Context, *Request) (*Reply, error)
 	// PingPong answers every request with its body, in order.
 	PingPong(grpc.BidiStreamingServer[Request, Reply]) error
+	// Upload takes requests until there are no more, and answers once, with the
+	// number of bytes that their bodies had.
+	Upload(grpc.ClientStreamingServer[Request, Reply]) error
 	mustEmbedUnimplementedBenchServer()
 }
 
@@ -91,6 +111,9 @@ func (UnimplementedBenchServer) Unary(context.Context, *Request) (*Reply, error)
 }
 func (UnimplementedBenchServer) PingPong(grpc.BidiStreamingServer[Request, Reply]) error {
 	return status.Error(codes.Unimplemented, "method PingPong not implemented")
+}
+func (UnimplementedBenchServer) Upload(grpc.ClientStreamingServer[Request, Reply]) error {
+	return status.Error(codes.Unimplemented, "method Upload not implemented")
 }
 func (UnimplementedBenchServer) mustEmbedUnimplementedBenchServer() {}
 func (UnimplementedBenchServer) testEmbeddedByValue()               {}
@@ -138,6 +161,13 @@ func _Bench_PingPong_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Bench_PingPongServer = grpc.BidiStreamingServer[Request, Reply]
 
+func _Bench_Upload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(BenchServer).Upload(&grpc.GenericServerStream[Request, Reply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Bench_UploadServer = grpc.ClientStreamingServer[Request, Reply]
+
 // Bench_ServiceDesc is the grpc.ServiceDesc for Bench service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -155,6 +185,11 @@ var Bench_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PingPong",
 			Handler:       _Bench_PingPong_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Upload",
+			Handler:       _Bench_Upload_Handler,
 			ClientStreams: true,
 		},
 	},

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/grpcdial/grpcdial/bench/pb"
+)
+
+// uploadCells send on client streams as fast as they can. One operation is one
+// message.
+var uploadCells = []cell{
+	{"upload-16B/s=1", "message", 1, upload(16)},
+	{"upload-16B/s=16", "message", 16, upload(16)},
+	{"upload-1kB/s=1", "message", 1, upload(1 << 10)},
+	{"upload-1kB/s=16", "message", 16, upload(1 << 10)},
+	{"upload-64kB/s=1", "message", 1, upload(64 << 10)},
+	{"upload-64kB/s=16", "message", 16, upload(64 << 10)},
+	{"upload-1MB/s=1", "message", 1, upload(1 << 20)},
+	{"upload-1MB/s=16", "message", 16, upload(1 << 20)},
+}
+
+// oneWayBytes is about how much a worker sends or receives before it looks at the
+// clock: reading it for each small message would be a good part of what is measured.
+const oneWayBytes = 32 << 10
+
+// upload sends messages with a body of the given size on a stream that each worker
+// keeps for the whole round. At its end the server says how much it got.
+func upload(size int) func(target) (worker, error) {
+	return func(t target) (worker, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		stream, err := pb.NewBenchClient(t.conn).Upload(ctx)
+		if err != nil {
+			cancel()
+			return worker{}, err
+		}
+		request := &pb.Request{Body: make([]byte, size)}
+		batch, sent := max(1, oneWayBytes/size), int64(0)
+		return worker{
+			batch: batch,
+			op: func() error {
+				for range batch {
+					if err := stream.Send(request); err != nil {
+						if errors.Is(err, io.EOF) { // the reason comes with the reply
+							_, err = stream.CloseAndRecv()
+						}
+						return err
+					}
+				}
+				sent += int64(batch * size)
+				return nil
+			},
+			done: func() error {
+				defer cancel()
+				reply, err := stream.CloseAndRecv()
+				if err != nil {
+					return err
+				}
+				if got := reply.GetReceived(); got != sent {
+					return fmt.Errorf("the server got %d bytes of %d", got, sent)
+				}
+				return nil
+			},
+		}, nil
+	}
+}
