@@ -10,23 +10,10 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// GRPC returns a *grpc.ClientConn whose RPCs run on cc, for code that insists
-// on grpc-go's type: interceptors, and libraries such as grpc-gateway. It is
-// made at the first call and the same from then on.
-//
-// Only its Invoke, NewStream and Target have something to do with cc. It is a
-// connection that was closed as soon as it was made, so that it has no
-// goroutine: its GetState says SHUTDOWN, whatever the state of cc;
-// WaitForStateChange, Connect and ResetConnectBackoff do nothing for cc; Close
-// returns an error and leaves cc open. Its Target is that of cc, unless grpc-go
-// refuses such a target: then it is a passthrough target that quotes it. Its
-// CanonicalTarget need not be that of cc.
-//
-// It is safe for concurrent use.
-func (cc *ClientConn) GRPC() *grpc.ClientConn { return cc.bridge.get() }
-
-// bridge is the *grpc.ClientConn of one channel, made when it is first asked
-// for.
+// bridge is the *grpc.ClientConn that the interceptors of one channel get, made when
+// the first RPC has need of it. RPCs on it run on the channel. It was closed as soon
+// as it was made, so that it has no goroutine and an interceptor costs a channel no
+// more than that: its GetState is SHUTDOWN, and Close returns an error.
 type bridge struct {
 	calls  grpc.ClientConnInterface // where its RPCs go
 	target string                   // the channel's, as the program wrote it

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,14 +36,12 @@ func converse(t *testing.T, cc grpc.ClientConnInterface, opts ...grpc.CallOption
 	return replies
 }
 
-// TestBridgeRunsOnTheChannel: RPCs of a *grpc.ClientConn that are the
+// TestMirrorRunsOnTheChannel: RPCs of a *grpc.ClientConn that are the
 // channel's.
-func TestBridgeRunsOnTheChannel(t *testing.T) {
+func TestMirrorRunsOnTheChannel(t *testing.T) {
 	srv := serveEcho(t)
 	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithUserAgent("bridged"))
 	bridge := cc.GRPC()
-	assert.Same(t, bridge, cc.GRPC())
-	assert.Equal(t, srv.addr, bridge.Target())
 
 	var header metadata.MD
 	reply, err := call(t, bridge, "Headers", grpc.Header(&header))
@@ -59,38 +56,6 @@ func TestBridgeRunsOnTheChannel(t *testing.T) {
 	_, err = call(t, bridge, "Fail")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	assert.ErrorContains(t, err, "as asked")
-}
-
-// TestBridgeStates: what there is to know about a connection that was closed
-// from the start.
-func TestBridgeStates(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
-	require.NoError(t, cc.AwaitReady(soon(t)))
-
-	bridge := cc.GRPC()
-	assert.Equal(t, connectivity.Shutdown, bridge.GetState())
-	require.Error(t, bridge.Close())
-	assert.Equal(t, connectivity.Ready, cc.GetState(), "closing the bridge leaves the channel open")
-	_, err := call(t, bridge, "Echo")
-	require.NoError(t, err)
-
-	require.NoError(t, cc.Close())
-	_, err = call(t, bridge, "Echo")
-	assert.Equal(t, codes.Canceled, status.Code(err))
-	require.ErrorIs(t, err, grpc.ErrClientConnClosing)
-	_, err = bridge.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
-	assert.Equal(t, codes.Canceled, status.Code(err))
-}
-
-// TestBridgeHasNoGoroutine: it need not be closed. A bubble waits for the
-// goroutines in it, and does not end while one is left.
-func TestBridgeHasNoGoroutine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cc, err := grpcdial.NewClient("passthrough:///nowhere", grpcdial.WithInsecure())
-		require.NoError(t, err)
-		require.NotNil(t, cc.GRPC())
-	})
 }
 
 // TestInterceptorsOnTheChannel: interceptors written for grpc-go.

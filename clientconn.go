@@ -51,6 +51,7 @@ type ClientConn struct {
 	books     *ledger.Channel // what package channelz serves
 	chain     *callChain      // in front of calls
 	bridge    bridge
+	mirrors   mirrors
 	observer  *observer // nil: nobody asked for events
 
 	// With rules of their own, in their types.
@@ -153,6 +154,7 @@ func (cc *ClientConn) Close() error {
 	if !first {
 		return errClosing
 	}
+	cc.mirrors.close()
 	cc.running.Wait()
 	cc.policyQueue.Wait()
 	cc.resolverQueue.Wait()

@@ -108,6 +108,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
 	cc.calls.SetIdle(true)
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
+	cc.chain.mirrors = &cc.mirrors
 	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme
 	return cc, nil
 }
@@ -249,6 +250,7 @@ func (cc *ClientConn) waitReady(ctx context.Context) error {
 		cc.calls.Touch()
 		cc.waiters.Add(-1)
 	}()
+	defer cc.mirrors.catchUp()
 	h := hope{cc: cc}
 	begun := cc.state.latest().Seq
 	for {

@@ -22,7 +22,8 @@ type callChain struct {
 	stream   grpc.Streamer     // nil: no interceptors
 
 	// bridge returns what interceptors get as their *grpc.ClientConn.
-	bridge func() *grpc.ClientConn
+	bridge  func() *grpc.ClientConn
+	mirrors *mirrors // the channel's other ones; nil: there are none
 }
 
 // newCallChain makes the chain that o asks for. bridge is called for each RPC
@@ -69,7 +70,7 @@ func (c *callChain) NewStream(ctx context.Context, desc *grpc.StreamDesc, method
 // lastUnary is the invoker of the innermost interceptor. An interceptor that
 // passes another connection than the one it got sends the RPC there.
 func (c *callChain) lastUnary(ctx context.Context, method string, args, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
-	if cc != nil && cc != c.bridge() {
+	if !c.leadsHere(cc) {
 		return cc.Invoke(ctx, method, args, reply, opts...)
 	}
 	return c.core.Invoke(ctx, method, args, reply, opts...)
@@ -77,10 +78,16 @@ func (c *callChain) lastUnary(ctx context.Context, method string, args, reply an
 
 // lastStream is lastUnary for streams.
 func (c *callChain) lastStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if cc != nil && cc != c.bridge() {
+	if !c.leadsHere(cc) {
 		return cc.NewStream(ctx, desc, method, opts...)
 	}
 	return c.core.NewStream(ctx, desc, method, opts...)
+}
+
+// leadsHere reports whether RPCs on conn are the channel's. An interceptor may pass the
+// mirror in place of what it got; through that, the RPC would meet the interceptor again.
+func (c *callChain) leadsHere(conn *grpc.ClientConn) bool {
+	return conn == nil || conn == c.bridge() || c.mirrors != nil && c.mirrors.include(conn)
 }
 
 // chainUnary returns the invoker that calls interceptors in order, each with

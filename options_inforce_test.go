@@ -36,10 +36,12 @@ import (
 //	/test.Echo/Big     replies with 100,000 bytes
 //	/test.Echo/Headers replies with 20,000 bytes of headers
 //	/test.Echo/Fail    fails with Unavailable
+//	/test.Echo/Hang    replies when the RPC is cancelled
 //
 // each as a unary RPC or as a stream of any kind.
 type echo struct {
 	addr  string
+	stop  func() // also called when the test ends
 	calls atomic.Int64
 
 	mu          sync.Mutex
@@ -57,10 +59,11 @@ func serveEcho(t *testing.T, opts ...grpc.ServerOption) *echo {
 	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(e.handle), grpc.StatsHandler(e))...)
 	var done sync.WaitGroup
 	done.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
+	e.stop = func() {
 		srv.Stop()
 		done.Wait()
-	})
+	}
+	t.Cleanup(e.stop)
 	return e
 }
 
@@ -81,6 +84,8 @@ func (e *echo) handle(_ any, s grpc.ServerStream) error {
 		switch method {
 		case "/test.Echo/Fail":
 			return status.Error(codes.Unavailable, "as asked")
+		case "/test.Echo/Hang":
+			<-s.Context().Done()
 		case "/test.Echo/Big":
 			msg.Value = strings.Repeat("x", 100_000)
 		case "/test.Echo/Headers":

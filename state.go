@@ -150,6 +150,7 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 	if !ok {
 		return
 	}
+	cc.mirrors.catchUp()
 	cc.books.State(to, cause)
 	if cc.observer == nil {
 		return
@@ -170,6 +171,7 @@ func (cc *ClientConn) isReady() bool { return cc.state.state() == connectivity.R
 // since the call, and returns true; or until ctx ends, and returns false. A
 // state that was left and entered again in the meantime is a change.
 func (cc *ClientConn) WaitForStateChange(ctx context.Context, source connectivity.State) bool {
+	defer cc.mirrors.catchUp()
 	first, changed := cc.state.now()
 	if first.To != source {
 		return true
@@ -213,6 +215,7 @@ func (cc *ClientConn) Watch(ctx context.Context) iter.Seq[StateChange] {
 			if ctx.Err() != nil {
 				return
 			}
+			cc.mirrors.catchUp()
 			c = next
 		}
 	}

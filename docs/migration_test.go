@@ -413,7 +413,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-func TestBridge(t *testing.T) {
+func TestMirror(t *testing.T) {
 	var intercepted []*grpc.ClientConn
 	cc, err := grpcdial.NewClient(serve(t), grpcdial.WithInsecure(),
 		grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "timeout": "9s"}]}`),
@@ -424,12 +424,14 @@ func TestBridge(t *testing.T) {
 	require.NoError(t, err)
 	defer cc.Close()
 
-	bridge := cc.GRPC()
-	require.NoError(t, greet(t, bridge), "an RPC on the bridge runs on the channel")
-	assert.Equal(t, []*grpc.ClientConn{bridge}, intercepted)
-	assert.Same(t, bridge, cc.GRPC())
+	mirror := cc.GRPC()
+	require.NoError(t, greet(t, mirror), "an RPC on the mirror runs on the channel")
+	require.Len(t, intercepted, 1)
+	assert.Equal(t, connectivity.Shutdown, intercepted[0].GetState())
+	require.NoError(t, greet(t, intercepted[0]), "RPCs run on what interceptors get")
+	assert.Same(t, mirror, cc.GRPC())
 
-	stream, err := grpc.NewClientStream(within(t, 10*time.Second), &grpc.StreamDesc{ServerStreams: true}, bridge, pb.Greeter_SayHello_FullMethodName)
+	stream, err := grpc.NewClientStream(within(t, 10*time.Second), &grpc.StreamDesc{ServerStreams: true}, mirror, pb.Greeter_SayHello_FullMethodName)
 	require.NoError(t, err)
 	require.NoError(t, stream.SendMsg(&pb.HelloRequest{}))
 	require.NoError(t, stream.CloseSend())
@@ -439,11 +441,12 @@ func TestBridge(t *testing.T) {
 	require.ErrorIs(t, stream.RecvMsg(reply), io.EOF)
 
 	assert.Equal(t, connectivity.Ready, cc.GetState())
-	assert.Equal(t, connectivity.Shutdown, bridge.GetState())
-	assert.Equal(t, cc.Target(), bridge.Target())
+	assert.Equal(t, connectivity.Ready, mirror.GetState())
+	assert.Equal(t, cc.Target(), mirror.Target())
 	assert.NotNil(t, cc.GetMethodConfig("/a/b").Timeout)
-	assert.Nil(t, bridge.GetMethodConfig("/a/b").Timeout)
-	assert.Error(t, bridge.Close())
+	assert.Nil(t, mirror.GetMethodConfig("/a/b").Timeout)
+	require.NoError(t, mirror.Close())
+	assert.Equal(t, codes.Canceled, status.Code(greet(t, mirror)))
 	require.NoError(t, greet(t, cc), "the channel is open still")
 }
 
@@ -486,7 +489,7 @@ func TestClientHandshakeInfo(t *testing.T) {
 	require.NoError(t, err)
 	defer cc.Close()
 	require.NoError(t, greet(t, cc))
-	assert.Nil(t, <-creds.found)
+	assert.Equal(t, "value", <-creds.found)
 }
 
 func TestPreparedMsg(t *testing.T) {

@@ -93,6 +93,9 @@ type Config struct {
 func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority string) (*h2.Conn, error) {
 	start := time.Now()
 	authority = withoutZone(authority)
+	if addr.Attributes != nil {
+		ctx = withHandshakeInfo(ctx, credentials.ClientHandshakeInfo{Attributes: addr.Attributes})
+	}
 	endpoints, err := cfg.resolve(ctx, addr)
 	if err != nil {
 		return nil, unresolved(addr.Addr, authority, start, because(ctx, err))

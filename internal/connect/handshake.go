@@ -17,9 +17,6 @@ import (
 // It runs on a goroutine of its own, because it is code of the user's, which may
 // not return. When ctx ends the socket is closed, which ends also handshakes that
 // do not look at ctx.
-//
-// The attributes of the resolver's address do not reach the credentials:
-// credentials.ClientHandshakeInfo can only be set within grpc-go.
 func (cfg *Config) handshake(ctx context.Context, wire *h2.Wire, authority string) (net.Conn, credentials.AuthInfo, error) {
 	type secured struct {
 		nc   net.Conn
