@@ -29,7 +29,7 @@ type policy struct {
 
 	last   balancer.State        // policy queue only: what it reported last
 	closed bool                  // written on the policy queue with cc.mu held, read with either
-	subs   map[*subConn]struct{} // guarded by cc.mu
+	subs   map[*subConn]struct{} // guarded by cc.mu: those that have not ended
 }
 
 var _ balancer.ClientConn = (*policy)(nil)
@@ -68,7 +68,7 @@ func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) 
 // UpdateState makes s the policy's state and picker, in the order of the calls.
 // A policy that was closed has no say any more.
 func (p *policy) UpdateState(s balancer.State) {
-	if p.cc.reports.add(p, s) && !p.cc.policyQueue.Post(p.cc.enforceReports) {
+	if p.cc.reports.add(p, s) && !p.cc.post(p.cc.enforceReports) {
 		p.cc.reports.take() // the channel is closed
 	}
 }
@@ -76,7 +76,7 @@ func (p *policy) UpdateState(s balancer.State) {
 // ResolveNow asks the resolver to look again, unless another policy is to
 // replace this one.
 func (p *policy) ResolveNow(resolver.ResolveNowOptions) {
-	p.cc.policyQueue.Post(func() {
+	p.cc.post(func() {
 		if p == p.cc.policies.latest() {
 			p.resolver.resolveNow()
 		}
@@ -89,7 +89,9 @@ func (p *policy) Target() string { return p.cc.target }
 // MetricsRecorder returns the channel's recorder.
 func (p *policy) MetricsRecorder() estats.MetricsRecorder { return p.cc.metrics }
 
-// close closes the policy and shuts down the subchannels that it left.
+// close closes the policy and ends its subchannels with all that belongs to them,
+// those too that the policy shut down and that have not ended yet. The policy is not
+// called any more after its Close has begun. Policy queue only.
 func (p *policy) close() {
 	p.cc.mu.Lock()
 	p.closed = true
@@ -99,6 +101,7 @@ func (p *policy) close() {
 	}
 	for _, sc := range p.subConns() {
 		sc.Shutdown()
+		sc.end()
 	}
 	p.cc.mu.Lock()
 	p.cc.live = slices.DeleteFunc(p.cc.live, func(q *policy) bool { return q == p })

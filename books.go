@@ -16,8 +16,8 @@ func (l *link) openSocket(conn *h2.Conn) (closed func(why error)) {
 		name = "" // as the channel
 	}
 	var k *ledger.Socket // policy queue only
-	sc.cc.policyQueue.Post(func() { k = sc.books.NewSocket(conn.Peer(), name, socketCounts{conn}) })
-	return func(why error) { sc.cc.policyQueue.Post(func() { k.Close(why) }) }
+	sc.cc.post(func() { k = sc.books.NewSocket(conn.Peer(), name, socketCounts{conn}) })
+	return func(why error) { sc.cc.post(func() { k.Close(why) }) }
 }
 
 // socketCounts are a connection's figures for its books.

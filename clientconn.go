@@ -218,7 +218,19 @@ func (cc *ClientConn) isClosing() bool {
 	}
 }
 
-// end is the last to run on the policy queue.
+// post has f run on the policy queue, unless Close has begun by then: from then on
+// nothing runs there but end, which ends all that there is. It reports false, and f
+// will not run, if the queue is closed.
+func (cc *ClientConn) post(f func()) bool {
+	return cc.policyQueue.Post(func() {
+		if !cc.isClosing() {
+			f()
+		}
+	})
+}
+
+// end is the last to run on the policy queue. What it causes to be posted there is
+// refused.
 func (cc *ClientConn) end() {
 	cc.stopIdleTimer()
 	if cc.resolver != nil {
@@ -226,6 +238,7 @@ func (cc *ClientConn) end() {
 	}
 	cc.resolverQueue.Close(nil)
 	cc.policies.close()
+	cc.reports.take()
 }
 
 // addLink makes l one of the goroutines that Close waits for. It reports false,

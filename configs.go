@@ -156,7 +156,7 @@ func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 	if err != nil {
 		return err
 	}
-	cc.policyQueue.Post(func() { cc.applyGoConfig(c) })
+	cc.post(func() { cc.applyGoConfig(c) })
 	cc.followConfigs()
 	return nil
 }
@@ -179,7 +179,7 @@ func (cc *ClientConn) watchConfigs() {
 				return
 			}
 			c, err := cc.fromGo(sc)
-			cc.policyQueue.Post(func() {
+			cc.post(func() {
 				if err != nil { // it changes nothing
 					cc.tellConfigRefused(err)
 					return

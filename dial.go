@@ -197,7 +197,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 // awaitResolver leaves idle and waits until the resolver is built.
 func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 	built := make(chan error, 1)
-	cc.policyQueue.Post(func() { cc.leaveIdle(built) })
+	cc.post(func() { cc.leaveIdle(built) })
 	select {
 	case err := <-built:
 		return err

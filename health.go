@@ -183,7 +183,7 @@ var _ call.Endpoint = (*healthWatch)(nil)
 // Without health checking the backend is healthy: f hears READY once.
 func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
 	mine := sc.listener.Add(1)
-	sc.cc.policyQueue.Post(func() {
+	sc.cc.post(func() {
 		if sc.listener.Load() != mine {
 			return
 		}
@@ -206,7 +206,7 @@ func (sc *subConn) listen(mine uint32, f func(balancer.SubConnState)) {
 		return // the connection is lost, of which the policy is about to be told
 	}
 	w.report = func(to connectivity.State, why error) {
-		sc.cc.policyQueue.Post(func() {
+		sc.cc.post(func() {
 			if sc.listener.Load() == mine && !sc.policy.closed {
 				sc.noteHealth(why)
 				f(subConnState(to, why))

@@ -7,7 +7,7 @@ import (
 )
 
 // wake makes an idle channel connect, for an RPC. It does not wait.
-func (cc *ClientConn) wake() { cc.policyQueue.Post(func() { cc.leaveIdle(nil) }) }
+func (cc *ClientConn) wake() { cc.post(func() { cc.leaveIdle(nil) }) }
 
 // exitIdle makes whatever is idle connect, the channel or its policy. Policy
 // queue only.
@@ -102,7 +102,7 @@ func (cc *ClientConn) armIdleTimer(d time.Duration) {
 	switch {
 	case cc.opts.idleTimeout <= 0:
 	case cc.idleTimer == nil:
-		cc.idleTimer = time.AfterFunc(d, func() { cc.policyQueue.Post(cc.checkIdle) })
+		cc.idleTimer = time.AfterFunc(d, func() { cc.post(cc.checkIdle) })
 	default:
 		cc.idleTimer.Reset(d)
 	}

@@ -19,8 +19,10 @@ type producer struct {
 }
 
 // GetOrBuildProducer returns the subchannel's producer of this builder, which it
-// builds if there is none. The function returned gives it up; what nobody holds
-// is closed, and so is everything when the subchannel's state changes.
+// builds if there is none. The function returned gives it up. A producer is closed
+// when its last consumer has given it up, when the subchannel's state changes, and
+// when the subchannel or its policy ends. One that is built after that is closed
+// when it is given up.
 //
 // The builder runs with no lock held. Who asks for the same producer meanwhile
 // waits for it.

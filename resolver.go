@@ -54,7 +54,7 @@ func (r *resolverConn) build(built chan<- error) {
 		var err error
 		if r.resolver, err = r.cc.buildResolver(r); err != nil {
 			r.resolver = nil
-			r.cc.policyQueue.Post(func() {
+			r.cc.post(func() {
 				if r.cc.resolver == r {
 					r.cc.applyResolverError(err)
 				}
@@ -180,7 +180,7 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 // a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
 	verdict := make(chan error, 1)
-	posted := r.cc.policyQueue.Post(func() {
+	posted := r.cc.post(func() {
 		if r.cc.resolver != r {
 			return // retired: nobody waits
 		}

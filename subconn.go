@@ -122,7 +122,6 @@ func (sc *subConn) Shutdown() {
 	old := sc.takeLocked()
 	sc.setLocked(connectivity.Shutdown, nil)
 	sc.mu.Unlock()
-	sc.policy.forget(sc)
 	old.drain(errShutDown)
 }
 
@@ -201,21 +200,21 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 	if why != nil || to == connectivity.Ready {
 		sc.why = why
 	}
-	sc.cc.policyQueue.Post(func() { sc.tell(to, why) })
+	sc.cc.post(func() { sc.tell(to, why) })
 }
 
 // tell tells the policy. Policy queue only.
 func (sc *subConn) tell(to connectivity.State, why error) {
-	sc.told = to
-	sc.listener.Add(1)
-	sc.endWatch()
-	sc.closeProducers()
+	if sc.told == connectivity.Shutdown {
+		return // the policy was closed meanwhile
+	}
 	if to == connectivity.Shutdown {
-		sc.books.Close()
+		sc.end()
 	} else {
+		sc.enter(to)
 		sc.books.State(to, why)
 	}
-	if sc.policy.closed || sc.cc.isClosing() {
+	if sc.policy.closed {
 		return
 	}
 	if why != nil {
@@ -227,6 +226,27 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 	} else {
 		sc.policy.lb.UpdateSubConnState(sc, s)
 	}
+}
+
+// enter ends what belongs to the state before: the health listener and the producers.
+// Policy queue only.
+func (sc *subConn) enter(to connectivity.State) {
+	sc.told = to
+	sc.listener.Add(1)
+	sc.endWatch()
+	sc.closeProducers()
+}
+
+// end is the end of a subchannel that was shut down. A policy that is closed ends
+// its subchannels directly, because the queue refuses what Close causes to be
+// posted; the call from tell then does nothing. Policy queue only.
+func (sc *subConn) end() {
+	if sc.told == connectivity.Shutdown {
+		return
+	}
+	sc.enter(connectivity.Shutdown)
+	sc.books.Close()
+	sc.policy.forget(sc)
 }
 
 // subConnState is what a policy is told of a state.
