@@ -2,14 +2,12 @@ package h2
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
@@ -51,7 +49,7 @@ type Conn struct {
 	left     atomic.Int64 // what the server may still send on the connection
 
 	flushers sync.WaitGroup // goroutines that write
-	farewell sync.WaitGroup // the goroutine that says goodbye where that may block; added to under mu, before the state is closed
+	farewell sync.WaitGroup // a GOAWAY that is still to be said; added to under mu, before the state is closed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -87,6 +85,7 @@ type Conn struct {
 	ackFlight int         // of these, those being written
 	writeErr  error       // why nothing can be written any more; flushing is true then, and nobody's
 	hearing   *time.Timer // ends the connection some time after writeErr
+	parting   *parting    // how the party that ends the flush closes the connection; nil: it is closed already, or open
 
 	freeMu sync.Mutex
 	free   []*Stream // unary stream objects for reuse
@@ -181,151 +180,6 @@ func (c *Conn) unlockAndSettle() {
 	c.mu.Unlock()
 	if idle {
 		c.Close(cause, nil)
-	}
-}
-
-// Close cuts the connection: each open stream ends at once with st (nil:
-// Unavailable, with cause in its text), and Serve returns cause. It does
-// not block, and it does not wait for Serve.
-func (c *Conn) Close(cause error, st *status.Status) {
-	if cause == nil {
-		cause = ErrClosed
-	}
-	c.shut(cause, st, true)
-}
-
-// shut ends the connection, once. With goodbye, the server is told if its
-// socket takes it; what was pending is dropped.
-func (c *Conn) shut(cause error, st *status.Status, goodbye bool) {
-	c.mu.Lock()
-	if c.state == stateClosed {
-		c.mu.Unlock()
-		return
-	}
-	if c.state == stateOpen {
-		close(c.done)
-	}
-	c.state, c.cause, c.endWith = stateClosed, cause, st
-	for _, s := range c.streams {
-		s.sendID = 0
-		c.doomed = append(c.doomed, s)
-	}
-	c.streams = nil
-	c.ka.stop()
-	failed := c.writeErr != nil
-	if failed {
-		c.hearing.Stop()
-	}
-	writing := c.flushing && !failed
-	c.flushing = true
-	if writing && c.mode == writeBlocking {
-		// Whoever writes ends the streams, and knows then which were sent. Should the
-		// connection not let go of it, they do not wait for that.
-		c.unheld = time.AfterFunc(writeReturns, c.endDoomed)
-	}
-	goodbye = goodbye && !writing && !failed
-	if goodbye && c.mode == writeBlocking {
-		c.farewell.Go(func() { c.sayGoodbyeApart(cause) })
-	}
-	c.mu.Unlock()
-
-	switch {
-	case !goodbye:
-		// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
-		// for a peer that does not read its closing alert.
-		c.wire.Conn.Close()
-	case c.mode != writeBlocking:
-		c.sayGoodbye(cause)
-		c.wire.Conn.Close()
-	}
-	if !writing {
-		c.endDoomed()
-	}
-}
-
-// writeReturns is how long a Write may take to return from a connection that was closed.
-const writeReturns = 100 * time.Millisecond
-
-// goodbyeWait is how long a connection that cannot be written to without blocking
-// stays open for its GOAWAY.
-const goodbyeWait = 50 * time.Millisecond
-
-// sayGoodbyeApart is sayGoodbye in a goroutine of its own, where writes may block. It
-// closes the connection.
-func (c *Conn) sayGoodbyeApart(cause error) {
-	bound := time.AfterFunc(goodbyeWait, func() {
-		c.wire.Conn.Close()
-		c.nc.Close()
-	})
-	b := c.goodbyeFrame(cause)
-	_, err := c.nc.Write(b.b)
-	c.buffers.put(b)
-	if t, ok := c.nc.(*tls.Conn); ok && err == nil {
-		_ = t.CloseWrite()
-	}
-	bound.Stop()
-	c.wire.Conn.Close()
-}
-
-// goodbyeFrame is a GOAWAY that says why the connection ends.
-func (c *Conn) goodbyeFrame(cause error) *buffer {
-	code, debug := http2.ErrCodeNo, ""
-	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
-		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
-	}
-	b := c.buffers.get()
-	b.b = appendGoAway(b.b, code, debug)
-	return b
-}
-
-// sayGoodbye makes one non-blocking attempt at GOAWAY and, under TLS, the closing
-// alert. The caller owns the flush.
-func (c *Conn) sayGoodbye(cause error) {
-	b := c.goodbyeFrame(cause)
-	if c.mode == writeDirect {
-		_, _ = c.wire.tryWrite(b.b)
-	} else {
-		c.wire.cork()
-		_, err := c.nc.Write(b.b)
-		if t, ok := c.nc.(*tls.Conn); ok && err == nil {
-			_ = t.CloseWrite()
-		}
-		if out := c.wire.uncork(); out != nil {
-			_, _ = c.wire.tryWrite(out.b)
-			c.buffers.put(out)
-		}
-	}
-	c.buffers.put(b)
-}
-
-// endDoomed ends the streams of a closed connection. It runs once no write is
-// under way, so that it is known which of them were sent; or if one does not end.
-func (c *Conn) endDoomed() {
-	c.mu.Lock()
-	if c.unheld != nil {
-		c.unheld.Stop()
-	}
-	doomed := c.doomed
-	c.doomed = nil
-	written := c.written
-	if c.writing {
-		written = c.handed // some of it may have arrived
-	}
-	cause, st, goAway := c.cause, c.endWith, c.goAway
-	c.mu.Unlock()
-	for _, s := range doomed {
-		var e *Error
-		switch {
-		case st != nil:
-			e = &Error{Status: st, Cause: cause, Local: true, GivenUp: true}
-		case goAway != nil && cause != error(*goAway):
-			e = c.lost(cause)
-			e.Status = status.Newf(codes.Unavailable, "connection to %v lost: %v, after %v", c.peer.Addr, cause, describeGoAway(goAway))
-		default:
-			e = c.lost(cause)
-		}
-		e.Unsent = st == nil && s.safeUntil > written
-		s.finish(e)
 	}
 }
 

@@ -84,7 +84,7 @@ func (c *Conn) flush() {
 			if c.state == stateClosed {
 				c.writing = false // no more of it leaves
 				c.buffers.put(b)
-				c.endFlush()
+				c.endFlush(false)
 				return
 			}
 			c.flushers.Add(1)
@@ -95,7 +95,7 @@ func (c *Conn) flush() {
 		c.flushed(b)
 	}
 	c.mu.Lock()
-	if c.endFlush() {
+	if c.endFlush(true) {
 		return
 	}
 	c.flushers.Add(1)
@@ -114,7 +114,7 @@ type backlog struct {
 // flush, if there is nothing to write.
 func (c *Conn) nextFlush() (*buffer, bool) {
 	c.mu.Lock()
-	if c.endFlush() {
+	if c.endFlush(true) {
 		return nil, false
 	}
 	b := c.pending()
@@ -127,9 +127,10 @@ func (c *Conn) nextFlush() (*buffer, bool) {
 	return b, true
 }
 
-// endFlush gives up the flush if there is nothing to write or nobody to write
-// to. mu is held, and released if it reports true.
-func (c *Conn) endFlush() bool {
+// endFlush gives up the flush if there is nothing to write, or if the connection is
+// closed, which it then parts from. mu is held, and released if it reports true. Unless
+// whole, the latest write left a rest.
+func (c *Conn) endFlush(whole bool) bool {
 	closed := c.state == stateClosed
 	if !closed && c.dirty() {
 		return false
@@ -137,6 +138,8 @@ func (c *Conn) endFlush() bool {
 	c.flushing = false
 	pend, spare := c.pend, c.spare
 	c.pend, c.spare = nil, nil
+	parting := c.parting
+	c.parting = nil
 	c.mu.Unlock()
 	for _, b := range [...]*buffer{pend, spare} {
 		if b != nil {
@@ -145,6 +148,7 @@ func (c *Conn) endFlush() bool {
 	}
 	if closed {
 		c.endDoomed()
+		c.flushEnded(parting, whole)
 	}
 	return true
 }
@@ -223,7 +227,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	c.mu.Lock()
 	c.writing = false
 	if c.state == stateClosed {
-		c.endFlush()
+		c.endFlush(false)
 		return
 	}
 	c.drainLocked(err)

@@ -19,7 +19,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	c.shut(err, nil, false)
+	c.shut(err, nil, silently)
 	c.nc.Close()
 	c.flushers.Wait()
 	return err

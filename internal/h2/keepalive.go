@@ -71,7 +71,7 @@ func (c *Conn) probe() {
 		left := c.cfg.KeepaliveTimeout - time.Duration(now-k.sentAt)
 		if left <= 0 {
 			c.mu.Unlock()
-			c.Close(ErrKeepalive, nil)
+			c.shut(ErrKeepalive, nil, ifQuiet) // a write that is under way is stuck
 			return
 		}
 		k.timer.Reset(left)

@@ -18,8 +18,9 @@ import (
 // is never nil. It runs on its owner's goroutine, once, after Handshake.
 //
 // onDrain is called at most once, on this goroutine with no lock held, when the connection
-// takes no new streams though it may still serve running ones: with an
-// http2.GoAwayError, or ErrStreamIDs.
+// takes no new streams though Serve goes on: for running ones, with an
+// http2.GoAwayError or ErrStreamIDs, or for the GOAWAY of a violation to arrive, with its
+// *[ConnError].
 //
 // When Serve has returned, nothing of this connection runs but streams being
 // ended on their callers' goroutines.
@@ -29,13 +30,18 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 	for err == nil {
 		err = c.rd.readFrame()
 	}
-	var violation *ConnError
-	broken := errors.As(err, &violation)
-	if !broken {
-		err = c.firstFailure(err)
+	how := lingering
+	if violation := (*ConnError)(nil); !errors.As(err, &violation) {
+		err, how = c.firstFailure(err), silently
 	}
-	c.shut(err, nil, broken)
+	ours := c.shut(err, nil, how)
+	if ours && how == lingering && !c.rd.told {
+		onDrain(err)
+	}
 	c.farewell.Wait() // the connection is closed when it has been said
+	if ours && how == lingering {
+		c.rd.linger()
+	}
 	c.nc.Close()
 	c.flushers.Wait()
 	c.rd.release()

@@ -1,0 +1,254 @@
+package h2
+
+import (
+	"crypto/tls"
+	"errors"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// goodbyeWait bounds how long a connection stays open for its GOAWAY, where a write
+	// may block or is under way.
+	goodbyeWait = 100 * time.Millisecond
+	// writeReturns is how long a Write may take to return from a connection that was closed.
+	writeReturns = 100 * time.Millisecond
+	// lingerWait bounds how long a connection is read from after the GOAWAY of a violation.
+	lingerWait = 100 * time.Millisecond
+)
+
+// ending is what the server learns of a connection's end.
+type ending uint8
+
+const (
+	// silently: the connection is closed at once.
+	silently ending = iota
+	// ifQuiet: GOAWAY, unless a write is under way.
+	ifQuiet
+	// saidGoodbye: GOAWAY, after a write that is under way, if that takes no longer than
+	// goodbyeWait.
+	saidGoodbye
+	// lingering: GOAWAY, then this side of the connection is closed and Serve closes
+	// the other.
+	lingering
+)
+
+// Close cuts the connection: each open stream ends at once with st (nil:
+// Unavailable, with cause in its text), and Serve returns cause. It does
+// not block, and it does not wait for Serve. Without st, streams that a write under way
+// concerns end with that write, goodbyeWait later at most: whether they were sent
+// depends on it.
+func (c *Conn) Close(cause error, st *status.Status) {
+	if cause == nil {
+		cause = ErrClosed
+	}
+	c.shut(cause, st, saidGoodbye)
+}
+
+// parting is a GOAWAY that waits for the end of a flush.
+type parting struct {
+	how   ending
+	bound *time.Timer // closes the connection if the flush does not end
+}
+
+// shut ends the connection and reports whether it did: it does so once. What was
+// pending is dropped.
+//
+// One party writes at a time: the owner of the flush. If there is none, shut becomes the
+// owner for good and says GOAWAY itself, in a goroutine where that may block. Otherwise
+// the owner finds parting when it ends its flush, between two frames, and says
+// it. Either closes the connection then, except that a lingering one is Serve's to
+// close, which waits for farewell.
+func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
+	c.mu.Lock()
+	if c.state == stateClosed {
+		c.mu.Unlock()
+		return false
+	}
+	if c.state == stateOpen {
+		close(c.done)
+	}
+	c.state, c.cause, c.endWith = stateClosed, cause, st
+	for _, s := range c.streams {
+		s.sendID = 0
+		c.doomed = append(c.doomed, s)
+	}
+	c.streams = nil
+	c.ka.stop()
+	failed := c.writeErr != nil
+	if failed {
+		c.hearing.Stop()
+	}
+	writing := c.flushing && !failed
+	c.flushing = true
+	if failed || writing && how == ifQuiet {
+		how = silently
+	}
+	apart := c.mode == writeBlocking
+	release := writeReturns
+	switch {
+	case how == silently:
+	case writing:
+		release += goodbyeWait
+		c.farewell.Add(1)
+		c.parting = &parting{how, time.AfterFunc(goodbyeWait, c.cutOff)}
+	case apart:
+		c.farewell.Go(func() { c.partApart(how) })
+	}
+	if writing && apart {
+		// The owner of the flush ends the streams, and knows then which were sent. Should
+		// the connection not let go of it, they do not wait for that.
+		c.unheld = time.AfterFunc(release, c.endDoomed)
+	}
+	c.mu.Unlock()
+
+	switch {
+	case how == silently:
+		// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
+		// for a peer that does not read its closing alert.
+		c.wire.Conn.Close()
+	case !writing && !apart:
+		c.part(how)
+	}
+	if !writing || st != nil {
+		c.endDoomed()
+	}
+	return true
+}
+
+// cutOff closes the connection under a write that may not have returned.
+func (c *Conn) cutOff() {
+	c.wire.Conn.Close()
+	c.nc.Close()
+}
+
+// flushEnded parts after a flush that ended when the connection was closed already. The
+// caller owned the flush. Unless whole, the latest frame was not written to its end.
+func (c *Conn) flushEnded(p *parting, whole bool) {
+	if p == nil {
+		return
+	}
+	if !whole {
+		p.how = silently
+	}
+	c.part(p.how)
+	p.bound.Stop()
+	c.farewell.Done()
+}
+
+// partApart is part in a goroutine of its own, where writes may block.
+func (c *Conn) partApart(how ending) {
+	bound := time.AfterFunc(goodbyeWait, c.cutOff)
+	c.part(how)
+	bound.Stop()
+}
+
+// part says GOAWAY, unless silently, and closes the connection, or its writing side
+// if it is lingering. The caller owns the flush.
+func (c *Conn) part(how ending) {
+	if how != silently {
+		c.sayGoodbye()
+	}
+	if how == lingering {
+		if half, ok := c.wire.Conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		return
+	}
+	c.wire.Conn.Close()
+}
+
+// goodbyeFrame is a GOAWAY that says why the connection ends.
+func (c *Conn) goodbyeFrame() *buffer {
+	c.mu.Lock()
+	cause := c.cause
+	c.mu.Unlock()
+	code, debug := http2.ErrCodeNo, ""
+	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
+		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
+	}
+	b := c.buffers.get()
+	b.b = appendGoAway(b.b, code, debug)
+	return b
+}
+
+// sayGoodbye writes GOAWAY and, under TLS, the closing alert. Where the connection
+// takes non-blocking attempts it makes one. The caller owns the flush.
+func (c *Conn) sayGoodbye() {
+	b := c.goodbyeFrame()
+	defer c.buffers.put(b)
+	if c.mode == writeDirect {
+		_, _ = c.wire.tryWrite(b.b)
+		return
+	}
+	if c.mode == writeLayered {
+		c.wire.cork()
+	}
+	_, err := c.nc.Write(b.b)
+	if t, ok := c.nc.(*tls.Conn); ok && err == nil {
+		_ = t.CloseWrite()
+	}
+	if c.mode != writeLayered {
+		return
+	}
+	if out := c.wire.uncork(); out != nil {
+		_, _ = c.wire.tryWrite(out.b)
+		c.buffers.put(out)
+	}
+}
+
+// linger closes the connection after a violation once the server has closed its side, or
+// soon. A socket that is closed with something left to be read resets the
+// connection, and the server may never read the GOAWAY.
+func (r *reader) linger() {
+	nc := r.c.wire.Conn
+	_ = nc.SetReadDeadline(time.Time{})
+	bound := time.AfterFunc(lingerWait, func() { nc.Close() })
+	defer bound.Stop()
+	r.start, r.end = 0, 0 // what was read has no use any more
+	p := r.space()
+	for idle := 0; idle < maxIdleReads; idle++ {
+		n, err := nc.Read(p)
+		if err != nil {
+			break
+		}
+		if n > 0 {
+			idle = 0
+		}
+	}
+	nc.Close()
+}
+
+// endDoomed ends the streams of a closed connection. It runs once no write is
+// under way, so that it is known which of them were sent; or if one does not end.
+func (c *Conn) endDoomed() {
+	c.mu.Lock()
+	if c.unheld != nil {
+		c.unheld.Stop()
+	}
+	doomed := c.doomed
+	c.doomed = nil
+	written := c.written
+	if c.writing {
+		written = c.handed // some of it may have arrived
+	}
+	cause, st, goAway := c.cause, c.endWith, c.goAway
+	c.mu.Unlock()
+	for _, s := range doomed {
+		var e *Error
+		switch {
+		case st != nil:
+			e = &Error{Status: st, Cause: cause, Local: true, GivenUp: true}
+		case goAway != nil && cause != error(*goAway):
+			e = c.lost(cause)
+			e.Status = status.Newf(codes.Unavailable, "connection to %v lost: %v, after %v", c.peer.Addr, cause, describeGoAway(goAway))
+		default:
+			e = c.lost(cause)
+		}
+		e.Unsent = st == nil && s.safeUntil > written
+		s.finish(e)
+	}
+}
