@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -99,7 +100,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.attempts.clear()
 	cc.noteUnresolved(cc.resolvingSince(), bad)
 	cc.tellConfigRefused(bad)
-	cc.loss = bad
+	cc.loss = mask.RPC(bad)
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,
 		Picker:            base.NewErrPicker(status.Error(codes.Unavailable, bad.Error())),

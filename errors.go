@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
 // ErrIdle is the cause of a transition to IDLE that the channel made because no
@@ -127,20 +127,29 @@ func (e *DialError) line(a *Attempt) string {
 // context.DeadlineExceeded or context.Canceled in it only if the waiter's own
 // context ended the wait: attempts have time-outs of their own, and these are
 // masked. Everything else in a cause is found as usual.
+//
+// If nobody waited, because this is why an RPC found no connection or why a state
+// changed, standard sentinels are masked too, as they are in an RPC's error: io.EOF and
+// fs.ErrNotExist are not found in it. Typed causes, errnos by identity, and a dialer's or
+// credentials' own values are.
 func (e *DialError) Unwrap() []error {
+	hide := mask.Dial
+	if e.Err == nil {
+		hide = mask.RPC
+	}
 	errs := make([]error, 0, 2+len(e.Attempts))
 	switch {
 	case e.waiterEnded():
 		errs = append(errs, e.Err)
 		if e.says != nil {
-			errs = append(errs, cause{e.says})
+			errs = append(errs, hide(e.says))
 		}
 	case e.Err != nil:
-		errs = append(errs, cause{e.Err})
+		errs = append(errs, hide(e.Err))
 	}
 	for _, a := range e.Attempts {
 		if a.Err != nil {
-			errs = append(errs, cause{a.Err})
+			errs = append(errs, hide(a.Err))
 		}
 	}
 	return errs
@@ -170,31 +179,6 @@ func (e *DialError) endedWith(ctx context.Context) *DialError {
 // that has a context's error somewhere in its chain.
 func (e *DialError) waiterEnded() bool {
 	return e.Err == context.DeadlineExceeded || e.Err == context.Canceled
-}
-
-// cause is the error of an attempt for those who look into an error's chain
-// from outside: all of it can be found, except what would be taken for
-// something else than the attempt's failure. That is a context's error, which
-// would be taken for the end of the caller's context, and a status, which would
-// be taken for the RPC's: grpc lets a status from a picker end even an RPC that
-// waits for a connection.
-type cause struct{ err error }
-
-func (c cause) Error() string { return c.err.Error() }
-
-// Is serves errors.Is, which stops here: there is no Unwrap.
-func (c cause) Is(target error) bool {
-	return target != context.DeadlineExceeded && target != context.Canceled && errors.Is(c.err, target)
-}
-
-// As serves errors.As, which stops here: there is no Unwrap.
-func (c cause) As(target any) bool {
-	if t := reflect.TypeOf(target).Elem(); t.Kind() == reflect.Interface {
-		if _, asked := t.MethodByName("GRPCStatus"); asked {
-			return false
-		}
-	}
-	return errors.As(c.err, target)
 }
 
 // round makes a duration fit to be read: three digits or so.

@@ -89,17 +89,6 @@ func TestDialErrorChain(t *testing.T) {
 	}
 }
 
-func TestCauseHidesStatus(t *testing.T) {
-	err := cause{fmt.Errorf("x: %w", status.Error(codes.PermissionDenied, "no"))}
-	_, ok := status.FromError(err)
-	assert.False(t, ok)
-	var as interface{ GRPCStatus() *status.Status }
-	assert.NotErrorAs(t, err, &as)
-	var timeout interface{ Timeout() bool }
-	assert.ErrorAs(t, cause{&net.DNSError{}}, &timeout)
-	assert.Equal(t, "x: rpc error: code = PermissionDenied desc = no", err.Error())
-}
-
 func TestAttemptLog(t *testing.T) {
 	var l attemptLog
 	add := func(addr string, errs ...string) {

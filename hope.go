@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
 // hope is what one wait for READY has left of it, under FailOnNonTempDialError
@@ -67,7 +68,7 @@ func (h *hope) lost(state connectivity.State) error {
 // ended is no wait that the waiter's context ended.
 func asEnd(err error) error {
 	if err == context.DeadlineExceeded || err == context.Canceled {
-		return cause{err}
+		return mask.Dial(err)
 	}
 	return err
 }

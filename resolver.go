@@ -17,6 +17,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -306,7 +307,7 @@ func (cc *ClientConn) applyResolverError(err error) {
 	if p := cc.policies.latest(); p != nil {
 		p.lb.ResolverError(err)
 	} else {
-		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(cause{err})})
+		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(mask.RPC(err))})
 	}
 	cc.letThrough()
 }

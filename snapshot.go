@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
 // Snapshot is a channel at one instant. It is the receiver's own and does not
@@ -82,7 +83,7 @@ func (cc *ClientConn) Snapshot() Snapshot {
 		Since:     now.Time,
 		Cause:     now.Cause,
 		Seq:       now.Seq,
-		Resolve:   cc.attempts.resolveError(),
+		Resolve:   mask.RPC(cc.attempts.resolveError()),
 		Keepalive: cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
 	}
 	held := make(map[*subConn]bool, len(subs))
@@ -179,7 +180,7 @@ func (sc *subConn) causeLocked() error {
 	switch sc.why.(type) {
 	case *failure.Attempt, failure.List:
 	default:
-		return sc.why
+		return mask.RPC(sc.why)
 	}
 	e := &DialError{Target: sc.cc.CanonicalTarget(), State: sc.state, Elapsed: time.Since(sc.since)}
 	for _, a := range asAttempts(sc.why, "", sc.since) {

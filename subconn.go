@@ -16,6 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
 // subConn is a subchannel as its policy sees it, and as RPCs do: one group of
@@ -218,7 +219,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 		return
 	}
 	if why != nil {
-		sc.cc.loss = why
+		sc.cc.loss = mask.RPC(why)
 	}
 	s := subConnState(to, why)
 	if sc.opts.StateListener != nil {
@@ -253,7 +254,7 @@ func (sc *subConn) end() {
 func subConnState(to connectivity.State, why error) balancer.SubConnState {
 	s := balancer.SubConnState{ConnectivityState: to}
 	if to == connectivity.TransientFailure {
-		s.ConnectionError = cause{why}
+		s.ConnectionError = mask.RPC(why)
 	}
 	return s
 }

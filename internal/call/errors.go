@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
 // Phase is where an RPC was when its context ended.
@@ -63,6 +64,9 @@ func (p Phase) where(peer string) string {
 // Error is how an RPC ended, if more is known than a status: it is a status
 // error (GRPCStatus, and errors.Is with what status.Error returns) and unwraps to
 // its causes. An RPC that the server ended has a plain status error instead.
+//
+// It matches no standard sentinel (package mask says which and why), except
+// context.DeadlineExceeded or context.Canceled if the RPC's own context ended it.
 type Error struct {
 	// Phase is where the RPC was when its context ended; PhaseNone if it ended otherwise.
 	Phase Phase
@@ -74,7 +78,8 @@ type Error struct {
 	Peer string
 
 	status *status.Status
-	causes []error
+	ended  error   // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it, else nil
+	causes []error // as they came: Unwrap masks them
 }
 
 // Times is how long an RPC waited for one thing and another. What is left of its
@@ -130,7 +135,16 @@ func (e *Error) GRPCStatus() *status.Status { return e.status }
 
 // Unwrap returns the causes: the context's error, the failure of the
 // connection, what a codec or credentials returned.
-func (e *Error) Unwrap() []error { return e.causes }
+func (e *Error) Unwrap() []error {
+	errs := make([]error, 0, 1+len(e.causes))
+	if e.ended != nil {
+		errs = append(errs, e.ended)
+	}
+	for _, c := range e.causes {
+		errs = append(errs, mask.RPC(c))
+	}
+	return errs
+}
 
 // Is reports whether target is a status error with the same code, message and details.
 func (e *Error) Is(target error) bool {
@@ -158,10 +172,13 @@ func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer strin
 
 // contextEndedAfter is contextEnded for an RPC that has spent its time so.
 func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer string, last error, spent Times) *Error {
-	e := &Error{Phase: at, Elapsed: r.ch.now() - r.began, Times: spent, Peer: peer, causes: []error{cerr}}
-	// context.Cause says more only if whoever cancelled gave a cause.
-	cause := context.Cause(ctx)
-	if cause != nil && cause != cerr {
+	e := &Error{Phase: at, Elapsed: r.ch.now() - r.began, Times: spent, Peer: peer}
+	e.ended = standardContextError(cerr)
+	if cerr != e.ended { // of a context of the program's own making
+		e.causes = append(e.causes, cerr)
+	}
+	// context.Cause says more only if the cancellation had a cause.
+	if cause := context.Cause(ctx); cause != nil && cause != cerr {
 		e.causes = append(e.causes, cause)
 	}
 	var b strings.Builder
@@ -216,11 +233,22 @@ func statusText(err error) string {
 	return err.Error()
 }
 
+// standardContextError is the one of package context's two errors that err is; nil
+// if it is neither.
+func standardContextError(err error) error {
+	for _, e := range [...]error{context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, e) {
+			return e
+		}
+	}
+	return nil
+}
+
 func codeOfContext(err error) codes.Code {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	switch standardContextError(err) {
+	case context.DeadlineExceeded:
 		return codes.DeadlineExceeded
-	case errors.Is(err, context.Canceled):
+	case context.Canceled:
 		return codes.Canceled
 	}
 	return codes.Unknown
@@ -324,5 +352,5 @@ func controlPlaneError(who string, err error) error {
 	case restricted(st.Code()):
 		return withCause(status.Newf(codes.Internal, "%s returned a status it must not return: %v", who, err), err)
 	}
-	return err
+	return withCause(st, err)
 }
