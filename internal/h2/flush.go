@@ -135,20 +135,22 @@ func (c *Conn) endFlush(whole bool) bool {
 	if !closed && c.dirty() {
 		return false
 	}
+	if closed {
+		parting := c.parting
+		c.parting = nil
+		c.mu.Unlock()
+		c.endDoomed()
+		c.flushEnded(parting, whole)
+		c.mu.Lock()
+	}
 	c.flushing = false
 	pend, spare := c.pend, c.spare
 	c.pend, c.spare = nil, nil
-	parting := c.parting
-	c.parting = nil
 	c.mu.Unlock()
 	for _, b := range [...]*buffer{pend, spare} {
 		if b != nil {
 			c.buffers.put(b)
 		}
-	}
-	if closed {
-		c.endDoomed()
-		c.flushEnded(parting, whole)
 	}
 	return true
 }

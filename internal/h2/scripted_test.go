@@ -28,6 +28,26 @@ type client struct {
 // test plays the server. The function it returns waits for the end of that and starts Serve.
 func shake(t testing.TB, nc net.Conn, tlsCfg *tls.Config, cfg h2.Config) func() *client {
 	t.Helper()
+	shaken := shakeHands(t, nc, tlsCfg, cfg)
+	return func() *client {
+		t.Helper()
+		c := &client{Conn: shaken(), drained: make(chan error, 2), served: make(chan error, 1)}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			c.served <- c.Serve(func(cause error) { c.drained <- cause })
+		}()
+		t.Cleanup(func() {
+			c.Close(nil, nil)
+			<-ended
+		})
+		return c
+	}
+}
+
+// shakeHands is shake, and leaves Serve to the caller.
+func shakeHands(t testing.TB, nc net.Conn, tlsCfg *tls.Config, cfg h2.Config) func() *h2.Conn {
+	t.Helper()
 	type outcome struct {
 		c   *h2.Conn
 		err error
@@ -51,21 +71,11 @@ func shake(t testing.TB, nc net.Conn, tlsCfg *tls.Config, cfg h2.Config) func() 
 		c := h2.New(w, conn, cfg)
 		done <- outcome{c, c.Handshake(ctx)}
 	}()
-	return func() *client {
+	return func() *h2.Conn {
 		t.Helper()
 		o := <-done
 		require.NoError(t, o.err)
-		c := &client{Conn: o.c, drained: make(chan error, 2), served: make(chan error, 1)}
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			c.served <- c.Serve(func(cause error) { c.drained <- cause })
-		}()
-		t.Cleanup(func() {
-			c.Close(nil, nil)
-			<-ended
-		})
-		return c
+		return o.c
 	}
 }
 

@@ -99,10 +99,23 @@ func (r *reader) handle(f frameHeader, p []byte) error {
 		return r.goAway(f, p)
 	case http2.FrameWindowUpdate:
 		return r.windowUpdate(f, p)
+	case http2.FramePriority:
+		return r.priority(f)
 	case http2.FramePushPromise:
 		return connErrorf(http2.ErrCodeProtocol, "PUSH_PROMISE though push is off")
 	}
-	return nil // PRIORITY and unknown frames are ignored (RFC 9113 section 4.1)
+	return nil // unknown frames are ignored (RFC 9113 section 4.1)
+}
+
+// priority ignores PRIORITY, but for the rules on its form (RFC 9113 section 6.3).
+func (r *reader) priority(f frameHeader) error {
+	if f.id == 0 {
+		return connErrorf(http2.ErrCodeProtocol, "PRIORITY on stream 0")
+	}
+	if s := r.stream(f.id); s != nil && f.length != 5 {
+		r.over(s, f.id, over(internal(fmt.Sprintf("the server sent a PRIORITY frame of %d bytes", f.length)), http2.ErrCodeFrameSize), false)
+	}
+	return nil
 }
 
 // known reports an error if the server names a stream that this side never

@@ -81,6 +81,7 @@ func TestConnectionErrors(t *testing.T) {
 		{"RST_STREAM on stream 0", http2.FrameRSTStream, 0, 0, make([]byte, 4), http2.ErrCodeProtocol},
 		{"RST_STREAM on an idle stream", http2.FrameRSTStream, 0, 1, make([]byte, 4), http2.ErrCodeProtocol},
 		{"RST_STREAM long", http2.FrameRSTStream, 0, 1, make([]byte, 5), http2.ErrCodeFrameSize},
+		{"PRIORITY on stream 0", http2.FramePriority, 0, 0, make([]byte, 5), http2.ErrCodeProtocol},
 		{"CONTINUATION alone", http2.FrameContinuation, 0, 1, nil, http2.ErrCodeProtocol},
 		{"too long a frame", http2.FramePriority, 0, 0, make([]byte, 16385), http2.ErrCodeFrameSize},
 		{"too long a DATA frame", http2.FrameData, 0, 1, make([]byte, 16385), http2.ErrCodeFrameSize},
@@ -143,9 +144,23 @@ func TestIgnoredFrames(t *testing.T) {
 	server.ExpectSettingsAck()
 	server.RawFrame(http2.FrameSettings, http2.FlagSettingsAck, 0, nil)
 	server.RawFrame(http2.FramePriority, 0, 1, make([]byte, 5))
+	server.RawFrame(http2.FramePriority, 0, 1, make([]byte, 4)) // of no stream
 	server.RawFrame(http2.FramePing, http2.FlagPingAck, 0, make([]byte, 8))
 	server.RawFrame(http2.FrameSettings, 0, 0, setting(http2.SettingEnablePush, 0))
 	server.ExpectSettingsAck()
+	alive(t, c, server)
+}
+
+// A PRIORITY frame of the wrong length ends its stream (RFC 9113 section 6.3).
+func TestPriorityOfAStream(t *testing.T) {
+	c, server := peeredTCP(t, h2.Config{})
+	res := c.call(context.Background(), "/test/Hang", "x")
+	server.ExpectUnary()
+	server.RawFrame(http2.FramePriority, 0, 1, make([]byte, 5))
+	alive(t, c, server)
+	server.RawFrame(http2.FramePriority, 0, 1, make([]byte, 6))
+	require.Equal(t, codes.Internal, await(t, res, "the call").err.Status.Code())
+	server.ExpectRST(1, http2.ErrCodeFrameSize)
 	alive(t, c, server)
 }
 

@@ -3,6 +3,7 @@ package h2
 import (
 	"crypto/tls"
 	"errors"
+	"math"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -54,8 +55,8 @@ type parting struct {
 	bound *time.Timer // closes the connection if the flush does not end
 }
 
-// shut ends the connection and reports whether it did: it does so once. What was
-// pending is dropped.
+// shut ends the connection and reports whether it did: it does so once. Of what was
+// pending, requests are dropped: those that were not written can be sent elsewhere.
 //
 // One party writes at a time: the owner of the flush. If there is none, shut becomes the
 // owner for good and says GOAWAY itself, in a goroutine where that may block. Otherwise
@@ -84,10 +85,11 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 	}
 	writing := c.flushing && !failed
 	c.flushing = true
-	if failed || writing && how == ifQuiet {
+	apart := c.mode == writeBlocking
+	mute := apart && c.handed == 0 // not even the preface was written
+	if failed || mute || writing && how == ifQuiet {
 		how = silently
 	}
-	apart := c.mode == writeBlocking
 	release := writeReturns
 	switch {
 	case how == silently:
@@ -147,38 +149,76 @@ func (c *Conn) partApart(how ending) {
 }
 
 // part says GOAWAY, unless silently, and closes the connection, or its writing side
-// if it is lingering. The caller owns the flush.
+// if it is lingering. A socket that is closed with something left to be read resets the
+// connection, and the server may never read the GOAWAY. The caller owns the flush.
 func (c *Conn) part(how ending) {
-	if how != silently {
+	switch {
+	case how == silently:
+	case how == lingering:
 		c.sayGoodbye()
-	}
-	if how == lingering {
 		if half, ok := c.wire.Conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
 		return
+	default:
+		c.sayGoodbye()
+		if c.mode != writeBlocking {
+			b := c.buffers.get()
+			c.wire.discard(b.b[:cap(b.b)])
+			c.buffers.put(b)
+		}
 	}
 	c.wire.Conn.Close()
 }
 
-// goodbyeFrame is a GOAWAY that says why the connection ends.
-func (c *Conn) goodbyeFrame() *buffer {
+// goodbyeFrames are the answers to the server that were pending, and a GOAWAY that says
+// why the connection ends.
+func (c *Conn) goodbyeFrames() *buffer {
+	b := c.buffers.get()
 	c.mu.Lock()
 	cause := c.cause
+	if c.pend != nil {
+		b.b = appendAnswers(b.b, c.pend.b)
+		c.pend.b = c.pend.b[:0]
+	}
 	c.mu.Unlock()
 	code, debug := http2.ErrCodeNo, ""
 	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
 		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
 	}
-	b := c.buffers.get()
 	b.b = appendGoAway(b.b, code, debug)
+	return b
+}
+
+// appendAnswers appends those of frames that are no part of a request: RST_STREAM, but
+// not of a stream that is opened by one of frames, and the acknowledgements of
+// SETTINGS and PING.
+func appendAnswers(b, frames []byte) []byte {
+	opened := uint32(math.MaxUint32) // the first of those that are; ids rise
+	for len(frames) > 0 {
+		f := parseFrameHeader(frames)
+		frame := frames[:frameHeaderLen+f.length]
+		frames = frames[len(frame):]
+		switch f.typ {
+		case http2.FrameHeaders:
+			opened = min(opened, f.id)
+		case http2.FrameRSTStream:
+			if f.id < opened {
+				b = append(b, frame...)
+			}
+		case http2.FrameSettings, http2.FramePing:
+			if f.flags.Has(http2.FlagSettingsAck) { // PING's is the same
+				b = append(b, frame...)
+			}
+		}
+	}
 	return b
 }
 
 // sayGoodbye writes GOAWAY and, under TLS, the closing alert. Where the connection
 // takes non-blocking attempts it makes one. The caller owns the flush.
 func (c *Conn) sayGoodbye() {
-	b := c.goodbyeFrame()
+	b := c.goodbyeFrames()
 	defer c.buffers.put(b)
 	if c.mode == writeDirect {
 		_, _ = c.wire.tryWrite(b.b)
@@ -201,8 +241,7 @@ func (c *Conn) sayGoodbye() {
 }
 
 // linger closes the connection after a violation once the server has closed its side, or
-// soon. A socket that is closed with something left to be read resets the
-// connection, and the server may never read the GOAWAY.
+// soon. What the server goes on to send is no reason for a reset either.
 func (r *reader) linger() {
 	nc := r.c.wire.Conn
 	_ = nc.SetReadDeadline(time.Time{})

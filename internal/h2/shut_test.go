@@ -2,7 +2,10 @@ package h2_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +28,26 @@ func lastFrames(server *h2test.Conn) (last []*h2test.Frame) {
 		}
 	}
 	return last
+}
+
+// readsGoAway requires that the client has sent nothing but a GOAWAY since the script
+// read the latest frame, and ended the connection without a reset.
+func readsGoAway(t *testing.T, server *h2test.Conn, code http2.ErrCode) {
+	t.Helper()
+	fr := http2.NewFramer(nil, server.NetConn())
+	for seen := false; ; {
+		f, err := fr.ReadFrame()
+		switch f := f.(type) {
+		case *http2.GoAwayFrame:
+			require.Equal(t, code, f.ErrCode)
+			seen = true
+		case *http2.WindowUpdateFrame:
+		default:
+			require.Equal(t, io.EOF, err, "%v", f)
+			require.True(t, seen)
+			return
+		}
+	}
 }
 
 // The server learns why the connection ends, if the connection takes it.
@@ -119,12 +142,104 @@ func TestGoodbyeDespiteUnreadInput(t *testing.T) {
 			var violation *h2.ConnError
 			require.ErrorAs(t, await(t, c.drained, "onDrain"), &violation) // before Serve ends
 			violates(t, c, http2.ErrCodeProtocol)
-			last := lastFrames(server)
-			require.Len(t, last, 1)
-			require.Equal(t, http2.FrameGoAway, last[0].Type)
-			require.Equal(t, http2.ErrCodeProtocol, last[0].Code)
+			readsGoAway(t, server, http2.ErrCodeProtocol)
 		})
 	}
+}
+
+// So does that of Close.
+func TestGoodbyeOfCloseDespiteUnreadInput(t *testing.T) {
+	for _, useTLS := range []bool{false, true} {
+		var opts []h2test.Option
+		var cfg *tls.Config
+		if useTLS {
+			opts = append(opts, h2test.WithTLS())
+		}
+		srv := h2test.Listen(t, opts...)
+		if useTLS {
+			cfg = srv.ClientTLS()
+		}
+		nc, err := net.Dial("tcp", srv.Addr())
+		require.NoError(t, err)
+		reading, resume := make(chan struct{}), make(chan struct{})
+		ready := shakeHands(t, nc, cfg, h2.Config{})
+		server := srv.Accept()
+		server.Handshake()
+		c := ready()
+		served := make(chan error, 1)
+		go func() {
+			served <- c.Serve(func(error) {
+				close(reading)
+				<-resume // the reader reads no more
+			})
+		}()
+		res := make(chan error, 1)
+		go func() {
+			s, err := c.Unary(context.Background(), req("/test/Hang"), h2test.PutMessage(false, nil))
+			if err == nil {
+				err = s.Err()
+				s.Release()
+			}
+			res <- err
+		}()
+		server.ExpectUnary()
+		server.GoAway(1, http2.ErrCodeNo, "")
+		await(t, reading, "the GOAWAY to be read")
+		server.Ping([8]byte{1})
+		server.RawFrame(0xbe, 0, 1, make([]byte, 16000))
+		c.Close(errors.New("boom"), status.New(codes.Canceled, "closing"))
+		require.Equal(t, codes.Canceled, status.Code(await(t, res, "the call")))
+		readsGoAway(t, server, http2.ErrCodeNo)
+		close(resume)
+		require.EqualError(t, await(t, served, "the end of Serve"), "boom")
+	}
+}
+
+// RPCs that end because of what the server sent are reset before their program, which may
+// close the connection at once, learns of it.
+func TestAnswersBeforeGoodbye(t *testing.T) {
+	for _, p := range peers {
+		t.Run(p.name, func(t *testing.T) {
+			for range 20 {
+				c, server := p.connect(t, h2.Config{})
+				res := c.call(context.Background(), "/test/Call", "x")
+				server.ExpectUnary()
+				server.Batch(func() {
+					server.Ping([8]byte{1})
+					server.Settings()
+					server.WindowUpdate(1, 1<<31-1)
+				})
+				require.Equal(t, codes.Internal, await(t, res, "the call").err.Status.Code())
+				c.Close(nil, nil)
+				last := lastFrames(server)
+				require.Len(t, last, 4)
+				for i, typ := range []http2.FrameType{http2.FramePing, http2.FrameSettings, http2.FrameRSTStream, http2.FrameGoAway} {
+					require.Equal(t, typ, last[i].Type)
+				}
+				require.Equal(t, http2.ErrCodeFlowControl, last[2].Code)
+			}
+		})
+	}
+}
+
+// A request that was not written is not sent with the GOAWAY, nor is its reset.
+func TestNoRequestBeforeGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server, one := halfWritten(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		two := c.call(ctx, "/test/Reset", "x")
+		three := c.call(context.Background(), "/test/Small", "x")
+		synctest.Wait()
+		cancel()
+		require.Equal(t, codes.Canceled, (<-two).err.Status.Code())
+		c.Close(nil, nil)
+		last := lastFrames(server)
+		require.Len(t, last, 3)
+		require.True(t, last[1].EndStream())
+		require.Equal(t, http2.FrameGoAway, last[2].Type)
+		require.False(t, (<-one).failure().Unsent)
+		require.True(t, (<-three).failure().Unsent)
+	})
 }
 
 // Serve waits for the server to close its side after a violation, and no longer than

@@ -13,6 +13,8 @@ func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func (w *Wire) tryWrite(p []byte) (int, error) { return w.Conn.Write(p) }
 
+func (w *Wire) discard([]byte) {}
+
 func (w *Wire) tryRead(r *socketRead) (int, error) {
 	r.waited = false
 	return w.Conn.Read(r.get())

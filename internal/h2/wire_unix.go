@@ -63,6 +63,20 @@ func (a *attempt) run(fd uintptr) bool {
 	return true
 }
 
+// discard reads what the socket holds into p, so that it can be closed without a
+// reset: a megabyte at most.
+func (w *Wire) discard(p []byte) {
+	_ = w.raw.Control(func(fd uintptr) { // Read would wait for the reader's
+		for left := 1 << 20; left > 0; {
+			n, err := syscall.Read(int(fd), p)
+			if n <= 0 && err != syscall.EINTR {
+				return
+			}
+			left -= max(n, 0)
+		}
+	})
+}
+
 // tryRead reads into the buffer that get provides. When nothing is there it
 // calls empty, and then waits without a buffer.
 func (w *Wire) tryRead(r *socketRead) (int, error) {
