@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // toldAttempts is how many attempts one DialError tells of.
@@ -235,7 +236,7 @@ func asAttempts(err error, addr string, start time.Time) failure.List {
 	if errors.As(err, &one) {
 		return failure.List{withPublicCause(one)}
 	}
-	return failure.List{{Addr: addr, Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: err}}
+	return failure.List{{Addr: text.Target(addr), Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: publicCause(err)}}
 }
 
 func withPublicCause(a *failure.Attempt) *failure.Attempt {
@@ -253,7 +254,7 @@ func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Durati
 		attempts, more = attempts[n:], more+n
 	}
 	return &DialError{
-		Target:   cc.CanonicalTarget(),
+		Target:   cc.shownTarget(),
 		State:    state,
 		Elapsed:  elapsed,
 		Attempts: attempts,

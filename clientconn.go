@@ -21,6 +21,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // ClientConn is a channel: a target, the connections that serve it, and the
@@ -127,6 +128,10 @@ func (cc *ClientConn) Target() string { return cc.target }
 // CanonicalTarget returns the target as scheme://authority/endpoint, with the
 // scheme that it fell back to if it had none.
 func (cc *ClientConn) CanonicalTarget() string { return cc.parsed.String() }
+
+// shownTarget is CanonicalTarget as it is shown: without a password, which a URL may
+// have.
+func (cc *ClientConn) shownTarget() string { return text.Target(cc.CanonicalTarget()) }
 
 // GetMethodConfig returns what the service config in force says about method,
 // "/service/method"; the zero value if it says nothing.

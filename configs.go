@@ -14,6 +14,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // emptyConfig is in force where nobody gives a service config.
@@ -47,7 +48,7 @@ func (s configSources) choose() (config *serviceconfig.Config, bad error) {
 	if s.resolver != nil && !s.ignored {
 		switch c, ours := s.resolver.Config.(*serviceconfig.Config); {
 		case s.resolver.Err != nil:
-			bad = fmt.Errorf("error parsing service config: %w", s.resolver.Err)
+			bad = text.Error(fmt.Errorf("error parsing service config: %w", s.resolver.Err))
 		case !ours || c == nil:
 			bad = fmt.Errorf("illegal service config type: %T", s.resolver.Config)
 		default:

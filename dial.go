@@ -103,7 +103,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.policies.cc = cc
 	cc.observer = newObserver(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
-	cc.metrics = newMetrics(o.statsHandlers, cc.CanonicalTarget())
+	cc.metrics = newMetrics(o.statsHandlers, cc.shownTarget())
 	cc.calls = call.New(cc.callConfig())
 	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
 	cc.calls.SetIdle(true)

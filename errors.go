@@ -13,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/mask"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // ErrIdle is the cause of a transition to IDLE that the channel made because no
@@ -89,7 +90,7 @@ type DialError struct {
 // by an indented one for each attempt.
 func (e *DialError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", e.Target, e.State, round(e.Elapsed))
+	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", text.Target(e.Target), e.State, text.Round(e.Elapsed))
 	if e.waiterEnded() || e.Err == errClosing || e.Err != nil && len(e.Attempts) == 0 {
 		b.WriteString(" (" + oneLine(e.Err))
 		if e.says != nil {
@@ -116,7 +117,7 @@ func (e *DialError) line(a *Attempt) string {
 	line := a.String()
 	for _, l := range e.later {
 		if l.Addr == a.Addr && l.Phase != a.Phase && l.Phase != "" && l.Err == ErrUnfinished && a.Err != ErrUnfinished {
-			return fmt.Sprintf("%s; the attempt after that: %s not finished after %v", line, l.Phase, round(l.Elapsed))
+			return fmt.Sprintf("%s; the attempt after that: %s not finished after %v", line, l.Phase, text.Round(l.Elapsed))
 		}
 	}
 	return line
@@ -179,14 +180,4 @@ func (e *DialError) endedWith(ctx context.Context) *DialError {
 // that has a context's error somewhere in its chain.
 func (e *DialError) waiterEnded() bool {
 	return e.Err == context.DeadlineExceeded || e.Err == context.Canceled
-}
-
-// round makes a duration fit to be read: three digits or so.
-func round(d time.Duration) time.Duration {
-	for unit := time.Duration(1); unit < time.Second; unit *= 10 {
-		if d < 1000*unit {
-			return d.Round(unit)
-		}
-	}
-	return d.Round(time.Second)
 }

@@ -150,12 +150,3 @@ func TestDialErrorIsCapped(t *testing.T) {
 	assert.Equal(t, "39", e.Attempts[toldAttempts-1].Addr)
 	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-toldAttempts)))
 }
-
-func TestRound(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0s", 999: "999ns", 123456: "123µs", 12345678: "12.3ms", 1234567890: "1.23s", 83*time.Second + 456789: "1m23s",
-		3 * time.Hour: "3h0m0s", 5025*time.Second + 123456: "1h23m45s",
-	} {
-		assert.Equal(t, want, round(d).String())
-	}
-}

@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // String returns the event as one line, without its time and the channel's target.
@@ -24,9 +26,9 @@ func (e DialEvent) String() string {
 		return b.String()
 	}
 	if e.Addr != "" {
-		b.WriteString(e.Addr)
+		b.WriteString(text.Target(e.Addr))
 		if e.Proxy != "" {
-			b.WriteString(" via " + e.Proxy)
+			b.WriteString(" via " + text.Target(e.Proxy))
 		}
 		b.WriteString(": ")
 	}
@@ -50,7 +52,7 @@ func (e *DialEvent) write(b *strings.Builder) {
 	case EventProxyDone:
 		b.WriteString("proxy handshake done" + in(e.Elapsed))
 	case EventTLSStart:
-		fmt.Fprintf(b, "tls handshake as %q", e.ServerName)
+		fmt.Fprintf(b, "tls handshake as %q", text.Target(e.ServerName))
 	case EventTLSDone:
 		b.WriteString("tls handshake done" + in(e.Elapsed))
 		if e.TLS != nil {
@@ -61,11 +63,11 @@ func (e *DialEvent) write(b *strings.Builder) {
 	case EventHTTP2Done:
 		b.WriteString("http2 preface done" + in(e.Elapsed) + ": " + e.settings())
 	case EventReady:
-		fmt.Fprintf(b, "ready after %v", round(e.Elapsed))
+		fmt.Fprintf(b, "ready after %v", text.Round(e.Elapsed))
 	case EventLost:
-		fmt.Fprintf(b, "lost after %v%s", round(e.Elapsed), because(e.Err))
+		fmt.Fprintf(b, "lost after %v%s", text.Round(e.Elapsed), because(e.Err))
 	case EventBackoff:
-		fmt.Fprintf(b, "next attempt in %v", round(e.Wait))
+		fmt.Fprintf(b, "next attempt in %v", text.Round(e.Wait))
 	case EventKeepalive:
 		fmt.Fprintf(b, "keepalive: %v between pings from now on", e.Keepalive)
 	case EventConfigRefused:
@@ -73,7 +75,7 @@ func (e *DialEvent) write(b *strings.Builder) {
 	case EventState:
 		fmt.Fprintf(b, "%v to %v", e.From, e.To)
 		if e.Elapsed > 0 {
-			fmt.Fprintf(b, " after %v", round(e.Elapsed))
+			fmt.Fprintf(b, " after %v", text.Round(e.Elapsed))
 		}
 		if _, told := e.Err.(*DialError); !told { // each attempt has been told of
 			b.WriteString(because(e.Err))
@@ -88,7 +90,7 @@ func in(d time.Duration) string {
 	if d == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" in %v", round(d))
+	return fmt.Sprintf(" in %v", text.Round(d))
 }
 
 func because(err error) string {
@@ -102,16 +104,10 @@ func because(err error) string {
 // without the code of a status.
 func oneLine(err error) string {
 	const most = 1000 // bytes
-	text := err.Error()
 	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
-		text = s.GRPCStatus().Message()
+		err = errors.New(s.GRPCStatus().Message())
 	}
-	text = strings.ReplaceAll(text, "\n\t", " | ")
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return text
+	return text.Cut(text.Of(err), most)
 }
 
 // listed names the first few addresses.
@@ -162,12 +158,12 @@ func describeTLS(s *tls.ConnectionState) string {
 	if protocol == "" {
 		protocol = "no ALPN"
 	}
-	text := fmt.Sprintf("%s, %s, %s", tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), protocol)
+	session := fmt.Sprintf("%s, %s, %s", tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), text.Line(protocol))
 	if len(s.PeerCertificates) == 0 {
-		return text
+		return session
 	}
 	c := s.PeerCertificates[0]
-	return fmt.Sprintf("%s, certificate %s from %q until %s", text, failure.CertificateNames(c), c.Issuer, c.NotAfter.UTC().Format(time.DateOnly))
+	return fmt.Sprintf("%s, certificate %s from %s until %s", session, failure.CertificateNames(c), failure.CertificateName(c.Issuer), c.NotAfter.UTC().Format(time.DateOnly))
 }
 
 // LogValue returns the event's fields that are set as a group of attributes, but
@@ -176,9 +172,9 @@ func (e DialEvent) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) 
 
 func (e *DialEvent) attrs() []slog.Attr {
 	var all []slog.Attr
-	text := func(key, value string) {
+	line := func(key, value string) {
 		if value != "" {
-			all = append(all, slog.String(key, value))
+			all = append(all, slog.String(key, text.Line(value)))
 		}
 	}
 	span := func(key string, value time.Duration) {
@@ -186,14 +182,14 @@ func (e *DialEvent) attrs() []slog.Attr {
 			all = append(all, slog.Duration(key, value))
 		}
 	}
-	text("target", e.Target)
+	line("target", e.Target)
 	if e.Attempt > 0 {
 		all = append(all, slog.Uint64("attempt", e.Attempt))
 	}
-	text("addr", e.Addr)
-	text("server_name", e.ServerName)
-	text("proxy", e.Proxy)
-	text("phase", string(e.Phase))
+	line("addr", e.Addr)
+	line("server_name", e.ServerName)
+	line("proxy", e.Proxy)
+	line("phase", string(e.Phase))
 	if e.Kind == EventState {
 		all = append(all, slog.String("from", e.From.String()), slog.String("to", e.To.String()))
 	}
@@ -212,7 +208,7 @@ func (e *DialEvent) attrs() []slog.Attr {
 	if e.Err != nil {
 		all = append(all, slog.String("error", oneLine(e.Err)))
 	}
-	text("hint", e.Hint)
+	line("hint", e.Hint)
 	if e.Kind == EventFailed || e.Permanent {
 		all = append(all, slog.Bool("permanent", e.Permanent))
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // pending is what a channel waits for at some moment, besides what the log of its
@@ -112,7 +113,7 @@ func (l *link) standings() (all []Attempt) {
 // unfinished is the attempt at addr that has been running since start and is in
 // phase.
 func unfinished(addr, serverName string, phase Phase, start time.Time, hint string) Attempt {
-	return Attempt{Addr: addr, ServerName: serverName, Phase: phase, Start: start, Elapsed: time.Since(start), Err: ErrUnfinished, Hint: hint}
+	return Attempt{Addr: text.Target(addr), ServerName: text.Target(serverName), Phase: phase, Start: start, Elapsed: time.Since(start), Err: ErrUnfinished, Hint: hint}
 }
 
 // interrupted returns a copy of attempts in which those that ended because ctx

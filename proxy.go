@@ -8,11 +8,13 @@ import (
 	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/proxy"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // ProxyError says why there is no connection through a proxy. errors.As finds it
 // in a *DialError, in the error of an RPC that found no connection, and in the
-// cause of a transition. It holds no credentials.
+// cause of a transition. It holds no credentials: a user name and a password that were
+// sent to the proxy are masked where the proxy repeats them.
 type ProxyError struct {
 	Proxy  string // the proxy's URL without credentials; empty if none was chosen
 	Target string // "host:port" that was to be reached through it
@@ -40,7 +42,7 @@ type ProxyError struct {
 	// Authenticated says that a user name was sent.
 	Authenticated bool
 
-	Body string // of an HTTP answer: at most 1 KiB, as it came
+	Body string // of an HTTP answer: at most 1 KiB, without bytes that are no text
 	Err  error  // the cause; nil if the answer says all
 }
 
@@ -58,17 +60,18 @@ func (e *ProxyError) internal() *proxy.Error {
 		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
 }
 
-// publicCause returns err, or what programs can match that says the same.
+// publicCause returns err, or what programs can match that says the same. Its text is fit
+// to leave the library.
 func publicCause(err error) error {
 	if err == failure.ErrInsecure {
 		return insecureConnError{}
 	}
 	e, ok := err.(*proxy.Error)
 	if !ok {
-		return err
+		return text.Error(err)
 	}
-	return &ProxyError{Proxy: e.Proxy, Target: e.Target, Step: string(e.Step), StatusCode: e.StatusCode, Status: e.Status,
-		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
+	return &ProxyError{Proxy: e.Proxy, Target: text.Target(e.Target), Step: string(e.Step), StatusCode: e.StatusCode, Status: e.Status,
+		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: text.Error(e.Err)}
 }
 
 // chooseProxies returns the channel's choice of proxies; nil: there is none.

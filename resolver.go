@@ -21,6 +21,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // resolverConn is the resolver.ClientConn that one resolver gets. A channel
@@ -85,7 +86,7 @@ func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) 
 		err = errors.New("the builder returned no resolver")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %q: %w", cc.parsed.URL.Scheme, cc.target, err)
+		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %s: %w", cc.parsed.URL.Scheme, text.QuoteTarget(cc.target), text.Error(err))
 	}
 	return res, nil
 }
@@ -164,6 +165,7 @@ func (r *resolverConn) ReportError(err error) {
 	if err == nil {
 		err = errors.New("the resolver reported an error without saying which")
 	}
+	err = text.Error(err) // from here on it may be shown
 	_ = r.verdict(func() error { r.cc.applyResolverError(err); return nil })
 }
 
@@ -324,7 +326,7 @@ func (cc *ClientConn) resolvingSince() time.Time {
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 	defer cc.askWhetherHopeless()
-	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.CanonicalTarget())
+	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
 		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
 		a.Proxy, a.Err = e.Proxy, e
@@ -338,7 +340,7 @@ func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 // none. That there were none to refuse has been noted.
 func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict error) {
 	if verdict != nil && countAddresses(s) > 0 {
-		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", verdict))
+		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/mask"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Snapshot is a channel at one instant. It is the receiver's own and does not
@@ -78,7 +79,7 @@ func (cc *ClientConn) Snapshot() Snapshot {
 
 	now := cc.state.latest()
 	s := Snapshot{
-		Target:    cc.CanonicalTarget(),
+		Target:    cc.shownTarget(),
 		State:     now.To,
 		Since:     now.Time,
 		Cause:     now.Cause,
@@ -154,7 +155,7 @@ func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapsh
 		return to
 	}
 	for i, addr := range sc.addrs {
-		e := EndpointSnapshot{Addr: addr.Addr, ServerName: sc.cc.serverName(addr)}
+		e := EndpointSnapshot{Addr: text.Target(addr.Addr), ServerName: text.Target(sc.cc.serverName(addr))}
 		l := sc.link
 		used := l != nil && (sameAddress(addr, l.addr) || l.addr.Addr == "" && i == 0)
 		switch {
@@ -182,7 +183,7 @@ func (sc *subConn) causeLocked() error {
 	default:
 		return mask.RPC(sc.why)
 	}
-	e := &DialError{Target: sc.cc.CanonicalTarget(), State: sc.state, Elapsed: time.Since(sc.since)}
+	e := &DialError{Target: sc.cc.shownTarget(), State: sc.state, Elapsed: time.Since(sc.since)}
 	for _, a := range asAttempts(sc.why, "", sc.since) {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
 	}
@@ -193,8 +194,8 @@ func (sc *subConn) causeLocked() error {
 // SHUTDOWN, draining.
 func (l *link) endpointLocked(state connectivity.State) EndpointSnapshot {
 	e := EndpointSnapshot{
-		Addr:       l.addr.Addr,
-		ServerName: l.sc.cc.serverName(l.addr),
+		Addr:       text.Target(l.addr.Addr),
+		ServerName: text.Target(l.sc.cc.serverName(l.addr)),
 		State:      state,
 		Since:      l.since,
 		Streams:    l.conn.Streams(),

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // StateChange is one transition of a channel's connectivity state.
@@ -146,6 +148,7 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 // stateMachine does not do because the text of cause and trace hooks may be user
 // code.
 func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) {
+	cause = fitCause(cause)
 	before, ok := cc.state.set(to, cause, also)
 	if !ok {
 		return
@@ -160,6 +163,15 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 		e.Elapsed = time.Since(before.Time)
 	}
 	cc.observer.tell(e)
+}
+
+// fitCause returns cause with a text that is fit to leave the library. That of a
+// *DialError is, and has several lines. It may call code of the program's.
+func fitCause(cause error) error {
+	if _, ours := cause.(*DialError); ours {
+		return cause
+	}
+	return text.Error(cause)
 }
 
 // GetState returns the channel's connectivity state.

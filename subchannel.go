@@ -20,6 +20,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // link is a subchannel's life from the call of Connect until it is IDLE again, on
@@ -244,7 +245,7 @@ func inWords(why error) error {
 	if why == io.EOF {
 		return errServerClosed
 	}
-	return why
+	return text.Error(why)
 }
 
 // try notes which address is being tried, and returns what is to be told how far
@@ -410,7 +411,7 @@ func isFarewell(why error) bool {
 // shortLife tells of a connection that was of no use to anybody.
 func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {
 	a := &failure.Attempt{Addr: l.addr.Addr, Phase: failure.HTTP2, Start: l.since, Elapsed: lasted,
-		Err:  fmt.Errorf("connection lost %v after it was set up: %w", round(lasted), why),
+		Err:  fmt.Errorf("connection lost %v after it was set up: %w", text.Round(lasted), why),
 		Hint: "the server accepts connections and ends them at once; its log may say why"}
 	if name := l.sc.cc.serverName(l.addr); name != a.Addr {
 		a.ServerName = name

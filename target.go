@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // The schemes that a target without one may fall back to. grpc brings resolver
@@ -106,9 +108,11 @@ func parseTarget(target, defaultScheme string, lookup func(scheme string) resolv
 	u, err := parseURI(defaultScheme + ":///" + target)
 	if err != nil && strings.ContainsFunc(target, unicode.IsControl) {
 		err = errors.New("it holds a control character, a line break perhaps, which no target may")
+	} else if err != nil && text.Target(target) != target {
+		err = errors.New("it is no valid URL") // package url quotes what may be a piece of the password
 	}
 	if err != nil {
-		return resolver.Target{}, nil, fmt.Errorf("grpcdial: target %q: %w", target, err)
+		return resolver.Target{}, nil, fmt.Errorf("grpcdial: target %s: %w", text.QuoteTarget(target), text.Error(err))
 	}
 	b := lookup(u.Scheme)
 	if b == nil {
@@ -133,7 +137,7 @@ func parseTargetForDialer(target string, lookup func(scheme string) resolver.Bui
 }
 
 func noBuilder(target, scheme string) error {
-	return fmt.Errorf("grpcdial: target %q: no resolver for scheme %q, the default: register one, or give it with WithResolvers", target, scheme)
+	return fmt.Errorf("grpcdial: target %s: no resolver for scheme %q, the default: register one, or give it with WithResolvers", text.QuoteTarget(target), scheme)
 }
 
 // parseKnownScheme returns a nil builder when target is no URI or its scheme
@@ -212,7 +216,7 @@ func isXDS(builder reflect.Type) bool {
 }
 
 func noXDS(target string) error {
-	return fmt.Errorf("grpcdial: target %q: xDS is not supported: dial it with grpc-go, or name the servers by another scheme, dns for instance", target)
+	return fmt.Errorf("grpcdial: target %s: xDS is not supported: dial it with grpc-go, or name the servers by another scheme, dns for instance", text.QuoteTarget(target))
 }
 
 // refuseTrap refuses targets that no connection can come of: those that have
@@ -234,6 +238,9 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 			continue
 		}
 		address := target[len(prefix):]
+		if text.Target(target) != target { // a user name and a password have no place in a target
+			address = address[strings.LastIndexByte(address, '@')+1:]
+		}
 		if i := strings.IndexAny(address, "/?#"); i >= 0 {
 			address = address[:i]
 		}
@@ -243,12 +250,12 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 		if u, err := url.Parse(prefix + address); err == nil && u.Port() == "" {
 			address = strings.TrimSuffix(address, ":") + ":" + web.port
 		}
-		return fmt.Errorf("grpcdial: target %q is a web URL, and no resolver serves scheme %q: drop %q and dial %q %s",
-			target, web.scheme, target[:len(prefix)], address, web.security)
+		return fmt.Errorf("grpcdial: target %s is a web URL, and no resolver serves scheme %q: drop %q and dial %s %s",
+			text.QuoteTarget(target), web.scheme, target[:len(prefix)], text.QuoteTarget(address), web.security)
 	}
 	if host, ok := strings.CutSuffix(target, ":"); ok && !isIP(target) && !strings.Contains(host, "/") {
 		if _, b := parseKnownScheme(target, lookup); b == nil {
-			return fmt.Errorf("grpcdial: target %q ends where its port should be: write %q with the port that the server listens on", target, host+":port")
+			return fmt.Errorf("grpcdial: target %s ends where its port should be: write %s with the port that the server listens on", text.QuoteTarget(target), text.QuoteTarget(host+":port"))
 		}
 	}
 	return nil
@@ -265,8 +272,8 @@ func isIP(s string) bool {
 // are given; else what b overrides it with; else the target's endpoint.
 func chooseAuthority(serverName, withAuthority string, t resolver.Target, b resolver.Builder) (string, error) {
 	if serverName != "" && withAuthority != "" && serverName != withAuthority {
-		return "", fmt.Errorf("grpcdial: the server name %q of the transport credentials contradicts WithAuthority(%q): "+
-			"give one of them, or the same name to both", serverName, withAuthority)
+		return "", fmt.Errorf("grpcdial: the server name %s of the transport credentials contradicts WithAuthority(%s): "+
+			"give one of them, or the same name to both", text.QuoteTarget(serverName), text.QuoteTarget(withAuthority))
 	}
 	if serverName != "" {
 		return serverName, nil

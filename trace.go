@@ -12,6 +12,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // EventKind says what a [DialEvent] is about.
@@ -160,7 +161,7 @@ func newObserver(target resolver.Target, o *dialOptions) *observer {
 	if o.trace == nil && o.logger == nil {
 		return nil
 	}
-	obs := &observer{target: target.String()}
+	obs := &observer{target: text.Target(target.String())}
 	if o.trace != nil {
 		copied := *o.trace
 		obs.trace = &copied
@@ -171,12 +172,17 @@ func newObserver(target resolver.Target, o *dialOptions) *observer {
 	return obs
 }
 
-// tell is told of e, but for what it fills in itself.
+// tell is told of e, but for what it fills in itself. Its texts leave the library: they
+// are made fit here.
 func (o *observer) tell(e DialEvent) {
 	if o == nil {
 		return
 	}
 	e.Time, e.Target = time.Now(), o.target
+	e.Addr, e.ServerName, e.Hint, e.Err = text.Target(e.Addr), text.Target(e.ServerName), text.Line(e.Hint), fitCause(e.Err)
+	for i, addr := range e.Addrs {
+		e.Addrs[i] = text.Target(addr)
+	}
 	if o.trace != nil {
 		if o.trace.Every != nil {
 			o.trace.Every(e)

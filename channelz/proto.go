@@ -1,7 +1,6 @@
 package channelz
 
 import (
-	"strings"
 	"time"
 
 	channelzpb "google.golang.org/grpc/channelz/grpc_channelz_v1"
@@ -13,7 +12,7 @@ import (
 
 func channelProto(r ledger.ChannelRecord) *channelzpb.Channel {
 	data := dataProto(r.State, r.Calls, r.Created, r.Logged, r.Events)
-	data.Target = valid(r.Name)
+	data.Target = r.Name
 	return &channelzpb.Channel{
 		Ref:           channelRef(r.Ref),
 		Data:          data,
@@ -24,7 +23,7 @@ func channelProto(r ledger.ChannelRecord) *channelzpb.Channel {
 
 func subchannelProto(r ledger.SubchannelRecord) *channelzpb.Subchannel {
 	data := dataProto(r.State, r.Calls, r.Created, r.Logged, r.Events)
-	data.Target = valid(r.Name)
+	data.Target = r.Name
 	return &channelzpb.Subchannel{
 		Ref:       subchannelRef(r.Ref),
 		Data:      data,
@@ -91,17 +90,17 @@ func severityProto(s ledger.Severity) channelzpb.ChannelTraceEvent_Severity {
 }
 
 func channelRef(r ledger.Ref) *channelzpb.ChannelRef {
-	return &channelzpb.ChannelRef{ChannelId: r.ID, Name: valid(r.Name)}
+	return &channelzpb.ChannelRef{ChannelId: r.ID, Name: r.Name}
 }
 
 func channelRefs(all []ledger.Ref) []*channelzpb.ChannelRef { return mapped(all, channelRef) }
 
 func subchannelRef(r ledger.Ref) *channelzpb.SubchannelRef {
-	return &channelzpb.SubchannelRef{SubchannelId: r.ID, Name: valid(r.Name)}
+	return &channelzpb.SubchannelRef{SubchannelId: r.ID, Name: r.Name}
 }
 
 func socketRef(r ledger.Ref) *channelzpb.SocketRef {
-	return &channelzpb.SocketRef{SocketId: r.ID, Name: valid(r.Name)}
+	return &channelzpb.SocketRef{SocketId: r.ID, Name: r.Name}
 }
 
 func mapped[A, B any](all []A, f func(A) B) []B {
@@ -124,7 +123,3 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 	}
 	return timestamppb.New(t)
 }
-
-// valid makes text fit for a message: one string that is not UTF-8, of a target or an
-// address as a program or a resolver may make it, would fail the whole response.
-func valid(text string) string { return strings.ToValidUTF8(text, "�") }

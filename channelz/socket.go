@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // socketProto sets every time and window, known or not: see timestamp.
@@ -35,7 +36,7 @@ func socketProto(r ledger.SocketRecord, summary bool) *channelzpb.Socket {
 	if n.GoAway {
 		data.ReceivedGoawayError = wrapperspb.UInt32(n.GoAwayCode)
 	}
-	s := &channelzpb.Socket{Ref: socketRef(r.Ref), Data: data, RemoteName: valid(r.RemoteName)}
+	s := &channelzpb.Socket{Ref: socketRef(r.Ref), Data: data, RemoteName: r.RemoteName}
 	if r.Peer == nil {
 		return s
 	}
@@ -62,10 +63,10 @@ func addressProto(a net.Addr) *channelzpb.Address {
 			TcpipAddress: &channelzpb.Address_TcpIpAddress{IpAddress: ip, Port: int32(a.Port)}}}
 	case *net.UnixAddr:
 		return &channelzpb.Address{Address: &channelzpb.Address_UdsAddress_{
-			UdsAddress: &channelzpb.Address_UdsAddress{Filename: valid(a.Name)}}}
+			UdsAddress: &channelzpb.Address_UdsAddress{Filename: text.Line(a.Name)}}}
 	default:
 		return &channelzpb.Address{Address: &channelzpb.Address_OtherAddress_{
-			OtherAddress: &channelzpb.Address_OtherAddress{Name: valid(a.Network() + ":" + a.String())}}}
+			OtherAddress: &channelzpb.Address_OtherAddress{Name: text.Target(a.Network() + ":" + a.String())}}}
 	}
 }
 
@@ -85,12 +86,12 @@ func securityProto(info credentials.AuthInfo) *channelzpb.Security {
 		switch v := c.GetSecurityValue().(type) {
 		case *credentials.TLSChannelzSecurityValue:
 			return &channelzpb.Security{Model: &channelzpb.Security_Tls_{Tls: &channelzpb.Security_Tls{
-				CipherSuite:       &channelzpb.Security_Tls_StandardName{StandardName: valid(v.StandardName)},
+				CipherSuite:       &channelzpb.Security_Tls_StandardName{StandardName: text.Line(v.StandardName)},
 				LocalCertificate:  v.LocalCertificate,
 				RemoteCertificate: v.RemoteCertificate,
 			}}}
 		case *credentials.OtherChannelzSecurityValue:
-			other := &channelzpb.Security_OtherSecurity{Name: valid(v.Name)}
+			other := &channelzpb.Security_OtherSecurity{Name: text.Line(v.Name)}
 			if value, err := anypb.New(v.Value); err == nil {
 				other.Value = value
 			}
@@ -100,7 +101,7 @@ func securityProto(info credentials.AuthInfo) *channelzpb.Security {
 	if info == nil || info.AuthType() == "insecure" {
 		return nil
 	}
-	return &channelzpb.Security{Model: &channelzpb.Security_Other{Other: &channelzpb.Security_OtherSecurity{Name: valid(info.AuthType())}}}
+	return &channelzpb.Security{Model: &channelzpb.Security_Other{Other: &channelzpb.Security_OtherSecurity{Name: text.Line(info.AuthType())}}}
 }
 
 // setCipher names a cipher suite as IANA does, or by its number if crypto/tls does

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // check dials once and shows what happened.
@@ -19,7 +20,7 @@ func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 		grpcdial.WithDialTrace(c.narrated(tl.trace(), stderr)))
 	cc, err := grpcdial.NewClient(c.target, opts...)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, message(err))
 		return exitUsage
 	}
 	limit := cmp.Or(c.timeout, defaultTimeout)
@@ -44,7 +45,7 @@ func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 
 // dial waits for READY and asks for the server's health.
 func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *timeline) *report {
-	r := &report{target: cc.CanonicalTarget(), begin: time.Now()}
+	r := &report{target: text.Target(cc.CanonicalTarget()), begin: time.Now()}
 	r.err = cc.AwaitReady(ctx)
 	r.end = time.Now()
 	if r.err == nil {
@@ -65,7 +66,7 @@ func dial(ctx context.Context, cc *grpcdial.ClientConn, c *commandLine, tl *time
 
 // explain writes why a check failed, and which flags may help.
 func explain(w io.Writer, p paint, c *commandLine, err error) {
-	fmt.Fprintf(w, "\n%s\n", p.red(printable(err.Error())))
+	fmt.Fprintf(w, "\n%s\n", p.red(message(err)))
 	for _, a := range advice(c, err) {
 		fmt.Fprintf(w, "%s %s\n", p.bold("try"), a)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // notOffered is what is said of the health of a server without a health service.
@@ -41,7 +42,7 @@ func checkHealth(ctx context.Context, cc grpc.ClientConnInterface, service strin
 	case codes.NotFound:
 		h.health = healthpb.HealthCheckResponse_SERVICE_UNKNOWN.String()
 	default:
-		h.err = err
+		h.err = text.Error(err)
 	}
 	if !h.serving && h.err == nil {
 		h.err = fmt.Errorf("the health service says %s", h.health)

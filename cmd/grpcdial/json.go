@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // The JSON forms. Times are milliseconds from the beginning of the dial, or
@@ -119,10 +120,10 @@ func stepJSON(r *report, s *step) jsonStep {
 		out.Error = reason(s.err)
 	}
 	if t := s.tls; t != nil {
-		out.TLS = &jsonTLS{tls.VersionName(t.Version), tls.CipherSuiteName(t.CipherSuite), t.NegotiatedProtocol, s.verifiedName()}
+		out.TLS = &jsonTLS{tls.VersionName(t.Version), tls.CipherSuiteName(t.CipherSuite), text.Line(t.NegotiatedProtocol), s.verifiedName()}
 	}
 	for _, c := range s.certificates() {
-		out.Certificates = append(out.Certificates, jsonCertificate{c.Subject.String(), c.Issuer.String(), c.names(), c.NotBefore.UTC(), c.NotAfter.UTC(), !c.ours})
+		out.Certificates = append(out.Certificates, jsonCertificate{c.subject(), c.issuer(), c.names(), c.NotBefore.UTC(), c.NotAfter.UTC(), !c.ours})
 	}
 	for _, v := range s.settings {
 		if out.Settings == nil {
@@ -138,12 +139,12 @@ func errorJSON(err error) *jsonError {
 	if err == nil {
 		return nil
 	}
-	out := &jsonError{Message: err.Error()}
+	out := &jsonError{Message: message(err)}
 	for _, a := range attempts(err) {
 		one := jsonAttempt{Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: string(a.Phase),
 			ElapsedMS: milliseconds(a.Elapsed), Hint: a.Hint, Permanent: a.Permanent}
 		if a.Err != nil {
-			one.Error = a.Err.Error()
+			one.Error = text.Of(a.Err)
 		}
 		out.Attempts = append(out.Attempts, one)
 	}

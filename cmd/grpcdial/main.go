@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stdout, help)
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "grpcdial: %v\n%s", err, usage)
+		fmt.Fprintf(stderr, "grpcdial: %s\n%s", message(err), usage)
 		return exitUsage
 	case c.version:
 		fmt.Fprintln(stdout, version())
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	opts, err := c.dialOptions()
 	if err != nil {
-		fmt.Fprintf(stderr, "grpcdial: %v\n", err)
+		fmt.Fprintf(stderr, "grpcdial: %s\n", message(err))
 		return exitUsage
 	}
 	if c.command == commandWatch {

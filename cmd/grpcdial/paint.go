@@ -5,9 +5,10 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"unicode"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // paint colours texts if it is true.
@@ -38,20 +39,18 @@ func (p paint) green(s string) string  { return p.with("32", s) }
 func (p paint) yellow(s string) string { return p.with("33", s) }
 func (p paint) blue(s string) string   { return p.with("34", s) }
 
-// printable is s without the control characters that a terminal would obey: names in
-// certificates and texts of errors are what the peer likes them to be. Line ends and
-// tabs stay.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return unicode.ReplacementChar
+// message is err's text, of which each line is fit for a terminal: names in certificates
+// and texts of errors are what the peer likes them to be.
+func message(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, l := range lines {
+		lines[i] = text.Line(l)
+		if i > 0 {
+			lines[i] = "\t" + lines[i]
 		}
-		return r
-	}, s)
+	}
+	return strings.Join(lines, "\n")
 }
-
-// oneLine is s on one line, and printable.
-func oneLine(s string) string { return printable(strings.Join(strings.Fields(s), " ")) }
 
 // state colours the name of a state.
 func (p paint) state(s connectivity.State) string {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // step is one phase of one dial: what it was about, when, and how it went.
@@ -168,7 +169,7 @@ func (s *step) certificates() (chain []certificate) {
 // would have been.
 func (s *step) verifiedName() string {
 	if s.tls != nil && s.tls.ServerName != "" {
-		return s.tls.ServerName
+		return text.Target(s.tls.ServerName)
 	}
 	if host, _, err := net.SplitHostPort(s.serverName); err == nil {
 		return host
@@ -185,5 +186,14 @@ func (c certificate) names() []string {
 	for _, u := range c.URIs {
 		names = append(names, u.String())
 	}
+	for i, n := range names {
+		names[i] = certificateName(n)
+	}
 	return names
 }
+
+func (c certificate) subject() string { return certificateName(c.Subject.String()) }
+func (c certificate) issuer() string  { return certificateName(c.Issuer.String()) }
+
+// certificateName is a name in a certificate, or its beginning, as it is shown.
+func certificateName(n string) string { return text.Cut(text.Line(n), 200) }

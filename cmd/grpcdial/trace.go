@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // phases are the phases that the events are of.
@@ -52,7 +53,7 @@ func narrate(trace *grpcdial.DialTrace, w io.Writer) *grpcdial.DialTrace {
 	trace.Every = func(e grpcdial.DialEvent) {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(w, "%s  %s\n", e.Time.Format(clock), oneLine(e.String()))
+		fmt.Fprintf(w, "%s  %s\n", e.Time.Format(clock), text.Line(e.String()))
 	}
 	return trace
 }

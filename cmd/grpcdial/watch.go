@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // clock is how the time of an event is written.
@@ -24,7 +25,7 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 	}
 	cc, err := grpcdial.NewClient(c.target, opts...)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, message(err))
 		return exitUsage
 	}
 	defer func() { _ = cc.Close() }()
@@ -36,7 +37,7 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 
 	p := painter(stdout)
 	if !c.json {
-		fmt.Fprintln(stdout, p.bold(cc.CanonicalTarget()))
+		fmt.Fprintln(stdout, p.bold(text.Target(cc.CanonicalTarget())))
 	}
 	since := time.Now()
 	for change := range cc.Watch(ctx) {
@@ -67,19 +68,19 @@ func changeText(p paint, c grpcdial.StateChange, held time.Duration) string {
 	if c.From == c.To {
 		line += p.state(c.To)
 	} else {
-		line += fmt.Sprintf("%s -> %s after %s", p.state(c.From), p.state(c.To), short(held))
+		line += fmt.Sprintf("%s -> %s after %s", p.state(c.From), p.state(c.To), text.Round(held))
 	}
 	tried := attempts(c.Cause)
 	switch {
 	case len(tried) == 1:
-		line += ": " + oneLine(tried[0].String())
+		line += ": " + tried[0].String()
 	case len(tried) > 1:
 		_, lines, _ := strings.Cut(c.Cause.Error(), "\n") // one for each, and how many more there are
 		for l := range strings.SplitSeq(lines, "\n") {
-			line += "\n" + strings.Repeat(" ", len(clock)+2) + oneLine(l)
+			line += "\n" + strings.Repeat(" ", len(clock)+2) + text.Line(l)
 		}
 	case c.Cause != nil:
-		line += ": " + oneLine(c.Cause.Error())
+		line += ": " + text.Of(c.Cause)
 	}
 	return line + "\n"
 }

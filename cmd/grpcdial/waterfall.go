@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // barWidth is how many characters the whole time takes.
@@ -133,12 +134,12 @@ func (d *waterfall) step(s *step) {
 
 // line writes the four columns.
 func (d *waterfall) line(label, addr string, took time.Duration, bar string) {
-	fmt.Fprintf(&d.out, "%s  %s  %s  %s\n", label, pad(addr, d.width), padLeft(short(took), 7), bar)
+	fmt.Fprintf(&d.out, "%s  %s  %s  %s\n", label, pad(addr, d.width), padLeft(text.Round(took).String(), 7), bar)
 }
 
 // detail writes a line about the step above it.
-func (d *waterfall) detail(text string) {
-	fmt.Fprintf(&d.out, "          %s\n", text)
+func (d *waterfall) detail(line string) {
+	fmt.Fprintf(&d.out, "          %s\n", line)
 }
 
 // column is where at stands in the bar, at most last.
@@ -153,16 +154,16 @@ func (d *waterfall) column(at time.Time, last int) int {
 
 // session is the line about a TLS session.
 func session(s *step) string {
-	text := fmt.Sprintf("%s, %s", tls.VersionName(s.tls.Version), tls.CipherSuiteName(s.tls.CipherSuite))
+	session := fmt.Sprintf("%s, %s", tls.VersionName(s.tls.Version), tls.CipherSuiteName(s.tls.CipherSuite))
 	if s.tls.NegotiatedProtocol == "" {
-		text += ", no ALPN"
+		session += ", no ALPN"
 	} else {
-		text += ", ALPN " + s.tls.NegotiatedProtocol
+		session += ", ALPN " + text.Line(s.tls.NegotiatedProtocol)
 	}
 	if name := s.verifiedName(); name != "" {
-		text += fmt.Sprintf(", as %q", name)
+		session += fmt.Sprintf(", as %q", name)
 	}
-	return text
+	return session
 }
 
 // settings is the line about the server's SETTINGS.
@@ -178,19 +179,19 @@ func settings(s *step) string {
 }
 
 func (d *waterfall) certificate(c certificate) {
-	text := cmp.Or(c.Subject.String(), "(no subject)")
+	line := cmp.Or(c.subject(), "(no subject)")
 	names := c.names()
 	if n := len(names) - mostNames; n > 0 {
 		names = append(names[:mostNames], fmt.Sprintf("and %d more", n))
 	}
 	if len(names) > 0 {
-		text += " for " + strings.Join(names, ", ")
+		line += " for " + strings.Join(names, ", ")
 	}
 	if c.ours {
-		text += " (trusted here, not sent)"
+		line += " (trusted here, not sent)"
 	}
-	d.detail(oneLine(text))
-	d.detail("  issued by " + oneLine(c.Issuer.String()) + ", " + d.validity(c))
+	d.detail(line)
+	d.detail("  issued by " + c.issuer() + ", " + d.validity(c))
 }
 
 // validity says when the certificate ends, and how far that is away.
@@ -209,11 +210,11 @@ func (d *waterfall) validity(c certificate) string {
 	case d.begin.Before(from):
 		return d.red(fmt.Sprintf("not valid before %s, in %s", from.Format(layout), days(from.Sub(d.begin))))
 	}
-	text := fmt.Sprintf("expires %s, in %s", to.Format(layout), days(to.Sub(d.begin)))
+	expiry := fmt.Sprintf("expires %s, in %s", to.Format(layout), days(to.Sub(d.begin)))
 	if to.Sub(d.begin) < manyDays*24*time.Hour {
-		return d.yellow(text)
+		return d.yellow(expiry)
 	}
-	return text
+	return expiry
 }
 
 // answered is implemented by the cause of an attempt at which something else came than
@@ -233,7 +234,7 @@ func reason(err error) string {
 		}
 	}
 	if own, ok := err.(interface{ Reason() string }); ok {
-		return oneLine(own.Reason())
+		return text.Line(own.Reason())
 	}
 	if op, ok := err.(*net.OpError); ok && op.Op == "dial" && op.Err != nil {
 		err = op.Err
@@ -242,7 +243,7 @@ func reason(err error) string {
 	if errors.As(err, &dns) {
 		err = dns
 	}
-	return oneLine(err.Error())
+	return text.Of(err)
 }
 
 // greeting is the first line of what a server said that speaks something else; ok is
@@ -253,16 +254,6 @@ func greeting(b []byte) (line string, ok bool) {
 	line = string(bytes.TrimSpace(first[:min(len(first), most)]))
 	noText := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 	return line, line != "" && !strings.ContainsFunc(line, noText)
-}
-
-// short is d with three digits.
-func short(d time.Duration) string {
-	for unit := time.Duration(1); unit < time.Second; unit *= 10 {
-		if d < 1000*unit {
-			return d.Round(unit).String()
-		}
-	}
-	return d.Round(10 * time.Millisecond).String()
 }
 
 func pad(s string, n int) string {

@@ -163,12 +163,3 @@ func TestColoursAreForTerminals(t *testing.T) {
 	t.Setenv("TERM", "dumb")
 	assert.False(t, bool(painter(terminal)))
 }
-
-func TestShort(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0s", 999: "999ns", 1234: "1.23µs", 123456: "123µs", 1234567: "1.23ms",
-		999999: "1ms", 1500 * time.Millisecond: "1.5s", 12345 * time.Millisecond: "12.3s",
-	} {
-		assert.Equal(t, want, short(d))
-	}
-}

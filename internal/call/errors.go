@@ -13,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/mask"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Phase is where an RPC was when its context ended.
@@ -115,12 +116,12 @@ func (t *Times) spent(elapsed time.Duration, at Phase) string {
 	only := true
 	for _, p := range parts {
 		if p.took > 0 {
-			all = append(all, fmt.Sprintf("%s %v", p.what, shown(p.took)))
+			all = append(all, fmt.Sprintf("%s %v", p.what, text.Round(p.took)))
 			only = only && p.at == at
 		}
 	}
 	if atPeer && rest > 0 {
-		all = append(all, fmt.Sprintf("on the wire %v", shown(rest)))
+		all = append(all, fmt.Sprintf("on the wire %v", text.Round(rest)))
 	}
 	if only || atPeer && len(all) == 1 {
 		return ""
@@ -154,13 +155,27 @@ func (e *Error) Is(target error) bool {
 
 // withCause is a status error that unwraps to causes; nil ones are left out.
 func withCause(st *status.Status, causes ...error) error {
-	e := &Error{status: st}
+	e := &Error{status: fit(st)}
 	for _, c := range causes {
 		if c != nil {
 			e.causes = append(e.causes, c)
 		}
 	}
 	return e
+}
+
+// fit returns st, whose message this side composed, with that message fit to leave the
+// library: it may hold what a peer, a policy or a resolver said. A status that a server
+// sent for the RPC itself is handed on as it came.
+func fit(st *status.Status) *status.Status {
+	message := st.Message()
+	line := text.Line(message)
+	if line == message {
+		return st
+	}
+	p := st.Proto()
+	p.Message = line
+	return status.FromProto(p)
 }
 
 // contextEnded is the error of an RPC whose context ended while it was at
@@ -182,7 +197,7 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer 
 		e.causes = append(e.causes, cause)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v after %v", cerr, shown(e.Elapsed))
+	fmt.Fprintf(&b, "%v after %v", cerr, text.Round(e.Elapsed))
 	if r.tries.policy > 0 {
 		fmt.Fprintf(&b, ", in attempt %d", r.tries.policy+1)
 	}
@@ -199,10 +214,10 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer 
 	if last != nil && why == nil {
 		b.WriteString(": latest failure")
 	}
-	if text := joined(last, why); text != "" {
-		b.WriteString(": " + text)
+	if latest := joined(last, why); latest != "" {
+		b.WriteString(": " + latest)
 	}
-	e.status = status.New(codeOfContext(cerr), b.String())
+	e.status = status.New(codeOfContext(cerr), text.Line(b.String()))
 	return e
 }
 
@@ -254,17 +269,6 @@ func codeOfContext(err error) codes.Code {
 	return codes.Unknown
 }
 
-// shown rounds d for a message.
-func shown(d time.Duration) time.Duration {
-	switch {
-	case d > time.Second:
-		return d.Round(time.Millisecond)
-	case d > time.Millisecond:
-		return d.Round(10 * time.Microsecond)
-	}
-	return d.Round(100 * time.Nanosecond)
-}
-
 // explain is the channel's latest connection failure.
 func (r *rpc) explain() error {
 	if r.ch.cfg.Explain == nil {
@@ -292,7 +296,7 @@ func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 		// The server was faster to notice: the same event, and what it says besides.
 		e := r.streamEnded(a, context.DeadlineExceeded, he)
 		p := he.Status.Proto()
-		p.Message = e.status.Message() + "; the server said: " + p.Message
+		p.Message = e.status.Message() + "; the server said: " + text.Line(p.Message)
 		e.status = status.FromProto(p)
 		return e
 	}

@@ -192,21 +192,20 @@ func (cs *clientStream) headerAfterEnd() metadata.MD {
 	return a.s.HeaderMD()
 }
 
-// Trailer returns the trailers in a map that is the caller's own and never nil: empty
-// before the stream's end, and if none came.
+// Trailer returns the trailers; nil before the stream's end.
 func (cs *clientStream) Trailer() metadata.MD {
 	cs.mu.Lock()
 	cs.commitLocked()
 	a := cs.att.visible()
 	cs.mu.Unlock()
 	if a == nil {
-		return metadata.MD{}
+		return nil
 	}
 	select {
 	case <-a.s.Finished():
 		return a.s.Trailer()
 	default:
-		return metadata.MD{}
+		return nil
 	}
 }
 

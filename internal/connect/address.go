@@ -13,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/proxy"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // unixKey is the address attribute of UnixSocket.
@@ -33,7 +34,7 @@ func isUnixSocket(addr resolver.Address) bool {
 // endpoint is one thing to dial.
 type endpoint struct {
 	network, address string   // for net.Dialer; with a dialer of the user's, address is what it gets
-	shown            string   // Attempt.Addr
+	shown            string   // Attempt.Addr: fit to leave the library
 	proxy            *url.URL // that connects to address; nil: none
 
 	phases chan<- struct{} // of race, see phaseDone; nil: the endpoint races with none
@@ -52,12 +53,22 @@ func (e endpoint) phaseDone() {
 // of err.
 func (e endpoint) failed(authority string, start time.Time, phase failure.Phase, err error) *failure.Attempt {
 	a := failure.New(e.shown, authority, start, phase, err)
-	a.Proxy = proxy.Redact(e.proxy)
+	a.Proxy, a.Hint = proxy.Redact(e.proxy), proxy.Secrets(e.proxy).MaskQuoted(a.Hint)
 	return a
 }
 
+// masked returns err, which ended a handshake with e, without what was sent to e's proxy:
+// it may be the proxy that answered in place of the server, and echoed it.
+func (e endpoint) masked(err error) error {
+	secrets := proxy.Secrets(e.proxy)
+	if secrets == nil {
+		return err
+	}
+	return secrets.Error(failure.MapFirstBytes(err, secrets.MaskBytes))
+}
+
 func unixEndpoint(path string) endpoint {
-	return endpoint{network: "unix", address: path, shown: unixName(path)}
+	return endpoint{network: "unix", address: path, shown: text.Target(unixName(path))}
 }
 
 // unixName is the form in which a unix socket's path goes to dialers and into

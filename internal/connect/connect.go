@@ -181,7 +181,7 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	conn := h2.New(wire, secured, h2cfg)
 	cfg.begin(&step)
 	if err := conn.Handshake(ctx); err != nil {
-		phase := failure.HTTP2
+		err, phase := e.masked(err), failure.HTTP2
 		if alert, ok := lateAlert(err); ok {
 			err, phase = alert, failure.TLS
 		} else if step.withinTLS {
@@ -208,7 +208,7 @@ func (cfg *Config) secure(ctx context.Context, wire *h2.Wire, e endpoint, author
 	if err != nil {
 		_ = wire.Close()
 		err, _ = failure.WithAlert(failure.WithoutALPNAdvice(err))
-		err = failure.WithFirstBytes(err, wire.Said())
+		err = e.masked(failure.WithFirstBytes(err, wire.Said()))
 	}
 	if cfg.Secure {
 		step.AuthInfo = info

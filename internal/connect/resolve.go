@@ -13,6 +13,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/lookup"
 	"github.com/grpcdial/grpcdial/internal/proxy"
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // resolve finds what to dial for addr, in the order in which to try it. Only a
@@ -32,7 +33,7 @@ func (cfg *Config) resolve(ctx context.Context, addr resolver.Address) ([]endpoi
 	}
 	switch {
 	case proxy.TakesNames(via):
-		return []endpoint{{address: addr.Addr, shown: addr.Addr, proxy: via}}, nil
+		return []endpoint{{address: addr.Addr, shown: text.Target(addr.Addr), proxy: via}}, nil
 	case via != nil:
 		endpoints, err := cfg.lookUp(ctx, addr.Addr)
 		if err != nil {
@@ -47,7 +48,7 @@ func (cfg *Config) resolve(ctx context.Context, addr resolver.Address) ([]endpoi
 		if isUnixSocket(addr) {
 			name = unixName(name)
 		}
-		return []endpoint{{address: name, shown: name}}, nil
+		return []endpoint{{address: name, shown: text.Target(name)}}, nil
 	case unix:
 		return []endpoint{unixEndpoint(path)}, nil
 	default:

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // firstBytes returns what the server sent where its SETTINGS frame was due.
@@ -32,6 +34,16 @@ func WithFirstBytes(err error, first []byte) error {
 		return err
 	}
 	return &firstBytesError{err, first}
+}
+
+// MapFirstBytes returns err with f of what the server sent in place of its answer, if it
+// sent something.
+func MapFirstBytes(err error, f func([]byte) []byte) error {
+	first := firstBytes(err)
+	if len(first) == 0 {
+		return err
+	}
+	return &firstBytesError{err, f(first)}
 }
 
 type firstBytesError struct {
@@ -119,7 +131,7 @@ func goAway(b []byte) string {
 // statusLine is the first line of an HTTP/1 answer.
 func statusLine(b []byte) string {
 	line, _, _ := strings.Cut(string(b), "\n")
-	return cut(strings.ToValidUTF8(strings.TrimSpace(line), "?"), 80)
+	return text.Cut(text.Line(line), 80)
 }
 
 // quoted shows the beginning of b.

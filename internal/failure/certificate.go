@@ -3,10 +3,13 @@ package failure
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // The hints about the server's certificate, made from what is in it.
@@ -18,9 +21,9 @@ func unknownAuthority(err error) string {
 	case e.Cert == nil:
 		return "add the authority that signed the server's certificate to RootCAs in the TLS configuration"
 	case bytes.Equal(e.Cert.RawIssuer, e.Cert.RawSubject):
-		return fmt.Sprintf("the server's certificate %q is self-signed: add it to RootCAs in the TLS configuration", e.Cert.Subject)
+		return fmt.Sprintf("the server's certificate %s is self-signed: add it to RootCAs in the TLS configuration", CertificateName(e.Cert.Subject))
 	default:
-		return fmt.Sprintf("add the authority %q to RootCAs in the TLS configuration, or let the server send the intermediate certificates too", e.Cert.Issuer)
+		return fmt.Sprintf("add the authority %s to RootCAs in the TLS configuration, or let the server send the intermediate certificates too", CertificateName(e.Cert.Issuer))
 	}
 }
 
@@ -43,7 +46,7 @@ func CertificateNames(c *x509.Certificate) string {
 	}
 	var names []string
 	for _, n := range c.DNSNames {
-		names = append(names, fmt.Sprintf("%q", n))
+		names = append(names, quotedName(n))
 	}
 	for _, ip := range c.IPAddresses {
 		names = append(names, fmt.Sprintf("%q", ip))
@@ -53,6 +56,12 @@ func CertificateNames(c *x509.Certificate) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// CertificateName quotes the name of a certificate's subject or issuer, or its
+// beginning.
+func CertificateName(n pkix.Name) string { return quotedName(n.String()) }
+
+func quotedName(name string) string { return fmt.Sprintf("%q", text.Cut(name, 100)) }
 
 func dates(err error) string {
 	var e x509.CertificateInvalidError

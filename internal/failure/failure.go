@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Phase is a named step of making one connection. The values are those of the
@@ -26,7 +28,8 @@ const (
 )
 
 // Attempt is one failed attempt to make a connection to one address. It is
-// not modified after it was returned.
+// not modified after it was returned. Its texts are fit to leave the library, see
+// package text; errors.As finds in Err what failed, untouched.
 type Attempt struct {
 	Addr       string        // what was dialed: "192.0.2.1:443", "unix:///run/x", or a host name that did not resolve
 	ServerName string        // the name the credentials were asked to check
@@ -44,13 +47,13 @@ type Attempt struct {
 func New(addr, serverName string, start time.Time, phase Phase, err error) *Attempt {
 	permanent, hint := Classify(phase, err)
 	return &Attempt{
-		Addr:       addr,
-		ServerName: serverName,
+		Addr:       text.Target(addr),
+		ServerName: text.Target(serverName),
 		Phase:      phase,
 		Start:      start,
 		Elapsed:    time.Since(start),
-		Err:        err,
-		Hint:       hint,
+		Err:        text.Error(err),
+		Hint:       text.Cut(text.Line(hint), maxHint),
 		Permanent:  permanent,
 	}
 }
@@ -60,14 +63,14 @@ func New(addr, serverName string, start time.Time, phase Phase, err error) *Atte
 func (a *Attempt) Error() string {
 	var b strings.Builder
 	a.writeWhat(&b)
-	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, rounded(a.Elapsed))
+	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, text.Round(a.Elapsed))
 	mark := ": "
 	if cause := a.cause(); cause != "" {
 		b.WriteString(mark + cause)
 		mark = "; "
 	}
 	if a.Hint != "" {
-		b.WriteString(mark + a.Hint)
+		b.WriteString(mark + text.Line(a.Hint))
 	}
 	return b.String()
 }
@@ -80,21 +83,21 @@ func (a *Attempt) Unfinished() string {
 	if a.Phase != "" {
 		fmt.Fprintf(&b, ": %s", a.Phase)
 	}
-	fmt.Fprintf(&b, " not finished after %v", rounded(a.Elapsed))
+	fmt.Fprintf(&b, " not finished after %v", text.Round(a.Elapsed))
 	if a.Hint != "" {
-		b.WriteString(": " + a.Hint)
+		b.WriteString(": " + text.Line(a.Hint))
 	}
 	return b.String()
 }
 
 // writeWhat writes what was tried.
 func (a *Attempt) writeWhat(b *strings.Builder) {
-	b.WriteString(a.Addr)
+	b.WriteString(text.Target(a.Addr))
 	if a.Proxy != "" {
-		b.WriteString(" via " + a.Proxy)
+		b.WriteString(" via " + text.Target(a.Proxy))
 	}
 	if a.Phase == TLS && a.ServerName != "" && a.ServerName != a.Addr {
-		fmt.Fprintf(b, " as %q", withoutPort(a.ServerName))
+		fmt.Fprintf(b, " as %q", text.Target(withoutPort(a.ServerName)))
 	}
 }
 
@@ -109,8 +112,11 @@ func withoutPort(authority string) string {
 // Unwrap returns the cause.
 func (a *Attempt) Unwrap() error { return a.Err }
 
-// maxCause bounds a cause's text in a line, in bytes.
-const maxCause = 500
+// Bounds of texts in a line, in bytes.
+const (
+	maxCause = 500
+	maxHint  = 1000
+)
 
 // cause is the cause's text on one line, without the address that the line
 // already names; that of an error with a method Reason is what the method says.
@@ -119,19 +125,20 @@ func (a *Attempt) cause() string {
 	if a.Err == nil {
 		return ""
 	}
-	if a.Hint != "" && (strings.HasPrefix(a.Hint, a.Err.Error()) || !mayBeSettings(firstBytes(a.Err)) || a.tookTooLong()) {
+	whole := text.Of(a.Err)
+	if a.Hint != "" && (strings.HasPrefix(a.Hint, whole) || !mayBeSettings(firstBytes(a.Err)) || a.tookTooLong()) {
 		return ""
 	}
-	err := a.Err
+	err := text.Original(a.Err)
 	if own, ok := err.(interface{ Reason() string }); ok {
-		return cut(strings.Join(strings.Fields(own.Reason()), " "), maxCause)
+		return text.Cut(text.Line(own.Reason()), maxCause)
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && error(op) == err && op.Op == "dial" && op.Err != nil &&
 		op.Addr != nil && strings.HasSuffix(a.Addr, op.Addr.String()) {
-		err = op.Err
+		whole = text.Of(op.Err)
 	}
-	return cut(strings.Join(strings.Fields(err.Error()), " "), maxCause)
+	return text.Cut(whole, maxCause)
 }
 
 // tookTooLong reports whether the cause is that the attempt's time was over, and
@@ -149,26 +156,6 @@ func (a *Attempt) tookTooLong() bool {
 		FirstBytes() []byte
 	}
 	return errors.As(a.Err, &preface)
-}
-
-// rounded drops the digits of d that nobody reads.
-func rounded(d time.Duration) time.Duration {
-	switch {
-	case d >= time.Second:
-		return d.Round(10 * time.Millisecond)
-	case d >= 10*time.Millisecond:
-		return d.Round(time.Millisecond)
-	default:
-		return d.Round(10 * time.Microsecond)
-	}
-}
-
-// cut shortens s to about n bytes, at the boundary of a character.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "..."
 }
 
 // List is the failed attempts of one host name, one for each of its addresses

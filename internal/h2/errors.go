@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 var (
@@ -113,11 +116,17 @@ func (e *PrefaceError) FirstBytes() []byte { return e.First }
 
 // lost is the end of a stream whose connection ended with cause.
 func (c *Conn) lost(cause error) *Error {
-	why := cause.Error()
+	why := text.Of(cause)
 	if cause == io.EOF {
 		why = "the server closed it"
 	}
-	return &Error{Status: status.Newf(codes.Unavailable, "connection to %v lost: %s", c.peer.Addr, why), Cause: cause}
+	return &Error{Status: status.Newf(codes.Unavailable, "connection to %s lost: %s", text.Target(fmt.Sprint(c.peer.Addr)), why), Cause: cause}
+}
+
+// quoted is what the peer sent, or its beginning, as a message of ours shows it.
+func quoted(s string) string {
+	const most = 200 // bytes
+	return strconv.Quote(text.Cut(s, most))
 }
 
 // statusOfReset maps an RST_STREAM code as gRPC's PROTOCOL-HTTP2 document says.

@@ -48,7 +48,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 
 	httpStatus, err := strconv.Atoi(b.httpStatus)
 	if err != nil || len(b.httpStatus) != 3 {
-		return over(internal(fmt.Sprintf("malformed response headers: :status %q", b.httpStatus)), http2.ErrCodeProtocol)
+		return over(internal("malformed response headers: :status "+quoted(b.httpStatus)), http2.ErrCodeProtocol)
 	}
 	if httpStatus >= 100 && httpStatus < 200 {
 		if endStream {
@@ -88,15 +88,15 @@ func (s *Stream) onTrailers(b *block) verdict {
 			s.notGRPC = s.httpErr
 			return over(s.notGRPCError(), http2.ErrCodeNo)
 		}
-		text := "the server ended the stream without grpc-status"
+		missing := "the server ended the stream without grpc-status"
 		if b.message != "" {
-			text += ", with grpc-message " + strconv.Quote(decodeMessage(b.message))
+			missing += ", with grpc-message " + quoted(decodeMessage(b.message))
 		}
-		return over(&Error{Status: status.New(codes.Unknown, text)}, http2.ErrCodeNo)
+		return over(&Error{Status: status.New(codes.Unknown, missing)}, http2.ErrCodeNo)
 	}
 	code, err := strconv.ParseInt(b.grpcStatus, 10, 32)
 	if err != nil || code < 0 {
-		return over(&Error{Status: status.New(codes.Unknown, fmt.Sprintf("malformed grpc-status %q", b.grpcStatus))}, http2.ErrCodeProtocol)
+		return over(&Error{Status: status.New(codes.Unknown, "malformed grpc-status "+quoted(b.grpcStatus))}, http2.ErrCodeProtocol)
 	}
 	if code == int64(codes.OK) {
 		if s.cur.pooled != nil || s.prefixLen > 0 {
@@ -155,7 +155,7 @@ func notGRPCMessage(httpStatus int, contentType string) string {
 	if contentType == "" {
 		parts = append(parts, "the response has no content-type")
 	} else if _, ok := grpcSubtype(contentType); !ok {
-		parts = append(parts, fmt.Sprintf("unexpected content-type %q", contentType))
+		parts = append(parts, "unexpected content-type "+quoted(contentType))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -392,7 +391,7 @@ func describeGoAway(g *http2.GoAwayError) string {
 	if g.DebugData == "" {
 		return fmt.Sprintf("GOAWAY %v", g.ErrCode)
 	}
-	return fmt.Sprintf("GOAWAY %v %s", g.ErrCode, strconv.Quote(g.DebugData))
+	return fmt.Sprintf("GOAWAY %v %s", g.ErrCode, quoted(g.DebugData))
 }
 
 func (r *reader) windowUpdate(f frameHeader, p []byte) error {

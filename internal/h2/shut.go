@@ -283,7 +283,7 @@ func (c *Conn) endDoomed() {
 			e = &Error{Status: st, Cause: cause, Local: true, GivenUp: true}
 		case goAway != nil && cause != error(*goAway):
 			e = c.lost(cause)
-			e.Status = status.Newf(codes.Unavailable, "connection to %v lost: %v, after %v", c.peer.Addr, cause, describeGoAway(goAway))
+			e.Status = status.Newf(codes.Unavailable, "%s, after %s", e.Status.Message(), describeGoAway(goAway))
 		default:
 			e = c.lost(cause)
 		}

@@ -268,14 +268,11 @@ func (s *Stream) Err() *Error {
 func (s *Stream) HeaderMD() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.gotHeaders {
-		return nil
-	}
 	return toMD(s.header)
 }
 
 // Trailer returns the trailers, or the only headers of a response that has
-// nothing else, in a map of the caller's own. It is never nil.
+// nothing else, in a map of the caller's own.
 func (s *Stream) Trailer() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -366,6 +363,9 @@ func (s *Stream) Release() {
 }
 
 func toMD(fields []hpack.HeaderField) metadata.MD {
+	if len(fields) == 0 {
+		return nil
+	}
 	md := make(metadata.MD, len(fields))
 	for _, f := range fields {
 		md[f.Name] = append(md[f.Name], f.Value)

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/channelz"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Channel is the books of one channel, open until Close.
@@ -39,7 +41,7 @@ type Channel struct {
 // A parent of another channelz than ours and grpc-go's is as none. calls may be
 // nil.
 func Open(target string, parent channelz.Identifier, calls CallCounters) *Channel {
-	c := &Channel{id: newID(), target: target, created: time.Now().UnixNano(), calls: calls}
+	c := &Channel{id: newID(), target: text.Target(target), created: time.Now().UnixNano(), calls: calls}
 	c.parent, c.foreign = parentOf(parent)
 	c.self = weak.Make(c)
 	c.trace.add(event{at: c.created, text: "Channel Created", severity: Info})
@@ -105,16 +107,16 @@ func (c *Channel) Resolved(s resolver.State) {
 // Unresolved notes that the resolver failed, unless it said the same before.
 func (c *Channel) Unresolved(err error) {
 	if c != nil && err != nil {
-		c.resolver(Warning, clip("Resolver failed: "+err.Error()))
+		c.resolver(Warning, clip("Resolver failed: "+text.Of(err)))
 	}
 }
 
-func (c *Channel) resolver(severity Severity, text string) {
-	e := newEvent(severity, text)
+func (c *Channel) resolver(severity Severity, said string) {
+	e := newEvent(severity, said)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.resolution != text {
-		c.resolution = text
+	if c.resolution != said {
+		c.resolution = said
 		c.addLocked(e)
 	}
 }
@@ -125,11 +127,11 @@ func (c *Channel) Policy(name string) {
 }
 
 // Note notes something else. The text is cut at 512 bytes.
-func (c *Channel) Note(severity Severity, text string) {
+func (c *Channel) Note(severity Severity, note string) {
 	if c == nil {
 		return
 	}
-	e := newEvent(severity, clip(text))
+	e := newEvent(severity, clip(note))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.addLocked(e)
@@ -218,38 +220,38 @@ func resolvedText(s resolver.State) string {
 	for _, e := range s.Endpoints {
 		for _, a := range e.Addresses {
 			if n++; n <= namedAddresses {
-				addrs = append(addrs, a.Addr)
+				addrs = append(addrs, text.Target(a.Addr))
 			}
 		}
 	}
 	if s.Endpoints == nil {
 		for _, a := range s.Addresses {
 			if n++; n <= namedAddresses {
-				addrs = append(addrs, a.Addr)
+				addrs = append(addrs, text.Target(a.Addr))
 			}
 		}
 	}
-	text := "Resolved to " + addressText(addrs, n)
+	resolved := "Resolved to " + addressText(addrs, n)
 	switch sc := s.ServiceConfig; {
 	case sc == nil:
 	case sc.Err != nil:
-		text += ", with a service config in error: " + sc.Err.Error()
+		resolved += ", with a service config in error: " + text.Of(sc.Err)
 	case sc.Config != nil:
-		text += ", with a service config"
+		resolved += ", with a service config"
 	}
-	return clip(text)
+	return clip(resolved)
 }
 
 // addressText names addresses, of which there are n in all.
 func addressText(first []string, n int) string {
-	switch text := strings.Join(first, ", "); {
+	switch list := strings.Join(first, ", "); {
 	case n == 0:
 		return "no address"
 	case n == 1:
-		return text
+		return list
 	case n > len(first):
-		return fmt.Sprintf("%d addresses: %s and %d more", n, text, n-len(first))
+		return fmt.Sprintf("%d addresses: %s and %d more", n, list, n-len(first))
 	default:
-		return fmt.Sprintf("%d addresses: %s", n, text)
+		return fmt.Sprintf("%d addresses: %s", n, list)
 	}
 }

@@ -14,7 +14,7 @@ const FirstID = 1_000_000_000_000
 // Ref names a channel, a subchannel or a socket.
 type Ref struct {
 	ID   int64
-	Name string
+	Name string // fit to leave the library: valid UTF-8, without a target's password
 }
 
 // lastID is the id given out last, less FirstID.

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"google.golang.org/grpc/peer"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Socket is the books of one connection, until Close.
@@ -30,9 +32,9 @@ func (s *Subchannel) NewSocket(p *peer.Peer, remoteName string, counters SocketC
 		return nil
 	}
 	const connected = "Connected: "
-	text := clip(connected + socketName(p))
-	e := newEvent(Info, text)
-	k := &Socket{s: s, name: text[len(connected):], peer: p, remoteName: remoteName, counters: counters}
+	made := clip(connected + socketName(p))
+	e := newEvent(Info, made)
+	k := &Socket{s: s, name: made[min(len(connected), len(made)):], peer: p, remoteName: text.Target(remoteName), counters: counters}
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,11 +55,11 @@ func (k *Socket) Close(why error) {
 	if k == nil {
 		return
 	}
-	text := "Disconnected: " + k.name
+	ended := "Disconnected: " + k.name
 	if why != nil {
-		text += ": " + why.Error()
+		ended += ": " + text.Of(why)
 	}
-	e := newEvent(Info, clip(text))
+	e := newEvent(Info, clip(ended))
 	var n SocketCounts
 	if k.counters != nil {
 		n = k.counters.SocketCounts()
@@ -98,5 +100,5 @@ func socketName(p *peer.Peer) string {
 	if p.Addr != nil {
 		remote = p.Addr.String()
 	}
-	return local + " -> " + remote
+	return text.Target(local) + " -> " + text.Target(remote)
 }

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Subchannel is the books of one subchannel. They last until Close, and beyond it
@@ -96,7 +98,7 @@ func (s *Subchannel) Addresses(addrs []resolver.Address) {
 	}
 	var first []string
 	for _, a := range addrs[:min(len(addrs), namedAddresses)] {
-		first = append(first, a.Addr)
+		first = append(first, text.Target(a.Addr))
 	}
 	e := newEvent(Info, clip("Addresses changed to "+addressText(first, len(addrs))))
 	name := subchannelName(addrs)
@@ -107,11 +109,11 @@ func (s *Subchannel) Addresses(addrs []resolver.Address) {
 }
 
 // Note notes something else. The text is cut at 512 bytes.
-func (s *Subchannel) Note(severity Severity, text string) {
+func (s *Subchannel) Note(severity Severity, note string) {
 	if s == nil {
 		return
 	}
-	e := newEvent(severity, clip(text))
+	e := newEvent(severity, clip(note))
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.addLocked(e)
@@ -143,7 +145,7 @@ func subchannelName(addrs []resolver.Address) string {
 	case 0:
 		return ""
 	case 1:
-		return addrs[0].Addr
+		return text.Target(addrs[0].Addr)
 	}
-	return fmt.Sprintf("%s and %d more", addrs[0].Addr, len(addrs)-1)
+	return fmt.Sprintf("%s and %d more", text.Target(addrs[0].Addr), len(addrs)-1)
 }

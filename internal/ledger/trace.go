@@ -1,11 +1,11 @@
 package ledger
 
 import (
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 type Event struct {
 	Time     time.Time
 	Severity Severity
-	Text     string // valid UTF-8, at most 512 bytes
+	Text     string // one line, fit to leave the library, of at most 512 bytes
 	// At most one of these has an ID: the child that the event is about.
 	Channel    Ref
 	Subchannel Ref
@@ -84,44 +84,31 @@ func (t *trace) list() []Event {
 	return out
 }
 
-// clip makes text fit for an event.
-func clip(text string) string {
-	if !utf8.ValidString(text) {
-		text = strings.ToValidUTF8(text, "�")
-	}
-	if len(text) <= maxText {
-		return text
-	}
-	const mark = " ..."
-	end := maxText - len(mark)
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + mark
-}
+// clip makes a text fit for an event.
+func clip(s string) string { return text.Cut(text.Line(s), maxText) }
 
 // stateText is the text of a change of state. The common ones cost no
 // allocation.
 func stateText(to connectivity.State, cause error) string {
-	var text string
+	var change string
 	switch to {
 	case connectivity.Idle:
-		text = "State changed to IDLE"
+		change = "State changed to IDLE"
 	case connectivity.Connecting:
-		text = "State changed to CONNECTING"
+		change = "State changed to CONNECTING"
 	case connectivity.Ready:
-		text = "State changed to READY"
+		change = "State changed to READY"
 	case connectivity.TransientFailure:
-		text = "State changed to TRANSIENT_FAILURE"
+		change = "State changed to TRANSIENT_FAILURE"
 	case connectivity.Shutdown:
-		text = "State changed to SHUTDOWN"
+		change = "State changed to SHUTDOWN"
 	default:
-		text = "State changed to " + to.String()
+		change = "State changed to " + to.String()
 	}
 	if cause == nil {
-		return text
+		return change
 	}
-	return clip(text + ": " + cause.Error())
+	return clip(change + ": " + text.Of(cause))
 }
 
 // stateSeverity is how much the change matters.

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // maxHead bounds an answer's status line and header, interim answers included,
@@ -14,8 +15,14 @@ const maxHead = 64 << 10
 
 var errTooLong = errors.New("its answer's header is longer than 64 KiB")
 
-// statusLine is how an answer begins, a digit for each 0 (RFC 9112 §4).
-const statusLine = "HTTP/1.0 000"
+// statusLine is how an answer begins, a digit for each 0 (RFC 9112 §4). It may have any
+// version of HTTP, and more spaces before the status, as net/http reads it and so
+// grpc-go: there are proxies that answer "HTTP/0.0 200 OK".
+const (
+	statusLine = "HTTP/0.0 000"
+	statusAt   = len("HTTP/0.0 ")
+	maxSpaces  = 1000 // before the status
+)
 
 // readAnswer reads from r the status line and the header of the answer to a
 // CONNECT, up to its empty line and not a byte further: in a tunnel, what
@@ -41,10 +48,32 @@ func readAnswer(r io.Reader) (head []byte, status int, err error) {
 
 // statusCode is the status in head, 0 if it does not go as far.
 func statusCode(head []byte) int {
-	if len(head) <= len(statusLine) { // there could be a fourth digit yet
+	at, lacking, _ := scanStatusLine(head)
+	if lacking > 0 || len(head) == at+3 { // there could be a fourth digit yet
 		return 0
 	}
-	return int(head[9]-'0')*100 + int(head[10]-'0')*10 + int(head[11]-'0')
+	return int(head[at]-'0')*100 + int(head[at+1]-'0')*10 + int(head[at+2]-'0')
+}
+
+// scanStatusLine reads the status line at the beginning of head, as far as it goes: ok
+// is false if it is none. The status begins at the index at; lacking is how many bytes
+// there are at least between the end of head and that of the status.
+func scanStatusLine(head []byte) (at, lacking int, ok bool) {
+	at = statusAt
+	known := 0 // how much of statusLine there is
+	for _, c := range head {
+		switch {
+		case known == len(statusLine): // what follows the status
+			return at, 0, c == ' ' || c == '\r' || c == '\n'
+		case known == statusAt && c == ' ' && at < maxSpaces:
+			at++
+			continue
+		case statusLine[known] == '0' && (c < '0' || c > '9'), statusLine[known] != '0' && c != statusLine[known]:
+			return at, len(statusLine) - known, false
+		}
+		known++
+	}
+	return at, len(statusLine) - known, true
 }
 
 // readHead reads one status line and header of at most limit bytes. Beside an error
@@ -63,8 +92,9 @@ func readHead(r io.Reader, limit int) ([]byte, error) {
 		}
 		n, err := r.Read(chunk[:min(lacking(head), limit-len(head))])
 		head = append(head, chunk[:n]...)
+		_, _, ok := scanStatusLine(head)
 		switch {
-		case !isStatusLine(head):
+		case !ok:
 			return nil, &unexpectedError{"HTTP answer", head}
 		case lacking(head) == 0:
 			return head, nil
@@ -89,9 +119,10 @@ const maxIdle = 100
 // and its end, the empty line: 0 if it is complete. Lines end with CRLF, or with
 // LF alone (RFC 9112 §2.2).
 func lacking(head []byte) int {
+	_, ofStatus, _ := scanStatusLine(head)
 	switch {
-	case len(head) < len(statusLine):
-		return len(statusLine) - len(head) + len("\n\n")
+	case ofStatus > 0:
+		return ofStatus + len("\n\n")
 	case bytes.HasSuffix(head, []byte("\n\n")), bytes.HasSuffix(head, []byte("\n\r\n")):
 		return 0
 	case bytes.HasSuffix(head, []byte("\n")), bytes.HasSuffix(head, []byte("\n\r")):
@@ -101,20 +132,10 @@ func lacking(head []byte) int {
 	}
 }
 
-// isStatusLine says whether head begins as a status line, as far as it goes.
-func isStatusLine(head []byte) bool {
-	for i, c := range head[:min(len(head), len(statusLine))] {
-		want := statusLine[i]
-		if want == '0' && (c < '0' || c > '9') || want != '0' && c != want {
-			return false
-		}
-	}
-	return len(head) <= len(statusLine) || bytes.IndexByte([]byte(" \r\n"), head[len(statusLine)]) >= 0
-}
-
-// statusText is the status and its reason: "407 Proxy Authentication Required".
-func statusText(head []byte) string {
+// statusText is the status and its reason: "407 Proxy Authentication Required". secrets
+// are what the proxy was sent.
+func statusText(head []byte, secrets *text.Secrets) string {
 	line, _, _ := bytes.Cut(head, []byte("\n"))
-	text := strings.TrimSpace(string(line[len("HTTP/1.0 "):]))
-	return cut(readable(text), maxStatus)
+	at, _, _ := scanStatusLine(line)
+	return text.Cut(printable(secrets.Mask(string(line[at:]))), maxStatus)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Func chooses the proxy of a target, which is "host:port". nil is none: the
@@ -88,7 +90,7 @@ func (f Func) Choose(target string) (*url.URL, error) {
 		return nil, e // f is one of ForTarget
 	}
 	if err != nil {
-		return nil, &Error{Target: target, Step: StepChoose, Err: err}
+		return nil, &Error{Target: target, Step: StepChoose, Err: text.Error(err)}
 	}
 	if u == nil {
 		return nil, nil

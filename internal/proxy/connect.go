@@ -166,7 +166,7 @@ func (a attempt) because(ctx context.Context, err error) error {
 	case end != nil && !errors.Is(err, end):
 		a.failed.Err = &endedError{end, err}
 	default:
-		a.failed.Err = err
+		a.failed.Err = a.proxy.secrets().Error(err)
 	}
 	return a.failed
 }

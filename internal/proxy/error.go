@@ -3,7 +3,9 @@ package proxy
 import (
 	"fmt"
 	"strings"
-	"unicode"
+	"unicode/utf8"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Step is how far a connection through a proxy came.
@@ -23,7 +25,8 @@ const (
 const maxBody = 1024
 
 // Error says why there is no connection through a proxy. It holds no
-// credentials. It is not modified after it was returned.
+// credentials: those that were sent to the proxy are masked in what it answered, and in
+// the cause's text. It is not modified after it was returned.
 type Error struct {
 	Proxy  string // the proxy's URL without credentials; empty if none was chosen
 	Target string // "host:port" as Connect was given it; empty from Address
@@ -42,19 +45,19 @@ type Error struct {
 	// Authenticated says that a user name was sent.
 	Authenticated bool
 
-	Body string // of an HTTP answer: at most 1 KiB, as it came
+	Body string // of an HTTP answer: at most 1 KiB, without bytes that are no text
 	Err  error  // the cause, or why an answer was cut; nil if the answer says all
 }
 
 // Error is one line that names the proxy, the target and the reason.
 func (e *Error) Error() string {
 	if e.Step == StepChoose {
-		return fmt.Sprintf("the choice of a proxy for %q: %s", e.Target, e.Reason())
+		return fmt.Sprintf("the choice of a proxy for %q: %s", text.Target(e.Target), e.Reason())
 	}
 	if e.Target == "" {
-		return fmt.Sprintf("proxy %q: %s", e.Proxy, e.Reason())
+		return fmt.Sprintf("proxy %q: %s", text.Target(e.Proxy), e.Reason())
 	}
-	return fmt.Sprintf("proxy %q for %q: %s", e.Proxy, e.Target, e.Reason())
+	return fmt.Sprintf("proxy %q for %q: %s", text.Target(e.Proxy), text.Target(e.Target), e.Reason())
 }
 
 // Unwrap returns the cause.
@@ -65,24 +68,24 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Reason() string {
 	switch {
 	case e.StatusCode != 0:
-		text := fmt.Sprintf("it answered %q", cut(e.Status, maxStatus))
+		line := fmt.Sprintf("it answered %q", text.Cut(printable(e.Status), maxStatus))
 		if body := e.bodyText(); body != "" {
-			text += fmt.Sprintf(" and %q", body)
+			line += fmt.Sprintf(" and %q", body)
 		}
-		return text
+		return line
 	case e.Err == nil:
 		return "it failed"
 	}
-	text := cut(oneLine(e.Err.Error()), maxCause)
+	line := text.Cut(text.Of(e.Err), maxCause)
 	switch e.Step {
 	case StepResolve:
-		return "the target's name: " + text
+		return "the target's name: " + line
 	case StepDial:
-		return "the proxy was not reached: " + text
+		return "the proxy was not reached: " + line
 	case StepTLS:
-		return "TLS with it: " + text
+		return "TLS with it: " + line
 	default:
-		return text
+		return line
 	}
 }
 
@@ -94,34 +97,21 @@ const (
 	maxQuoted   = 40
 )
 
-// bodyText is the beginning of the body as far as it is made for reading: a page of
-// markup is left out, and so is what is no text.
+// bodyText is the beginning of the body, if it is meant to be read: a page of markup is
+// left out.
 func (e *Error) bodyText() string {
-	text := oneLine(readable(e.Body))
-	if strings.HasPrefix(text, "<") {
+	body := printable(e.Body)
+	if strings.HasPrefix(body, "<") {
 		return ""
 	}
-	return cut(text, maxBodyText)
+	return text.Cut(body, maxBodyText)
 }
 
-// readable is s up to the first character that is neither printed nor space. What
-// is not UTF-8 in it is replaced: it may be text in another encoding.
-func readable(s string) string {
-	end := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) })
-	if end >= 0 {
-		s = s[:end]
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+// printable is s on one line, without bytes that are no text.
+func printable(s string) string { return text.Line(onlyText(s)) }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// cut shortens s to about n bytes, at the boundary of a character.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "..."
+func onlyText(s string) string {
+	return strings.ReplaceAll(text.Clean(s), string(utf8.RuneError), "")
 }
 
 // unexpectedError is an answer that is none in the protocol spoken.

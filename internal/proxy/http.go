@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // bodyWait is how long a refusal's body may take to come. What is not there by
@@ -28,7 +30,7 @@ func (a attempt) http(ctx context.Context, nc net.Conn, to destination) error {
 		return err
 	}
 	a.failed.StatusCode = status
-	a.failed.Status = statusText(head)
+	a.failed.Status = statusText(head, a.proxy.secrets())
 	if err != nil {
 		whole := bytes.LastIndexByte(head, '\n') + 1 // of its lines
 		a.readRefusal(strings.NewReader(string(head[:whole]) + "\r\n"))
@@ -69,9 +71,13 @@ func (a attempt) readRefusal(r io.Reader) {
 	if err != nil {
 		return // the status says enough
 	}
-	a.failed.Challenges = challenges(answer.Header.Values("Proxy-Authenticate"))
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxBody))
-	a.failed.Body = string(body)
+	secrets := a.proxy.secrets()
+	for _, c := range challenges(answer.Header.Values("Proxy-Authenticate")) {
+		a.failed.Challenges = append(a.failed.Challenges, secrets.Mask(c))
+	}
+	// More is read than is kept, so that a secret at the end is seen whole.
+	body, _ := io.ReadAll(io.LimitReader(answer.Body, int64(maxBody+secrets.Longest())))
+	a.failed.Body = text.Cut(onlyText(secrets.Mask(string(body))), maxBody)
 	// The body is not closed: that would read on.
 }
 

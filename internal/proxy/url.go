@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // The schemes of proxies' URLs.
@@ -57,6 +59,26 @@ func parse(u *url.URL) (server, error) {
 	}
 	s.addr = net.JoinHostPort(s.host, port)
 	return s, nil
+}
+
+// secrets are what is sent to the proxy and must not be shown; nil: nothing.
+func (s server) secrets() *text.Secrets { return secretsOf(s.user) }
+
+func secretsOf(user *url.Userinfo) *text.Secrets {
+	if user == nil {
+		return nil
+	}
+	password, _ := user.Password()
+	return text.NewSecrets(user.Username(), password)
+}
+
+// Secrets are the user name and the password in a proxy's URL, which the proxy may echo,
+// also in place of the target; nil: there are none.
+func Secrets(u *url.URL) *text.Secrets {
+	if u == nil {
+		return nil
+	}
+	return secretsOf(u.User)
 }
 
 func (s server) isSOCKS() bool { return s.scheme == schemeSOCKS5 || s.scheme == schemeSOCKS5H }

@@ -4,7 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
-	"unicode/utf8"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // Error says which field makes a service config invalid. Every error of this
@@ -58,21 +59,9 @@ func quoted(raw []byte) string {
 	}
 	var b bytes.Buffer
 	if json.Compact(&b, raw) != nil {
-		return strconv.Quote(shortened(string(raw)))
+		return strconv.Quote(text.Cut(string(raw), maxQuoted))
 	}
-	return shortened(b.String())
-}
-
-// shortened cuts s to maxQuoted bytes, between two characters.
-func shortened(s string) string {
-	if len(s) <= maxQuoted {
-		return s
-	}
-	cut := maxQuoted
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + "..."
+	return text.Cut(b.String(), maxQuoted)
 }
 
 // wrong is the error for a field whose value is not allowed, or is missing if

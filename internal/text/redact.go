@@ -1,6 +1,9 @@
 package text
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // mask stands for a secret. It is the one that net/url uses.
 const mask = "xxxxx"
@@ -51,9 +54,16 @@ func Redact(s string) string {
 	return out
 }
 
-// RedactTarget is Redact for a text that is a target or an address as a whole: what has
-// no scheme is not searched for where its user information begins.
-func RedactTarget(s string) string {
+// Target returns a target, or an address, as it may be shown: clean, and without the
+// user name and password in it. It knows more than Redact, which has to find out where
+// a user information begins.
+func Target(s string) string { return redactTarget(Clean(s)) }
+
+// QuoteTarget returns a target in double quotes, with what is not to be shown as it is
+// escaped, and without the user name and password in it.
+func QuoteTarget(s string) string { return strconv.Quote(redactTarget(s)) }
+
+func redactTarget(s string) string {
 	if at := strings.LastIndexByte(s, '@'); at > 0 && !strings.Contains(s, "://") && hasPassword(s[:at]) && !isUnix(s) {
 		return mask + s[at:]
 	}

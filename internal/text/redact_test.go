@@ -97,11 +97,11 @@ func TestRedactErrors(t *testing.T) {
 				assert.NotContains(t, out, user)
 			}
 		}
-		assert.Equal(t, "xxxxx@h:1", RedactTarget(user+":"+password+"@h:1"))
+		assert.Equal(t, "xxxxx@h:1", Target(user+":"+password+"@h:1"))
 	}
-	assert.Equal(t, "passthrough:///xxxxx@h:1", RedactTarget("passthrough:///u:p@h:1"))
-	assert.Equal(t, "unix:/run/a@b", RedactTarget("unix:/run/a@b"))
-	assert.Equal(t, "h:1", RedactTarget("h:1"))
+	assert.Equal(t, "passthrough:///xxxxx@h:1", Target("passthrough:///u:p@h:1"))
+	assert.Equal(t, "unix:/run/a@b", Target("unix:/run/a@b"))
+	assert.Equal(t, "h:1", Target("h:1"))
 }
 
 // pieces are the parts of a password that are long enough to be of use.

@@ -6,6 +6,7 @@ import (
 	"html"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -20,8 +21,8 @@ const (
 )
 
 // NewSecrets returns the secrets of HTTP's Basic authentication (RFC 7617) with a
-// user name and a password: both, their Base64, and both as they are written in URLs
-// and in HTML.
+// user name and a password: both, their Base64, and both as they are written in URLs,
+// in HTML and in quotes.
 func NewSecrets(user, password string) *Secrets {
 	if user == "" && password == "" {
 		return nil
@@ -35,7 +36,7 @@ func NewSecrets(user, password string) *Secrets {
 		base64.RawStdEncoding.EncodeToString([]byte(password)),
 	}
 	for _, s := range []string{user, password} {
-		all = append(all, url.QueryEscape(s), url.PathEscape(s), url.User(s).String(), html.EscapeString(s))
+		all = append(all, url.QueryEscape(s), url.PathEscape(s), url.User(s).String(), html.EscapeString(s), strings.Trim(strconv.Quote(s), `"`))
 	}
 	all = slices.DeleteFunc(all, func(s string) bool { return s == "" })
 	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
@@ -73,6 +74,14 @@ func (s *Secrets) Mask(text string) string {
 		return text
 	}
 	return b.String() + text[done:]
+}
+
+// MaskBytes is Mask for bytes, which it does not modify.
+func (s *Secrets) MaskBytes(b []byte) []byte {
+	if s == nil {
+		return b
+	}
+	return []byte(s.Mask(string(b)))
 }
 
 // MaskQuoted is Mask for a text of this library's that quotes others' in double

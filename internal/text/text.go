@@ -90,7 +90,7 @@ const maxLine = 16 << 10
 // is one space, and there is none at the ends. What is longer than 16 KiB is cut. It
 // returns s itself if that is so already.
 func Line(s string) string {
-	s = Redact(Clean(Cut(s, maxLine)))
+	s = Redact(Clean(Cut(strings.TrimSpace(s), maxLine)))
 	if isLine(s) {
 		return s
 	}

@@ -85,6 +85,7 @@ func TestRound(t *testing.T) {
 		61234 * time.Millisecond:           "1m1.2s",
 		100499 * time.Millisecond:          "1m40s",
 		3*time.Hour + 499*time.Millisecond: "3h0m0s",
+		5025*time.Second + 123456:          "1h23m45s",
 		-1234567:                           "-1.23ms",
 	} {
 		assert.Equal(t, want, Round(in).String(), in.String())
