@@ -54,7 +54,9 @@ func (k *keepalive) streamOpened() {
 	}
 }
 
-// probe runs on the timer.
+// probe runs on the timer: KeepaliveTime after something was last read, and while a PING
+// is out at least that often, since its answer may have come at once and the next
+// PING is due that long after.
 func (c *Conn) probe() {
 	k := &c.ka
 	c.mu.Lock()
@@ -74,7 +76,7 @@ func (c *Conn) probe() {
 			c.shut(ErrKeepalive, nil, ifQuiet) // a write that is under way is stuck
 			return
 		}
-		k.timer.Reset(left)
+		k.timer.Reset(min(left, c.cfg.KeepaliveTime))
 		c.mu.Unlock()
 	case silent < c.cfg.KeepaliveTime:
 		k.timer.Reset(c.cfg.KeepaliveTime - silent)
@@ -85,7 +87,7 @@ func (c *Conn) probe() {
 	default:
 		k.probing, k.sentAt = true, now
 		c.tally.probes++
-		k.timer.Reset(c.cfg.KeepaliveTimeout)
+		k.timer.Reset(min(c.cfg.KeepaliveTimeout, c.cfg.KeepaliveTime))
 		b := c.pending()
 		b.b = appendPing(b.b, false, [8]byte{})
 		c.flushAndUnlock()

@@ -65,6 +65,32 @@ func TestKeepaliveAnswered(t *testing.T) {
 	})
 }
 
+// PINGs come KeepaliveTime after each other, however long an answer may take.
+func TestKeepaliveTimeoutAboveTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{KeepaliveTime: 10 * time.Second, KeepaliveTimeout: 25 * time.Second})
+		server.SetBound(time.Minute)
+		c.call(context.Background(), "/test/Hang", "x")
+		server.ExpectUnary()
+		began := time.Now()
+		for i := range 3 {
+			f := server.ExpectPing()
+			require.Equal(t, time.Duration(i+1)*10*time.Second, time.Since(began))
+			server.PingAck(f.Data)
+		}
+		// An answer that takes longer than that: one PING is out at a time.
+		f := server.ExpectPing()
+		require.Equal(t, 40*time.Second, time.Since(began))
+		server.ExpectSilence(24 * time.Second)
+		server.PingAck(f.Data)
+		server.ExpectPing()
+		require.Equal(t, 74*time.Second, time.Since(began))
+		// None at all.
+		require.Equal(t, h2.ErrKeepalive, <-c.served)
+		require.Equal(t, 99*time.Second, time.Since(began))
+	})
+}
+
 // Without streams there are no PINGs, and the first stream after a long
 // silence is the occasion for one.
 func TestKeepaliveDormancy(t *testing.T) {
