@@ -19,17 +19,19 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/ledger", "internal/mask", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/ledger", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
 	"internal/bytepool":      nil,
-	"internal/call":          {"internal/bytepool", "internal/h2", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},
+	"internal/call":          {"internal/bytepool", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},
 	"internal/dns":           {"internal/lookup", "internal/text"},
 	"internal/dnstest":       nil, // for tests
 	"internal/failure":       {"internal/text"},
 	"internal/h2":            {"internal/bytepool", "internal/text"},
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
+	"internal/intercept":     nil,
 	"internal/ledger":        {"internal/text"},
 	"internal/lookup":        nil,
 	"internal/mask":          nil,

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+
+	"github.com/grpcdial/grpcdial/internal/intercept"
 )
 
 // callChain is the way of an RPC from a stub to the call path: the default
@@ -36,7 +38,7 @@ func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *
 		unary = append([]grpc.UnaryClientInterceptor{o.unary}, unary...)
 	}
 	if len(unary) > 0 {
-		c.unary = chainUnary(unary, c.lastUnary)
+		c.unary = intercept.Unary(unary, c.lastUnary)
 	}
 
 	stream := o.chainStream
@@ -44,7 +46,7 @@ func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *
 		stream = append([]grpc.StreamClientInterceptor{o.stream}, stream...)
 	}
 	if len(stream) > 0 {
-		c.stream = chainStream(stream, c.lastStream)
+		c.stream = intercept.Stream(stream, c.lastStream)
 	}
 	return c
 }
@@ -88,31 +90,6 @@ func (c *callChain) lastStream(ctx context.Context, desc *grpc.StreamDesc, cc *g
 // mirror in place of what it got; through that, the RPC would meet the interceptor again.
 func (c *callChain) leadsHere(conn *grpc.ClientConn) bool {
 	return conn == nil || conn == c.bridge() || c.mirrors != nil && c.mirrors.include(conn)
-}
-
-// chainUnary returns the invoker that calls interceptors in order, each with
-// the invoker of the next one, and last at the end.
-func chainUnary(interceptors []grpc.UnaryClientInterceptor, last grpc.UnaryInvoker) grpc.UnaryInvoker {
-	next := last
-	for i := len(interceptors) - 1; i >= 0; i-- {
-		interceptor, inner := interceptors[i], next
-		next = func(ctx context.Context, method string, args, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
-			return interceptor(ctx, method, args, reply, cc, inner, opts...)
-		}
-	}
-	return next
-}
-
-// chainStream is chainUnary for streams.
-func chainStream(interceptors []grpc.StreamClientInterceptor, last grpc.Streamer) grpc.Streamer {
-	next := last
-	for i := len(interceptors) - 1; i >= 0; i-- {
-		interceptor, inner := interceptors[i], next
-		next = func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			return interceptor(ctx, desc, cc, method, inner, opts...)
-		}
-	}
-	return next
 }
 
 // withDefaults returns defaults followed by opts. The result must not be

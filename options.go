@@ -74,6 +74,8 @@ type dialOptions struct {
 	timeout                time.Duration       // WithTimeout; 0: none
 	channelzParent         channelz.Identifier // WithChannelzParentID; nil: none
 
+	invalid error // what JoinDialOptions was given; nil: nothing wrong
+
 	trace  *DialTrace   // WithDialTrace; nil: not given
 	logger *slog.Logger // WithLogger; nil: not given
 
@@ -180,6 +182,7 @@ func validate(o *dialOptions, by constructor) error {
 		}
 	}
 	return cmp.Or(
+		o.invalid,
 		refuseNil("WithResolvers", o.resolvers, func(b resolver.Builder) bool { return b == nil }),
 		refuseNil("WithPerRPCCredentials", o.perRPCCreds, func(c credentials.PerRPCCredentials) bool { return c == nil }),
 		refuseNil("WithDefaultCallOptions", o.callOptions, func(c grpc.CallOption) bool { return c == nil }),

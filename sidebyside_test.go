@@ -290,7 +290,11 @@ func shown(err error) string {
 	return text
 }
 
+// shownMD tells a map that a program may write to from none.
 func shownMD(md metadata.MD) string {
+	if md == nil {
+		return "nil"
+	}
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(md)) {
 		fmt.Fprintf(&b, "%s=%q ", k, md[k])

@@ -192,20 +192,21 @@ func (cs *clientStream) headerAfterEnd() metadata.MD {
 	return a.s.HeaderMD()
 }
 
-// Trailer returns the trailers; nil before the stream's end.
+// Trailer returns the trailers in a map that is the caller's own and never nil: empty
+// before the stream's end, and if none came.
 func (cs *clientStream) Trailer() metadata.MD {
 	cs.mu.Lock()
 	cs.commitLocked()
 	a := cs.att.visible()
 	cs.mu.Unlock()
 	if a == nil {
-		return nil
+		return metadata.MD{}
 	}
 	select {
 	case <-a.s.Finished():
 		return a.s.Trailer()
 	default:
-		return nil
+		return metadata.MD{}
 	}
 }
 

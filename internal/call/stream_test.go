@@ -191,7 +191,7 @@ func TestHeaderTrailerAndContext(t *testing.T) {
 	var p peer.Peer
 	cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod, grpc.Header(&header), grpc.Trailer(&trailer), grpc.Peer(&p))
 	require.NoError(t, err)
-	assert.Nil(t, cs.Trailer(), "before the end")
+	assert.Equal(t, metadata.MD{}, cs.Trailer(), "before the end: a map that a program may write to")
 	md, err := cs.Header()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"ping"}, md["echo"])

@@ -268,11 +268,14 @@ func (s *Stream) Err() *Error {
 func (s *Stream) HeaderMD() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.gotHeaders {
+		return nil
+	}
 	return toMD(s.header)
 }
 
 // Trailer returns the trailers, or the only headers of a response that has
-// nothing else, in a map of the caller's own.
+// nothing else, in a map of the caller's own. It is never nil.
 func (s *Stream) Trailer() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,9 +366,6 @@ func (s *Stream) Release() {
 }
 
 func toMD(fields []hpack.HeaderField) metadata.MD {
-	if len(fields) == 0 {
-		return nil
-	}
 	md := make(metadata.MD, len(fields))
 	for _, f := range fields {
 		md[f.Name] = append(md[f.Name], f.Value)

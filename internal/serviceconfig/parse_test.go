@@ -219,7 +219,7 @@ func TestErrorsNameFieldValueAndWhatIsAllowed(t *testing.T) {
 		{"policy entry type", `{"loadBalancingConfig":[{"round_robin":{}},1]}`, `loadBalancingConfig[1]: 1 is not allowed; want an object with one key, a policy's name, such as {"round_robin":{}}`},
 		{"two policies in an entry", `{"loadBalancingConfig":[{"a":{},"b":{}}]}`, `loadBalancingConfig[0]: {"a":{},"b":{}} is not allowed; want an object with one key, a policy's name, such as {"round_robin":{}}`},
 		{"no registered policy", `{"loadBalancingConfig":[{"a":{}},{"b":{}}]}`, `loadBalancingConfig: [{"a":{}},{"b":{}}] is not allowed; want a policy that is registered: pick_first, round_robin, or one whose package is imported`},
-		{"long value", method(`"timeout":"` + strings.Repeat("é", 100) + `"`), `methodConfig[2].timeout: "` + strings.Repeat("é", 59) + `... is not allowed; ` + duration},
+		{"long value", method(`"timeout":"` + strings.Repeat("é", 100) + `"`), `methodConfig[2].timeout: "` + strings.Repeat("é", 58) + `... is not allowed; ` + duration},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,28 @@
+// Package bridge carries options between grpc-go and grpcdial, for code that dials
+// with grpc-go's own options.
+//
+// [FromGRPC] makes a grpcdial option of grpc-go's, such as those that a firm's
+// programs share, or those of a plugin that exists as a grpc.DialOption only:
+//
+//	opt, err := bridge.FromGRPC(opentelemetry.DialOption(o))
+//	cc, err := grpcdial.NewClient(target, opt)
+//
+// [ToGRPC] makes options for a library that calls grpc.NewClient or
+// grpc.DialContext itself. The RPCs of its *grpc.ClientConn run on a grpcdial
+// channel then:
+//
+//	c, err := client.Dial(client.Options{DialOptions: bridge.ToGRPC()})
+//
+// Nothing that was asked for is lost silently. What cannot be carried over is an
+// error that names it: of FromGRPC, or of the library's dial.
+//
+// # Why this package uses reflection and unsafe
+//
+// What a grpc.DialOption says is in unexported fields of grpc-go, and there is no
+// public way to read it. This package reads and sets these fields, and it alone does:
+// the channel itself depends on grpc-go's public API only. Each field is looked up by
+// its name and its type is compared before it is touched. If a version of grpc-go has
+// another shape than the versions that this package knows, its functions fail with an
+// error that says which field was expected; a field that they do not know is an error
+// if an option has set it.
+package bridge
