@@ -154,7 +154,7 @@ func (cc *ClientConn) publish(s balancer.State) {
 	var why, failing error
 	switch {
 	case to == connectivity.Ready:
-		cc.loss = nil
+		cc.loss, cc.wanted = nil, false
 		cc.attempts.ready()
 	case to == connectivity.TransientFailure:
 		failing = cc.explainAs(to, cc.loss)

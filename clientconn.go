@@ -59,16 +59,17 @@ type ClientConn struct {
 	state         stateMachine
 	attempts      attemptLog
 	policyQueue   serial.Queue // runs everything below that says "policy queue"
-	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else
+	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
 	reports       reports
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
-	answered      atomic.Bool   // the resolver has said something since idle was left
-	waiters       atomic.Int32  // calls that wait for READY: as RPCs do, they keep the channel from going idle
-	looking       atomic.Bool   // a ResolveNow runs; set on the resolver queue
-	keepaliveTime atomic.Int64  // of new connections, in nanoseconds
-	closing       chan struct{} // closed when Close begins
+	answered      atomic.Bool              // the resolver has said something since idle was left
+	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
+	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
+	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
+	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
+	closing       chan struct{}            // closed when Close begins
 
 	mu      sync.Mutex
 	closed  bool           // guarded by mu: no link may be added
@@ -84,6 +85,7 @@ type ClientConn struct {
 	resolved    *resolver.State // the latest update that reached the policy; nil while idle
 	provisional *provisional    // resolved, if its service config is yet to come; else nil
 	idle        bool
+	wanted      bool                  // Connect was called, and the channel has not been READY since
 	through     bool                  // RPCs do not wait for the resolver any more
 	chosen      *serviceconfig.Config // the latest good service config
 	policies    policySwitch
@@ -139,9 +141,6 @@ func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 	return cc.config.Load().Method(method).GRPC()
 }
 
-// Connect makes an idle channel connect. It does not wait.
-func (cc *ClientConn) Connect() { cc.connectAsked.Send(&cc.policyQueue, cc.exitIdle) }
-
 // ResetConnectBackoff makes subchannels that wait to connect again stop
 // waiting, and all of them begin with the shortest delay after their next
 // failure. A program that learns that the network is back may call it.
@@ -155,11 +154,18 @@ func (cc *ClientConn) ResetConnectBackoff() {
 
 // Close ends the channel: its connections are cut, RPCs that run on it end with
 // Canceled, and so do later ones. It returns when no goroutine of the channel is
-// left, except one that is stuck in a dialer that ignores its context. Unary RPCs
-// being cut end on their callers' goroutines. That open streams have ended is told
-// (OnFinish, stats handlers) on goroutines of the channel; one that has not returned
-// after 50 ms, because it waits for a lock that Close's caller holds perhaps, is not
-// waited for.
+// left, except those in code of the program's that does not return in time:
+//
+//   - Dialers, the function of WithProxy and handshakes of credentials have 50 ms after
+//     their context has ended, or their connection was closed.
+//   - Build and ResolveNow of resolvers have 50 ms, their Close has 500 ms.
+//   - OnFinish functions and stats handlers that learn of the end of open streams have
+//     50 ms: they may wait for a lock that Close's caller holds.
+//
+// Such a goroutine ends when that code returns. A connection or resolver that it
+// returns is closed. Everything else is waited for as long as it takes, above all
+// load-balancing policies, their producers, and functions of a DialTrace: they must
+// not block. Unary RPCs that are cut end on their callers' goroutines.
 //
 // The second and any further Close returns grpc.ErrClientConnClosing.
 func (cc *ClientConn) Close() error {
@@ -168,24 +174,25 @@ func (cc *ClientConn) Close() error {
 		return errClosing
 	}
 	cc.mirrors.close()
-	cc.running.Wait()
-	cc.policyQueue.Wait()
-	cc.resolverQueue.Wait()
+	cc.awaitEnd()
 	if told != nil {
-		endsSoon(told)
+		endsWithin(told, closePatience)
 	}
 	return nil
 }
 
-// closePatience is how long code of the program's has to return once the channel is
-// being closed, before it is left to itself: that which is told of the ends of streams,
-// and, if a dial failed, a ResolveNow.
-const closePatience = 50 * time.Millisecond
+// How long code of the program's has to return once the channel is being closed,
+// before it is left to itself; Close says which code. That of a resolver's Close is
+// longer, because Close asks for it, and programs count on its being done: they close
+// what the resolver used.
+const (
+	closePatience         = 50 * time.Millisecond
+	resolverClosePatience = 500 * time.Millisecond
+)
 
-// endsSoon waits until ended is closed, for closePatience at most, and reports
-// whether it was.
-func endsSoon(ended <-chan struct{}) bool {
-	timer := time.NewTimer(closePatience)
+// endsWithin waits until ended is closed, for d at most, and reports whether it was.
+func endsWithin(ended <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ended:
@@ -219,6 +226,13 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	cc.policyQueue.Close(cc.end)
 	cc.books.Close()
 	return told, true
+}
+
+// awaitEnd is the wait of Close: for connections, then for the queues.
+func (cc *ClientConn) awaitEnd() {
+	cc.running.Wait()
+	cc.policyQueue.Wait()
+	cc.awaitResolverQueue()
 }
 
 // isClosing reports whether Close has begun.

@@ -100,6 +100,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		closing:   make(chan struct{}),
 		idle:      true,
 	}
+	cc.building.Store(newBuilding())
 	cc.policies.cc = cc
 	cc.observer = newObserver(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
@@ -167,7 +168,7 @@ func withTimeout(ctx context.Context, d time.Duration) (context.Context, context
 
 // dial is the part of a dial that ctx bounds. The channel is closed if it fails.
 func (cc *ClientConn) dial(ctx context.Context) error {
-	begun, configured, built := time.Now(), true, false
+	begun, configured := time.Now(), true
 	err := ctx.Err()
 	if err == nil {
 		err = cc.awaitFirstConfig(ctx)
@@ -175,7 +176,6 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 	}
 	if err == nil {
 		err = cc.awaitResolver(ctx)
-		built = err == nil
 	}
 	if err != nil && err != ctx.Err() {
 		_ = cc.Close()
@@ -187,7 +187,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	e := cc.giveUp(time.Since(begun), err, built).endedWith(ctx)
+	e := cc.giveUp(time.Since(begun), err).endedWith(ctx)
 	if !configured {
 		e.Attempts = []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come")}
 	}
@@ -196,11 +196,11 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 
 // awaitResolver leaves idle and waits until the resolver is built.
 func (cc *ClientConn) awaitResolver(ctx context.Context) error {
-	built := make(chan error, 1)
-	cc.post(func() { cc.leaveIdle(built) })
+	b := cc.building.Load()
+	cc.wake()
 	select {
-	case err := <-built:
-		return err
+	case <-b.done:
+		return b.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -208,18 +208,12 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 
 // giveUp closes a channel that did not become READY and returns why, as a
 // *DialError. Attempts that were still running are ended first, so that they say
-// how far they got. A resolver that is not built is not waited for, as its Build
-// is what the dial gave up on, and neither is a ResolveNow that does not return: no
-// dial is to last longer than its context for that. The resolver is closed when they
-// have returned.
-func (cc *ClientConn) giveUp(elapsed time.Duration, ended error, built bool) *DialError {
+// how far they got. Code of the program's that does not return is not waited for
+// longer than by Close.
+func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
 	at, state, pending := time.Now(), cc.GetState(), cc.beforeConnecting()
 	cc.beginClose()
-	cc.running.Wait()
-	if built {
-		cc.policyQueue.Wait()
-		cc.awaitResolverQueue()
-	}
+	cc.awaitEnd()
 	e := cc.newDialError(state, elapsed, pending, ended)
 	for i := range e.Attempts {
 		if a := &e.Attempts[i]; a.Err == ErrUnfinished { // its end was part of the wait's
@@ -267,7 +261,7 @@ func (cc *ClientConn) waitReady(ctx context.Context) error {
 		case connectivity.Shutdown:
 			return errClosing
 		case connectivity.Idle:
-			cc.Connect()
+			cc.askToConnect()
 		}
 		select {
 		case <-changed:

@@ -4,24 +4,79 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/serial"
 )
 
-// wake makes an idle channel connect, for an RPC. It does not wait.
-func (cc *ClientConn) wake() { cc.post(func() { cc.leaveIdle(nil) }) }
+// Connect makes an idle channel connect, or its load-balancing policy if that is
+// IDLE: one that comes to be because of the call too, which has nothing to do with
+// before an RPC perhaps.
+//
+// It does not wait for connections. The resolver of a channel that was idle has
+// been built when Connect returns, as when DialContext does. A resolver's Build
+// that takes longer than a second is not waited for, nor is it if Connect is called
+// by a resolver, a policy, or another function that the channel calls where it
+// calls these: there it never waits.
+func (cc *ClientConn) Connect() {
+	b := cc.building.Load()
+	cc.askToConnect()
+	if b.isDone() || serial.Inside() {
+		return
+	}
+	timer := time.NewTimer(buildPatience)
+	defer timer.Stop()
+	select {
+	case <-b.done:
+	case <-timer.C:
+	case <-cc.closing:
+	}
+}
 
-// exitIdle makes whatever is idle connect, the channel or its policy. Policy
-// queue only.
+// buildPatience is how long Connect waits for the resolver to be built. What it is
+// called with may be needed for that: a lock of the program's that Build takes.
+const buildPatience = time.Second
+
+// building is the building of one resolver: the next one's on an idle channel, else
+// that of the resolver in use.
+type building struct {
+	done chan struct{} // closed when Build has returned, and if it failed the channel is in the state that this led to
+	err  error         // why there is no resolver; read after done
+}
+
+func newBuilding() *building { return &building{done: make(chan struct{})} }
+
+func (b *building) isDone() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// askToConnect is Connect without its wait.
+func (cc *ClientConn) askToConnect() { cc.connectAsked.Send(&cc.policyQueue, cc.exitIdle) }
+
+// wake makes an idle channel connect, for an RPC. It does not wait.
+func (cc *ClientConn) wake() { cc.post(cc.leaveIdle) }
+
+// exitIdle makes whatever is idle connect, the channel or its policy. A policy that
+// is yet to be built is asked after its first update. Policy queue only.
 func (cc *ClientConn) exitIdle() {
+	if cc.isClosing() {
+		return
+	}
+	cc.wanted = true
 	if cc.idle {
-		cc.leaveIdle(nil)
+		cc.leaveIdle()
 	} else if p := cc.policies.latest(); p != nil {
 		p.lb.ExitIdle()
 	}
 }
 
-// leaveIdle has a resolver built, and the rest follows from what it says. built,
-// if it is not nil, gets the result of Build. Policy queue only.
-func (cc *ClientConn) leaveIdle(built chan<- error) {
+// leaveIdle has a resolver built, and the rest follows from what it says. Policy
+// queue only.
+func (cc *ClientConn) leaveIdle() {
 	if !cc.idle {
 		return
 	}
@@ -31,7 +86,7 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 	cc.setState(connectivity.Connecting, nil, nil)
 	cc.tellResolving()
 	cc.resolver = newResolverConn(cc)
-	cc.resolver.build(built)
+	cc.resolver.build(cc.building.Load())
 	cc.calls.SetIdle(false)
 	cc.armIdleTimer(cc.opts.idleTimeout)
 }
@@ -43,7 +98,7 @@ func (cc *ClientConn) leaveIdle(built chan<- error) {
 // An RPC counts itself as running before it looks at anything else, and here the
 // ways to a connection are shut before RPCs are counted. So one that is not seen
 // finds the channel idle: it calls wake, which runs after this, and waits. Who
-// waits for READY and is not seen finds it IDLE, and calls Connect.
+// waits for READY and is not seen finds it IDLE, and asks to connect.
 func (cc *ClientConn) enterIdle() {
 	if cc.idle {
 		return
@@ -57,7 +112,8 @@ func (cc *ClientConn) enterIdle() {
 		cc.calls.SetIdle(false)
 		return
 	}
-	cc.idle = true
+	cc.idle, cc.wanted = true, false
+	cc.building.Store(newBuilding())
 	cc.stopIdleTimer()
 	cc.resolver.retire()
 	cc.resolver, cc.resolved, cc.provisional, cc.through = nil, nil, nil, false

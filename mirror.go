@@ -321,7 +321,7 @@ func (p *mirrorPolicy) UpdateClientConnState(s balancer.ClientConnState) error {
 // ExitIdle makes the channel connect. It is called for Connect.
 func (p *mirrorPolicy) ExitIdle() {
 	if p.mirror != nil {
-		p.mirror.cc.Connect()
+		p.mirror.cc.askToConnect()
 	}
 }
 

@@ -49,23 +49,48 @@ func newResolverConn(cc *ClientConn) *resolverConn {
 	return &resolverConn{cc: cc, retired: make(chan struct{})}
 }
 
-// build has the resolver built, and the channel told if that fails. built, if it
-// is not nil, gets the result first.
-func (r *resolverConn) build(built chan<- error) {
+// errNoResolver is why there is no resolver if its builder has called runtime.Goexit.
+var errNoResolver = errors.New("grpcdial: the goroutine was ended (runtime.Goexit) in the resolver's builder")
+
+// build has the resolver built, which a failure is reported of to the channel before b
+// is done. On a channel that is being closed, none is built and b stays as it is.
+func (r *resolverConn) build(b *building) {
 	r.cc.resolverQueue.Post(func() {
-		var err error
-		if r.resolver, err = r.cc.buildResolver(r); err != nil {
-			r.resolver = nil
+		if r.cc.isClosing() {
+			return
+		}
+		b.err = errNoResolver
+		defer func() {
+			if b.err == nil {
+				close(b.done)
+				return
+			}
 			r.cc.post(func() {
+				defer close(b.done)
 				if r.cc.resolver == r {
-					r.cc.applyResolverError(err)
+					r.cc.applyResolverError(b.err)
 				}
 			})
-		}
-		if built != nil {
-			built <- err
-		}
+		}()
+		defer r.cc.calling(runningCall)()
+		r.resolver, b.err = r.cc.buildResolver(r)
 	})
+}
+
+// resolverCall says which code of the program's the resolver queue is in.
+type resolverCall = int32
+
+const (
+	noCall      resolverCall = iota
+	runningCall              // Build, with the function of WithProxy before it, or ResolveNow
+	closeCall                // Close
+)
+
+// calling notes that code of the program's is called, until the function that it
+// returns is. Resolver queue only.
+func (cc *ClientConn) calling(c resolverCall) (returned func()) {
+	cc.resolving.Store(c)
+	return func() { cc.resolving.Store(noCall) }
 }
 
 // buildResolver is one call of a builder. Resolver queue only.
@@ -108,6 +133,7 @@ func (r *resolverConn) retire() {
 // close runs on the resolver queue, so after Build.
 func (r *resolverConn) close() {
 	if r.resolver != nil {
+		defer r.cc.calling(closeCall)()
 		r.resolver.Close()
 		r.resolver = nil
 	}
@@ -117,25 +143,23 @@ func (r *resolverConn) close() {
 // waiting to be made are one with it.
 func (r *resolverConn) resolveNow() {
 	r.asked.Send(&r.cc.resolverQueue, func() {
-		select {
-		case <-r.cc.closing:
-			return
-		default:
-		}
-		if r.resolver != nil {
-			r.cc.looking.Store(true)
-			defer r.cc.looking.Store(false)
+		if r.resolver != nil && !r.cc.isClosing() {
+			defer r.cc.calling(runningCall)()
 			r.resolver.ResolveNow(resolver.ResolveNowOptions{})
 		}
 	})
 }
 
 // awaitResolverQueue waits until all on the resolver queue, which is closed, has run,
-// but not for a ResolveNow that does not return: what is behind it runs when it has.
-// After beginClose none begins any more.
+// but not for code of the program's that does not return in time: what is behind it
+// runs when it has. After beginClose nothing of the program's begins but Close.
 func (cc *ClientConn) awaitResolverQueue() {
-	if ended := cc.resolverQueue.Done(); !endsSoon(ended) && !cc.looking.Load() {
-		<-ended
+	ended := cc.resolverQueue.Done()
+	if endsWithin(ended, closePatience) || cc.resolving.Load() == runningCall {
+		return
+	}
+	for !endsWithin(ended, resolverClosePatience-closePatience) && cc.resolving.Load() == noCall {
+		// It is not the program's code that takes so long.
 	}
 }
 

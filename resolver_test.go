@@ -403,31 +403,3 @@ func TestFailedDialLeavesASlowResolveNow(t *testing.T) {
 	<-closed
 	assert.Empty(t, asked, "a resolver is not asked any more when the channel is being closed")
 }
-
-// A dial that failed does wait for the resolver's Close.
-func TestFailedDialWaitsForTheResolversClose(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	closing, release := make(chan struct{}), make(chan struct{})
-	var closed atomic.Bool
-	dialed := make(chan struct{})
-	go func() {
-		defer close(dialed)
-		_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithBlock(), WithContextDialer(refuse), WithResolvers(scripted{
-			build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
-				return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}}})
-			},
-			resolveNow: func(resolver.ClientConn) { cancel() },
-			close:      func(resolver.ClientConn) { close(closing); <-release; closed.Store(true) },
-		}))
-		assert.ErrorIs(t, err, context.Canceled)
-		assert.True(t, closed.Load())
-	}()
-	<-closing
-	select {
-	case <-dialed:
-		t.Error("the dial has returned")
-	case <-time.After(2 * closePatience):
-	}
-	close(release)
-	<-dialed
-}

@@ -32,8 +32,8 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 //
 // When ctx ends, what still runs is cut as by Close and the error is a
 // *ShutdownError. Else it is nil, or grpc.ErrClientConnClosing if the channel was
-// closed before, or by somebody else meanwhile. No goroutine of the channel is left
-// when nil or a *ShutdownError is returned.
+// closed before, or by somebody else meanwhile. When nil or a *ShutdownError is
+// returned, what Close says of the channel's goroutines holds.
 //
 // It must not be called where Close must not.
 func (cc *ClientConn) Shutdown(ctx context.Context) error {

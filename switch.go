@@ -38,12 +38,17 @@ func (w *policySwitch) latest() *policy {
 func (w *policySwitch) update(config *serviceconfig.Config, s resolver.State) error {
 	builder, lbConfig := chosenPolicy(config)
 	p := w.latest()
-	if p == nil || p.builder.Name() != builder.Name() {
+	isNew := p == nil || p.builder.Name() != builder.Name()
+	if isNew {
 		if p = w.build(builder); p == nil {
 			return balancer.ErrBadResolverState
 		}
 	}
-	return p.lb.UpdateClientConnState(balancer.ClientConnState{ResolverState: s, BalancerConfig: lbConfig})
+	err := p.lb.UpdateClientConnState(balancer.ClientConnState{ResolverState: s, BalancerConfig: lbConfig})
+	if isNew && w.cc.wanted {
+		p.lb.ExitIdle()
+	}
+	return err
 }
 
 // chosenPolicy returns the builder of the policy that config asks for, and what
