@@ -265,6 +265,7 @@ func (cc *ClientConn) end() {
 	}
 	cc.resolverQueue.Close(nil)
 	cc.policies.close()
+	cc.calls.SetSelector(nil)
 	cc.reports.take()
 }
 

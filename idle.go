@@ -118,6 +118,7 @@ func (cc *ClientConn) enterIdle() {
 	cc.resolver.retire()
 	cc.resolver, cc.resolved, cc.provisional, cc.through = nil, nil, nil, false
 	cc.policies.close()
+	cc.calls.SetSelector(nil)
 	cc.cutLinks(ErrIdle, nil)
 	cc.attempts.clear()
 	cc.loss, cc.picker, cc.failing = nil, nil, nil

@@ -260,6 +260,9 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 		return cc.applyProvisional(s)
 	}
 	config, bad := cc.chooseConfig(s.ServiceConfig)
+	if hasForeignSelector(s.Attributes) {
+		config, bad = nil, errForeignSelector
+	}
 	if config == nil {
 		cc.failServiceConfig(bad)
 		return balancer.ErrBadResolverState
@@ -267,6 +270,8 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.useConfig(config)
 	err := cc.updatePolicy(config, s)
 	cc.noteVerdict(since, s, err)
+	cc.enforceReports()
+	cc.useSelector(s)
 	cc.letThrough()
 	if bad != nil {
 		cc.tellConfigRefused(bad)

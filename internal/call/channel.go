@@ -87,6 +87,7 @@ type Channel struct {
 	picker   atomic.Pointer[pickerGen]
 	resolved atomic.Pointer[gate]
 	policy   atomic.Pointer[policy]
+	selector atomic.Pointer[selectorInForce] // nil: the service config's method configs count
 	idle     atomic.Bool
 
 	// count counts RPCs, running ones too. lastEnd is the time of the latest end, in

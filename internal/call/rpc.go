@@ -32,6 +32,9 @@ type rpc struct {
 
 	sendsMany, receivesMany bool // the kind of RPC, for stats
 
+	selection *Selection // the channel's selector's; nil: there is none
+	counted   bool       // the RPC that an interceptor made this one for counts on the channel
+
 	// These change while attempts are made.
 	resolverDelayed bool
 	times           Times
@@ -58,8 +61,8 @@ func (r *rpc) options() {
 }
 
 // start does what comes before the first attempt. The context it returns
-// bounds the RPC: the caller's, or one with the earlier deadline of the method's
-// config.
+// bounds the RPC: the caller's or its selection's, or one with the earlier deadline of
+// the method's config. If the selection intercepts, nothing else has been done.
 func (r *rpc) start(ctx context.Context) (context.Context, error) {
 	if r.ch.isClosed() || r.via == nil && r.ch.refusing.Load() {
 		return ctx, grpc.ErrClientConnClosing
@@ -74,8 +77,28 @@ func (r *rpc) start(ctx context.Context) (context.Context, error) {
 		if err := r.awaitResolved(ctx); err != nil {
 			return ctx, err
 		}
+		if err := r.choose(ctx); err != nil {
+			return ctx, err
+		}
+		if r.selection.intercepts() {
+			if r.selection.Context != nil {
+				ctx = r.selection.Context
+			}
+			return ctx, nil
+		}
 		r.policy = r.ch.policy.Load()
-		mc = r.policy.config.Method(r.method)
+		if r.selection == nil {
+			mc = r.policy.config.Method(r.method)
+		} else {
+			mc = r.selection.Method
+			if r.selection.Context != nil {
+				ctx = r.selection.Context
+				r.md, _ = metadata.FromOutgoingContext(ctx)
+				if err := validMetadata(r.md); err != nil {
+					return ctx, err
+				}
+			}
+		}
 		if !r.ch.cfg.DisableRetry {
 			r.retry = mc.RetryPolicy
 		}

@@ -69,6 +69,9 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 	cs.settled = make(chan struct{})
 	cs.options()
 	ctx, err := cs.rpc.start(ctx)
+	if err == nil && cs.selection.intercepts() {
+		return cs.rpc.intercept().newStream(ctx, desc, func(err error) { cs.ch.leave(err == nil) })
+	}
 	cs.ctx, cs.cancel = context.WithCancel(ctx)
 	if err == nil && !cs.ch.enlist(cs) {
 		err = grpc.ErrClientConnClosing
@@ -133,6 +136,7 @@ func (cs *clientStream) hold() (*streamAttempt, error) {
 // Context returns the RPC's context, with the peer. It ends with the RPC. No
 // other attempt is made once it has been called.
 func (cs *clientStream) Context() context.Context {
+	defer cs.selection.committed()
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.commitLocked()
@@ -166,6 +170,7 @@ func (cs *clientStream) Header() (metadata.MD, error) {
 			}
 			cs.mu.Unlock()
 			if mine {
+				cs.selection.committed()
 				cs.sawHeader(a)
 				return md, nil
 			}
@@ -199,6 +204,7 @@ func (cs *clientStream) Trailer() metadata.MD {
 	cs.commitLocked()
 	a := cs.att.visible()
 	cs.mu.Unlock()
+	cs.selection.committed()
 	if a == nil {
 		return metadata.MD{}
 	}
@@ -254,6 +260,9 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 			cs.tellOutPayload(&a.attempt, m, uncompressed, payload)
 		}
 		if cs.keep(a, f, m, last) {
+			if cs.selection != nil && cs.isCommitted() { // there is more than can be kept
+				cs.selection.committed()
+			}
 			return true
 		}
 	}

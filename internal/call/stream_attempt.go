@@ -258,6 +258,9 @@ func (cs *clientStream) commitTo(a *streamAttempt) bool {
 			cs.commitLocked()
 		}
 		cs.mu.Unlock()
+		if mine {
+			cs.selection.committed()
+		}
 		if busy == nil {
 			return mine
 		}
@@ -404,8 +407,9 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 	if err == nil {
 		cs.succeeded()
 	}
+	cs.selection.committed()
 	cs.tellFinished(err)
-	if cs.via == nil {
+	if cs.via == nil && !cs.counted {
 		cs.ch.leave(err == nil)
 	}
 }

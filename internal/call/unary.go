@@ -28,16 +28,21 @@ func (ch *Channel) Invoke(ctx context.Context, method string, args, reply any, o
 // unary runs the RPC and its OnFinish options.
 func (r *rpc) unary(ctx context.Context, args, reply any) error {
 	r.options()
-	err := r.invoke(ctx, args, reply)
+	ctx, err := r.start(ctx)
+	if err == nil && r.selection.intercepts() {
+		return r.intercept().invoke(ctx, args, reply)
+	}
+	if err == nil {
+		err = r.invoke(ctx, args, reply)
+	}
+	r.selection.committed()
 	r.tellFinished(err)
 	return err
 }
 
+// invoke makes the attempts of an RPC that start has prepared. ctx is what start
+// returned.
 func (r *rpc) invoke(ctx context.Context, args, reply any) error {
-	ctx, err := r.start(ctx)
-	if err != nil {
-		return err
-	}
 	if r.cancel != nil {
 		defer r.cancel()
 	}

@@ -35,7 +35,7 @@ func (p Parser) FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*
 		if !validKey(key) {
 			return nil, wrongGo(field, strconv.Quote(key), `a key "/service/method", "/service/" or ""`)
 		}
-		m, err := p.fromGRPC(field, methods[key])
+		m, err := p.FromGRPC(field, methods[key])
 		if err != nil {
 			return nil, err
 		}
@@ -59,8 +59,9 @@ func validKey(key string) bool {
 	return key == "" || key[0] == '/' && strings.LastIndexByte(key, '/') > 1 && utf8.ValidString(key)
 }
 
-// fromGRPC copies m if what it holds is allowed.
-func (p Parser) fromGRPC(field string, m grpc.MethodConfig) (*MethodConfig, error) {
+// FromGRPC copies m if what it holds is allowed. The error is an *Error that names the
+// field, which begins with field.
+func (p Parser) FromGRPC(field string, m grpc.MethodConfig) (*MethodConfig, error) {
 	for _, size := range []struct {
 		name  string
 		value *int
