@@ -161,11 +161,14 @@ const (
 	bidiMethod   = "/grpc.testing.TestService/FullDuplexCall"
 )
 
-// requireNoneActive asserts that no RPC is counted as running.
+// requireNoneActive waits until no RPC is counted as running and no stream is enlisted:
+// an RPC's caller learns of its end before that.
 func requireNoneActive(t testing.TB, ch *Channel) {
 	t.Helper()
-	require.Eventually(t, func() bool { n, _ := ch.Active(); return n == 0 }, 10*time.Second, time.Millisecond)
-	ch.mu.Lock()
-	defer ch.mu.Unlock()
-	require.Nil(t, ch.streams)
+	require.Eventually(t, func() bool {
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		n, _ := ch.Active()
+		return n == 0 && ch.streams == nil
+	}, 10*time.Second, time.Millisecond)
 }
