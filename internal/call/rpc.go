@@ -222,7 +222,6 @@ type outcome struct {
 	unsent      bool
 	unprocessed bool
 	headers     bool     // response headers came
-	stream      bool     // a stream was opened
 	pushback    []string // grpc-retry-pushback-ms
 }
 
@@ -242,7 +241,6 @@ func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
 		unsent:      he.Unsent,
 		unprocessed: he.Unprocessed,
 		headers:     a.s.HasHeader(),
-		stream:      true,
 	}
 	if he.Unsent && !he.Local {
 		r.refused = a.conn

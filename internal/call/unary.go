@@ -134,10 +134,10 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 		return r.failure(a, he)
 	}
 	if n := s.Messages(); n != 1 {
-		return outcome{err: cardinality(n), drop: true, stream: true}
+		return outcome{err: cardinality(n), drop: true}
 	}
 	if err := r.decodeReply(a, reply); err != nil {
-		return outcome{err: err, drop: true, stream: true}
+		return outcome{err: err, drop: true}
 	}
 	return outcome{}
 }
