@@ -36,7 +36,7 @@ import (
 //	/test.Echo/Big     replies with 100,000 bytes
 //	/test.Echo/Headers replies with 20,000 bytes of headers
 //	/test.Echo/Fail    fails with Unavailable
-//	/test.Echo/Hang    replies when the RPC is cancelled
+//	/test.Echo/Hang    fails when the RPC's time is over or it is cancelled
 //
 // each as a unary RPC or as a stream of any kind.
 type echo struct {
@@ -86,6 +86,7 @@ func (e *echo) handle(_ any, s grpc.ServerStream) error {
 			return status.Error(codes.Unavailable, "as asked")
 		case "/test.Echo/Hang":
 			<-s.Context().Done()
+			return status.FromContextError(s.Context().Err()).Err()
 		case "/test.Echo/Big":
 			msg.Value = strings.Repeat("x", 100_000)
 		case "/test.Echo/Headers":
