@@ -56,6 +56,7 @@ type Conn struct {
 	state    connState
 	shaken   bool           // the handshake is done
 	flushing bool           // somebody writes
+	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
 	writing  bool           // what is handed but not written may be on its way
 	cause    error          // why it is not open
 	endWith  *status.Status // what streams end with when they are cut; nil: lost

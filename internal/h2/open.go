@@ -315,7 +315,11 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		if end {
 			s.closed(c)
 		}
-		c.flushAndUnlock()
+		if !s.unary && s.inBurst() && !end {
+			c.flushSoonAndUnlock()
+		} else {
+			c.flushAndUnlock()
+		}
 		if len(msg) == 0 {
 			return false
 		}

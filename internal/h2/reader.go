@@ -167,6 +167,9 @@ func isTimeout(err error) bool {
 func (r *reader) serves(s *Stream) {
 	r.several = r.several || r.served != nil && r.served != s
 	r.served = s
+	if !s.heard.Load() {
+		s.heard.Store(true)
+	}
 }
 
 // lookAround tells the owner, once, that the connection takes no new streams.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -79,11 +80,15 @@ type Stream struct {
 	// Guarded by Conn.mu.
 	sendID     uint32 // 0 once out of the connection's table
 	sendWindow int64
-	blocked    bool // the sender waits for sendWindow
-	halfClosed bool // END_STREAM is queued
+	blocked    bool          // the sender waits for sendWindow
+	sentAt     time.Duration // when the latest message was queued, since epoch
+	burst      uint8         // messages that followed each other as in a burst, up to burstFrom
+	halfClosed bool          // END_STREAM is queued
 	deadline   time.Time
 	safeUntil  uint64 // the request counts as sent once the connection's output got this far
 	wait       waiter // the sender's place in a queue
+
+	heard atomic.Bool // something came since the latest message was queued
 
 	mu sync.Mutex
 	// Guarded by mu. The reader checks id, which is never used twice, before it

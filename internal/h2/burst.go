@@ -1,0 +1,73 @@
+package h2
+
+import "time"
+
+// A stream that sends one message after the other would make a write of each, and a
+// write costs ten times what queueing a small message does. So once it sends in a burst, its
+// messages stay in the pending buffer, where a goroutine fetches them: it runs as soon
+// as the sender waits for anything or another processor is free, and by then many messages
+// share its write. A sender that is faster writes half a buffer itself.
+//
+// A single message, the first ones of a burst, and one that follows an answer leave at
+// once: nothing is known to come after them, and a peer may be waiting.
+const (
+	burstGap  = 50 * time.Microsecond // between two messages of a burst at most
+	denseGap  = 10 * time.Microsecond // the same if something was received in between: less than a round trip
+	burstFrom = 2                     // so many messages of a burst leave at once
+)
+
+// inBurst notes that a message is queued now. It reports whether others will follow
+// as fast, as far as can be told. The connection's mu is held.
+func (s *Stream) inBurst() bool {
+	now := time.Since(epoch)
+	gap := now - s.sentAt
+	s.sentAt = now
+	answered := s.heard.Load()
+	if answered {
+		s.heard.Store(false)
+	}
+	if gap > burstGap || answered && gap > denseGap {
+		s.burst = 0
+		return false
+	}
+	if s.burst < burstFrom {
+		s.burst++
+		return false
+	}
+	return true
+}
+
+// flushSoonAndUnlock is flushAndUnlock for a message of a burst. mu is held on entry and
+// released. It never blocks.
+//
+// What it leaves pending is not forgotten: awaited is set by the one who starts the
+// goroutine, and cleared by that goroutine under mu before it looks. Whoever flushes
+// meanwhile takes what is pending along.
+func (c *Conn) flushSoonAndUnlock() {
+	if len(c.pending().b) >= c.cfg.WriteBufferSize/2 {
+		c.flushAndUnlock()
+		return
+	}
+	if c.flushing || c.awaited || c.state == stateClosed {
+		c.mu.Unlock()
+		return
+	}
+	c.awaited = true
+	c.flushers.Add(1)
+	c.mu.Unlock()
+	go c.flushAwaited()
+}
+
+// flushAwaited flushes what is pending if nobody does. It may block.
+func (c *Conn) flushAwaited() {
+	c.mu.Lock()
+	c.awaited = false
+	if c.flushing || c.state == stateClosed || !c.dirty() {
+		c.mu.Unlock()
+		c.flushers.Done()
+		return
+	}
+	c.flushing = true
+	c.mu.Unlock()
+	c.flushBlocking(nil)
+}
