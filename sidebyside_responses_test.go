@@ -75,6 +75,14 @@ func TestResponsesSideBySide(t *testing.T) {
 		"binary garbage in headers":      {with("x-bin", "%%%"), message, well},
 		"binary garbage in trailers":     {ok, message, h{"grpc-status", "0", "x-bin", "%%%"}},
 		"binary padded, several":         {with("x-bin", "AP8=,AQ"), message, well},
+		"binary garbage, 503":            {h{":status", "503", "content-type", "text/html", "x-bin", "%%%"}, []byte("x")},
+		"binary garbage, 404 at once":    {h{":status", "404", "x-bin", "%%%"}},
+		"binary garbage, 429, trailers":  {h{":status", "429", "content-type", "text/html"}, []byte("x"), h{"x-bin", "%%%"}},
+		"binary garbage, html with 200":  {h{":status", "200", "content-type", "text/html", "x-bin", "%%%"}, []byte("<html>")},
+		"binary garbage, informational":  {h{":status", "103", "x-bin", "%%%"}, ok, message, well},
+		"503 with a name in capitals":    {h{":status", "503", "content-type", "text/html", "X-Up", "x"}, []byte("x")},
+		"503 as gRPC, binary garbage":    {h{":status", "503", "content-type", "application/grpc", "x-bin", "%%%"}, well},
+		"503, status of letters":         {h{":status", "503", "content-type", "text/html", "grpc-status", "abc"}},
 		"404":                            {h{":status", "404", "content-type", "text/html"}, []byte("script: none")},
 		"404 at once":                    {h{":status", "404"}},
 		"404 as gRPC":                    {h{":status", "404", "content-type", "application/grpc", "grpc-status", "9", "grpc-message", "script: x"}},
@@ -123,6 +131,10 @@ func TestResponsesSideBySide(t *testing.T) {
 		":status of letters":             codes.Internal,
 		"status that is negative":        codes.Unknown,  // there a code beyond all that there are
 		"cut off, and failed":            codes.NotFound, // as grpc-status says; there Internal
+		// By the HTTP status, whatever else is malformed; there Internal, or Unknown.
+		"503 with a name in capitals": codes.Unavailable,
+		"503 as gRPC, binary garbage": codes.Unavailable,
+		"503, status of letters":      codes.Unavailable,
 		// The same codes, but trailers are kept, and the message is valid UTF-8.
 		"status of letters":             codes.Unknown,
 		"status that is empty":          codes.Unknown,

@@ -19,7 +19,9 @@ type block struct {
 	message     string // still percent-encoded
 	details     []string
 	encoding    string
-	malformed   string // the first violation found; fatal to the stream
+	malformed   string // the first violation of HTTP found; fatal to the stream
+	badPseudo   bool   // a violation concerns pseudo-headers, so that httpStatus means nothing
+	badBinary   string // the first value of a "-bin" field that is malformed, if any
 	truncated   bool   // the list was larger than this side accepts
 	wire        int    // encoded size
 
@@ -106,6 +108,7 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 		return
 	}
 	if f.IsPseudo() {
+		b.badPseudo = b.badPseudo || b.regular || f.Name != ":status" || b.httpStatus != ""
 		switch {
 		case b.regular:
 			b.violation("pseudo-header %q after a regular field", f.Name)
@@ -153,7 +156,9 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 func (b *block) binary(f hpack.HeaderField) {
 	values, err := decodeBinary(f.Value)
 	if err != nil {
-		b.violation("malformed %s: %v", f.Name, err)
+		if b.badBinary == "" {
+			b.badBinary = fmt.Sprintf("malformed response headers: %s: %v", f.Name, err)
+		}
 		return
 	}
 	if f.Name == "grpc-status-details-bin" {
@@ -162,6 +167,18 @@ func (b *block) binary(f hpack.HeaderField) {
 	for _, v := range values {
 		b.fields = append(b.fields, hpack.HeaderField{Name: f.Name, Value: v})
 	}
+}
+
+// flaw is why the stream ends here, whatever its response is, and how; empty if it does
+// not.
+func (b *block) flaw(limit uint32) (what string, rst http2.ErrCode) {
+	switch {
+	case b.malformed != "":
+		return "malformed response headers: " + b.malformed, http2.ErrCodeProtocol
+	case b.truncated:
+		return fmt.Sprintf("peer header list size exceeded limit: more than %d bytes", limit), http2.ErrCodeFrameSize
+	}
+	return "", 0
 }
 
 func (b *block) violation(format string, args ...any) {

@@ -318,6 +318,77 @@ func TestResponses(t *testing.T) {
 			send: func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, "k", "a\nb") }},
 		{name: "malformed -bin", code: codes.Internal, message: "k-bin", rst: true,
 			send: func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, "k-bin", "!") }},
+		{name: "malformed -bin in trailers", code: codes.Internal, message: "k-bin",
+			send: func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id); s.ReplyTrailers(id, codes.OK, "", "k-bin", "!") }},
+		{name: "malformed -bin in an informational response", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "103", "k-bin", "!")
+				s.TrailersOnly(id, codes.OK, "")
+			}},
+		{name: "malformed -bin, not gRPC", code: codes.Unknown, message: `body: "hello"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "200", "content-type", "text/html", "k-bin", "!")
+				s.Data(id, true, []byte("hello"))
+			}},
+		{name: "a non-200, malformed -bin", code: codes.Unavailable, message: `503 (Service Unavailable); unexpected content-type "text/html"; body: "later"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "text/html", "k-bin", "!")
+				s.Data(id, true, []byte("later"))
+			}},
+		{name: "a non-200 without a body, malformed -bin", code: codes.Unauthenticated, message: "401 (Unauthorized)",
+			send: func(s *h2test.Conn, id uint32) { s.Headers(id, true, ":status", "401", "k-bin", "!") }},
+		{name: "a non-200, malformed -bin in trailers", code: codes.Unavailable, message: `429 (Too Many Requests); unexpected content-type "text/html"; body: "slow down"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "429", "content-type", "text/html")
+				s.Data(id, false, []byte("slow down"))
+				s.Headers(id, true, "k-bin", "!")
+			}},
+		{name: "a non-200, upper case", code: codes.Unavailable, message: `503 (Service Unavailable); unexpected content-type "text/html"; malformed response headers: invalid field name "X-Up"`, rst: true,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "text/html", "X-Up", "v")
+			}},
+		{name: "a non-200, upper case in trailers", code: codes.Unimplemented, message: `404 (Not Found)`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "404", "content-type", "text/html")
+				s.Headers(id, true, "X-Up", "v")
+			}},
+		{name: "a non-200, a pseudo-header in trailers", code: codes.Unimplemented, message: `404 (Not Found)`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "404", "content-type", "text/html")
+				s.Headers(id, true, ":path", "v")
+			}},
+		{name: "a non-200 that comes twice", code: codes.Internal, message: "second :status",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, true, ":status", "503", ":status", "503", "content-type", "text/html")
+			}},
+		{name: "a non-200, malformed grpc-status", code: codes.Unavailable, message: "503 (Service Unavailable)",
+			send: func(s *h2test.Conn, id uint32) { s.Headers(id, true, ":status", "503", "grpc-status", "5x") }},
+		{name: "a non-200 of gRPC's type, malformed grpc-status", code: codes.Unavailable, message: "503 (Service Unavailable)",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, true, ":status", "503", "content-type", "application/grpc", "grpc-status", "-5")
+			}},
+		{name: "a non-200 of gRPC's type, malformed -bin", code: codes.PermissionDenied, message: `403 (Forbidden); malformed response headers: k-bin: illegal base64 data at input byte 0; body: "no"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "403", "content-type", "application/grpc", "k-bin", "!")
+				s.Data(id, false, []byte("no"))
+				s.Headers(id, true, "grpc-status", "0")
+			}},
+		{name: "a non-200 of gRPC's type, malformed -bin in trailers", code: codes.Unavailable, message: "503 (Service Unavailable)",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Headers(id, true, "grpc-status", "0", "k-bin", "!")
+			}},
+		{name: "a non-200 of gRPC's type, text and malformed trailers", code: codes.Unavailable, message: `503 (Service Unavailable); body: "text"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, false, []byte("text"))
+				s.Headers(id, true, "grpc-status", "5", "k-bin", "!")
+			}},
+		{name: "a non-200 of gRPC's type, HEADERS in the middle", code: codes.Unavailable, message: "503 (Service Unavailable)", rst: true,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+			}},
 		{name: "-bin in all forms", code: codes.OK,
 			send: func(s *h2test.Conn, id uint32) {
 				s.TrailersOnly(id, codes.OK, "", "k-bin", "YQ", "k-bin", "YQ==", "k-bin", "YWI=,YWJj, YWJjZA", "k-bin", "")
@@ -487,6 +558,7 @@ func TestHeaderListFromServerTooLarge(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		send func(s *h2test.Conn, id uint32)
+		code codes.Code
 	}{
 		{"many fields", func(s *h2test.Conn, id uint32) {
 			var pairs []string
@@ -494,13 +566,13 @@ func TestHeaderListFromServerTooLarge(t *testing.T) {
 				pairs = append(pairs, fmt.Sprintf("k%d", i), "vvvvvvvvvv")
 			}
 			s.ReplyHeaders(id, pairs...)
-		}},
-		{"a long value", func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, "k", strings.Repeat("v", 1500)) }},
-		{"a long name", func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, strings.Repeat("k", 1500), "v") }},
+		}, codes.Internal},
+		{"a long value", func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, "k", strings.Repeat("v", 1500)) }, codes.Internal},
+		{"a long name", func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id, strings.Repeat("k", 1500), "v") }, codes.Internal},
 		{"in trailers", func(s *h2test.Conn, id uint32) {
 			s.ReplyHeaders(id)
 			s.ReplyTrailers(id, codes.OK, "", "k", strings.Repeat("v", 3000))
-		}},
+		}, codes.Internal},
 		{"one index many times", func(s *h2test.Conn, id uint32) {
 			s.ReplyHeaders(id)
 			b := s.Encode("k", strings.Repeat("v", 500))
@@ -509,10 +581,13 @@ func TestHeaderListFromServerTooLarge(t *testing.T) {
 				b = append(b, index...)
 			}
 			s.RawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, id, b)
-		}},
+		}, codes.Internal},
 		{"in pieces", func(s *h2test.Conn, id uint32) {
 			s.HeadersSplit(id, false, 40, ":status", "200", "content-type", "application/grpc", "k", strings.Repeat("v", 2000))
-		}},
+		}, codes.Internal},
+		{"of an HTTP error", func(s *h2test.Conn, id uint32) {
+			s.Headers(id, false, ":status", "503", "content-type", "text/html", "k", strings.Repeat("v", 2000))
+		}, codes.Unavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, server := peeredTCP(t, h2.Config{MaxHeaderListSize: 1000})
@@ -523,7 +598,7 @@ func TestHeaderListFromServerTooLarge(t *testing.T) {
 			server.ExpectUnary()
 			tt.send(server, 3)
 			r := await(t, res, "the call")
-			require.Equal(t, codes.Internal, r.err.Status.Code())
+			require.Equal(t, tt.code, r.err.Status.Code())
 			require.Contains(t, r.err.Status.Message(), "header list size exceeded")
 			server.ReplyUnary(1, []byte("fine"))
 			r = await(t, beside, "the call beside it")

@@ -25,40 +25,61 @@ type verdict struct {
 func over(err *Error, rst http2.ErrCode) verdict { return verdict{over: true, err: err, rst: rst} }
 
 // onHeaders takes a decoded block. The stream's mu is held.
+//
+// A response whose HTTP status is not 200 ends by that status unless it carries a status
+// of gRPC's that is well-formed: what is malformed beside it, or missing, changes nothing.
 func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	s.gotData = true
+	flaw, rst := b.flaw(s.c.cfg.headerListLimit())
 	switch {
-	case b.malformed != "":
-		return over(internal("malformed response headers: "+b.malformed), http2.ErrCodeProtocol)
-	case b.truncated:
-		return over(internal(fmt.Sprintf("peer header list size exceeded limit: more than %d bytes", s.c.cfg.headerListLimit())), http2.ErrCodeFrameSize)
+	case s.notGRPC != nil && (flaw != "" || endStream && (s.httpErr == nil || b.badBinary != "" || b.grpcStatus == "" || b.grpcStatus == "0")):
+		return over(s.notGRPCError(), http2.ErrCodeProtocol)
+	case s.notGRPC != nil && !endStream:
+		return verdict{}
 	case s.notGRPC != nil:
-		if !endStream {
-			return verdict{}
-		}
-		if s.httpErr == nil || b.grpcStatus == "" || b.grpcStatus == "0" {
-			return over(s.notGRPCError(), http2.ErrCodeProtocol)
-		}
 		return s.onTrailers(b)
+	case s.gotHeaders && flaw != "":
+		return s.violated(flaw, rst)
 	case s.gotHeaders && !endStream:
-		return over(internal("the server sent HEADERS in the middle of the stream"), http2.ErrCodeProtocol)
+		return s.violated("the server sent HEADERS in the middle of the stream", http2.ErrCodeProtocol)
 	case s.gotHeaders:
 		return s.onTrailers(b)
 	}
 
 	httpStatus, err := strconv.Atoi(b.httpStatus)
-	if err != nil || len(b.httpStatus) != 3 {
-		return over(internal("malformed response headers: :status "+quoted(b.httpStatus)), http2.ErrCodeProtocol)
-	}
-	if httpStatus >= 100 && httpStatus < 200 {
-		if endStream {
-			return over(internal(fmt.Sprintf("the server ended the stream with HTTP status %d", httpStatus)), http2.ErrCodeProtocol)
+	switch {
+	case b.badPseudo:
+		return over(internal(flaw), rst)
+	case err != nil || len(b.httpStatus) != 3:
+		if flaw == "" {
+			flaw, rst = fmt.Sprintf("malformed response headers: :status %q", b.httpStatus), http2.ErrCodeProtocol
+		}
+		return over(internal(flaw), rst)
+	case httpStatus >= 100 && httpStatus < 200:
+		if flaw == "" && endStream {
+			flaw, rst = fmt.Sprintf("the server ended the stream with HTTP status %d", httpStatus), http2.ErrCodeProtocol
+		}
+		if flaw != "" {
+			return over(internal(flaw), rst)
 		}
 		return verdict{}
+	case flaw != "" && httpStatus == http.StatusOK:
+		return over(internal(flaw), rst)
+	}
+	if flaw != "" {
+		return over(&Error{Status: httpError(httpStatus, b.contentType, flaw)}, rst)
 	}
 	subtype, isGRPC := grpcSubtype(b.contentType)
-	if !isGRPC && (b.grpcStatus == "" || b.contentType != "") {
-		s.notGRPC = status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))
+	isGRPC = isGRPC || b.grpcStatus != "" && b.contentType == ""
+	switch {
+	case !isGRPC:
+		s.notGRPC = httpError(httpStatus, b.contentType, "")
+	case b.badBinary != "" && httpStatus != http.StatusOK:
+		s.notGRPC = httpError(httpStatus, b.contentType, b.badBinary)
+	case b.badBinary != "":
+		return over(internal(b.badBinary), http2.ErrCodeProtocol)
+	}
+	if s.notGRPC != nil {
 		if endStream {
 			return over(&Error{Status: s.notGRPC}, http2.ErrCodeProtocol)
 		}
@@ -66,7 +87,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	}
 	s.subtype, s.encoding = subtype, b.encoding
 	if httpStatus != http.StatusOK {
-		s.httpErr = status.New(statusOfHTTP(httpStatus), notGRPCMessage(httpStatus, b.contentType))
+		s.httpErr = httpError(httpStatus, b.contentType, "")
 	}
 	if endStream { // trailers only
 		return s.onTrailers(b)
@@ -80,7 +101,19 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	return verdict{}
 }
 
+// violated is the end of a stream by what is wrong with the rest of its response.
+func (s *Stream) violated(what string, rst http2.ErrCode) verdict {
+	if s.httpErr == nil {
+		return over(internal(what), rst)
+	}
+	s.notGRPC = s.httpErr
+	return over(s.notGRPCError(), rst)
+}
+
 func (s *Stream) onTrailers(b *block) verdict {
+	if b.badBinary != "" {
+		return s.violated(b.badBinary, http2.ErrCodeProtocol)
+	}
 	s.inTrailer = b.wire
 	s.trailer = append(s.trailer, b.fields...)
 	if b.grpcStatus == "" {
@@ -96,11 +129,14 @@ func (s *Stream) onTrailers(b *block) verdict {
 	}
 	code, err := strconv.ParseInt(b.grpcStatus, 10, 32)
 	if err != nil || code < 0 {
+		if s.httpErr != nil {
+			return s.violated("", http2.ErrCodeProtocol)
+		}
 		return over(&Error{Status: status.New(codes.Unknown, "malformed grpc-status "+quoted(b.grpcStatus))}, http2.ErrCodeProtocol)
 	}
 	if code == int64(codes.OK) {
 		if s.cur.pooled != nil || s.prefixLen > 0 {
-			return over(internal("the server ended the stream in the middle of a message"), http2.ErrCodeNo)
+			return s.violated("the server ended the stream in the middle of a message", http2.ErrCodeNo)
 		}
 		if len(b.details) == 0 {
 			return over(nil, http2.ErrCodeNo)
@@ -147,7 +183,9 @@ func statusOfHTTP(code int) codes.Code {
 	return codes.Unknown
 }
 
-func notGRPCMessage(httpStatus int, contentType string) string {
+// httpError is the status of a response by its HTTP status, for one that is not gRPC's or
+// has a flaw.
+func httpError(httpStatus int, contentType, flaw string) *status.Status {
 	var parts []string
 	if httpStatus != http.StatusOK {
 		parts = append(parts, fmt.Sprintf("unexpected HTTP status code received from server: %d (%s)", httpStatus, http.StatusText(httpStatus)))
@@ -155,9 +193,12 @@ func notGRPCMessage(httpStatus int, contentType string) string {
 	if contentType == "" {
 		parts = append(parts, "the response has no content-type")
 	} else if _, ok := grpcSubtype(contentType); !ok {
-		parts = append(parts, "unexpected content-type "+quoted(contentType))
+		parts = append(parts, fmt.Sprintf("unexpected content-type %q", contentType))
 	}
-	return strings.Join(parts, "; ")
+	if flaw != "" {
+		parts = append(parts, flaw)
+	}
+	return status.New(statusOfHTTP(httpStatus), strings.Join(parts, "; "))
 }
 
 func (s *Stream) notGRPCError() *Error {
