@@ -19,10 +19,11 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/addresslist", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
 	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/ledger", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
+	"internal/addresslist":   nil,
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/addresslist"
 	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/proxy"
@@ -92,6 +93,10 @@ func chooseProxies(o *dialOptions) proxy.Func {
 func (cc *ClientConn) chooseRoute(r *resolverConn) (resolver.Builder, error) {
 	scheme, endpoint := cc.parsed.URL.Scheme, cc.parsed.Endpoint()
 	if cc.overUnix || scheme == schemeUnix || scheme == schemeUnixAbstract {
+		return cc.builder, nil
+	}
+	if _, list := cc.builder.(addresslist.Builder); list {
+		r.proxies = cc.proxies // each address is a target of its own
 		return cc.builder, nil
 	}
 	if scheme == schemeDNS {

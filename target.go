@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/addresslist"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -35,7 +36,7 @@ const (
 // scheme that these ask for, after the targets that cannot work are refused.
 func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
-	lookup := builderLookup(o.resolvers, resolver.Get)
+	lookup := builderLookup(o.resolvers, registered)
 	_, known := parseKnownScheme(target, lookup)
 	if known != nil && isXDS(reflect.TypeOf(known)) {
 		return resolver.Target{}, nil, noXDS(target)
@@ -44,14 +45,34 @@ func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Targe
 		scheme = schemePassthrough
 	}
 	if o.dialer != nil && !userScheme {
-		return parseTargetForDialer(target, lookup)
+		return checkList(parseTargetForDialer(target, lookup))
 	}
 	if !userScheme {
 		if err := refuseTrap(target, lookup); err != nil {
 			return resolver.Target{}, nil, err
 		}
 	}
-	return parseTarget(target, scheme, lookup)
+	return checkList(parseTarget(target, scheme, lookup))
+}
+
+// registered returns the builder that the program has registered for a scheme, or ours
+// for ipv4 and ipv6; nil if there is none.
+func registered(scheme string) resolver.Builder {
+	if b := resolver.Get(scheme); b != nil {
+		return b
+	}
+	return addresslist.Get(scheme)
+}
+
+// checkList refuses a list of addresses in which one is none. Other results of
+// parseTarget are passed on.
+func checkList(t resolver.Target, b resolver.Builder, err error) (resolver.Target, resolver.Builder, error) {
+	if list, ok := b.(addresslist.Builder); ok {
+		if _, wrong := list.Parse(t); wrong != nil {
+			return resolver.Target{}, nil, fmt.Errorf("grpcdial: target %s: %w", text.QuoteTarget(t.String()), wrong)
+		}
+	}
+	return t, b, err
 }
 
 // defaultScheme returns the scheme of targets that have none, and whether it
@@ -228,6 +249,10 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 	}
 	if u, err := parseURI(target); err == nil && u.Scheme == "xds" && lookup(u.Scheme) == nil {
 		return noXDS(target)
+	}
+	if u, err := parseURI(target); err == nil && u.Scheme == "vsock" && lookup(u.Scheme) == nil {
+		return fmt.Errorf("grpcdial: target %s: no resolver serves scheme \"vsock\": give WithContextDialer a dialer that makes vsock connections, and dial %s",
+			text.QuoteTarget(target), text.QuoteTarget("passthrough:///"+u.Opaque))
 	}
 	for _, web := range []struct{ scheme, port, security string }{
 		{"http", "80", "with WithInsecure"},
