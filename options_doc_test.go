@@ -10,36 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOptionsAreInTheREADME: its table names each option once, and nothing else. Those
-// that grpc-go does not have are marked.
-func TestOptionsAreInTheREADME(t *testing.T) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "google.golang.org/grpc").Output()
-	require.NoError(t, err)
-	theirs, ours := optionConstructors(t, strings.TrimSpace(string(dir))), optionConstructors(t, ".")
-	text, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	_, section, ok := strings.Cut(string(text), "\n## Options\n")
-	require.True(t, ok)
-	section, _, _ = strings.Cut(section, "\n## ")
-	named := map[string]bool{}
-	for line := range strings.Lines(section) {
-		if !strings.HasPrefix(line, "| `") {
-			continue
-		}
-		for option := range strings.SplitSeq(strings.Split(line, "|")[1], ",") {
-			name, mark, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(option), "`"), "`")
-			assert.False(t, named[name], "%s is named twice", name)
-			named[name] = true
-			assert.Contains(t, ours, name)
-			_, has := theirs[name]
-			assert.Equal(t, !has, strings.Contains(mark, "*"), name)
-		}
-	}
-	for name := range ours {
-		assert.True(t, named[name], "%s is not in the README", name)
-	}
-}
-
 // TestOptionsAreInTheTable: docs/options.md has one row for each option, with
 // every cell filled, and none for what is no option. It says of those that
 // grpc-go does not have that they are ours, and names those of grpc-go that are
