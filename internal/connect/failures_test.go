@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -212,10 +213,12 @@ func TestFailures(t *testing.T) {
 			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeFrameSize)), permanent: true, hint: "breaks the rules"},
 		{name: "SETTINGS too long", peer: says("\x00\xff\xff\x04\x00\x00\x00\x00\x00"), creds: plaintext,
 			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeFrameSize)), permanent: true, hint: "breaks the rules"},
-		{name: "SETTINGS ACK first", peer: says("\x00\x00\x00\x04\x01\x00\x00\x00\x00"), creds: plaintext,
+		{name: "SETTINGS ACK twice", peer: says(strings.Repeat("\x00\x00\x00\x04\x01\x00\x00\x00\x00", 2)), creds: plaintext,
 			phase: failure.HTTP2, cause: is(http2.ConnectionError(http2.ErrCodeProtocol)), permanent: true, hint: "breaks the rules"},
 		{name: "end without a word", peer: hangUp, creds: plaintext,
 			phase: failure.HTTP2, cause: is(io.EOF), hint: "without a word"},
+		{name: "end within SETTINGS", peer: saysAndEnds(settings[:11]), creds: plaintext,
+			phase: failure.HTTP2, cause: is(io.EOF), hint: "before its SETTINGS were complete"},
 		{name: "reset", peer: reset, creds: plaintext,
 			phase: failure.HTTP2, cause: is(syscall.ECONNRESET), hint: "without a word"},
 		{name: "TLS server of Go", peer: speaks(server(func(*tls.Config) {})), creds: plaintext,
@@ -287,7 +290,8 @@ func TestTimeOuts(t *testing.T) {
 		{"tls", silent, secure, failure.TLS, "TLS handshake"},
 		{"http2", silent, plaintext, failure.HTTP2, "sent no SETTINGS"},
 		{"http2 within TLS", silentAfterTLS, secure, failure.HTTP2, "sent no SETTINGS"},
-		{"half of SETTINGS", says(settings[:11]), plaintext, failure.HTTP2, "sent no SETTINGS"},
+		{"half of SETTINGS", says(settings[:11]), plaintext, failure.HTTP2, "did not finish its SETTINGS"},
+		{"an acknowledgement of SETTINGS", says("\x00\x00\x00\x04\x01\x00\x00\x00\x00"), plaintext, failure.HTTP2, "did not finish its SETTINGS"},
 	}
 	for _, tt := range tests {
 		for _, cancelled := range []bool{false, true} {

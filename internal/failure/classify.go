@@ -175,6 +175,8 @@ var table = []row{
 		say("nothing answered: the host may be down, or a firewall drops the packets")},
 	{"tls time-out", TLS, timeout, transient,
 		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
+	{"http2 time-out within settings", HTTP2, func(err error) bool { return timeout(err) && len(firstBytes(err)) > 0 }, transient,
+		say("the server did not finish its SETTINGS: it may be overloaded, or what is in between cuts the connection")},
 	{"http2 time-out within tls", HTTP2, func(err error) bool { return timeout(err) && IsWithinTLS(err) }, transient,
 		say("the server took the connection, finished the TLS handshake and sent no SETTINGS: it may not speak HTTP/2, or be overloaded")},
 	{"http2 time-out", HTTP2, timeout, transient,
@@ -201,6 +203,8 @@ var table = []row{
 	// How the server ended it.
 	{"ended in tls", TLS, ended, transient,
 		say("the server closed the connection in the TLS handshake: it may not speak TLS, or not accept this name")},
+	{"ended within settings", HTTP2, func(err error) bool { return ended(err) && len(firstBytes(err)) > 0 }, transient,
+		say("the server closed the connection before its SETTINGS were complete: it may be shutting down, or what is in between cuts the connection")},
 	{"ended before settings within tls", HTTP2, func(err error) bool { return ended(err) && IsWithinTLS(err) }, transient,
 		say("the server closed the connection without a word, after the TLS handshake: it may be shutting down, or require a client certificate")},
 	{"ended before settings", HTTP2, ended, transient,

@@ -99,8 +99,8 @@ func TestClassify(t *testing.T) {
 		{"other bytes", HTTP2, bytesCame(strings.Repeat("x", 500)), true, []string{`xxx"...`}},
 		{"other bytes", HTTP2, bytesCame("\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\xff\xff"), true, []string{"not HTTP/2"}},
 		{"other bytes", HTTP2, bytesCame("\x00\x00\x06\x04\x00\x00\x00\x00\x01"), true, []string{"not HTTP/2"}},
-		{"http2 time-out", HTTP2, &preface{settings[:7], context.DeadlineExceeded}, false, []string{"sent no SETTINGS"}},
-		{"http2 time-out", HTTP2, &preface{settings[:2], timedOut{}}, false, []string{"sent no SETTINGS"}},
+		{"http2 time-out within settings", HTTP2, &preface{settings[:7], context.DeadlineExceeded}, false, []string{"did not finish its SETTINGS"}},
+		{"http2 time-out within settings", HTTP2, &preface{settings[:2], timedOut{}}, false, []string{"did not finish its SETTINGS"}},
 
 		{"http/2 violation", HTTP2, fmt.Errorf("enable push: %w", http2.ConnectionError(http2.ErrCodeProtocol)), true, []string{"breaks the rules"}},
 
@@ -178,7 +178,8 @@ func TestClassify(t *testing.T) {
 		{"http2 time-out within tls", HTTP2, WithinTLS(&preface{"", context.DeadlineExceeded}), false, []string{"finished the TLS handshake", "not speak HTTP/2"}},
 		{"http/1 server", HTTP2, WithinTLS(&preface{"HTTP/1.1 502 Bad Gateway\r\n", io.EOF}), true, []string{"502 Bad Gateway"}},
 		{"ended before settings", HTTP2, &preface{"", syscall.ECONNRESET}, false, []string{"without a word"}},
-		{"ended before settings", HTTP2, &preface{settings[:4], io.ErrUnexpectedEOF}, false, []string{"without a word"}},
+		{"ended within settings", HTTP2, &preface{settings[:4], io.ErrUnexpectedEOF}, false, []string{"before its SETTINGS were complete"}},
+		{"ended within settings", HTTP2, WithinTLS(&preface{settings[:4], syscall.ECONNRESET}), false, []string{"before its SETTINGS were complete"}},
 
 		{"", Dial, errors.New("the dialer's own"), false, nil},
 		{"", Dial, io.EOF, false, nil},

@@ -97,16 +97,22 @@ type PrefaceError struct {
 }
 
 func (e *PrefaceError) Error() string {
+	const shown = 64
+	first := e.First[:min(len(e.First), shown)]
+	goAway := errors.As(e.Err, new(http2.GoAwayError))
 	switch {
 	case len(e.First) == 0 && e.Err == io.EOF:
 		return "the server closed the connection without a word"
 	case len(e.First) == 0 && e.Err != nil:
 		return fmt.Sprintf("no HTTP/2 SETTINGS from the server: %v", e.Err)
-	case e.Err != nil && e.Err != io.EOF:
+	case goAway:
 		return fmt.Sprintf("want HTTP/2 SETTINGS from the server: %v", e.Err)
+	case e.Err == nil:
+		return fmt.Sprintf("want HTTP/2 SETTINGS from the server, got %q", first)
+	case e.Err == io.EOF:
+		return fmt.Sprintf("want HTTP/2 SETTINGS from the server, got %q and the end of the connection", first)
 	}
-	const shown = 64
-	return fmt.Sprintf("want HTTP/2 SETTINGS from the server, got %q", e.First[:min(len(e.First), shown)])
+	return fmt.Sprintf("want HTTP/2 SETTINGS from the server, got %q, then: %v", first, e.Err)
 }
 
 func (e *PrefaceError) Unwrap() error { return e.Err }

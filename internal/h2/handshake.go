@@ -133,42 +133,36 @@ func (c *Conn) appendPreface(b []byte) []byte {
 }
 
 // preface reads the server's first frame, which must be SETTINGS, and applies
-// it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError].
+// it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError]. Some
+// servers acknowledge our SETTINGS first.
 func (r *reader) preface() error {
+	var acked []byte // that frame
 	wrong := func(err error) error {
 		b := r.bytes()[r.start:r.end]
-		return &PrefaceError{First: append([]byte(nil), b[:min(len(b), maxPrefaceBytes)]...), Err: err}
+		return &PrefaceError{First: append(acked, b[:min(len(b), maxPrefaceBytes-len(acked))]...), Err: err}
 	}
-	// The first bytes tell what else it is before there are nine of them: a TLS
-	// alert, say, is shorter than a frame header.
-	for n := 1; ; n++ {
-		h, err := r.peek(n)
-		if err != nil {
-			return wrong(err)
-		}
-		if h[0] != 0 {
-			r.hearOut()
-			return wrong(nil)
-		}
-		if n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway) {
-			return wrong(nil)
-		}
-		if n == frameHeaderLen {
-			break
-		}
+	f, known, err := r.prefaceHeader()
+	if err == nil && known && f.isSettings() && f.flags.Has(http2.FlagSettingsAck) && f.length == 0 {
+		r.bw.acknowledged()
+		acked = bytes.Clone(r.bytes()[r.start:][:frameHeaderLen])
+		r.start += frameHeaderLen
+		f, known, err = r.prefaceHeader()
 	}
-	f := parseFrameHeader(r.bytes()[r.start:])
-	if f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize {
+	switch {
+	case err != nil:
+		return wrong(err)
+	case !known:
+		return wrong(nil)
+	case f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize:
 		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
 			return wrong(parseGoAway(p[frameHeaderLen:]))
 		}
-	}
-	switch {
-	case f.typ != http2.FrameSettings || f.id != 0:
 		return wrong(nil)
-	case f.flags.Has(http2.FlagSettingsAck):
-		return connErrorf(http2.ErrCodeProtocol, "the first frame acknowledges SETTINGS in the place of the server's own")
-	case f.length > maxFrameSize || f.length%6 != 0:
+	case !f.isSettings():
+		return wrong(nil)
+	case f.flags.Has(http2.FlagSettingsAck) && f.length == 0:
+		return connErrorf(http2.ErrCodeProtocol, "the server acknowledges SETTINGS twice in the place of its own")
+	case f.flags.Has(http2.FlagSettingsAck), f.length > maxFrameSize, f.length%6 != 0:
 		return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", f.length)
 	}
 	p, err := r.peek(frameHeaderLen + f.length)
@@ -185,6 +179,28 @@ func (r *reader) preface() error {
 	r.settings = true
 	r.dirty = false // the handshake flushes the acknowledgement
 	return nil
+}
+
+func (f frameHeader) isSettings() bool { return f.typ == http2.FrameSettings && f.id == 0 }
+
+// prefaceHeader returns the next frame header; not if it is known by then that this is
+// neither SETTINGS nor GOAWAY. The first bytes tell what else it is before there are nine
+// of them: a TLS alert, say, is shorter than a frame header.
+func (r *reader) prefaceHeader() (f frameHeader, known bool, err error) {
+	for n := 1; ; n++ {
+		h, err := r.peek(n)
+		switch {
+		case err != nil:
+			return f, false, err
+		case h[0] != 0:
+			r.hearOut()
+			return f, false, nil
+		case n > 3 && h[3] != byte(http2.FrameSettings) && h[3] != byte(http2.FrameGoAway):
+			return f, false, nil
+		case n == frameHeaderLen:
+			return parseFrameHeader(h), true, nil
+		}
+	}
 }
 
 // hearOut reads on, for a moment, until what is no HTTP/2 can be told: a TLS
