@@ -339,6 +339,7 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 		}
 		if !cs.commitTo(a) {
 			msg.Free()
+			a.s.Discard()
 			continue
 		}
 		cs.sawHeader(a)

@@ -319,7 +319,7 @@ func (cs *clientStream) retire(a *streamAttempt, err error) {
 	a.replaced = true
 	cs.mu.Unlock()
 	if a.s != nil {
-		a.s.Discard()
+		a.s.Drop()
 	}
 	cs.endAttempt(a, err)
 }

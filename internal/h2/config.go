@@ -29,8 +29,6 @@ const (
 	maxContinuations    = 1000     // CONTINUATION frames in one header block
 	maxFreeStreams      = 128      // unary stream objects kept for reuse
 	maxErrorBody        = 1024     // bytes of a non-gRPC body that go into the error
-	firstMessageBuffer  = 4 << 10  // a message buffer has no more than this, ...
-	messageBufferGrowth = 16       // ... or this many times what has arrived of the message
 	maxPrefaceBytes     = 1024     // bytes of a wrong server preface that are kept
 )
 

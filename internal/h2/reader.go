@@ -24,8 +24,10 @@ type reader struct {
 	// buffer, and for the handshake.
 	buf        *[]byte
 	small      []byte
-	more       bool // the latest read filled what it was given
-	start, end int  // the bytes read and not used yet
+	more       bool   // the latest read filled what it was given
+	narrow     bool   // the next read is of a frame's header alone
+	into       []byte // where a read goes instead of the buffer
+	start, end int    // the bytes read and not used yet
 
 	hd       headerDecoder
 	lastID   uint32 // the stream of the latest look-up
@@ -37,6 +39,8 @@ type reader struct {
 	dirty    bool    // frames of the reader's wait to be flushed
 	served   *Stream // the only stream that something was delivered to since the latest read
 	several  bool    // there were more
+	wake     *Stream // its receiver is to be woken
+	behind   int     // bytes read since it was to be
 	told     bool    // the owner knows that no new streams are taken
 	onDrain  func(cause error)
 }
@@ -72,14 +76,20 @@ func (r *reader) bytes() []byte {
 	return r.small
 }
 
-// space is where the next bytes go. It takes a buffer from the pool if there
+// space is where the next bytes go: into a message, or the buffer. It takes a buffer from the pool if there
 // is none, or if the small one does not do.
 func (r *reader) space() []byte {
+	if r.into != nil {
+		return r.into
+	}
 	if r.buf == nil && (r.small == nil || r.more || r.end == len(r.small)) {
 		b := bytepool.Messages.Get(r.size())
 		r.end = copy(*b, r.small[r.start:r.end])
 		r.start = 0
 		r.buf = b
+	}
+	if r.narrow {
+		return r.bytes()[r.end:min(r.end+frameHeaderLen, len(r.bytes()))]
 	}
 	return r.bytes()[r.end:]
 }
@@ -98,9 +108,27 @@ func (r *reader) quiet() {
 	}
 }
 
-// fill reads more. It blocks. What the reader queued while it worked on what
-// it had is written first.
+// fill reads more into the buffer. It blocks.
 func (r *reader) fill() error {
+	r.beforeRead()
+	n, err := r.read()
+	r.end += n
+	return err
+}
+
+// readInto reads into p instead of the buffer, which is empty. It blocks.
+func (r *reader) readInto(p []byte) (n int, err error) {
+	r.beforeRead()
+	r.into = p
+	n, err = r.read()
+	r.into = nil
+	return n, err
+}
+
+// beforeRead ends a burst: those that wait for what was in it are woken, and what the
+// reader queued while it worked on it is written.
+func (r *reader) beforeRead() {
+	r.notify()
 	if r.dirty {
 		if r.served != nil && !r.several {
 			// The one whom this burst woke may be about to send: the answer to a
@@ -121,9 +149,11 @@ func (r *reader) fill() error {
 			r.small = nil
 		}
 	}
+}
+
+// read waits until something comes, and puts it where space says.
+func (r *reader) read() (n int, err error) {
 	for idle := 0; ; {
-		var n int
-		var err error
 		if r.c.mode == writeDirect && r.settings {
 			n, err = r.c.wire.tryRead(&r.sock)
 		} else {
@@ -135,10 +165,10 @@ func (r *reader) fill() error {
 			n, err = r.c.nc.Read(p)
 			r.more = n == len(p)
 		}
-		r.end += n
 		if n > 0 {
+			r.narrow = false
 			r.heard()
-			return nil
+			return n, nil
 		}
 		if err == nil {
 			// Nothing, which is no end (io.Reader); but not time and again.
@@ -152,7 +182,7 @@ func (r *reader) fill() error {
 			r.lookAround()
 			continue
 		}
-		return err
+		return 0, err
 	}
 }
 
@@ -169,6 +199,25 @@ func (r *reader) serves(s *Stream) {
 	r.served = s
 	if !s.heard.Load() {
 		s.heard.Store(true)
+	}
+}
+
+// wakes notes that the receiver of s has something to receive. It is woken when this burst
+// is through, or goes on with another stream: it finds more then.
+func (r *reader) wakes(s *Stream) {
+	if r.wake != s {
+		r.notify()
+		r.wake, r.behind = s, 0
+	}
+}
+
+func (r *reader) notify() {
+	if s := r.wake; s != nil {
+		r.wake = nil
+		select {
+		case s.arrived <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -263,54 +312,4 @@ func (r *reader) readFrame() error {
 	p := b[frameHeaderLen:]
 	r.start += frameHeaderLen + f.length
 	return r.handle(f, p)
-}
-
-// data reads a DATA frame, piece by piece as it arrives.
-func (r *reader) data(f frameHeader) error {
-	if f.id == 0 {
-		return connErrorf(http2.ErrCodeProtocol, "DATA on stream 0")
-	}
-	left, pad := f.length, 0
-	if f.flags.Has(http2.FlagDataPadded) {
-		if left == 0 {
-			return connErrorf(http2.ErrCodeFrameSize, "padded DATA without a pad length")
-		}
-		p, err := r.peek(1)
-		if err != nil {
-			return err
-		}
-		pad = int(p[0])
-		r.start++
-		left--
-		if pad > left {
-			return connErrorf(http2.ErrCodeProtocol, "DATA with more padding than payload")
-		}
-	}
-	if err := r.account(f, pad); err != nil {
-		return err
-	}
-	left -= pad
-	for left > 0 {
-		if r.start == r.end {
-			if _, err := r.peek(1); err != nil {
-				return err
-			}
-		}
-		n := min(left, r.end-r.start)
-		r.part(f.id, r.bytes()[r.start:r.start+n])
-		r.start += n
-		left -= n
-	}
-	for pad > 0 {
-		if _, err := r.peek(1); err != nil {
-			return err
-		}
-		n := min(pad, r.end-r.start)
-		r.start += n
-		pad -= n
-	}
-	if f.flags.Has(http2.FlagDataEndStream) {
-		r.endOfData(f.id)
-	}
-	return nil
 }

@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -11,8 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-
-	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // verdict is what the reader has to do about a stream after a frame.
@@ -135,7 +132,7 @@ func (s *Stream) onTrailers(b *block) verdict {
 		return over(&Error{Status: status.New(codes.Unknown, "malformed grpc-status "+quoted(b.grpcStatus))}, http2.ErrCodeProtocol)
 	}
 	if code == int64(codes.OK) {
-		if s.cur.pooled != nil || s.prefixLen > 0 {
+		if s.part.n > 0 {
 			return s.violated("the server ended the stream in the middle of a message", http2.ErrCodeNo)
 		}
 		if len(b.details) == 0 {
@@ -242,103 +239,12 @@ func (s *Stream) onData(p []byte) verdict {
 	return verdict{}
 }
 
-// assemble appends p to the message that is coming in, and queues what is
-// complete.
-func (s *Stream) assemble(p []byte) *Error {
-	for len(p) > 0 {
-		if s.prefixLen < len(s.prefix) {
-			n := copy(s.prefix[s.prefixLen:], p)
-			s.prefixLen += n
-			s.cur.owed += n
-			p = p[n:]
-			if s.prefixLen < len(s.prefix) {
-				break
-			}
-			if err := s.beginMessage(); err != nil {
-				return err
-			}
-		}
-		n := min(len(p), s.curSize-len(s.cur.Data))
-		if n > 0 {
-			s.grow(n)
-			s.cur.Data = append(s.cur.Data, p[:n]...)
-			s.cur.owed += n
-			p = p[n:]
-		}
-		if len(s.cur.Data) == s.curSize {
-			s.endMessage()
-			if s.unary && s.messages > 1 {
-				return internal("cardinality violation: the server sent more than one response message, want one")
-			}
-		}
+// onPlaced is onData for n bytes that were read into the room of the message. The
+// stream's mu is held.
+func (s *Stream) onPlaced(n int) verdict {
+	if err := s.advance(n); err != nil {
+		return over(err, http2.ErrCodeCancel)
 	}
-	if s.unary || s.waiting {
-		// Somebody waits for this message: what has come of it is given back.
-		s.credit += int64(s.cur.owed)
-		s.cur.owed = 0
-	}
-	return nil
-}
-
-func (s *Stream) beginMessage() *Error {
-	size := binary.BigEndian.Uint32(s.prefix[1:])
-	if s.prefix[0] > 1 {
-		return internal(fmt.Sprintf("the server sent a message with flags %#02x; want 0 or 1 (not a gRPC message?)", s.prefix[0]))
-	}
-	if int64(size) > int64(s.maxRecv) {
-		return &Error{Status: status.New(codes.ResourceExhausted, fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", size, s.maxRecv)), Local: true}
-	}
-	s.curSize = int(size)
-	s.cur.Compressed = s.prefix[0] == 1
-	return nil
-}
-
-const (
-	smallMessage = 256 // bytes; no pooled buffer is smaller
-	fewMessages  = 16
-)
-
-// grow makes room for n more bytes. A message's announced length is not
-// trusted with memory: the buffer begins small and grows with what arrives.
-func (s *Stream) grow(n int) {
-	have := len(s.cur.Data)
-	if have+n <= cap(s.cur.Data) {
-		return
-	}
-	if s.curSize < smallMessage && len(s.queue) >= fewMessages {
-		// Of small messages a window admits many: a pooled buffer each would be
-		// far more than the window.
-		s.cur.Data = make([]byte, 0, s.curSize)
-		return
-	}
-	size := min(s.curSize, max(firstMessageBuffer, (have+n)*messageBufferGrowth))
-	b := bytepool.Messages.Get(size)
-	copy(*b, s.cur.Data)
-	if s.cur.pooled != nil {
-		bytepool.Messages.Put(s.cur.pooled)
-	}
-	s.cur.pooled, s.cur.Data = b, (*b)[:have]
-}
-
-func (s *Stream) endMessage() {
-	s.messages++
-	s.c.received.Add(1)
-	m := s.cur
-	if s.unary || s.waiting {
-		s.credit += int64(m.owed)
-		m.owed = 0
-	}
-	s.cur, s.prefixLen, s.curSize = Message{}, 0, 0
-	if s.unary && s.messages > 1 {
-		m.Free() // counted, and the end of the stream
-		return
-	}
-	s.queue = append(s.queue, m)
-	if s.waiting {
-		s.waiting = false
-		select {
-		case s.arrived <- struct{}{}:
-		default:
-		}
-	}
+	s.awaited()
+	return verdict{}
 }

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 const (
@@ -91,9 +89,8 @@ func (w *bandwidth) answered(window int64) (size int64) {
 	return size
 }
 
-// account counts a DATA frame against the windows. Padding counts too, and is
-// given back at once.
-func (r *reader) account(f frameHeader, pad int) error {
+// account counts a DATA frame against the connection's window.
+func (r *reader) account(f frameHeader) error {
 	n := int64(f.length)
 	if r.bw.received(f.length) {
 		r.queuePing(probeData)
@@ -108,29 +105,19 @@ func (r *reader) account(f frameHeader, pad int) error {
 		r.credit = 0
 	}
 	r.c.left.Store(r.window)
-	s := r.stream(f.id)
-	if s == nil {
-		return r.known(f)
-	}
-	s.mu.Lock()
-	if s.id != f.id {
-		s.mu.Unlock()
-		return nil
-	}
-	s.window -= n
-	beyond := s.window < 0
-	var credit int64
-	if f.flags.Has(http2.FlagDataPadded) && !beyond {
-		_, credit = s.consumed(pad + 1)
-	}
-	s.mu.Unlock()
-	if beyond {
-		r.over(s, f.id, over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl), false)
-	}
-	if credit > 0 {
-		r.queueWindowUpdate(f.id, credit)
-	}
 	return nil
+}
+
+// admit counts a DATA frame against the window of its stream. Padding counts too, and is
+// given back at once. mu is held. It reports false if there is no room for it.
+func (s *Stream) admit(f frameHeader, pad int) bool {
+	if s.window -= int64(f.length); s.window < 0 {
+		return false
+	}
+	if f.flags.Has(http2.FlagDataPadded) {
+		s.credit += int64(pad) + 1
+	}
+	return true
 }
 
 // queueWindowUpdate leaves a WINDOW_UPDATE to the flush at the end of this
@@ -181,6 +168,7 @@ func (r *reader) widen(size int64) {
 	for id, s := range c.streams {
 		s.mu.Lock()
 		if s.id == id {
+			s.size += more
 			s.window += more
 		}
 		s.mu.Unlock()

@@ -205,33 +205,6 @@ func (r *reader) fragment(p []byte, end bool) error {
 	return nil
 }
 
-// part delivers a piece of a DATA frame.
-func (r *reader) part(id uint32, p []byte) {
-	s := r.stream(id)
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	if s.id != id {
-		s.mu.Unlock()
-		return
-	}
-	r.serves(s)
-	v := s.onData(p)
-	var credit int64
-	if !v.over {
-		_, credit = s.consumed(0)
-	}
-	s.mu.Unlock()
-	if v.over {
-		r.over(s, id, v, false)
-		return
-	}
-	if credit > 0 {
-		r.queueWindowUpdate(id, credit)
-	}
-}
-
 // endOfData acts on END_STREAM in a DATA frame: gRPC wants trailers.
 func (r *reader) endOfData(id uint32) {
 	s := r.stream(id)

@@ -12,8 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-
-	"github.com/grpcdial/grpcdial/internal/bytepool"
 )
 
 // Request is what the opening HEADERS of a stream says. It is read while the
@@ -46,25 +44,6 @@ type Request struct {
 	Opened func()
 }
 
-// Message is one received message. Its bytes come from a pool: Free gives them
-// back.
-type Message struct {
-	Data       []byte
-	Compressed bool
-
-	pooled *[]byte
-	owed   int // bytes of it that were not credited to the server yet
-}
-
-// Free gives the bytes back; Data must not be used after. A zero Message may
-// be freed.
-func (m *Message) Free() {
-	if m.pooled != nil {
-		bytepool.Messages.Put(m.pooled)
-	}
-	*m = Message{}
-}
-
 // Stream is one RPC attempt on a connection.
 type Stream struct {
 	c     *Conn
@@ -94,8 +73,11 @@ type Stream struct {
 	// Guarded by mu. The reader checks id, which is never used twice, before it
 	// touches anything, since a unary stream object may have begun a new life.
 	id         uint32
+	size       int64 // the window's
 	window     int64 // what the server may still send
-	credit     int64 // consumed, not given back to the server yet
+	credit     int64 // received by the program, not given back to the server yet
+	came       int64 // bytes of messages, prefixes among them
+	taken      int64 // of these, bytes that are or were credit
 	maxRecv    int
 	waiting    bool          // a receiver waits for a message
 	arrived    chan struct{} // capacity 1: wakes the receiver; nil for unary streams
@@ -103,12 +85,9 @@ type Stream struct {
 	gotHeaders bool
 	gotData    bool
 	ended      bool
-	cur        Message // being assembled
-	prefix     [5]byte
-	prefixLen  int
-	curSize    int            // its length
-	queue      []Message      // complete, not received by the application yet
-	messages   int            // complete messages so far
+	part       partial        // the message that is coming
+	in         inbox          // whole messages, not received yet
+	messages   int            // whole messages so far
 	body       []byte         // of a response that is not gRPC's
 	notGRPC    *status.Status // it is none, and this is what its HTTP status says
 	httpErr    *status.Status // what the HTTP status, if it is not 200, of gRPC's own says
@@ -119,13 +98,19 @@ type Stream struct {
 	err        *Error // how it ended; nil for OK
 
 	outHeader, inHeader, inTrailer int // sizes on the wire
+
+	// The receiver's alone.
+	out      inbox // what it has taken from in
+	received int64 // bytes of messages that Recv returned
+	reported int64 // of these, bytes that are in taken
+	step     int64 // how many may be missing there
 }
 
 // begin readies the receive side for a new life. Conn.mu is held.
 func (s *Stream) begin(id uint32, maxRecv int) {
 	s.mu.Lock()
 	s.id = id
-	s.window, s.credit = s.c.recvW, 0
+	s.size, s.window, s.credit, s.came, s.taken = s.c.recvW, s.c.recvW, 0, 0, 0
 	s.maxRecv = maxRecv
 	s.mu.Unlock()
 }
@@ -142,20 +127,12 @@ func (s *Stream) Cancel(st *status.Status) {
 func (s *Stream) finish(e *Error) {
 	s.mu.Lock()
 	s.id, s.ended, s.err = 0, true, e
-	s.cur.Free()
+	s.part = partial{} // the reader may be reading into its buffer, so the garbage collector gets that
 	if e != nil && (e.GivenUp || e.Cause != nil) {
 		s.trailer, s.inTrailer = emptied(s.trailer), 0 // if they came, they lost
 	}
 	s.mu.Unlock()
 	s.signalEnd()
-}
-
-// drop frees what the application will not receive any more. mu is held.
-func (s *Stream) drop() {
-	for i := range s.queue {
-		s.queue[i].Free()
-	}
-	s.queue = s.queue[:0]
 }
 
 func (s *Stream) signalEnd() {
@@ -178,32 +155,50 @@ func (s *Stream) signalEnd() {
 	close(s.end)
 }
 
-// Discard frees the messages that were not received. For a stream that has ended
-// and that nobody receives from any more; one that is forgotten without it leaves them
-// to the garbage collector.
+// Drop forgets the messages that Recv has not looked at yet. For a stream that has
+// ended, on any goroutine; one that is forgotten without it leaves them to the garbage
+// collector.
+func (s *Stream) Drop() {
+	s.mu.Lock()
+	s.in = inbox{}
+	s.mu.Unlock()
+}
+
+// Discard frees all messages that Recv has not returned. For a stream that has ended, on
+// the receiver's goroutine.
 func (s *Stream) Discard() {
 	s.mu.Lock()
-	s.drop()
+	s.in.take(&s.out, false)
 	s.mu.Unlock()
+	s.out.release()
 }
 
 // Recv returns the next message. At the end, and when all that came whole before it
 // has been received, it returns io.EOF if the status was OK, else *Error. One
 // goroutine may receive at a time, beside one that sends.
+//
+// All that is there is taken at once, without the lock for each, but what is given back to
+// the server is what was returned: the window bounds both inboxes together.
 func (s *Stream) Recv() (Message, error) {
 	for {
-		s.mu.Lock()
-		if len(s.queue) > 0 {
-			m := s.queue[0]
-			s.queue[0] = Message{}
-			if s.queue = s.queue[1:]; len(s.queue) == 0 {
-				s.queue = nil
+		if s.out.whole > 0 {
+			m, n := s.out.next()
+			if s.received += int64(n); s.received-s.reported >= s.step {
+				s.mu.Lock()
+				id, credit := s.report()
+				s.mu.Unlock()
+				s.c.creditStream(id, credit)
 			}
-			id, n := s.consumed(m.owed)
-			s.mu.Unlock()
-			s.c.creditStream(id, n)
 			return m, nil
 		}
+		s.mu.Lock()
+		if s.in.whole > 0 {
+			s.in.take(&s.out, s.part.open)
+			s.step = s.owing()
+			s.mu.Unlock()
+			continue
+		}
+		s.out.release()
 		if s.ended {
 			err := s.err
 			s.mu.Unlock()
@@ -215,24 +210,40 @@ func (s *Stream) Recv() (Message, error) {
 		// What has come of the next message is given back, so that a message
 		// larger than the window flows.
 		s.waiting = true
-		id, n := s.consumed(s.cur.owed)
-		s.cur.owed = 0
+		s.consume(s.came)
+		id, credit := s.report()
 		s.mu.Unlock()
-		s.c.creditStream(id, n)
+		s.c.creditStream(id, credit)
 		<-s.arrived
 	}
 }
 
-// consumed counts n bytes as taken by the application and returns what to
-// give back to the server now. mu is held.
-func (s *Stream) consumed(n int) (id uint32, credit int64) {
-	s.credit += int64(n)
-	if s.ended || s.credit < int64(s.c.cfg.StreamWindow)/4 {
-		return 0, 0
+// report is the receiver's grant, with what it has received. mu is held.
+func (s *Stream) report() (id uint32, credit int64) {
+	s.reported = s.received
+	s.consume(s.received)
+	return s.id, s.grant()
+}
+
+// consume counts the bytes of messages up to offset as received by the program. mu is held.
+func (s *Stream) consume(offset int64) {
+	if offset > s.taken {
+		s.credit += offset - s.taken
+		s.taken = offset
+	}
+}
+
+// owing is how much of the window is kept at most before it is given back. mu is held.
+func (s *Stream) owing() int64 { return min(s.size/4, 1<<20) }
+
+// grant returns what to give back to the server now; 0: nothing. mu is held.
+func (s *Stream) grant() (credit int64) {
+	if s.ended || s.credit < s.owing() {
+		return 0
 	}
 	credit, s.credit = s.credit, 0
 	s.window += credit
-	return s.id, credit
+	return credit
 }
 
 // Header waits for the response headers. ok is false if the stream ended
@@ -343,10 +354,10 @@ func (s *Stream) Messages() int {
 func (s *Stream) Message() (m Message, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
+	if s.in.whole == 0 {
 		return Message{}, false
 	}
-	return s.queue[0], true
+	return s.in.peek(), true
 }
 
 // WireLengths are the encoded sizes of the header blocks.
@@ -359,9 +370,9 @@ func (s *Stream) WireLengths() (outHeader, inHeader, inTrailer int) {
 // Release gives a unary stream back. Nothing of it may be used after.
 func (s *Stream) Release() {
 	s.mu.Lock()
-	s.drop()
+	s.in.release()
 	s.header, s.trailer = emptied(s.header), emptied(s.trailer)
-	s.cur, s.prefixLen, s.curSize, s.messages = Message{}, 0, 0, 0
+	s.messages = 0
 	s.gotHeaders, s.gotData, s.ended = false, false, false
 	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
 	s.encoding, s.subtype = "", ""
