@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
@@ -331,6 +333,30 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 			assert.Empty(t, updates)
 		})
 	}
+}
+
+// What the policy says of addresses counts before their service config has come: a dial
+// that ends then reports it. It stays the verdict if the config changes nothing, so
+// that the name is looked up again.
+func TestDNSPolicyRefusesAddressesEarly(t *testing.T) {
+	updates := make(chan struct{}, 10)
+	policy := &spyPolicy{name: t.Name(), update: func(s *spy, _ balancer.ClientConnState) error {
+		s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(errRefused)})
+		updates <- struct{}{}
+		return errors.New("not these")
+	}}
+	balancer.Register(policy)
+	gate := make(chan struct{})
+	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {Held: gate}})
+	cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1}))
+	cc.Connect()
+	<-updates
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	assert.ErrorContains(t, cc.AwaitReady(ctx), "the load-balancing policy refused the resolver's addresses: not these")
+	assert.Empty(t, updates, "the service config is awaited")
+	close(gate)
+	<-updates
 }
 
 // An invalid service config that is the channel's first fails RPCs with the

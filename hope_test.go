@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
@@ -219,6 +221,52 @@ func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
 			require.NoError(t, cc.Close())
 		})
 	}
+}
+
+// A wait is asked about each failure, those too that change no state: the health of a
+// backend that gets worse, and the next attempt at one of several addresses.
+func TestGiveUpSeesFailuresThatChangeNoState(t *testing.T) {
+	t.Run("health", func(t *testing.T) {
+		b := startChecked(t, "a", notServing)
+		cc := dialChecked(t, checkedConfig, []*checkedBackend{b}, WithGiveUp(func(a Attempt) bool {
+			b.set(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
+			return strings.Contains(a.Err.Error(), "SERVICE_UNKNOWN")
+		}))
+		err := cc.AwaitReady(bounded(t))
+		assert.ErrorContains(t, err, "SERVICE_UNKNOWN")
+		assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
+	t.Run("one of several addresses", func(t *testing.T) {
+		p := &spyPolicy{name: "grpcdial_test_sticky", update: func(s *spy, state balancer.ClientConnState) (err error) {
+			s.sub, err = s.cc.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
+				switch now.ConnectivityState {
+				case connectivity.TransientFailure: // and that is what it stays
+					s.cc.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(errRefused)})
+				case connectivity.Idle:
+					s.sub.Connect()
+				}
+			}})
+			s.sub.Connect()
+			return err
+		}}
+		balancer.Register(p)
+		r, target, option := handResolver(t)
+		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}, {Addr: "b:1"}}})
+		var rounds atomic.Int64
+		cc := plain(t, target, option, fastBackoff(), WithDefaultServiceConfig(p.config()), WithGiveUp(func(a Attempt) bool { return a.Err == errRefused }),
+			WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				switch {
+				case addr == "a:1" && rounds.Add(1) == 1:
+					return nil, errors.New("maybe")
+				case addr == "b:1" && rounds.Load() > 1:
+					return hang(ctx, addr)
+				}
+				return nil, errRefused
+			}))
+		err := cc.AwaitReady(bounded(t))
+		assert.ErrorIs(t, err, errRefused)
+		assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
 }
 
 func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {

@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"reflect"
@@ -380,4 +381,30 @@ func TestTraceOfHealth(t *testing.T) {
 	eventually(t, func() bool { return errors.As(cc.Snapshot().Endpoints[0].Cause, &e) }, "it is in the picture of the channel")
 	assert.Equal(t, PhaseHealth, e.Attempts[0].Phase)
 	assert.Equal(t, connectivity.Ready, cc.Snapshot().Endpoints[0].State)
+}
+
+// Each thing that the resolver says is an event, an update without addresses too.
+func TestTraceOfResolverUpdates(t *testing.T) {
+	seen := new(events)
+	r, target, option := handResolver(t)
+	cc := plain(t, target, option, seen.option(), WithContextDialer(hang))
+	cc.Connect()
+	for _, s := range []resolver.State{
+		{},
+		{Addresses: []resolver.Address{{Addr: "a:1"}}},
+		{Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: "b:1"}, {Addr: "c:1"}}}}},
+		{},
+	} {
+		r.UpdateState(s)
+	}
+	r.CC().ReportError(errors.New("no zone"))
+	require.NoError(t, cc.Close())
+	var said []string
+	for _, e := range seen.seen() {
+		if e.Kind == EventResolveDone {
+			said = append(said, fmt.Sprint(e.Addrs, " ", e.Err))
+		}
+	}
+	const none = "[] the resolver gave no addresses"
+	assert.Equal(t, []string{none, "[a:1] <nil>", "[b:1 c:1] <nil>", none, "[] no zone"}, said)
 }

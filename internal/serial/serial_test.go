@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,6 +131,98 @@ func TestGoexitDoesNotWedge(t *testing.T) {
 	q.Close(func() { got = append(got, 4); runtime.Goexit() })
 	q.Wait()
 	assert.Equal(t, []int{1, 2, 3, 4}, got)
+}
+
+// A queue at rest keeps nothing of what was on it: neither the functions of a burst nor
+// the array that they waited in.
+func TestQueueAtRestKeepsNothing(t *testing.T) {
+	var q Queue
+	gate := make(chan struct{})
+	q.Post(func() { <-gate })
+	for range 10_000 {
+		q.Post(func() {})
+	}
+	q.mu.Lock()
+	array := weak.Make(&q.waiting[0])
+	q.mu.Unlock()
+	close(gate)
+	require.Eventually(t, func() bool { runtime.GC(); return array.Value() == nil }, 10*time.Second, time.Millisecond)
+	q.Post(func() {})
+	q.Close(nil)
+	q.Wait()
+}
+
+// Posters, closers and those who wait may come all at once: what was posted before the
+// queue was closed runs, last runs once, and everybody who waits returns.
+func TestQueueFromManyGoroutines(t *testing.T) {
+	for range 2000 {
+		var q Queue
+		var accepted, ran, last int // the two latter are the queue's
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		start := make(chan struct{})
+		for range 4 {
+			all.Go(func() {
+				<-start
+				if q.Post(func() { ran++ }) {
+					mu.Lock()
+					accepted++
+					mu.Unlock()
+				}
+			})
+			all.Go(func() { <-start; q.Wait() })
+		}
+		for range 2 {
+			all.Go(func() { <-start; q.Close(func() { last++ }) })
+		}
+		close(start)
+		all.Wait()
+		require.Equal(t, accepted, ran)
+		require.Equal(t, 1, last)
+	}
+}
+
+// Nothing that several goroutines post to a queue that is busy is lost, and all who
+// wait wait for the same.
+func TestQueueUnderContention(t *testing.T) {
+	const posters, each = 4, 20_000
+	var q Queue
+	gate, ran := make(chan struct{}), 0
+	q.Post(func() { <-gate })
+	atOnce(posters, func() {
+		for range each {
+			q.Post(func() { ran++ })
+		}
+	})
+	q.Close(nil)
+	close(gate)
+	q.Wait()
+	assert.Equal(t, posters*each, ran)
+
+	for range 5000 {
+		var q Queue
+		var ends [4]<-chan struct{}
+		var next atomic.Int32
+		atOnce(len(ends), func() { ends[next.Add(1)-1] = q.Done() })
+		for _, end := range ends {
+			require.Equal(t, ends[0], end)
+		}
+	}
+}
+
+// atOnce calls f on n goroutines, which begin as much at once as the machine can.
+func atOnce(n int, f func()) {
+	var all sync.WaitGroup
+	var there atomic.Int32
+	for range n {
+		all.Go(func() {
+			for there.Add(1); int(there.Load()) < n; {
+				runtime.Gosched()
+			}
+			f()
+		})
+	}
+	all.Wait()
 }
 
 // running says whether some goroutine is in a function of that name.
