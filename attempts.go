@@ -6,20 +6,21 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// toldAttempts is how many attempts one DialError tells of.
-const toldAttempts = 16
+// maxAttempts is how many attempts one DialError has at most.
+const maxAttempts = 16
 
 // attemptLog is the latest failure of each address of one channel, and of the
-// resolver: the answer to why the channel is not READY.
+// resolver, and the attempts in progress: the answer to why the channel is not READY.
 //
 // All addresses are remembered, because one that was forgotten may be the one that
 // may still succeed. There are no more of them than the resolver gave last, and
@@ -33,6 +34,12 @@ type attemptLog struct {
 	tried   linked.List                // guarded by mu: a *triedAddr for each address, the latest at the end
 	places  map[string]*linked.Element // guarded by mu: of each address in tried; nil if that is empty
 	count   int                        // guarded by mu: attempts in tried
+	running linked.List                // guarded by mu: *runningAttempt, the latest at the end
+	fresh   int                        // guarded by mu: those in running that began at an address without a failure
+
+	// changes is incremented by everything that changes what reason reports: by the
+	// methods below before they unlock mu, and by others.
+	changes atomic.Uint64
 }
 
 // triedAddr is an address as the resolver gave it, and how the latest attempt
@@ -42,10 +49,79 @@ type triedAddr struct {
 	attempts failure.List // empty: it is connected
 }
 
+// runningAttempt is an attempt to connect to addr that has not ended.
+type runningAttempt struct {
+	addr, serverName string
+	since            time.Time
+	progress         connect.Progress // of no phase yet: nothing to be seen
+	place            *linked.Element  // guarded by the log's mu: nil once it has ended
+	fresh            bool             // set once: no attempt at addr had failed when this one began
+}
+
+// maxRunning is how many of the attempts in progress are looked at, the latest first.
+// A channel may have thousands of them.
+const maxRunning = 4 * maxAttempts
+
+// begun notes an attempt at addr that begins.
+func (l *attemptLog) begun(addr, serverName string, since time.Time) *runningAttempt {
+	r := &runningAttempt{addr: addr, serverName: serverName, since: since}
+	r.progress.Changes = &l.changes
+	l.mu.Lock()
+	defer l.unlock()
+	if r.fresh = !l.knowsLocked(addr); r.fresh {
+		l.fresh++
+	}
+	r.place = l.running.PushBack(r)
+	return r
+}
+
+// ended notes that an attempt is not in progress any more. r may be nil.
+func (l *attemptLog) ended(r *runningAttempt) {
+	if r == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.unlock()
+	if r.place == nil {
+		return
+	}
+	l.running.Remove(r.place)
+	if r.place = nil; r.fresh {
+		l.fresh--
+	}
+}
+
+// inProgress returns the latest attempts in progress, the latest first: those at
+// addresses where none has failed, how many of these there are besides, and those at
+// other addresses.
+func (l *attemptLog) inProgress() (first []*runningAttempt, more int, again []*runningAttempt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	looked := 0
+	for e := l.running.Back(); e != nil && looked < maxRunning && len(first) < maxAttempts; e = e.Prev() {
+		looked++
+		if r := e.Value.(*runningAttempt); l.knowsLocked(r.addr) {
+			again = append(again, r)
+		} else {
+			first = append(first, r)
+		}
+	}
+	if looked < l.running.Len() {
+		more = max(l.fresh-len(first), 0)
+	}
+	return first, more, again
+}
+
+// unlock unlocks mu after a change.
+func (l *attemptLog) unlock() {
+	l.changes.Add(1)
+	l.mu.Unlock()
+}
+
 // failed notes that the attempt to connect to addr failed.
 func (l *attemptLog) failed(addr string, attempts failure.List) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.forgetLocked(addr)
 	l.addLocked(addr, attempts)
 }
@@ -87,7 +163,7 @@ func (l *attemptLog) allLocked() iter.Seq[*triedAddr] {
 // They say less than an attempt that failed by itself.
 func (l *attemptLog) interrupted(addr string, attempts failure.List) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if !l.knowsLocked(addr) {
 		l.addLocked(addr, attempts)
 	}
@@ -109,7 +185,7 @@ func (l *attemptLog) knowsLocked(addr string) bool {
 // is READY, which it is about to be: there is hope as long as it is there.
 func (l *attemptLog) connected(addr string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if place, ok := l.places[addr]; ok {
 		t := place.Value.(*triedAddr)
 		l.count -= len(t.attempts)
@@ -120,7 +196,7 @@ func (l *attemptLog) connected(addr string) {
 // unresolved notes that the resolver failed.
 func (l *attemptLog) unresolved(a *failure.Attempt) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.resolve = a
 }
 
@@ -143,7 +219,7 @@ func (l *attemptLog) resolveError() error {
 // and that it failed.
 func (l *attemptLog) resolved(s resolver.State) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.resolve = nil
 	if l.places == nil {
 		return
@@ -169,7 +245,7 @@ func (l *attemptLog) resolved(s resolver.State) {
 // stay connected, so that nobody will try them again and find that out.
 func (l *attemptLog) ready() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	for t := range l.allLocked() {
 		if len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health {
 			l.forgetLocked(t.addr)
@@ -180,33 +256,31 @@ func (l *attemptLog) ready() {
 // clear forgets everything: the channel is IDLE.
 func (l *attemptLog) clear() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	l.tried.Init()
 	l.resolve, l.places, l.count = nil, nil, 0
 }
 
-// latest returns the last toldAttempts of the failures known, oldest first, and how
+// latest returns the last maxAttempts of the failures known, oldest first, and how
 // many there are besides.
-func (l *attemptLog) latest() (attempts []Attempt, more int) {
+func (l *attemptLog) latest() (attempts failure.List, more int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	latest := make(failure.List, 0, toldAttempts) // the latest first
-	for place := l.tried.Back(); place != nil && len(latest) < toldAttempts; place = place.Prev() {
-		of := slices.Clone(place.Value.(*triedAddr).attempts)
-		slices.Reverse(of)
-		latest = append(latest, of[:min(len(of), toldAttempts-len(latest))]...)
+	for place := l.tried.Back(); place != nil && len(attempts) < maxAttempts; place = place.Prev() {
+		of := place.Value.(*triedAddr).attempts
+		for _, a := range slices.Backward(of[max(len(of)-(maxAttempts-len(attempts)), 0):]) {
+			attempts = append(attempts, a)
+		}
 	}
-	more = l.count - len(latest)
+	more = l.count - len(attempts)
 	switch {
 	case l.resolve == nil:
-	case len(latest) < toldAttempts:
-		latest = append(latest, l.resolve)
+	case len(attempts) < maxAttempts:
+		attempts = append(attempts, l.resolve)
 	default:
 		more++
 	}
-	for _, a := range slices.Backward(latest) {
-		attempts = append(attempts, publicAttempt(a))
-	}
+	slices.Reverse(attempts)
 	return attempts, more
 }
 
@@ -243,45 +317,6 @@ func withPublicCause(a *failure.Attempt) *failure.Attempt {
 	public := *a
 	public.Err = publicCause(a.Err)
 	return &public
-}
-
-// newDialError tells why the channel is in state. now is what goes on besides what is
-// in the log. ended is what ended the wait.
-func (cc *ClientConn) newDialError(state connectivity.State, elapsed time.Duration, now pending, ended error) *DialError {
-	attempts, more := cc.attempts.latest()
-	attempts = append(attempts, now.attempts...)
-	if n := len(attempts) - toldAttempts; n > 0 {
-		attempts, more = attempts[n:], more+n
-	}
-	return &DialError{
-		Target:   cc.shownTarget(),
-		State:    state,
-		Elapsed:  elapsed,
-		Attempts: attempts,
-		Err:      ended,
-		more:     more,
-		later:    now.later,
-	}
-}
-
-// explain returns the channel's *DialError for an RPC that found no connection,
-// or nil if nothing was tried.
-func (cc *ClientConn) explain() error {
-	now := cc.state.latest()
-	if e := cc.newDialError(now.To, time.Since(now.Time), cc.pending(), nil); len(e.Attempts) > 0 {
-		return e
-	}
-	return nil
-}
-
-// explainAs returns the *DialError that is the cause of the transition to state.
-// It returns otherwise if nothing is known to have failed.
-func (cc *ClientConn) explainAs(state connectivity.State, otherwise error) error {
-	now := cc.state.latest()
-	if e := cc.newDialError(state, time.Since(now.Time), pending{}, nil); len(e.Attempts) > 0 {
-		return e
-	}
-	return otherwise
 }
 
 // noteFailure keeps the attempts at addr that failed.

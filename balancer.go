@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/call"
 )
 
 // policy is one load-balancing policy and the balancer.ClientConn that it gets.
@@ -151,14 +153,15 @@ func (cc *ClientConn) publish(s balancer.State) {
 	if to == connectivity.Shutdown {
 		to = connectivity.TransientFailure // only Close may end a channel
 	}
-	var why, failing error
+	var why error
+	var failing call.Reason
 	switch {
 	case to == connectivity.Ready:
 		cc.loss, cc.wanted = nil, false
 		cc.attempts.ready()
+		cc.latestReason.Store(nil)
 	case to == connectivity.TransientFailure:
-		failing = cc.explainAs(to, cc.loss)
-		why = cmp.Or(failing, errPolicyFailed)
+		failing, why = cc.explainAs(to)
 	case from == connectivity.Ready:
 		why = cmp.Or(cc.loss, errLeft)
 	}

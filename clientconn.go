@@ -64,6 +64,7 @@ type ClientConn struct {
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
+	latestReason  atomic.Pointer[reason]
 	answered      atomic.Bool              // the resolver has said something since idle was left
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
@@ -90,7 +91,7 @@ type ClientConn struct {
 	chosen      *serviceconfig.Config // the latest good service config
 	policies    policySwitch
 	picker      balancer.Picker // the one in force
-	failing     error           // why that fails RPCs
+	failing     call.Reason     // why that fails RPCs
 	loss        error           // why a connection that was READY ended, until the channel is READY again
 }
 

@@ -103,7 +103,7 @@ func TestServiceConfigChannel(t *testing.T) {
 				defer cancel()
 				d := <-dial(ctx)
 				assert.ErrorIs(t, d.err, context.DeadlineExceeded)
-				assert.EqualError(t, d.err, `grpcdial: no connection for "scripted:///x", IDLE after 1m0s (context deadline exceeded): `+
+				assert.EqualError(t, d.err, `grpcdial: no connection for "scripted:///x" after 1m0s, in IDLE (context deadline exceeded): `+
 					`x: resolve not finished after 1m0s: it has not begun: the first config of WithServiceConfig has not come`)
 				assert.ErrorAs(t, d.err, new(*DialError))
 				assert.Equal(t, time.Minute, d.after)

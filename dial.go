@@ -189,7 +189,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 	}
 	e := cc.giveUp(time.Since(begun), err).endedWith(ctx)
 	if !configured {
-		e.Attempts = []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come")}
+		e.Attempts = []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come").until(time.Now())}
 	}
 	return e
 }
@@ -211,10 +211,10 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 // how far they got. Code of the program's that does not return is not waited for
 // longer than by Close.
 func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
-	at, state, pending := time.Now(), cc.GetState(), cc.beforeConnecting()
+	at, state, pending := time.Now(), cc.state.latest(), cc.beforeConnecting()
 	cc.beginClose()
 	cc.awaitEnd()
-	e := cc.newDialError(state, elapsed, pending, ended)
+	e := cc.newReason(state, pending).dialError(at, elapsed, ended)
 	for i := range e.Attempts {
 		if a := &e.Attempts[i]; a.Err == ErrUnfinished { // its end was part of the wait's
 			a.Elapsed = min(a.Elapsed, at.Sub(a.Start))
@@ -230,11 +230,12 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
 func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 	begun := time.Now()
 	ended := cc.waitReady(ctx)
-	state := cc.GetState()
-	if ended == nil || state == connectivity.Ready { // at the last moment
+	why := cc.reason()
+	if ended == nil || why.state == connectivity.Ready { // at the last moment
 		return nil
 	}
-	return cc.newDialError(state, time.Since(begun), cc.pending(), ended).endedWith(ctx)
+	at := time.Now()
+	return why.dialError(at, at.Sub(begun), ended).endedWith(ctx)
 }
 
 // waitReady is AwaitReady with nothing but what ended the wait as its error.

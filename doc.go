@@ -30,7 +30,7 @@
 // tells for each address how far the attempt got, what ended it, and what can be
 // done about it when that is known:
 //
-//	grpcdial: no connection for "dns:///api.example.com:443", TRANSIENT_FAILURE after 5s (context deadline exceeded)
+//	grpcdial: no connection for "dns:///api.example.com:443" after 5s, in TRANSIENT_FAILURE for 4.99s (context deadline exceeded)
 //		192.0.2.1:443: dial failed after 1.2ms: connect: connection refused
 //		192.0.2.2:443 as "api.example.com:443": tls failed after 8.3ms: x509: certificate signed by unknown authority
 //

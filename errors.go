@@ -77,50 +77,56 @@ func publicAttempt(a *failure.Attempt) Attempt {
 type DialError struct {
 	Target   string             // canonical target
 	State    connectivity.State // when the wait ended
-	Elapsed  time.Duration      // how long the wait took; for an RPC, how long the channel has been in State
-	Attempts []Attempt          // the latest per address, oldest first; capped, the rest counted in Error()
-	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nobody waited
+	Elapsed  time.Duration      // how long the wait took, for an RPC since it began; 0 where nothing waited
+	InState  time.Duration      // how long the channel had been in State then; 0 if it came to be in it just then
+	Attempts []Attempt          // the latest per address, oldest first; at most 16
+	Omitted  int                // attempts left out of Attempts
+	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nothing waited
 
-	more  int       // attempts left out of Attempts
 	later []Attempt // that were running, at addresses where Attempts has one that failed before
 	says  error     // context.Cause of the waiter's context, if that ended the wait and says more than Err
 }
 
-// Error is one line if there is one attempt to tell of, and else a line followed
-// by an indented one for each attempt.
+// Error is one line if there is one attempt, and else a line followed by an indented
+// one for each attempt.
 func (e *DialError) Error() string {
+	head := e.headline()
+	if len(e.Attempts) == 1 && e.Omitted == 0 {
+		return head + ": " + e.line(&e.Attempts[0])
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "grpcdial: no connection for %q, %v after %s", text.Target(e.Target), e.State, text.Round(e.Elapsed))
-	if e.waiterEnded() || e.Err == errClosing || e.Err != nil && len(e.Attempts) == 0 {
-		b.WriteString(" (" + oneLine(e.Err))
-		if e.says != nil {
-			b.WriteString(": " + oneLine(e.says))
-		}
-		b.WriteByte(')')
-	}
-	if len(e.Attempts) == 1 && e.more == 0 {
-		b.WriteString(": " + e.line(&e.Attempts[0]))
-		return b.String()
-	}
+	b.WriteString(head)
 	for i := range e.Attempts {
 		b.WriteString("\n\t" + e.line(&e.Attempts[i]))
 	}
-	if e.more > 0 {
-		fmt.Fprintf(&b, "\n\tand %d more", e.more)
+	if e.Omitted > 0 {
+		fmt.Fprintf(&b, "\n\tand %d more", e.Omitted)
 	}
 	return b.String()
 }
 
-// line is the line for a, with where the attempt after it was, if that is another
-// phase: a server that refused connections may take them now, and say nothing.
-func (e *DialError) line(a *Attempt) string {
-	line := a.String()
-	for _, l := range e.later {
-		if l.Addr == a.Addr && l.Phase != a.Phase && l.Phase != "" && l.Err == ErrUnfinished && a.Err != ErrUnfinished {
-			return fmt.Sprintf("%s; the attempt after that: %s not finished after %v", line, l.Phase, text.Round(l.Elapsed))
+func (e *DialError) headline() string {
+	ended := ""
+	if e.waiterEnded() || e.Err == errClosing || e.Err != nil && len(e.Attempts) == 0 {
+		ended = oneLine(e.Err)
+		if e.says != nil {
+			ended += ": " + oneLine(e.says)
 		}
 	}
-	return line
+	return headline(e.Target, e.Elapsed, e.State, e.InState, ended)
+}
+
+func (e *DialError) line(a *Attempt) string { return a.String() + next(a, e.later) }
+
+// next says where the attempt after a was, if later has it and that is another phase: a
+// server that refused connections may take them now, and say nothing.
+func next(a *Attempt, later []Attempt) string {
+	for _, l := range later {
+		if l.Addr == a.Addr && l.Phase != a.Phase && l.Phase != "" && l.Err == ErrUnfinished && a.Err != ErrUnfinished {
+			return fmt.Sprintf("; the attempt after that: %s not finished after %v", l.Phase, text.Round(l.Elapsed))
+		}
+	}
+	return ""
 }
 
 // Unwrap returns Err, the cause of the waiter's context if it has one (context.Cause),
@@ -156,15 +162,24 @@ func (e *DialError) Unwrap() []error {
 	return errs
 }
 
-// GRPCStatus returns a status with Error() as its message and the code
-// DeadlineExceeded or Canceled if the waiter's context ended the wait, else
-// Unavailable.
+// GRPCStatus returns a status with the code DeadlineExceeded or Canceled if the waiter's
+// context ended the wait, else Unavailable. Its message says in at most 300 bytes what
+// Error says at length: the first attempt, and how many more there are.
 func (e *DialError) GRPCStatus() *status.Status {
 	code := codes.Unavailable
 	if e.waiterEnded() {
 		code = status.FromContextError(e.Err).Code()
 	}
-	return status.New(code, e.Error())
+	return status.New(code, e.summary(maxMessage))
+}
+
+// summary is Error on one line, in that many bytes.
+func (e *DialError) summary(most int) string {
+	line := func(i int) attemptText {
+		a := e.Attempts[i].internal()
+		return textOf(&a).and(next(&e.Attempts[i], e.later))
+	}
+	return summary(e.headline(), line, len(e.Attempts), e.Omitted, most)
 }
 
 // endedWith notes what whoever ended the waiter's context gave as its cause.

@@ -33,26 +33,26 @@ func TestDialErrorText(t *testing.T) {
 		want string
 	}{
 		{"one attempt", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: context.DeadlineExceeded},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (context deadline exceeded): ` +
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s (context deadline exceeded): ` +
 				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
 		{"it ended the wait", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: errors.New("for good")},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: ` +
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s: ` +
 				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
-		{"several", DialError{Attempts: []Attempt{refusedAttempt("a:1"), {Addr: "b:1", Phase: PhaseTLS, Elapsed: time.Second, Err: ErrUnfinished}}, Err: context.Canceled, more: 3},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (context canceled)` + "\n" +
+		{"several", DialError{Attempts: []Attempt{refusedAttempt("a:1"), {Addr: "b:1", Phase: PhaseTLS, Elapsed: time.Second, Err: ErrUnfinished}}, Err: context.Canceled, Omitted: 3},
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s (context canceled)` + "\n" +
 				"\ta:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?\n" +
 				"\tb:1: tls not finished after 1s\n" +
 				"\tand 3 more"},
 		{"closed", DialError{Attempts: []Attempt{refusedAttempt("a:1")}, Err: errClosing},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (grpc: the client connection is closing): ` +
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s (grpc: the client connection is closing): ` +
 				`a:1: dial failed after 1.2ms: dial tcp: connect: connection refused; is the server running?`},
 		{"none", DialError{Err: errors.New("closed")},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s (closed)`},
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s (closed)`},
 		{"nobody waited", DialError{Attempts: []Attempt{{Addr: "b:1", Elapsed: time.Second, Err: ErrUnfinished}}},
-			`grpcdial: no connection for "dns:///x", TRANSIENT_FAILURE after 2.35s: b:1 not finished after 1s`},
+			`grpcdial: no connection for "dns:///x" after 2.35s, in TRANSIENT_FAILURE for 1.2s: b:1 not finished after 1s`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.err.Target, tt.err.State, tt.err.Elapsed = "dns:///x", connectivity.TransientFailure, 2345*time.Millisecond
+			tt.err.Target, tt.err.State, tt.err.Elapsed, tt.err.InState = "dns:///x", connectivity.TransientFailure, 2345*time.Millisecond, 1200*time.Millisecond
 			assert.Equal(t, tt.want, tt.err.Error())
 		})
 	}
@@ -99,12 +99,12 @@ func TestAttemptLog(t *testing.T) {
 		l.failed(addr, list)
 	}
 	told := func() string {
-		attempts, dropped := l.latest()
+		attempts, omitted := l.latest()
 		var s []string
 		for _, a := range attempts {
 			s = append(s, a.Addr+" "+a.Err.Error())
 		}
-		return fmt.Sprint(strings.Join(s, ", "), " ", dropped)
+		return fmt.Sprint(strings.Join(s, ", "), " ", omitted)
 	}
 	add("a:1", "one")
 	add("b:1", "two", "three")
@@ -121,10 +121,10 @@ func TestAttemptLog(t *testing.T) {
 		}
 	}
 	attempts, more := l.latest()
-	require.Len(t, attempts, toldAttempts)
+	require.Len(t, attempts, maxAttempts)
 	assert.Equal(t, "x284", attempts[0].Addr)
 	assert.EqualError(t, attempts[0].Err, "five 2")
-	assert.Equal(t, 301-toldAttempts, more, "each address counts once")
+	assert.Equal(t, 301-maxAttempts, more, "each address counts once")
 	_, tried := l.standing()
 	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
 	l.resolved(resolver.State{Addresses: []resolver.Address{{Addr: "x7"}, {Addr: "b:1"}, {Addr: "new"}}})
@@ -145,8 +145,8 @@ func TestDialErrorIsCapped(t *testing.T) {
 	for i := range 40 {
 		cc.attempts.failed(fmt.Sprint(i), failure.List{{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")}})
 	}
-	e := cc.newDialError(connectivity.TransientFailure, time.Second, pending{}, nil)
-	require.Len(t, e.Attempts, toldAttempts)
-	assert.Equal(t, "39", e.Attempts[toldAttempts-1].Addr)
-	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-toldAttempts)))
+	e := cc.reason().dialError(time.Now(), time.Second, nil)
+	require.Len(t, e.Attempts, maxAttempts)
+	assert.Equal(t, "39", e.Attempts[maxAttempts-1].Addr)
+	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-maxAttempts)))
 }

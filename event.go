@@ -104,6 +104,9 @@ func because(err error) string {
 // without the code of a status.
 func oneLine(err error) string {
 	const most = 1000 // bytes
+	if e, ok := err.(*DialError); ok {
+		return e.summary(most)
+	}
 	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		err = errors.New(s.GRPCStatus().Message())
 	}

@@ -14,29 +14,31 @@ import (
 )
 
 // pending is what a channel waits for at some moment, besides what the log of its
-// attempts knows.
+// attempts has of failures.
 type pending struct {
-	attempts []Attempt // running, where none has failed yet; their Err is ErrUnfinished
-	later    []Attempt // running for a while, where one has failed before
+	attempts []Attempt // in progress at addresses where none has failed yet; their Err is ErrUnfinished
+	omitted  int       // of these, beyond those listed
+	later    []Attempt // in progress at addresses where one has failed before
 }
 
-// aWhile is how long an attempt has to be running to be told of beside the failure of
-// the one before it: most fail at once, in the same way.
+// aWhile is how long an attempt has to be in progress to be mentioned beside the failure
+// of the one before it: most fail at once, in the same way.
 const aWhile = 100 * time.Millisecond
 
-// pending returns what the channel waits for now: the resolver, attempts that are
-// running with the phases that they are in, and what backends' health services have
-// to say.
+// pending returns what the channel waits for now: the resolver, attempts in progress
+// with the phases that they are in, and the answers of backends' health services.
 func (cc *ClientConn) pending() pending {
-	now := cc.beforeConnecting()
-	now.attempts = append(now.attempts, cc.connecting()...)
+	now, connecting := cc.beforeConnecting(), cc.connecting()
+	now.attempts = append(now.attempts, connecting.attempts...)
+	now.omitted = connecting.omitted
 	slices.SortStableFunc(now.attempts, func(a, b Attempt) int { return a.Start.Compare(b.Start) })
 	return now
 }
 
-// beforeConnecting is pending but for the first attempts that are running.
+// beforeConnecting is pending but for the first attempts at addresses.
 func (cc *ClientConn) beforeConnecting() pending {
-	return pending{append(cc.unresolved(), cc.unjudged()...), cc.connectingAgain()}
+	_, _, again := cc.attempts.inProgress()
+	return pending{attempts: append(cc.unresolved(), cc.unjudged()...), later: progressOf(again)}
 }
 
 // unresolved returns the resolver's wait as an attempt, if it has not said
@@ -59,6 +61,9 @@ func (cc *ClientConn) unjudged() (all []Attempt) {
 		return nil
 	}
 	for _, l := range cc.allLinks() {
+		if len(all) == maxAttempts {
+			break
+		}
 		addr, since, ok := l.connectedTo()
 		if ok && !cc.attempts.knows(addr.Addr) {
 			all = append(all, unfinished(addr.Addr, cc.serverName(addr), PhaseHealth, since, failure.Pending(failure.Health, false, false)))
@@ -67,53 +72,49 @@ func (cc *ClientConn) unjudged() (all []Attempt) {
 	return all
 }
 
-// connecting returns the attempts that are running at addresses where none has failed.
-func (cc *ClientConn) connecting() (all []Attempt) {
-	for _, l := range cc.allLinks() {
-		if addr, _, made := l.trying(); made != nil && !cc.attempts.knows(addr.Addr) {
-			all = append(all, l.standings()...)
-		}
+// connecting returns the attempts in progress at addresses where none has failed.
+func (cc *ClientConn) connecting() pending {
+	first, more, _ := cc.attempts.inProgress()
+	return pending{attempts: progressOf(first), omitted: more}
+}
+
+func progressOf(running []*runningAttempt) (all []Attempt) {
+	for _, r := range running {
+		all = r.appendProgress(all)
 	}
 	return all
 }
 
-// connectingAgain returns the attempts that have been running for a while at addresses
-// where one has failed before.
-func (cc *ClientConn) connectingAgain() (all []Attempt) {
-	for _, l := range cc.allLinks() {
-		if addr, since, made := l.trying(); made != nil && time.Since(since) >= aWhile && cc.attempts.knows(addr.Addr) {
-			all = append(all, l.standings()...)
-		}
-	}
-	return all
-}
-
-// standings returns how far the link's attempt is at each address that it tries.
-func (l *link) standings() (all []Attempt) {
-	addr, since, made := l.trying()
-	if made == nil {
-		return nil
-	}
-	name, standings := l.sc.cc.serverName(addr), made.Standings()
+// appendProgress appends how far the attempt is at each address that it tries.
+func (r *runningAttempt) appendProgress(to []Attempt) []Attempt {
+	standings := r.progress.Standings()
 	if len(standings) == 0 {
-		return []Attempt{unfinished(addr.Addr, name, "", since, "")}
+		return append(to, unfinished(r.addr, r.serverName, "", r.since, ""))
 	}
 	for _, s := range standings {
 		if s.Failed != nil {
-			all = append(all, publicAttempt(withPublicCause(s.Failed)))
+			to = append(to, publicAttempt(withPublicCause(s.Failed)))
 			continue
 		}
-		a := unfinished(s.Addr, name, Phase(s.Phase), s.Start, s.Hint)
+		a := unfinished(s.Addr, r.serverName, Phase(s.Phase), s.Start, s.Hint)
 		a.Proxy = s.Proxy
-		all = append(all, a)
+		to = append(to, a)
 	}
-	return all
+	return to
 }
 
-// unfinished is the attempt at addr that has been running since start and is in
-// phase.
+// unfinished is the attempt at addr that has been in progress since start and is in
+// phase. until sets its Elapsed.
 func unfinished(addr, serverName string, phase Phase, start time.Time, hint string) Attempt {
-	return Attempt{Addr: text.Target(addr), ServerName: text.Target(serverName), Phase: phase, Start: start, Elapsed: time.Since(start), Err: ErrUnfinished, Hint: hint}
+	return Attempt{Addr: text.Target(addr), ServerName: text.Target(serverName), Phase: phase, Start: start, Err: ErrUnfinished, Hint: hint}
+}
+
+// until returns the attempt with its Elapsed at a time, if it was in progress then.
+func (a Attempt) until(at time.Time) Attempt {
+	if a.Err == ErrUnfinished {
+		a.Elapsed = max(at.Sub(a.Start), 0)
+	}
+	return a
 }
 
 // interrupted returns a copy of attempts in which those that ended because ctx

@@ -535,7 +535,7 @@ func TestSilentProxy(t *testing.T) {
 	within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
 		cc := plain(t, "backend.test:443", via("http", addr))
 		cc.Connect()
-		eventually(t, func() bool { return len(cc.connecting()) == 1 }, "connecting")
+		eventually(t, func() bool { return len(cc.connecting().attempts) == 1 }, "connecting")
 		begun := time.Now()
 		require.NoError(t, cc.Close())
 		took := time.Since(begun)

@@ -71,7 +71,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 		return func() bool { return cc.GetState() == state }
 	}
 	dialing := func(cc *ClientConn) func() bool {
-		return func() bool { all := cc.connecting(); return len(all) == 1 && all[0].Phase == PhaseDial }
+		return func() bool { all := cc.connecting().attempts; return len(all) == 1 && all[0].Phase == PhaseDial }
 	}
 	addr := unusedAddr(t)
 	two := func() (string, DialOption) {

@@ -183,7 +183,7 @@ func (sc *subConn) causeLocked() error {
 	default:
 		return mask.RPC(sc.why)
 	}
-	e := &DialError{Target: sc.cc.shownTarget(), State: sc.state, Elapsed: time.Since(sc.since)}
+	e := &DialError{Target: sc.cc.shownTarget(), State: sc.state, InState: time.Since(sc.since)}
 	for _, a := range asAttempts(sc.why, "", sc.since) {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
 	}

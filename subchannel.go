@@ -63,7 +63,7 @@ type link struct {
 	addrs   []resolver.Address // to be tried, in order; nil after that
 	addr    resolver.Address   // the one tried now, or that conn leads to
 	since   time.Time          // when that began
-	made    *connect.Progress  // how far that is
+	made    *runningAttempt    // in the log of attempts; nil while nothing is tried
 	conn    *h2.Conn           // nil before there is one
 	line    *call.Line         // to conn
 	left    time.Time          // when the subchannel was taken away, or given back
@@ -253,19 +253,10 @@ func inWords(why error) error {
 func (l *link) try(addr resolver.Address) *connect.Progress {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	l.addr, l.since, l.made = addr, time.Now(), new(connect.Progress)
-	return l.made
-}
-
-// trying returns which address is being tried, since when, and how far that is;
-// none if the link does not connect any more.
-func (l *link) trying() (resolver.Address, time.Time, *connect.Progress) {
-	l.sc.mu.Lock()
-	defer l.sc.mu.Unlock()
-	if l.addrs == nil || l.made == nil {
-		return resolver.Address{}, time.Time{}, nil
-	}
-	return l.addr, l.since, l.made
+	l.sc.cc.attempts.ended(l.made)
+	l.addr, l.since = addr, time.Now()
+	l.made = l.sc.cc.attempts.begun(addr.Addr, l.sc.cc.serverName(addr), l.since)
+	return &l.made.progress
 }
 
 // breaksNewGround reports whether the link is connecting and has an address, tried now
@@ -322,7 +313,8 @@ func (l *link) failed(why error) (retry <-chan struct{}, until time.Time) {
 		sc.failures++
 		sc.shortLife, sc.farewells = nil, 0
 	}
-	l.addrs, l.retry, l.until = nil, make(chan struct{}), l.begun.Add(l.backoff)
+	l.sc.cc.attempts.ended(l.made)
+	l.addrs, l.made, l.retry, l.until = nil, nil, make(chan struct{}), l.begun.Add(l.backoff)
 	sc.setLocked(connectivity.TransientFailure, why)
 	return l.retry, l.until
 }
@@ -425,6 +417,7 @@ func (l *link) stopLocked() {
 	if l.cancel != nil {
 		l.cancel()
 	}
+	l.sc.cc.attempts.ended(l.made)
 	l.cancel, l.addrs, l.retry, l.made = nil, nil, nil, nil
 }
 

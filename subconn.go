@@ -198,6 +198,7 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 		return
 	}
 	sc.state, sc.since = to, time.Now()
+	sc.cc.attempts.changes.Add(1)
 	if why != nil || to == connectivity.Ready {
 		sc.why = why
 	}

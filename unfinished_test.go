@@ -180,7 +180,7 @@ func TestAwaitReadyOfASilentServer(t *testing.T) {
 		assert.Equal(t, silent, a.Addr)
 		assert.Equal(t, ErrUnfinished, a.Err)
 		assert.Greater(t, a.Elapsed, time.Duration(0))
-		assert.Regexp(t, `CONNECTING after \S+ \(context deadline exceeded\): `+silent+`: http2 not finished after \S+: the server took the connection and has sent no SETTINGS yet: `, err.Error())
+		assert.Regexp(t, `after \S+, in CONNECTING for \S+ \(context deadline exceeded\): `+silent+`: http2 not finished after \S+: the server took the connection and has sent no SETTINGS yet: `, err.Error())
 		return
 	}
 }

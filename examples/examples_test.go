@@ -65,14 +65,14 @@ var printed = map[string][]string{
 		"a server: READY",
 		"its reply: ccccc",
 		"",
-		`nobody listens: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME (context deadline exceeded): ` +
+		`nobody listens: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ` +
 			"ADDRESS: dial failed after TIME: connect: ...refused...; nothing listens there, or a firewall rejects it: " +
 			"is the server running, is the port right?",
 		"  attempt: ADDRESS, phase dial, permanent: false",
 		"  the context's deadline: true",
 		"  a network error: dial tcp",
 		"",
-		`a web server: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME: ` +
+		`a web server: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME: ` +
 			`ADDRESS: http2 failed after TIME: the server answered "HTTP/1.1 404 Not Found": ` +
 			"it, or a proxy before it, does not speak HTTP/2 here; is this the gRPC port?",
 		"  before the context ended: true",
@@ -82,18 +82,18 @@ var printed = map[string][]string{
 	"tls": {
 		"over TLS: ccccc",
 		"",
-		`without the name: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME: ADDRESS: tls failed after TIME: ...x509: ...; ` +
+		`without the name: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME: ADDRESS: tls failed after TIME: ...x509: ...; ` +
 			`the server's certificate is for "greeter.example", we asked for "127.0.0.1": ...WithAuthority...`,
 		"",
-		`without the authority: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME: ADDRESS as "greeter.example": tls failed after TIME: ...; ` +
+		`without the authority: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME: ADDRESS as "greeter.example": tls failed after TIME: ...; ` +
 			`add the authority "CN=Example Authority" to RootCAs in the TLS configuration...`,
 		"",
-		`without TLS: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME (context deadline exceeded): ` +
+		`without TLS: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ` +
 			"ADDRESS: http2 failed after TIME: ...the server closed the connection without a word: it may require TLS, or be shutting down",
 	},
 	"mtls": {
 		"with a certificate: hello client.example",
-		`without one: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME: ADDRESS as "greeter.example": tls failed after TIME: ` +
+		`without one: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME: ADDRESS as "greeter.example": tls failed after TIME: ` +
 			"remote error: tls: certificate required; the server requires a client certificate: set Certificates in the TLS configuration",
 		"  the cause is a TLS alert: true",
 	},
@@ -104,7 +104,7 @@ var printed = map[string][]string{
 	"unixsocket": {
 		"the server is called [localhost]",
 		"the reply: ccccc",
-		`after the server has stopped: grpcdial: no connection for "unix://...greeter.sock", TRANSIENT_FAILURE after TIME (context deadline exceeded): ` +
+		`after the server has stopped: grpcdial: no connection for "unix://...greeter.sock" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ` +
 			"...greeter.sock: dial failed after TIME: ...; there is no such socket: is the server running, is the path right?",
 	},
 	"roundrobin": {
@@ -150,7 +150,7 @@ var printed = map[string][]string{
 		"  ended after 2 messages: Canceled",
 	},
 	"awaitready": {
-		`no server: grpcdial: no connection for "passthrough:///ADDRESS", TRANSIENT_FAILURE after TIME (context deadline exceeded): ADDRESS: dial failed after TIME: ...`,
+		`no server: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ADDRESS: dial failed after TIME: ...`,
 		"a server: READY",
 		"a reply: ccccc",
 		"the server stopped: IDLE",

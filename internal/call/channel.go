@@ -62,9 +62,9 @@ type Config struct {
 	// Wake is called when an RPC begins while the channel is idle. It must not
 	// block. nil: nothing.
 	Wake func()
-	// Explain returns the channel's latest connection failure, which becomes a cause
-	// of RPCs that end for want of a connection. It may return nil. nil: nothing.
-	Explain func() error
+	// Explain returns why the channel has no connection, which becomes a cause of RPCs
+	// that end because of that. It must be cheap, and may return nil. nil: nothing.
+	Explain func() Reason
 	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
 	// makes wait. nil: it never is.
 	Ready func() bool
@@ -111,7 +111,7 @@ type Channel struct {
 // pickerGen is a picker and how to learn that it is no longer in force.
 type pickerGen struct {
 	picker   balancer.Picker // nil: RPCs wait
-	why      error           // why it fails RPCs; nil: it has not been said
+	why      Reason          // why it fails RPCs; nil: it has not been said
 	replaced chan struct{}   // closed when another one is in force
 }
 
@@ -149,7 +149,7 @@ func (ch *Channel) SetPicker(p balancer.Picker) { ch.SetFailingPicker(p, nil) }
 
 // SetFailingPicker is SetPicker for one that fails RPCs because of why, which is the
 // cause of such an RPC if Explain has nothing to say any more.
-func (ch *Channel) SetFailingPicker(p balancer.Picker, why error) {
+func (ch *Channel) SetFailingPicker(p balancer.Picker, why Reason) {
 	next := &pickerGen{picker: p, why: why, replaced: make(chan struct{})}
 	close(ch.picker.Swap(next).replaced)
 }

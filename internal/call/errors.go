@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -68,19 +69,45 @@ func (p Phase) where(peer string) string {
 //
 // It matches no standard sentinel (package mask says which and why), except
 // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it.
+//
+// An error that the channel makes by itself holds what is needed for its text and
+// causes. Both are made when they are first read, since an outage makes many errors
+// of which little is read but the code. All methods may be called from any goroutine.
 type Error struct {
 	// Phase is where the RPC was when its context ended; PhaseNone if it ended otherwise.
 	Phase Phase
 	// Elapsed is the time since the RPC began, in all attempts, and Times what it was
-	// spent on. They are set with Phase.
+	// spent on. They are set with Phase, and for RPCs that found no connection.
 	Elapsed time.Duration
 	Times
 	// Peer is the address of the connection in use, if there was one.
 	Peer string
 
-	status *status.Status
-	ended  error   // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it, else nil
-	causes []error // as they came: Unwrap masks them
+	code    codes.Code
+	ended   error  // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it, else nil
+	context error  // what that context returned
+	attempt int    // of a retry policy, from 1; 0: the first one
+	failed  error  // the latest failure of what was waited for, or the picker's; may be nil
+	reason  Reason // why there is no connection; may be nil
+	at      time.Time
+	said    bool // the status came from elsewhere
+
+	statusOnce sync.Once
+	status     *status.Status // not made by statusOnce if said is true
+	causesOnce sync.Once
+	causes     []error // as they came; causesOnce masks them, and adds ended and what reason says
+}
+
+// Reason is why a channel has no connection, as it was known at one moment. RPCs that
+// fail because of it share it. Its methods may be called from any goroutine.
+type Reason interface {
+	// Err returns the reason as the cause of an RPC that failed at a time, after it had
+	// run for that long.
+	Err(at time.Time, elapsed time.Duration) error
+	// Text returns the reason on one line for such an RPC, in at most that many bytes, a
+	// hundred or more. failed is the error that came from the
+	// picker, which is in the text unless it says nothing else; nil: none did.
+	Text(failed error, at time.Time, most int) string
 }
 
 // Times is how long an RPC waited for one thing and another. What is left of its
@@ -129,33 +156,62 @@ func (t *Times) spent(elapsed time.Duration, at Phase) string {
 	return " (" + strings.Join(all, ", ") + ")"
 }
 
-func (e *Error) Error() string { return e.status.Err().Error() }
+// Error returns the text of a status error. That of an RPC that found no connection
+// says more than its status.
+func (e *Error) Error() string {
+	st := e.GRPCStatus()
+	if e.reason != nil && !e.said {
+		st = status.New(e.code, e.message(maxErrorText))
+	}
+	return st.Err().Error()
+}
 
 // GRPCStatus makes status.FromError and status.Code work.
-func (e *Error) GRPCStatus() *status.Status { return e.status }
+func (e *Error) GRPCStatus() *status.Status {
+	e.statusOnce.Do(func() {
+		if !e.said {
+			e.status = status.New(e.code, e.message(maxStatusText))
+		}
+	})
+	return e.status
+}
 
 // Unwrap returns the causes: the context's error, the failure of the
 // connection, what a codec or credentials returned.
 func (e *Error) Unwrap() []error {
-	errs := make([]error, 0, 1+len(e.causes))
-	if e.ended != nil {
-		errs = append(errs, e.ended)
-	}
-	for _, c := range e.causes {
-		errs = append(errs, mask.RPC(c))
-	}
-	return errs
+	e.causesOnce.Do(func() {
+		causes := e.causes
+		e.causes = make([]error, 0, 2+len(causes))
+		if e.ended != nil {
+			e.causes = append(e.causes, e.ended)
+		}
+		for _, c := range causes {
+			e.causes = append(e.causes, mask.RPC(c))
+		}
+		if e.reason != nil {
+			e.causes = append(e.causes, mask.RPC(e.reason.Err(e.at, e.Elapsed)))
+		}
+	})
+	return e.causes
 }
 
 // Is reports whether target is a status error with the same code, message and details.
 func (e *Error) Is(target error) bool {
 	_, ok := target.(interface{ GRPCStatus() *status.Status })
-	return ok && errors.Is(e.status.Err(), target)
+	return ok && errors.Is(e.GRPCStatus().Err(), target)
+}
+
+// codeOf is status.Code, without making an Error's text.
+func codeOf(err error) codes.Code {
+	if e, ok := err.(*Error); ok {
+		return e.code
+	}
+	return status.Code(err)
 }
 
 // withCause is a status error that unwraps to causes; nil ones are left out.
-func withCause(st *status.Status, causes ...error) error {
-	e := &Error{status: fit(st)}
+func withCause(st *status.Status, causes ...error) *Error {
+	e := &Error{code: st.Code(), status: fit(st), said: true}
 	for _, c := range causes {
 		if c != nil {
 			e.causes = append(e.causes, c)
@@ -178,6 +234,17 @@ func fit(st *status.Status) *status.Status {
 	return status.FromProto(p)
 }
 
+// unavailable is the error of an RPC that found no connection because of why. failed
+// is what the picker returned. Either may be nil.
+func (r *rpc) unavailable(failed error, why Reason) *Error {
+	now := r.ch.now()
+	e := &Error{Elapsed: now - r.began, Times: r.times, code: codes.Unavailable, failed: failed, reason: why, at: r.ch.epoch.Add(now)}
+	if failed != nil {
+		e.causes = []error{failed}
+	}
+	return e
+}
+
 // contextEnded is the error of an RPC whose context ended while it was at
 // phase. cerr is context.DeadlineExceeded or context.Canceled; last is the latest
 // failure of what was waited for, if any.
@@ -187,7 +254,9 @@ func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer strin
 
 // contextEndedAfter is contextEnded for an RPC that has spent its time so.
 func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer string, last error, spent Times) *Error {
-	e := &Error{Phase: at, Elapsed: r.ch.now() - r.began, Times: spent, Peer: peer}
+	now := r.ch.now()
+	e := &Error{Phase: at, Elapsed: now - r.began, Times: spent, Peer: peer,
+		code: codeOfContext(cerr), context: cerr, failed: last, at: r.ch.epoch.Add(now)}
 	e.ended = standardContextError(cerr)
 	if cerr != e.ended { // of a context of the program's own making
 		e.causes = append(e.causes, cerr)
@@ -196,48 +265,50 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer 
 	if cause := context.Cause(ctx); cause != nil && cause != cerr {
 		e.causes = append(e.causes, cause)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v after %v", cerr, text.Round(e.Elapsed))
+	if last != nil {
+		e.causes = append(e.causes, last)
+	}
 	if r.tries.policy > 0 {
-		fmt.Fprintf(&b, ", in attempt %d", r.tries.policy+1)
+		e.attempt = r.tries.policy + 1
 	}
-	b.WriteString(": " + at.where(peer) + e.spent(e.Elapsed, at))
-	var why error
 	if at == PhaseResolve || at == PhaseConnect {
-		why = r.explain()
+		e.reason = r.explain()
 	}
-	for _, c := range []error{last, why} {
-		if c != nil {
-			e.causes = append(e.causes, c)
-		}
-	}
-	if last != nil && why == nil {
-		b.WriteString(": latest failure")
-	}
-	if latest := joined(last, why); latest != "" {
-		b.WriteString(": " + latest)
-	}
-	e.status = status.New(codeOfContext(cerr), text.Line(b.String()))
 	return e
 }
 
-// joined is the text of a failure and of why it came to that, on one line. Either
-// may be nil, and the one may be part of the other.
-func joined(failed, why error) string {
-	var first, second string
-	if failed != nil {
-		first = statusText(failed)
-	}
-	if why != nil {
-		second = why.Error()
+// What the text of an RPC that found no connection is bounded by, in bytes: of the status
+// message, which goes over the wire if a server's handler returns the error as its own,
+// and of what Error returns, which programs log.
+const (
+	maxStatusText = 300
+	maxErrorText  = 1000
+)
+
+// message is the status message of an error that the channel made by itself.
+func (e *Error) message(most int) string {
+	var b strings.Builder
+	if e.Phase != PhaseNone {
+		fmt.Fprintf(&b, "%s after %v", text.Of(e.context), text.Round(e.Elapsed))
+		if e.attempt > 0 {
+			fmt.Fprintf(&b, ", in attempt %d", e.attempt)
+		}
+		b.WriteString(": " + e.Phase.where(e.Peer) + e.spent(e.Elapsed, e.Phase))
+		if e.failed != nil && e.reason == nil {
+			b.WriteString(": latest failure")
+		}
+		if e.failed != nil || e.reason != nil {
+			b.WriteString(": ")
+		}
 	}
 	switch {
-	case strings.Contains(second, first):
-		first, second = second, ""
-	case second != "":
-		first += ": "
+	case e.reason != nil:
+		b.WriteString(e.reason.Text(e.failed, e.at, max(most-b.Len(), most/3)))
+		return text.Cut(b.String(), most)
+	case e.failed != nil:
+		b.WriteString(text.Line(statusText(e.failed)))
 	}
-	return strings.ReplaceAll(first+second, "\n\t", " | ")
+	return b.String()
 }
 
 // statusText is err's text without the words status errors begin with.
@@ -269,8 +340,8 @@ func codeOfContext(err error) codes.Code {
 	return codes.Unknown
 }
 
-// explain is the channel's latest connection failure.
-func (r *rpc) explain() error {
+// explain is why the channel has no connection now; nil if nothing is known of that.
+func (r *rpc) explain() Reason {
 	if r.ch.cfg.Explain == nil {
 		return nil
 	}
@@ -296,8 +367,8 @@ func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 		// The server was faster to notice: the same event, and what it says besides.
 		e := r.streamEnded(a, context.DeadlineExceeded, he)
 		p := he.Status.Proto()
-		p.Message = e.status.Message() + "; the server said: " + text.Line(p.Message)
-		e.status = status.FromProto(p)
+		p.Message = e.GRPCStatus().Message() + "; the server said: " + text.Line(p.Message)
+		e.status, e.said = status.FromProto(p), true
 		return e
 	}
 	return he.Status.Err()

@@ -2,7 +2,6 @@ package call
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,23 +37,6 @@ func TestSpent(t *testing.T) {
 		{Times{Resolving: s}, 3 * s, PhaseCredentials, " (resolving 1s)"},
 	} {
 		assert.Equal(t, tt.want, tt.spent.spent(tt.elapsed, tt.at))
-	}
-}
-
-func TestJoined(t *testing.T) {
-	refused, why := errors.New("refused"), errors.New("no connection\n\ta: refused\n\tb: refused")
-	for _, tt := range []struct {
-		failed, why error
-		want        string
-	}{
-		{nil, nil, ""},
-		{refused, nil, "refused"},
-		{nil, why, "no connection | a: refused | b: refused"},
-		{refused, why, "no connection | a: refused | b: refused"},
-		{errors.New("all are down"), why, "all are down: no connection | a: refused | b: refused"},
-		{status.Error(codes.Unavailable, "refused"), why, "no connection | a: refused | b: refused"},
-	} {
-		assert.Equal(t, tt.want, joined(tt.failed, tt.why))
 	}
 }
 

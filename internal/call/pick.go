@@ -72,8 +72,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 					return true, r.explained(st, gen)
 				}
 				if !r.set.waitForReady {
-					why := r.whyNot(gen)
-					return false, withCause(status.New(codes.Unavailable, joined(err, why)), err, why)
+					return false, r.unavailable(err, r.whyNot(gen))
 				}
 				last = err
 			}
@@ -85,10 +84,10 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 	}
 }
 
-// whyNot is why a picker fails RPCs: the channel's latest connection failure. A
-// backend that is back meanwhile has made the channel forget it; what it was when
-// the picker came is known.
-func (r *rpc) whyNot(gen *pickerGen) error {
+// whyNot is why a picker fails RPCs: the channel's latest connection failures. A
+// backend that is back meanwhile has made the channel forget them; those of when the
+// picker came are known. nil: nothing is known.
+func (r *rpc) whyNot(gen *pickerGen) Reason {
 	if why := r.explain(); why != nil {
 		return why
 	}
@@ -97,13 +96,16 @@ func (r *rpc) whyNot(gen *pickerGen) error {
 
 // explained adds whyNot to the causes of an Unavailable status that a picker made.
 func (r *rpc) explained(err error, gen *pickerGen) error {
-	if status.Code(err) != codes.Unavailable {
+	if codeOf(err) != codes.Unavailable {
 		return err
 	}
-	if why := r.whyNot(gen); why != nil {
-		return withCause(status.Convert(err), err, why)
+	why := r.whyNot(gen)
+	if why == nil {
+		return err
 	}
-	return err
+	e := r.unavailable(err, why)
+	e.status, e.said = status.Convert(err), true
+	return e
 }
 
 // awaitPicker waits until gen is no longer the picker in force. queued says that
@@ -156,7 +158,9 @@ func usable(sc balancer.SubConn) *Line {
 func (r *rpc) pickDirect(a *attempt) error {
 	line := r.via.Line()
 	if line == nil {
-		return withCause(status.New(codes.Unavailable, "the subchannel has no connection"), r.explain())
+		e := r.unavailable(nil, r.explain())
+		e.status, e.said = status.New(codes.Unavailable, "the subchannel has no connection"), true
+		return e
 	}
 	a.take(line)
 	return nil

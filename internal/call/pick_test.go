@@ -3,7 +3,9 @@ package call
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -75,6 +77,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 func TestPickErrors(t *testing.T) {
 	failure := errors.New("connection refused")
 	explained := errors.New("explained")
+	because := &knownReason{err: explained}
 	tests := []struct {
 		name    string
 		err     error
@@ -90,12 +93,12 @@ func TestPickErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			failing := pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, tt.err })
-			forgotten := New(Config{Explain: func() error { return nil }})
-			forgotten.SetFailingPicker(failing, explained)
+			forgotten := New(Config{Explain: func() Reason { return nil }})
+			forgotten.SetFailingPicker(failing, because)
 			_, _, err := pickNow(context.Background(), forgotten)
 			assert.Equal(t, tt.code == codes.Unavailable, errors.Is(err, explained), "a backend is back, but not its picker")
 
-			ch := New(Config{Explain: func() error { return explained }})
+			ch := New(Config{Explain: func() Reason { return because }})
 			ch.SetPicker(failing)
 			_, drop, err := pickNow(context.Background(), ch)
 			assert.Equal(t, tt.code, status.Code(err), "%v", err)
@@ -109,6 +112,53 @@ func TestPickErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// knownReason is a Reason that counts how often it was put into words.
+type knownReason struct {
+	err               error
+	texts, errs, most atomic.Int32
+}
+
+func (r *knownReason) Err(time.Time, time.Duration) error { r.errs.Add(1); return r.err }
+
+func (r *knownReason) Text(failed error, _ time.Time, most int) string {
+	r.texts.Add(1)
+	r.most.Store(int32(most))
+	if failed == nil {
+		return r.err.Error()
+	}
+	return fmt.Sprintf("%v: %v", failed, r.err)
+}
+
+// Of an RPC that finds no connection, nothing is put into words before its error is
+// read, and then once.
+func TestRefusalIsMadeWhenItIsRead(t *testing.T) {
+	why := &knownReason{err: errors.New("nothing answered")}
+	ch := New(Config{Explain: func() Reason { return why }})
+	ch.SetResolved(true)
+	refused := errors.New("refused")
+	ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, refused }))
+	err := ch.Invoke(context.Background(), unaryMethod, request("x"), new(testpb.SimpleResponse))
+	require.Error(t, err)
+	assert.Zero(t, why.texts.Load())
+	assert.Zero(t, why.errs.Load())
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	assert.EqualValues(t, 300, why.most.Load(), "bytes of the status message")
+	assert.EqualError(t, err, "rpc error: code = Unavailable desc = refused: nothing answered")
+	assert.EqualValues(t, 1000, why.most.Load(), "bytes of the error's text")
+	var readers sync.WaitGroup
+	for range 10 {
+		readers.Go(func() {
+			assert.Equal(t, "refused: nothing answered", status.Convert(err).Message())
+			assert.ErrorIs(t, err, refused)
+			assert.ErrorIs(t, err, why.err)
+			assert.ErrorIs(t, err, status.Convert(err).Err())
+		})
+	}
+	readers.Wait()
+	assert.EqualValues(t, 2, why.texts.Load())
+	assert.EqualValues(t, 1, why.errs.Load())
 }
 
 // restrictedCodes are those that gRFC A54 keeps from the control plane.
@@ -249,7 +299,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 	})
 	t.Run("connecting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			ch := New(Config{Explain: func() error { return refused }})
+			ch := New(Config{Explain: func() Reason { return &knownReason{err: refused} }})
 			go func() {
 				time.Sleep(3 * time.Second)
 				ch.SetResolved(true)
@@ -263,7 +313,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 	})
 	t.Run("connecting, with a picker's error", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			ch := New(Config{Explain: func() error { return refused }})
+			ch := New(Config{Explain: func() Reason { return &knownReason{err: refused} }})
 			ch.SetResolved(true)
 			picked := errors.New("all backends are down")
 			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, picked }))

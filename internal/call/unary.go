@@ -160,7 +160,7 @@ func (r *rpc) decodeReply(a *attempt, reply any) error {
 func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
 	in := retryInput{
 		outcome:     *o,
-		code:        status.Code(o.err),
+		code:        codeOf(o.err),
 		committed:   committed || r.via != nil,
 		policy:      r.retry,
 		maxAttempts: r.ch.cfg.MaxAttempts,

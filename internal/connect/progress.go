@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -13,6 +14,10 @@ import (
 // value is ready. Its methods may be called from any goroutine; those that tell it
 // something do nothing if it is nil.
 type Progress struct {
+	// Changes is incremented after each change of how far the attempt is. Set before use.
+	// nil: nobody counts.
+	Changes *atomic.Uint64
+
 	mu    sync.Mutex
 	all   []Standing  // guarded by mu: in the order in which they were begun
 	first [1]Standing // guarded by mu: room for the usual case
@@ -54,6 +59,7 @@ func (p *Progress) begun(step *Step) {
 	}
 	s.Phase, s.Proxy = step.Phase, step.Proxy
 	s.Hint = failure.Pending(step.Phase, step.Proxy != "", step.withinTLS)
+	p.changedLocked()
 }
 
 // failed notes the end at one address.
@@ -65,6 +71,7 @@ func (p *Progress) failed(a *failure.Attempt) {
 	defer p.mu.Unlock()
 	if s := p.atLocked(a.Addr); s != nil {
 		s.Failed = a
+		p.changedLocked()
 	}
 }
 
@@ -76,6 +83,7 @@ func (p *Progress) forget(addr string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forgetLocked(addr)
+	p.changedLocked()
 }
 
 // waiting notes that n of the addresses of a name, as many as of, have not been tried
@@ -90,6 +98,13 @@ func (p *Progress) waiting(name string, start time.Time, n, of int) {
 	if n > 0 {
 		hint := fmt.Sprintf("%d of its %d addresses have not been tried yet", n, of)
 		p.all = append(p.all, Standing{Phase: failure.Dial, Addr: name, Start: start, Hint: hint})
+	}
+	p.changedLocked()
+}
+
+func (p *Progress) changedLocked() {
+	if p.Changes != nil {
+		p.Changes.Add(1)
 	}
 }
 

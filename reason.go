@@ -1,0 +1,264 @@
+package grpcdial
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/text"
+)
+
+// reason is why a channel is not READY, as it was known at one moment. RPCs that fail
+// share it: it refers to the failed attempts, and what users see of them is made when an
+// error is read. So an RPC that is refused costs about the same however many backends
+// are down.
+type reason struct {
+	// Set by newReason and only read after that.
+	target  string
+	state   connectivity.State
+	since   time.Time    // when the channel came to be in state; zero if it never left IDLE
+	failed  failure.List // the latest failures, oldest first
+	omitted int          // failures besides
+	pending pending
+	changes uint64 // of the log, when this was made
+
+	// Made once, when they are asked for.
+	first func() attemptText // of the first of failed: often there is room for no more
+	texts func() []attemptText
+}
+
+var _ call.Reason = (*reason)(nil)
+
+// explain returns why RPCs find no connection now; nil if nothing was tried. It is the
+// same as long as nothing has changed.
+func (cc *ClientConn) explain() call.Reason {
+	if r := cc.reason(); len(r.failed) > 0 || len(r.pending.attempts) > 0 {
+		return r
+	}
+	return nil
+}
+
+// reason returns why the channel is not READY now.
+//
+// The changes are counted before what they change is looked at, and incremented after it
+// was changed. So a reason that misses a change has a count that is out of date, and is
+// not used for longer than it takes to count.
+func (cc *ClientConn) reason() *reason {
+	changes := cc.attempts.changes.Load()
+	if r := cc.latestReason.Load(); r != nil && r.changes == changes {
+		return r
+	}
+	r := cc.newReason(cc.state.latest(), cc.pending())
+	r.changes = changes
+	cc.latestReason.Store(r)
+	return r
+}
+
+// explainAs returns why the policy fails RPCs from now on, nil if nothing is known of
+// that, and what becomes the cause of the transition to state. Policy queue only.
+func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
+	before, at := cc.state.latest(), time.Now()
+	r := cc.newReason(StateChange{Time: at, To: state}, pending{})
+	switch {
+	case len(r.failed) == 0 && cc.loss == nil:
+		return nil, errPolicyFailed
+	case len(r.failed) == 0:
+		return loss{cc.loss}, cc.loss
+	case before.To == state: // there will be no transition
+		return r, nil
+	}
+	return r, r.dialError(at, at.Sub(before.Time), nil)
+}
+
+// newReason returns why the channel is in the state that a transition led to. now is
+// what goes on besides what the log has of failures.
+func (cc *ClientConn) newReason(c StateChange, now pending) *reason {
+	failed, omitted := cc.attempts.latest()
+	r := &reason{target: cc.shownTarget(), state: c.To, since: c.Time, failed: failed, omitted: omitted, pending: now}
+	r.first = sync.OnceValue(func() attemptText { return textOf(r.failed[0]) })
+	r.texts = sync.OnceValue(func() (all []attemptText) {
+		for _, a := range r.failed {
+			all = append(all, textOf(a))
+		}
+		return all
+	})
+	return r
+}
+
+// Err returns the reason as a *DialError.
+func (r *reason) Err(at time.Time, elapsed time.Duration) error { return r.dialError(at, elapsed, nil) }
+
+// dialError returns the reason as the error of a wait that took elapsed, until at, and
+// that ended because of ended.
+func (r *reason) dialError(at time.Time, elapsed time.Duration, ended error) *DialError {
+	e := &DialError{Target: r.target, State: r.state, Elapsed: elapsed, InState: r.inState(at), Err: ended, Omitted: r.omitted + r.pending.omitted}
+	if n := len(r.failed) + len(r.pending.attempts); n > 0 {
+		e.Attempts = make([]Attempt, 0, n)
+	}
+	for _, a := range r.failed {
+		e.Attempts = append(e.Attempts, publicAttempt(a))
+	}
+	for _, a := range r.pending.attempts {
+		e.Attempts = append(e.Attempts, a.until(at))
+	}
+	if n := len(e.Attempts) - maxAttempts; n > 0 {
+		e.Attempts, e.Omitted = e.Attempts[n:], e.Omitted+n
+	}
+	e.later = r.later(at)
+	return e
+}
+
+// later returns the attempts in progress at a time, at addresses where one has failed,
+// that are to be mentioned.
+func (r *reason) later(at time.Time) (all []Attempt) {
+	for _, a := range r.pending.later {
+		if a = a.until(at); a.Elapsed >= aWhile {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// inState is how long the channel had been in the state at a time.
+func (r *reason) inState(at time.Time) time.Duration {
+	if r.since.IsZero() {
+		return 0
+	}
+	return max(at.Sub(r.since), 0)
+}
+
+// Text returns the state and as many attempts as there is room for, the first one at least.
+func (r *reason) Text(failed error, at time.Time, most int) string {
+	head := headline(r.target, 0, r.state, r.inState(at), "")
+	if said := r.besides(failed); said != "" {
+		head = text.Cut(said, most/3) + ": " + head
+	}
+	later := r.later(at)
+	line := func(i int) attemptText {
+		if i < len(r.failed) {
+			a := publicAttempt(r.failed[i])
+			return r.text(i).and(next(&a, later))
+		}
+		a := r.pending.attempts[i-len(r.failed)].until(at).internal()
+		return textOf(&a)
+	}
+	return summary(head, line, len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
+}
+
+// text is that of failure i, without what is in progress.
+func (r *reason) text(i int) attemptText {
+	if i == 0 {
+		return r.first()
+	}
+	return r.texts()[i]
+}
+
+// besides returns on one line what a picker's error says that is not in the reason.
+// Policies return the errors of connections as they are, or as part of a text.
+func (r *reason) besides(failed error) string {
+	if failed == nil || errors.As(failed, new(*failure.Attempt)) || errors.As(failed, new(failure.List)) {
+		return ""
+	}
+	said := oneLine(failed)
+	for i, line := range r.texts() {
+		if strings.Contains(said, line.full) || strings.Contains(line.full, said) {
+			return ""
+		}
+		if err := r.failed[i].Err; err != nil {
+			if cause := oneLine(err); strings.Contains(said, cause) && strings.Contains(line.full, cause) {
+				return ""
+			}
+		}
+	}
+	return said
+}
+
+// loss is why the policy fails RPCs of a channel that knows of no failed attempt: the
+// latest connection that was lost, for example.
+type loss struct{ err error }
+
+func (l loss) Err(time.Time, time.Duration) error { return l.err }
+
+func (l loss) Text(failed error, _ time.Time, most int) string {
+	why := oneLine(l.err)
+	if failed != nil {
+		if said := oneLine(failed); !strings.Contains(why, said) {
+			why = said + ": " + why
+		}
+	}
+	return text.Cut(why, most)
+}
+
+// headline is the beginning of a DialError's text, up to its attempts.
+func headline(target string, elapsed time.Duration, state connectivity.State, inState time.Duration, ended string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "grpcdial: no connection for %q", text.Target(target))
+	if elapsed > 0 {
+		fmt.Fprintf(&b, " after %v", text.Round(elapsed))
+	}
+	fmt.Fprintf(&b, ", in %v", state)
+	if inState > 0 {
+		fmt.Fprintf(&b, " for %v", text.Round(inState))
+	}
+	if ended != "" {
+		b.WriteString(" (" + ended + ")")
+	}
+	return b.String()
+}
+
+// maxMessage bounds the status message of a DialError, in bytes: it goes over the wire
+// if a server's handler returns the error as its own.
+const maxMessage = 300
+
+// attemptText is an attempt on one line, with and without its hint.
+type attemptText struct{ full, bare string }
+
+func textOf(a *failure.Attempt) attemptText {
+	bare := *a
+	bare.Hint = ""
+	if a.Err == ErrUnfinished {
+		return attemptText{a.Unfinished(), bare.Unfinished()}
+	}
+	return attemptText{a.Error(), bare.Error()}
+}
+
+func (t attemptText) and(more string) attemptText { return attemptText{t.full + more, t.bare + more} }
+
+// summary is a headline and as many of n attempts as there is room for in that many
+// bytes, then how many there are besides. At least the first one is there, without its
+// hint or shortened if need be.
+func summary(head string, line func(i int) attemptText, n, omitted, most int) string {
+	if n == 0 {
+		return text.Cut(head, most)
+	}
+	var b strings.Builder
+	b.WriteString(text.Cut(head, most*2/3) + ": ")
+	for i := range n {
+		end := ""
+		if left := n - i - 1 + omitted; left > 0 {
+			end = fmt.Sprintf(" | and %d more", left)
+		}
+		t, room := line(i), most-b.Len()-len(end)
+		switch {
+		case i == 0 && len(t.full) <= room:
+			b.WriteString(t.full)
+		case i == 0:
+			b.WriteString(text.Cut(t.bare, max(room, 3)))
+		case len(" | ")+len(t.full) <= room:
+			b.WriteString(" | " + t.full)
+		default:
+			fmt.Fprintf(&b, " | and %d more", n-i+omitted)
+			return text.Cut(b.String(), most)
+		}
+	}
+	if omitted > 0 {
+		fmt.Fprintf(&b, " | and %d more", omitted)
+	}
+	return text.Cut(b.String(), most)
+}
