@@ -47,6 +47,7 @@ type attemptLog struct {
 type triedAddr struct {
 	addr     string
 	attempts failure.List // empty: it is connected
+	ended    bool         // attempts is the end of a connection that had been READY
 }
 
 // runningAttempt is an attempt to connect to addr that has not ended.
@@ -123,15 +124,24 @@ func (l *attemptLog) failed(addr string, attempts failure.List) {
 	l.mu.Lock()
 	defer l.unlock()
 	l.forgetLocked(addr)
-	l.addLocked(addr, attempts)
+	l.addLocked(&triedAddr{addr: addr, attempts: attempts})
 }
 
-func (l *attemptLog) addLocked(addr string, attempts failure.List) {
+// disconnected notes the end of a connection to a.Addr that had been READY. The channel
+// may become READY after this by what it was before: ready does not forget it.
+func (l *attemptLog) disconnected(a *failure.Attempt) {
+	l.mu.Lock()
+	defer l.unlock()
+	l.forgetLocked(a.Addr)
+	l.addLocked(&triedAddr{addr: a.Addr, attempts: failure.List{a}, ended: true})
+}
+
+func (l *attemptLog) addLocked(t *triedAddr) {
 	if l.places == nil {
 		l.places = make(map[string]*linked.Element)
 	}
-	l.places[addr] = l.tried.PushBack(&triedAddr{addr, attempts})
-	l.count += len(attempts)
+	l.places[t.addr] = l.tried.PushBack(t)
+	l.count += len(t.attempts)
 }
 
 func (l *attemptLog) forgetLocked(addr string) {
@@ -165,7 +175,7 @@ func (l *attemptLog) interrupted(addr string, attempts failure.List) {
 	l.mu.Lock()
 	defer l.unlock()
 	if !l.knowsLocked(addr) {
-		l.addLocked(addr, attempts)
+		l.addLocked(&triedAddr{addr: addr, attempts: attempts})
 	}
 }
 
@@ -189,7 +199,7 @@ func (l *attemptLog) connected(addr string) {
 	if place, ok := l.places[addr]; ok {
 		t := place.Value.(*triedAddr)
 		l.count -= len(t.attempts)
-		t.attempts = nil
+		t.attempts, t.ended = nil, false
 	}
 }
 
@@ -247,7 +257,7 @@ func (l *attemptLog) ready() {
 	l.mu.Lock()
 	defer l.unlock()
 	for t := range l.allLocked() {
-		if len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health {
+		if !t.ended && (len(t.attempts) == 0 || t.attempts[0].Phase != failure.Health) {
 			l.forgetLocked(t.addr)
 		}
 	}

@@ -30,17 +30,6 @@ func backoffDelay(cfg backoff.Config, failures int, random float64) time.Duratio
 	return time.Duration(max(delay, 0))
 }
 
-// pauseAfter returns how long after the start of an attempt the next one may
-// start if it and those before, n in a row, led to connections that the server
-// ended at once, politely. The first time that is no matter. An RPC that comes after a
-// while of this waits about as long as nobody has called, a second at most.
-func pauseAfter(n int) time.Duration {
-	if n <= 1 {
-		return 0
-	}
-	return min(50*time.Millisecond<<min(n-2, 10), time.Second)
-}
-
 // connectLimit returns how long one attempt may take, all addresses of the group
 // together: MinConnectTimeout, or the back-off's delay when that is longer.
 func connectLimit(p ConnectParams, delay time.Duration) time.Duration {

@@ -66,6 +66,8 @@ type ClientConn struct {
 	config        atomic.Pointer[serviceconfig.Config]
 	latestReason  atomic.Pointer[reason]
 	answered      atomic.Bool              // the resolver has said something since idle was left
+	ready         atomic.Int32             // subchannels that are READY
+	pausing       atomic.Int32             // links in a pause that an RPC would cut short
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in

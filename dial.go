@@ -152,9 +152,11 @@ func (cc *ClientConn) callConfig() call.Config {
 		UserAgent:     cc.opts.userAgent,
 		StatsHandlers: cc.opts.statsHandlers,
 		Wake:          cc.wake,
+		Wanted:        cc.connectionWanted,
 		Explain:       cc.explain,
 		ServerLoad:    serverLoad,
 		Ready:         cc.isReady,
+		Backends:      func() int { return int(cc.ready.Load()) },
 	}
 }
 

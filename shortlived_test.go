@@ -28,7 +28,7 @@ import (
 
 // serveShortly serves connections that end as soon as they are set up, after
 // farewell.
-func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(*http2.Framer)) (addr string) {
+func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(net.Conn, *http2.Framer)) (addr string) {
 	return serveRaw(t, func(c net.Conn) {
 		accepted.Add(1)
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
@@ -37,7 +37,7 @@ func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(*http2.Fra
 		for {
 			f, err := framer.ReadFrame()
 			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
-				farewell(framer)
+				farewell(c, framer)
 				return
 			}
 		}
@@ -65,10 +65,14 @@ func connectAllTheTime(cc *ClientConn) (stop func()) {
 	}
 }
 
-// A server that closes connections right after it accepted them is not stormed.
+// resets ends a connection so that the client sees a reset.
+func resets(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }
+
+// A server that resets connections right after it accepted them is not stormed, and is
+// down: RPCs fail, and say why.
 func TestShortLivedConnectionsBackOff(t *testing.T) {
 	var accepted atomic.Int32
-	addr := serveShortly(t, &accepted, func(*http2.Framer) {})
+	addr := serveShortly(t, &accepted, func(c net.Conn, _ *http2.Framer) { resets(c) })
 	p := ConnectParams{MinConnectTimeout: time.Second}
 	p.Backoff.BaseDelay, p.Backoff.Multiplier, p.Backoff.MaxDelay = 50*time.Millisecond, 2, time.Hour
 	cc := plain(t, addr, WithConnectParams(p))
@@ -86,53 +90,117 @@ func TestShortLivedConnectionsBackOff(t *testing.T) {
 	assert.Greater(t, time.Since(begun), 300*time.Millisecond)
 }
 
-// Nor is one that takes its leave by GOAWAY without an error. It is not down: RPCs
-// wait for it instead of failing.
+// Nor is one that ends them in good order. It is not down: RPCs wait for it instead of
+// failing, and an RPC that waits in vain says why.
 func TestShortLivedConnectionsThatEndWell(t *testing.T) {
-	var accepted atomic.Int32
-	addr := serveShortly(t, &accepted, func(f *http2.Framer) {
-		time.Sleep(2 * atOnce)
-		_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
-	})
-	cc := plain(t, addr)
-	ctx, cancel := context.WithCancel(context.Background())
-	var failed atomic.Int32
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		for c := range cc.Watch(ctx) {
-			if c.To == connectivity.TransientFailure {
-				failed.Add(1)
-			}
-		}
-	})
-	defer connectAllTheTime(cc)()
-	begun := time.Now()
-	eventually(t, func() bool { return accepted.Load() >= 6 }, "six connections")
-	// Two at once, then after 50, 100, 200 and 400 ms.
-	assert.Greater(t, time.Since(begun), 700*time.Millisecond)
-	cc.ResetConnectBackoff()
-	cancel()
-	watcher.Wait()
-	assert.Zero(t, failed.Load())
+	for name, farewell := range map[string]func(net.Conn, *http2.Framer){
+		"GOAWAY": func(_ net.Conn, f *http2.Framer) {
+			time.Sleep(2 * atOnce)
+			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
+		},
+		"end of file": func(net.Conn, *http2.Framer) { time.Sleep(2 * atOnce) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var accepted atomic.Int32
+			addr := serveShortly(t, &accepted, farewell)
+			cc := plain(t, addr)
+			ctx, cancel := context.WithCancel(context.Background())
+			var failed atomic.Int32
+			var watcher sync.WaitGroup
+			watcher.Go(func() {
+				for c := range cc.Watch(ctx) {
+					if c.To == connectivity.TransientFailure {
+						failed.Add(1)
+					}
+				}
+			})
+			defer connectAllTheTime(cc)()
+			eventually(t, func() bool { return accepted.Load() > 0 }, "the first connection")
+			time.Sleep(500 * time.Millisecond)
+			assert.LessOrEqual(t, accepted.Load(), int32(5), "in half a second")
+			cc.ResetConnectBackoff()
+			cancel()
+			watcher.Wait()
+			assert.Zero(t, failed.Load())
+		})
+	}
 }
 
-// One that does so at once, again and again, is down: RPCs fail, and say why. A wait
+// The first such end is none of note. After the second an RPC that waits in vain names it,
+// although the channel was READY in between.
+func TestWaitingInVainForConnectionsThatEndWell(t *testing.T) {
+	for _, ends := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			connections := 0
+			cc := inBubble(t, func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+				if connections++; connections > ends {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				return shortLived(ctx, cfg)
+			})
+			defer cc.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			for range ends {
+				require.NoError(t, cc.AwaitReady(ctx))
+				awaitState(t, cc, connectivity.Idle)
+			}
+			err := cc.AwaitReady(ctx)
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			if ends == 1 {
+				require.Len(t, e.Attempts, 1)
+				assert.ErrorIs(t, e.Attempts[0].Err, ErrUnfinished)
+			} else {
+				assert.ErrorContains(t, err, "ends them before an RPC is served")
+			}
+		})
+	}
+}
+
+// shortLived makes a connection in a bubble that the server closes at once.
+func shortLived(ctx context.Context, cfg *connect.Config) (*h2.Conn, error) {
+	client, server := net.Pipe()
+	go func() {
+		_, _ = io.CopyN(io.Discard, server, int64(len(http2.ClientPreface)))
+		framer := http2.NewFramer(server, server)
+		go func() { _ = framer.WriteSettings() }()
+		for {
+			f, err := framer.ReadFrame()
+			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
+				_ = server.Close()
+				return
+			}
+		}
+	}()
+	w := h2.NewWire(client)
+	conn := h2.New(w, w, cfg.H2)
+	return conn, conn.Handshake(ctx)
+}
+
+// One that does so at once, ten times in a row, is down: RPCs fail, and say why. A wait
 // has seen it READY.
 func TestGoAwayAtOnceAndAgain(t *testing.T) {
 	var accepted atomic.Int32
-	addr := serveShortly(t, &accepted, func(f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, []byte("draining")) })
+	addr := serveShortly(t, &accepted, func(_ net.Conn, f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, []byte("draining")) })
 	cc := plain(t, addr)
 	require.NoError(t, cc.AwaitReady(bounded(t)))
 	defer connectAllTheTime(cc)()
-	awaitState(t, cc, connectivity.TransientFailure)
+	begun := time.Now()
+	eventually(t, func() bool {
+		_, err := askName(bounded(t), cc)
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		return cc.GetState() == connectivity.TransientFailure
+	}, "TRANSIENT_FAILURE")
+	assert.Less(t, time.Since(begun), 5*time.Second, "RPCs hurry it")
 	_, err := askName(bounded(t), cc)
-	assert.Equal(t, codes.Unavailable, status.Code(err))
 	var e *DialError
 	require.ErrorAs(t, err, &e)
 	var goAway http2.GoAwayError
 	require.ErrorAs(t, e, &goAway)
 	assert.Equal(t, "draining", goAway.DebugData)
-	assert.ErrorContains(t, err, "ends them at once")
+	assert.ErrorContains(t, err, "ends them before an RPC is served")
 }
 
 // A server that ends connections which are idle for a moment, or old after one, is
@@ -186,7 +254,7 @@ func TestBackoffBeginsAnew(t *testing.T) {
 			expectStates(t, states, connectivity.Idle)
 			sc.mu.Lock()
 			defer sc.mu.Unlock()
-			assert.Equal(t, tt.want, sc.failures)
+			assert.Equal(t, tt.want, sc.record.failures)
 		})
 	}
 }
@@ -202,22 +270,7 @@ func TestShortLivedThenRefused(t *testing.T) {
 			if a.count() > 1 {
 				return nil, refused
 			}
-			client, server := net.Pipe()
-			go func() {
-				_, _ = io.CopyN(io.Discard, server, int64(len(http2.ClientPreface)))
-				framer := http2.NewFramer(server, server)
-				go func() { _ = framer.WriteSettings() }()
-				for {
-					f, err := framer.ReadFrame()
-					if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
-						_ = server.Close()
-						return
-					}
-				}
-			}()
-			w := h2.NewWire(client)
-			conn := h2.New(w, w, cfg.H2)
-			return conn, conn.Handshake(ctx)
+			return shortLived(ctx, cfg)
 		})
 		defer cc.Close()
 		cc.Connect()

@@ -183,9 +183,9 @@ func TestLossSideBySide(t *testing.T) {
 				s.Conn().Close()
 			}
 		},
-		"GOAWAY that takes none": func(s *h2test.Stream) {
+		"GOAWAY with an error that takes none": func(s *h2test.Stream) {
 			if s.Ended {
-				s.Conn().GoAway(0, http2.ErrCodeNo, "")
+				s.Conn().GoAway(0, http2.ErrCodeInternal, "")
 			}
 		},
 		"refused": func(s *h2test.Stream) {

@@ -3,13 +3,11 @@ package grpcdial
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -34,7 +32,7 @@ import (
 //	                │ time is up                        │
 //	IDLE ◀──────────┴───────────────────────────────────┘
 //
-// connecting begins with pausing if the server ends connections soon.
+// connecting begins with pausing if the record of the subchannel asks for that.
 //
 // While sc.link points to it, it alone changes the subchannel's state. Whoever
 // takes the subchannel away from it, Shutdown, UpdateAddresses, or the link itself
@@ -50,6 +48,7 @@ type link struct {
 	// Link's goroutine only.
 	attempt uint64    // number of the latest attempt, if there is an observer
 	readyAt time.Time // when its connection was told of as ready; zero before, and once its loss was
+	judging bool      // how the connection ends is yet to be noted in the record
 
 	// Written by the link's goroutine before conn is set.
 	keepalive time.Duration                   // between the pings of its connection
@@ -59,6 +58,8 @@ type link struct {
 	begun   time.Time          // when connecting began
 	backoff time.Duration      // from then to the end of backingOff
 	until   time.Time          // the end of backingOff, or of pausing
+	wanted  time.Time          // the end of pausing once an RPC waits
+	asked   chan struct{}      // closed by hurry; nil except in pausing, and once it is closed
 	cancel  context.CancelFunc // ends connecting and backingOff, and the watch of checked; else nil
 	addrs   []resolver.Address // to be tried, in order; nil after that
 	addr    resolver.Address   // the one tried now, or that conn leads to
@@ -70,17 +71,6 @@ type link struct {
 	cutBy   error              // not nil: the channel has cut the link
 	retry   chan struct{}      // closed by resetBackoff; nil except in backingOff and pausing
 }
-
-// provenAfter is how long a connection has to last for the back-off to begin
-// anew when it is lost. For one on which an RPC was answered it does so at once.
-const provenAfter = time.Second
-
-// A server that ends connections by GOAWAY without an error is down nevertheless if
-// it has done so fewFarewells times in a row and goes on, at once each time.
-const (
-	atOnce       = 10 * time.Millisecond
-	fewFarewells = 3
-)
 
 // run is the goroutine, until there is a connection. That has a new one, serve,
 // because the stack that connecting took would otherwise be kept as long as the
@@ -102,33 +92,79 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// pausing is CONNECTING too, on the way to a server that ended its connections
-// before they were of use, each with a GOAWAY that speaks of no error. It is not
-// down, so RPCs wait for it. It returns an error if there is nobody to connect
-// for any more.
+// pausing is CONNECTING too, on the way to a server whose connections ended before they
+// had served. It is not down, so RPCs wait for it; one that waits cuts the pause short.
+// It returns an error if the link has to end.
+//
+// An RPC that begins to wait counts itself in first and looks at cc.pausing then; here
+// it is the other way round. So one of the two sees the other.
 func (l *link) pausing(ctx context.Context) error {
 	l.sc.mu.Lock()
-	retry, until := l.retry, l.until
-	l.sc.mu.Unlock()
+	retry, until, wanted := l.retry, l.until, l.wanted
 	if retry == nil {
+		l.sc.mu.Unlock()
 		return nil
 	}
-	wait(ctx, until, retry)
+	asked := make(chan struct{})
+	l.asked = asked
+	l.sc.cc.pausing.Add(1)
+	l.sc.mu.Unlock()
+	if l.sc.cc.calls.Waiting() > 0 {
+		l.hurry()
+	}
+	if wait(ctx, until, retry, asked) == asked {
+		wait(ctx, wanted, retry, nil)
+	}
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
+	l.noHurryLocked()
 	l.retry, l.begun = nil, time.Now()
 	return ctx.Err()
 }
 
-// wait waits until then, until retry is closed, or until ctx ends.
-func wait(ctx context.Context, then time.Time, retry <-chan struct{}) {
+// hurry cuts the pause that the link is in short.
+func (l *link) hurry() {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	if l.asked != nil {
+		close(l.asked)
+		l.until = l.wanted
+	}
+	l.noHurryLocked()
+}
+
+// noHurryLocked notes that the pause cannot be cut short any more.
+func (l *link) noHurryLocked() {
+	if l.asked != nil {
+		l.asked = nil
+		l.sc.cc.pausing.Add(-1)
+	}
+}
+
+// connectionWanted cuts all pauses short: an RPC has begun to wait for a connection.
+func (cc *ClientConn) connectionWanted() {
+	if cc.pausing.Load() == 0 {
+		return
+	}
+	for _, l := range cc.allLinks() {
+		l.hurry()
+	}
+}
+
+// wait waits until then, until one of the channels is closed, which it returns, or
+// until ctx ends.
+func wait(ctx context.Context, then time.Time, retry, asked <-chan struct{}) <-chan struct{} {
 	timer := time.NewTimer(time.Until(then))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-retry:
+		return retry
+	case <-asked:
+		return asked
 	case <-ctx.Done():
 	}
+	return nil
 }
 
 // connecting is state CONNECTING: one address after the other.
@@ -186,7 +222,7 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	l.sc.cc.askWhetherHopeless() // addresses for which no time was left are no hope any more
 	l.sc.policy.resolver.resolveNow()
 	l.tellBackoff(time.Until(until))
-	wait(ctx, until, retry)
+	wait(ctx, until, retry, nil)
 	l.release()
 }
 
@@ -226,6 +262,7 @@ func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
 	defer l.leave(conn)
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
+	l.drained(conn, why)
 	closeBooks(why)
 	told.end()
 }
@@ -310,8 +347,7 @@ func (l *link) failed(why error) (retry <-chan struct{}, until time.Time) {
 		return nil, until
 	}
 	if l.refused == nil {
-		sc.failures++
-		sc.shortLife, sc.farewells = nil, 0
+		sc.record.failed()
 	}
 	l.sc.cc.attempts.ended(l.made)
 	l.addrs, l.made, l.retry, l.until = nil, nil, make(chan struct{}), l.begun.Add(l.backoff)
@@ -338,20 +374,23 @@ func (l *link) lost(conn *h2.Conn, why error) {
 	if conn.TooManyPings() {
 		l.sc.cc.slowKeepalive(l.keepalive)
 	}
-	given, farewell := l.giveBack(conn, why)
+	given, unserved := l.giveBack(conn, why)
 	if !given {
 		return
 	}
 	l.sc.cc.metrics.disconnected(conn, why)
-	if farewell != nil {
-		l.sc.cc.noteFailure(farewell.Addr, failure.List{farewell}) // what a wait that ends meanwhile tells of
+	if unserved != nil {
+		l.sc.cc.attempts.disconnected(unserved) // the explanation of an RPC that waits in vain
 	}
 	l.sc.policy.resolver.resolveNow()
 }
 
-// giveBack makes the transition. It returns what is to be said against the server if
-// it ends connections again and again, without an error.
-func (l *link) giveBack(conn *h2.Conn, why error) (given bool, farewell *failure.Attempt) {
+// giveBack makes the transition. It returns the description of a connection that ended in
+// good order before it had served, if that is not the first in a row.
+//
+// A connection on which RPCs run is judged when it has ended: GOAWAY may promise to serve
+// them. The next attempt does not wait for that.
+func (l *link) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure.Attempt) {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -361,25 +400,36 @@ func (l *link) giveBack(conn *h2.Conn, why error) (given bool, farewell *failure
 	l.stopLocked()
 	sc.link, l.left = nil, time.Now()
 	sc.line.Store(nil)
-	switch lasted := time.Since(l.since); {
-	case lasted >= provenAfter || conn.Answered():
-		sc.failures, sc.shortLife, sc.farewells = 0, nil, 0
-	case isFarewell(why) && (lasted >= atOnce || sc.farewells < fewFarewells):
-		sc.farewells++
-		sc.pause = l.begun.Add(pauseAfter(sc.farewells))
-		if sc.farewells > 1 {
-			farewell = l.shortLife(lasted, why)
+	if l.judging = conn.Serving() && !conn.Answered(); !l.judging {
+		how, a := l.judgeLocked(conn, why)
+		if how == endOrderly && sc.record.unserved > 1 {
+			unserved = a
 		}
-	case isFarewell(why):
-		// It is not old or idle connections that the server ends: it serves nobody.
-		sc.failures = max(sc.failures+1, 2)
-		sc.shortLife = l.shortLife(lasted, why)
-	default:
-		sc.failures++
-		sc.shortLife = l.shortLife(lasted, why)
 	}
 	sc.setLocked(connectivity.Idle, why)
-	return true, farewell
+	return true, unserved
+}
+
+// drained judges a connection that has ended and was not judged when the subchannel
+// was given back.
+func (l *link) drained(conn *h2.Conn, why error) {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	if l.judging && l.cutBy == nil {
+		l.judgeLocked(conn, why)
+	}
+}
+
+// judgeLocked notes in the record how the connection ended. It describes the connection if
+// that has not served.
+func (l *link) judgeLocked(conn *h2.Conn, why error) (how ending, a *failure.Attempt) {
+	lasted := time.Since(l.since)
+	how = judge(lasted, conn.Answered(), conn.Harmed(), why)
+	if how != endServed {
+		a = l.shortLife(lasted, why)
+	}
+	l.sc.record.ended(how, lasted, l.begun, a)
+	return how, a
 }
 
 // endedBy returns what the channel cut the link with; nil if it did not.
@@ -393,18 +443,11 @@ func (l *link) endedBy() error {
 // of a link which the channel has cut stays as it is: the policy is being closed.
 func (l *link) ownsLocked() bool { return l.sc.link == l && l.cutBy == nil }
 
-// isFarewell reports whether why is a GOAWAY that speaks of no error: servers end
-// connections so that are old, or idle, or when they restart.
-func isFarewell(why error) bool {
-	var g http2.GoAwayError
-	return errors.As(why, &g) && g.ErrCode == http2.ErrCodeNo
-}
-
-// shortLife tells of a connection that was of no use to anybody.
+// shortLife describes a connection that ended before it had served.
 func (l *link) shortLife(lasted time.Duration, why error) *failure.Attempt {
 	a := &failure.Attempt{Addr: l.addr.Addr, Phase: failure.HTTP2, Start: l.since, Elapsed: lasted,
 		Err:  fmt.Errorf("connection lost %v after it was set up: %w", text.Round(lasted), why),
-		Hint: "the server accepts connections and ends them at once; its log may say why"}
+		Hint: "the server accepts connections and ends them before an RPC is served; its log may say why"}
 	if name := l.sc.cc.serverName(l.addr); name != a.Addr {
 		a.ServerName = name
 	}

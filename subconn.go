@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/call"
-	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/mask"
 )
@@ -46,10 +45,7 @@ type subConn struct {
 	why       error                                  // guarded by mu: the latest failure or loss since it was READY, or what speaks against its health
 	addrs     []resolver.Address                     // guarded by mu; the array is never written to
 	link      *link                                  // guarded by mu: who changes state now; nil in IDLE and SHUTDOWN
-	failures  int                                    // guarded by mu: attempts in a row that led to no connection worth a fresh start
-	shortLife *failure.Attempt                       // guarded by mu: the latest of them, if it led to a connection after all
-	farewells int                                    // guarded by mu: connections in a row that the server ended by GOAWAY before they were worth that, and without error
-	pause     time.Time                              // guarded by mu: if there were, no attempt is made before
+	record    record                                 // guarded by mu: of attempts and connections so far
 	producers map[balancer.ProducerBuilder]*producer // guarded by mu
 
 	told     connectivity.State // policy queue only: the state that the policy knows
@@ -84,23 +80,18 @@ func (sc *subConn) Connect() {
 	}
 }
 
-// connectLocked starts a link.
-//
-// A server may accept connections only to close them at once. The first time
-// that may be chance, so the next attempt is made without delay. After that the
-// attempt counts as failed without being made, and its back-off goes by. If the
-// server took its leave of them, the attempt is made after a pause.
+// connectLocked starts a link, which makes the attempt at once, after a pause, or not at
+// all, as the record says.
 func (sc *subConn) connectLocked() {
 	params := sc.cc.opts.connectParams
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{sc: sc, addrs: sc.addrs, cancel: cancel, begun: time.Now()}
-	if sc.farewells > 0 && l.begun.Before(sc.pause) {
-		l.retry, l.until = make(chan struct{}), sc.pause
-	}
-	made := sc.failures
-	if sc.shortLife != nil && sc.failures > 1 {
-		l.refused, sc.shortLife = sc.shortLife, nil
+	made := sc.record.failures
+	if l.refused = sc.record.instead; l.refused != nil {
+		sc.record.instead = nil
 		made-- // it is the attempt that was counted already
+	} else if until, wanted := sc.record.pause(); l.begun.Before(until) {
+		l.retry, l.until, l.wanted = make(chan struct{}), until, wanted
 	}
 	l.backoff = backoffDelay(params.Backoff, made, rand.Float64())
 	l.limit = connectLimit(params, l.backoff)
@@ -177,7 +168,7 @@ func (sc *subConn) takeLocked() *link {
 func (sc *subConn) resetBackoff() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.failures, sc.shortLife, sc.farewells = 0, nil, 0
+	sc.record = record{}
 	l := sc.link
 	if l == nil {
 		return
@@ -196,6 +187,12 @@ func (sc *subConn) resetBackoff() {
 func (sc *subConn) setLocked(to connectivity.State, why error) {
 	if sc.state == to {
 		return
+	}
+	switch connectivity.Ready {
+	case sc.state:
+		sc.cc.ready.Add(-1)
+	case to:
+		sc.cc.ready.Add(1)
 	}
 	sc.state, sc.since = to, time.Now()
 	sc.cc.attempts.changes.Add(1)

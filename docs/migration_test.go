@@ -347,32 +347,46 @@ func TestUserAgent(t *testing.T) {
 	assert.Regexp(t, `^mine/1 grpc-go-grpcdial/\d+\.\d+\.\d+$`, <-agents)
 }
 
-// TestConnectionsThatServedNothing: the third connection in a row, after two
-// that the server has ended at once, comes with a delay.
+// TestConnectionsThatServedNothing: connections that the server ends before an RPC was
+// served are spaced, and those that it resets count as failed attempts.
 func TestConnectionsThatServedNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		connect func(address string) (channel, error)
-		third   bool // is made at once
+		spaced  bool
 	}{
-		{"grpc-go", func(a string) (channel, error) { return grpc.NewClient(a, plaintext()) }, true},
-		{"grpcdial", func(a string) (channel, error) { return grpcdial.NewClient(a, grpcdial.WithInsecure()) }, false},
+		{"grpc-go", func(a string) (channel, error) { return grpc.NewClient(a, plaintext()) }, false},
+		{"grpcdial", func(a string) (channel, error) { return grpcdial.NewClient(a, grpcdial.WithInsecure()) }, true},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		connections := func(t *testing.T, n int, end func(*h2test.Conn)) (channel, *h2test.Server) {
 			srv := h2test.Listen(t)
 			cc, err := tt.connect(srv.Addr())
 			require.NoError(t, err)
-			defer cc.Close()
-			for range 2 {
+			t.Cleanup(func() { _ = cc.Close() })
+			for range n {
 				cc.Connect()
 				conn := srv.Accept()
 				conn.Handshake()
 				reach(t, cc, connectivity.Ready)
-				conn.Close()
+				end(conn)
 				reach(t, cc, connectivity.Idle)
 			}
+			return cc, srv
+		}
+		t.Run(tt.name+", closed", func(t *testing.T) {
+			begun := time.Now()
+			cc, srv := connections(t, 5, (*h2test.Conn).Close)
 			cc.Connect()
-			if !tt.third {
+			srv.Accept().Handshake()
+			reach(t, cc, connectivity.Ready)
+			if tt.spaced {
+				assert.Greater(t, time.Since(begun), 700*time.Millisecond, "50, 100, 200 and 400 ms between them")
+			}
+		})
+		t.Run(tt.name+", reset", func(t *testing.T) {
+			cc, srv := connections(t, 2, (*h2test.Conn).CloseHard)
+			cc.Connect()
+			if tt.spaced {
 				reach(t, cc, connectivity.TransientFailure)
 				return
 			}

@@ -62,9 +62,15 @@ type Config struct {
 	// Wake is called when an RPC begins while the channel is idle. It must not
 	// block. nil: nothing.
 	Wake func()
+	// Wanted is called when an RPC begins to wait for a connection; see Waiting. It must
+	// not block. nil: nothing.
+	Wanted func()
 	// Explain returns why the channel has no connection, which becomes a cause of RPCs
 	// that end because of that. It must be cheap, and may return nil. nil: nothing.
 	Explain func() Reason
+	// Backends returns how many subchannels are READY. It is asked by RPCs that a server
+	// gave back: they look for another one. nil: one.
+	Backends func() int
 	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
 	// makes wait. nil: it never is.
 	Ready func() bool
@@ -94,6 +100,8 @@ type Channel struct {
 	// nanoseconds after epoch.
 	count   ledger.CallCount
 	lastEnd atomic.Int64
+
+	waiting atomic.Int32 // RPCs that wait for a connection
 
 	accepted atomic.Pointer[string] // grpc-accept-encoding; see acceptEncoding
 
@@ -202,6 +210,12 @@ func (ch *Channel) Active() (running int, lastEnd time.Time) {
 	n := ch.count.Running()
 	return int(n), ch.epoch.Add(time.Duration(ch.lastEnd.Load()))
 }
+
+// Waiting returns how many RPCs wait for a connection, or for a policy to choose one.
+//
+// An RPC counts itself in before it calls Config.Wanted. So one that Waiting has not
+// counted calls it later.
+func (ch *Channel) Waiting() int { return int(ch.waiting.Load()) }
 
 // Calls returns how many RPCs the channel has made. Those of [Direct] are not
 // among them.

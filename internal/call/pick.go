@@ -34,8 +34,13 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 	}
 }
 
+// maxOthers is how often a picker is asked for another connection than the one that has
+// just refused the request. Several RPCs may be asking in turn.
+const maxOthers = 16
+
 // pick fills the attempt with a connection and what came with it. It asks
-// each picker once; it waits for the next one if the picker
+// each picker once, but for another connection than the one that gave the request back; it
+// waits for the next picker if this one
 //   - is nil or says balancer.ErrNoSubConnAvailable,
 //   - returns another error that is no status and the RPC waits for ready,
 //   - returns an endpoint that has no connection, or one that takes no new stream.
@@ -47,6 +52,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 	}
 	info := balancer.PickInfo{FullMethodName: r.method, Ctx: ctx}
 	var last error
+	others := r.others()
 	for {
 		if r.ch.isClosed() {
 			return true, grpc.ErrClientConnClosing
@@ -56,15 +62,22 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			res, err := gen.picker.Pick(info)
 			switch {
 			case err == nil:
-				if line := usable(res.SubConn); line != nil && line.Conn != r.refused {
+				line := usable(res.SubConn)
+				ready := line != nil && line.Conn != r.refused
+				again := ready && line.Conn == r.gaveBack && others > 0
+				if ready && !again {
 					a.done, a.pickMD = res.Done, res.Metadata
 					a.take(line)
 					return false, nil
 				}
-				// Not ready, though the picker thought so: a new picker is on its way.
 				if res.Done != nil {
 					res.Done(balancer.DoneInfo{})
 				}
+				if again {
+					others--
+					continue
+				}
+				// Not ready, though the picker thought so: a new picker is on its way.
 			case err == balancer.ErrNoSubConnAvailable:
 				queued = true
 			default:
@@ -82,6 +95,14 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 		}
 		a.pickDelayed = true
 	}
+}
+
+// others returns how often the picker may be asked for another connection.
+func (r *rpc) others() int {
+	if r.gaveBack == nil || r.ch.cfg.Backends == nil || r.ch.cfg.Backends() < 2 {
+		return 0
+	}
+	return maxOthers
 }
 
 // whyNot is why a picker fails RPCs: the channel's latest connection failures. A
@@ -113,11 +134,16 @@ func (r *rpc) explained(err error, gen *pickerGen) error {
 func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last error) error {
 	since := r.ch.now()
 	picking := queued && r.ch.cfg.Ready != nil && r.ch.cfg.Ready()
+	r.ch.waiting.Add(1)
+	if r.ch.cfg.Wanted != nil {
+		r.ch.cfg.Wanted()
+	}
 	select {
 	case <-gen.replaced:
 	case <-r.ch.closed:
 	case <-ctx.Done():
 	}
+	r.ch.waiting.Add(-1)
 	// A wait that took no measurable time was a wait nevertheless.
 	took := max(r.ch.now()-since, time.Nanosecond)
 	at := PhaseConnect

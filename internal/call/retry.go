@@ -15,10 +15,27 @@ import (
 
 // tries counts the attempts of one RPC.
 type tries struct {
-	policy        int  // retries by policy so far: grpc-previous-rpc-attempts
-	sincePushback int  // of them, those since the server last set the delay
-	unprocessed   bool // the one transparent retry of an unprocessed RPC is used up
+	policy        int // retries by policy so far: grpc-previous-rpc-attempts
+	sincePushback int // of them, those since the server last set the delay
+	idle          int // attempts in a row that were not processed, by servers that processed no other RPC either
+	refusals      int // attempts that ended with REFUSED_STREAM
 }
+
+// A server that processes no request at all gets it once more (gRFC A6). One that ends
+// its connections in good order may be restarting and gets it a few times more: each
+// costs a connection, and the subchannel spaces those. So does one that refuses what is
+// too much while it works on other RPCs, for about two seconds in which it ends none.
+const (
+	maxIdle        = 1
+	maxIdleOrderly = 10
+	maxIdleBusy    = 20
+)
+
+// The delays before an attempt that follows a second REFUSED_STREAM, or a later one.
+const (
+	minRefusalDelay = 5 * time.Millisecond
+	maxRefusalDelay = 100 * time.Millisecond
+)
 
 // retryInput is all that the decision to try again depends on, but for the throttle.
 type retryInput struct {
@@ -42,8 +59,10 @@ type retryVerdict struct {
 }
 
 // retryDecision decides whether an RPC is tried again after an attempt that
-// failed (gRFC A6). What never reached the wire is, always; what a
-// server did not process is, once; all else as the policy says.
+// failed (gRFC A6). What never reached the wire is, always. What a server did not
+// process is as long as servers make progress with other RPCs meanwhile, since its turn
+// will come then, and a bounded number of times in a row if they do not. All else is
+// as the policy says.
 func retryDecision(in retryInput) retryVerdict {
 	v := retryVerdict{tries: in.tries}
 	o := &in.outcome
@@ -53,9 +72,11 @@ func retryDecision(in retryInput) retryVerdict {
 	case o.unsent:
 		v.again, v.transparent = true, true
 		return v
-	case o.unprocessed && !in.tries.unprocessed:
+	case o.unprocessed && v.tries.givenBack(o):
 		v.again, v.transparent = true, true
-		v.tries.unprocessed = true
+		if o.refused {
+			v.delay = refusalDelay(v.tries.refusals, in.random)
+		}
 		return v
 	case o.headers:
 		return v
@@ -80,8 +101,9 @@ func retryDecision(in retryInput) retryVerdict {
 	}
 	v.again = true
 	v.tries.policy = attempts
-	// Once a policy has been at work, an unprocessed attempt is a failure like others.
-	v.tries.unprocessed = true
+	if !o.unprocessed {
+		v.tries.idle = 0
+	}
 	if pushback >= 0 {
 		v.delay = time.Duration(min(int64(pushback), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 		v.tries.sincePushback = 0
@@ -90,6 +112,36 @@ func retryDecision(in retryInput) retryVerdict {
 	v.delay = retryDelay(in.policy, in.tries.sincePushback, in.random)
 	v.tries.sincePushback++
 	return v
+}
+
+// givenBack counts an attempt that the server did not process. It reports whether
+// another one may follow.
+func (t *tries) givenBack(o *outcome) bool {
+	t.idle++
+	if o.progress {
+		t.idle = 0
+	}
+	if o.refused {
+		t.refusals++
+	}
+	switch {
+	case o.orderly:
+		return t.idle <= maxIdleOrderly
+	case o.busy:
+		return t.idle <= maxIdleBusy
+	}
+	return t.idle <= maxIdle
+}
+
+// refusalDelay is what precedes the attempt after the n-th REFUSED_STREAM, from 1: nothing
+// at first, then a delay that doubles, with a jitter of a half. The connection goes on,
+// so nothing else keeps a server that refuses what is too much from being asked at once.
+func refusalDelay(n int, random float64) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	d := min(minRefusalDelay<<min(n-2, 10), maxRefusalDelay)
+	return time.Duration(float64(d) * (0.5 + random))
 }
 
 // retryDelay is the n-th back-off, from 0, with a jitter of a fifth.

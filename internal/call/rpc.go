@@ -39,6 +39,8 @@ type rpc struct {
 	resolverDelayed bool
 	times           Times
 	refused         *h2.Conn // took no stream the last time
+	gaveBack        *h2.Conn // did not process the request the last time
+	answers         uint32   // of gaveBack at that time
 	tries           tries
 }
 
@@ -200,6 +202,7 @@ func (r *rpc) request(a *attempt, req *h2.Request) error {
 		Metadata:         md,
 		Extra:            extra,
 		MaxRecv:          r.set.maxRecv,
+		Aside:            r.via != nil,
 	}
 	return nil
 }
@@ -221,6 +224,10 @@ type outcome struct {
 	drop        bool // no attempt may follow
 	unsent      bool
 	unprocessed bool
+	progress    bool     // with unprocessed: the server has served other RPCs
+	busy        bool     // with unprocessed: the server is serving other RPCs
+	refused     bool     // with unprocessed: by REFUSED_STREAM, so the connection goes on
+	orderly     bool     // with unprocessed: by GOAWAY without an error
 	headers     bool     // response headers came
 	pushback    []string // grpc-retry-pushback-ms
 }
@@ -245,10 +252,25 @@ func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
 	if he.Unsent && !he.Local {
 		r.refused = a.conn
 	}
+	if he.Unprocessed {
+		r.givenBack(a, he, &o)
+	}
 	if !r.ch.cfg.DisableRetry {
 		o.pushback = a.s.TrailerValues("grpc-retry-pushback-ms")
 	}
 	return o
+}
+
+// givenBack completes the outcome of an attempt that the server did not process.
+func (r *rpc) givenBack(a *attempt, he *h2.Error, o *outcome) {
+	answers := a.conn.Answers()
+	if o.refused = he.Cause == nil; o.refused {
+		o.busy = he.Serving
+		o.progress = r.gaveBack == a.conn && r.answers != answers
+	} else {
+		o.orderly, o.progress = h2.IsOrderly(he.Cause), he.Serving
+	}
+	r.gaveBack, r.answers = a.conn, answers
 }
 
 // end tells the picker and the stats handlers how the attempt ended. The

@@ -166,7 +166,7 @@ func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
 		maxAttempts: r.ch.cfg.MaxAttempts,
 		tries:       r.tries,
 	}
-	if r.retry != nil {
+	if r.retry != nil || o.refused {
 		in.random = rand.Float64()
 	}
 	v := retryDecision(in)

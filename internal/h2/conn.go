@@ -39,7 +39,7 @@ type Conn struct {
 	rd reader // the reader's own
 	ka keepalive
 
-	answered     atomic.Bool
+	answers      atomic.Uint32 // headers that answer RPCs; written by the reader
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
 	mode         writeMode   // set once in New
@@ -62,6 +62,8 @@ type Conn struct {
 	endWith  *status.Status // what streams end with when they are cut; nil: lost
 	goAway   *http2.GoAwayError
 	streams  map[uint32]*Stream
+	aside    int       // of them, those that are Aside
+	harmed   bool      // see Harmed
 	doomed   []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
 	nextID   uint32
 	enc      headerEncoder
@@ -150,8 +152,32 @@ func (c *Conn) Streams() int {
 	return len(c.streams)
 }
 
-// Answered reports whether the server has answered an RPC, if only with headers.
-func (c *Conn) Answered() bool { return c.answered.Load() }
+// Answered reports whether the server has answered an RPC, if only with headers. RPCs
+// that are Aside do not count.
+func (c *Conn) Answered() bool { return c.Answers() > 0 }
+
+// Answers is a number that grows with each answer, as Answered has them.
+func (c *Conn) Answers() uint32 { return c.answers.Load() }
+
+// Serving reports whether RPCs run on the connection, and may be answered yet. Those
+// that are Aside do not count.
+func (c *Conn) Serving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving()
+}
+
+// serving is Serving. mu is held.
+func (c *Conn) serving() bool { return len(c.streams) > c.aside }
+
+// Harmed reports whether the end of the connection ended an RPC whose request the
+// server may have had. RPCs that are Aside do not count, nor does an end that the
+// program wanted (Close with a status).
+func (c *Conn) Harmed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.harmed
+}
 
 // TooManyPings reports whether the server complained of keepalive PINGs
 // (GOAWAY with ENHANCE_YOUR_CALM and "too_many_pings"; gRFC A8).
@@ -193,6 +219,9 @@ func (c *Conn) take(s *Stream) bool {
 	}
 	s.sendID = 0
 	delete(c.streams, id)
+	if s.aside {
+		c.aside--
+	}
 	c.slots.add(1)
 	return true
 }

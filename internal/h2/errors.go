@@ -35,8 +35,13 @@ type Error struct {
 	// number of times.
 	Unsent bool
 	// Unprocessed: the server said that it did not process the request
-	// (REFUSED_STREAM, or an id above GOAWAY's). It may be sent again, once.
+	// (REFUSED_STREAM, or an id above GOAWAY's). It may be sent again.
 	Unprocessed bool
+	// Serving, with Unprocessed: the server serves others. The connection that GOAWAY ends
+	// has served some, or will serve those that run; the server that refused this request
+	// has taken one that was sent before it, and still runs. RPCs that are Aside do not
+	// count.
+	Serving bool
 	// Local: made by this side (cancellation, deadline, a limit), not by the
 	// server or the loss of the connection.
 	Local bool
@@ -119,6 +124,13 @@ func (e *PrefaceError) Unwrap() error { return e.Err }
 
 // FirstBytes returns First.
 func (e *PrefaceError) FirstBytes() []byte { return e.First }
+
+// IsOrderly reports whether err is a GOAWAY without an error: servers end connections so
+// that are idle or old, or when they restart.
+func IsOrderly(err error) bool {
+	g, ok := errors.AsType[http2.GoAwayError](err)
+	return ok && g.ErrCode == http2.ErrCodeNo
+}
 
 // lost is the end of a stream whose connection ended with cause.
 func (c *Conn) lost(cause error) *Error {

@@ -135,7 +135,10 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	}
 	s.sendID, s.sendWindow, s.halfClosed, s.blocked = id, c.streamW, false, false
 	s.deadline = deadline
-	s.begin(id, req.MaxRecv)
+	if req.Aside {
+		c.aside++
+	}
+	s.begin(id, req)
 	c.streams[id] = s
 	c.ka.streamOpened()
 	c.tally.latest = req.Began

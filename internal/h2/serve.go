@@ -194,8 +194,8 @@ func (r *reader) fragment(p []byte, end bool) error {
 		return nil
 	}
 	r.serves(s)
-	if !r.c.answered.Load() {
-		r.c.answered.Store(true)
+	if !s.aside {
+		r.c.answers.Store(r.c.answers.Load() + 1)
 	}
 	v := s.onHeaders(&r.hd.block, r.hd.endStream)
 	s.mu.Unlock()
@@ -266,6 +266,8 @@ func (r *reader) reset(f frameHeader, p []byte) error {
 		return nil
 	}
 	draining := c.state == stateDraining && len(c.streams) == 0
+	refused := code == http2.ErrCodeRefusedStream
+	serving := refused && c.servesBefore(f.id)
 	deadline := s.deadline
 	c.mu.Unlock()
 	st := statusOfReset(code)
@@ -274,12 +276,29 @@ func (r *reader) reset(f frameHeader, p []byte) error {
 	}
 	s.finish(&Error{
 		Status:      status.Newf(st, "stream terminated by RST_STREAM with error code: %v", code),
-		Unprocessed: code == http2.ErrCodeRefusedStream,
+		Unprocessed: refused,
+		Serving:     serving,
 	})
 	if draining {
 		c.settle()
 	}
 	return nil
+}
+
+// servesBefore reports whether a stream below id runs: servers decide in order, so they
+// have taken that. It looks at a few of the streams only, so as not to go through all of
+// them for each one that is refused. mu is held.
+func (c *Conn) servesBefore(id uint32) bool {
+	left := 100
+	for other, s := range c.streams {
+		if other < id && !s.aside {
+			return true
+		}
+		if left--; left == 0 {
+			break
+		}
+	}
+	return false
 }
 
 // answered counts an answer that the server made us queue. mu is held.
@@ -345,13 +364,14 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 			c.take(s)
 		}
 	}
-	handed := c.handed
+	handed, serving := c.handed, c.Answered() || c.serving()
 	c.mu.Unlock()
 	for _, s := range unprocessed {
 		s.finish(&Error{
 			Status:      status.Newf(codes.Unavailable, "the server did not process the request: %v", describeGoAway(&g)),
 			Unsent:      s.safeUntil > handed, // should it leave after all, the server has said that it will not look at it
 			Unprocessed: true,
+			Serving:     serving,
 			Cause:       g,
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -77,7 +78,8 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 		s.sendID = 0
 		c.doomed = append(c.doomed, s)
 	}
-	c.streams = nil
+	c.streams, c.aside = nil, 0
+	c.harmed = c.harms() // until it is known better: a write may be under way
 	c.ka.stop()
 	failed := c.writeErr != nil
 	if failed {
@@ -269,11 +271,11 @@ func (c *Conn) endDoomed() {
 		c.unheld.Stop()
 	}
 	doomed := c.doomed
-	c.doomed = nil
-	written := c.written
-	if c.writing {
-		written = c.handed // some of it may have arrived
+	if len(doomed) > 0 { // it may have run before
+		c.harmed = c.harms()
 	}
+	c.doomed = nil
+	written := c.arrived()
 	cause, st, goAway := c.cause, c.endWith, c.goAway
 	c.mu.Unlock()
 	for _, s := range doomed {
@@ -290,4 +292,18 @@ func (c *Conn) endDoomed() {
 		e.Unsent = st == nil && s.safeUntil > written
 		s.finish(e)
 	}
+}
+
+// arrived is how much of the connection's output may have arrived. mu is held.
+func (c *Conn) arrived() uint64 {
+	if c.writing {
+		return c.handed
+	}
+	return c.written
+}
+
+// harms reports whether one of the doomed counts for Harmed. mu is held.
+func (c *Conn) harms() bool {
+	arrived := c.arrived()
+	return c.endWith == nil && slices.ContainsFunc(c.doomed, func(s *Stream) bool { return !s.aside && s.safeUntil <= arrived })
 }

@@ -39,6 +39,9 @@ type Request struct {
 	Began time.Time
 	// MaxRecv is the largest message accepted, in bytes as received.
 	MaxRecv int
+	// Aside says that the RPC is not one of those that the connection is there for: a
+	// health check, say. See Conn.Answered.
+	Aside bool
 	// Opened, if not nil, is called once when the stream is open, on the caller's
 	// goroutine with no lock held, before anything is waited for.
 	Opened func()
@@ -64,6 +67,7 @@ type Stream struct {
 	burst      uint8         // messages that followed each other as in a burst, up to burstFrom
 	halfClosed bool          // END_STREAM is queued
 	deadline   time.Time
+	aside      bool   // Request.Aside; written with mu held too, so it may be read with either
 	safeUntil  uint64 // the request counts as sent once the connection's output got this far
 	wait       waiter // the sender's place in a queue
 
@@ -107,11 +111,12 @@ type Stream struct {
 }
 
 // begin readies the receive side for a new life. Conn.mu is held.
-func (s *Stream) begin(id uint32, maxRecv int) {
+func (s *Stream) begin(id uint32, req *Request) {
 	s.mu.Lock()
 	s.id = id
+	s.aside = req.Aside
 	s.size, s.window, s.credit, s.came, s.taken = s.c.recvW, s.c.recvW, 0, 0, 0
-	s.maxRecv = maxRecv
+	s.maxRecv = req.MaxRecv
 	s.mu.Unlock()
 }
 
