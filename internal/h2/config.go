@@ -26,7 +26,8 @@ const (
 	turn                = 64 << 10 // the most one stream queues before others get their turn
 	maxFlushRounds      = 4        // how many writes one caller makes for others before it hands over
 	maxQueuedAcks       = 10000    // answers to the peer's PING and SETTINGS that may wait to be written
-	maxContinuations    = 1000     // CONTINUATION frames in one header block
+	freeContinuations   = 1000     // CONTINUATION frames in one header block, ...
+	leastContinuation   = 1 << 10  // ... beside one for each so many bytes of it
 	maxFreeStreams      = 128      // unary stream objects kept for reuse
 	maxErrorBody        = 1024     // bytes of a non-gRPC body that go into the error
 	maxPrefaceBytes     = 1024     // bytes of a wrong server preface that are kept

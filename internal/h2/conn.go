@@ -2,6 +2,7 @@ package h2
 
 import (
 	"crypto/tls"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -67,14 +68,14 @@ type Conn struct {
 	doomed   []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
 	nextID   uint32
 	enc      headerEncoder
-	slots    quota // MAX_CONCURRENT_STREAMS
-	window   quota // the connection's send window
-	room     quota // in the pending buffer
-	maxOpen  int64 // the peer's MAX_CONCURRENT_STREAMS
-	streamW  int64 // the peer's INITIAL_WINDOW_SIZE
-	recvW    int64 // ours, which new streams begin with; written by the reader only
-	maxSend  int   // the peer's MAX_FRAME_SIZE
-	maxList  uint64
+	slots    quota  // MAX_CONCURRENT_STREAMS
+	window   quota  // the connection's send window
+	room     quota  // in the pending buffer
+	maxOpen  int64  // the peer's MAX_CONCURRENT_STREAMS
+	streamW  int64  // the peer's INITIAL_WINDOW_SIZE
+	recvW    int64  // ours, which new streams begin with; written by the reader only
+	maxSend  int    // the peer's MAX_FRAME_SIZE
+	maxList  uint64 // the peer's MAX_HEADER_LIST_SIZE
 	tally    tally
 
 	pend      *buffer     // frames that wait to be written; nil when there are none
@@ -120,6 +121,7 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 		maxOpen: unlimited,
 		streamW: initialWindow,
 		maxSend: maxFrameSize,
+		maxList: math.MaxUint64,
 	}
 	if w.raw != nil {
 		if nc == net.Conn(w) {

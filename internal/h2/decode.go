@@ -44,6 +44,7 @@ type headerDecoder struct {
 	id            uint32 // 0: none
 	endStream     bool
 	continuations int
+	held          []byte // its fragments, if there are several
 }
 
 func (d *headerDecoder) init(limit uint32) { d.limit = limit }
@@ -55,7 +56,7 @@ func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameS
 // begin starts the block of stream id.
 func (d *headerDecoder) begin(id uint32, endStream bool) {
 	d.block = block{fields: emptied(d.block.fields)}
-	d.id, d.endStream, d.continuations = id, endStream, 0
+	d.id, d.endStream, d.continuations, d.held = id, endStream, 0, nil
 	if d.dec == nil {
 		d.dec = hpack.NewDecoder(4096, d.emit)
 		// A string beyond the limit on the list ends the stream, not the
@@ -74,20 +75,26 @@ func emptied(fields []hpack.HeaderField) []hpack.HeaderField {
 	return fields[:0]
 }
 
-// write decodes one fragment.
+// write takes one fragment, and decodes the block with the last. A decoder that is given a
+// long string in pieces copies what it has of it for each.
 func (d *headerDecoder) write(p []byte, end bool) error {
 	d.block.wire += len(p)
 	if uint64(d.block.wire) > d.maxBlock() {
 		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
 	}
+	if !end || len(d.held) > 0 {
+		d.held = append(d.held, p...)
+		p = d.held
+	}
+	if !end {
+		return nil
+	}
+	d.id, d.held = 0, nil
 	if _, err := d.dec.Write(p); err != nil {
 		return d.failed(err)
 	}
-	if end {
-		d.id = 0
-		if err := d.dec.Close(); err != nil {
-			return d.failed(err)
-		}
+	if err := d.dec.Close(); err != nil {
+		return d.failed(err)
 	}
 	return nil
 }

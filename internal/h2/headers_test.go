@@ -1,6 +1,7 @@
 package h2_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -618,6 +619,63 @@ func TestHeaderListFromServerTooLarge(t *testing.T) {
 	})
 }
 
+// A header list just under the limit is taken, however many frames it needs, and one just
+// above ends its stream only.
+func TestHeaderListUpToTheLimit(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		limit uint32
+		value int // bytes of each field's value
+		frame int // bytes of a fragment
+	}{
+		{"default, one field", 0, 16<<20 - 1000, 16384},
+		{"default, in small frames", 0, 1 << 20, 1024},
+		{"large", 24 << 20, 4 << 20, 16384},
+		{"small, in tiny frames", 64 << 10, 4 << 10, 70},
+	} {
+		for _, beyond := range []bool{false, true} {
+			t.Run(fmt.Sprint(tt.name, beyond), func(t *testing.T) {
+				c, server := peeredTCP(t, h2.Config{MaxHeaderListSize: tt.limit})
+				limit := int(cmp.Or(tt.limit, 16<<20))
+				pairs := []string{":status", "200", "content-type", "application/grpc", "grpc-status", "0"}
+				size := len(strings.Join(pairs, "")) + 3*32
+				value := strings.Repeat("X", tt.value) // as long Huffman-coded
+				for size+len("k")+len(value)+32 <= limit {
+					pairs = append(pairs, "k", value)
+					size += len("k") + len(value) + 32
+				}
+				if left := limit - size - len("k") - 32; left >= 0 {
+					pairs = append(pairs, "k", value[:left])
+				}
+				if beyond {
+					pairs = append(pairs, "k", "v")
+				}
+				res := c.call(context.Background(), "/test/Large", "x")
+				server.ExpectUnary()
+				server.Batch(func() {
+					typ, flags := http2.FrameHeaders, http2.FlagHeadersEndStream
+					for block := server.Encode(pairs...); len(block) > 0; {
+						n := min(len(block), tt.frame)
+						if n == len(block) {
+							flags |= http2.FlagHeadersEndHeaders
+						}
+						server.RawFrame(typ, flags, 1, block[:n])
+						typ, flags, block = http2.FrameContinuation, 0, block[n:]
+					}
+				})
+				r := await(t, res, "the call")
+				if beyond {
+					require.Equal(t, codes.Internal, r.failure().Status.Code())
+				} else {
+					require.Nil(t, r.failure())
+					require.Len(t, r.trailer["k"], len(pairs)/2-3)
+				}
+				alive(t, c, server)
+			})
+		}
+	}
+}
+
 // A header block without end, or of frames without end, costs the server its
 // connection.
 func TestHeaderFlood(t *testing.T) {
@@ -706,6 +764,10 @@ func TestHeaderListToServerTooLarge(t *testing.T) {
 			require.True(t, r.failure().Local)
 			require.Contains(t, r.failure().Status.Message(), fmt.Sprint(tt.size-1))
 			require.Zero(t, c.Streams())
+			server.Settings(h2test.MaxHeaderListSize(0)) // none, not any number
+			server.ExpectSettingsAck()
+			r = c.unary(context.Background(), &tt.req, "x")
+			require.ErrorContains(t, r.refused, "(0 bytes)")
 			server.Settings(h2test.MaxHeaderListSize(1<<20), h2test.MaxConcurrentStreams(1))
 			server.ExpectSettingsAck()
 			alive(t, c, server)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -122,7 +123,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true}
 		}
 	}
-	if c.maxList > 0 {
+	if c.maxList != math.MaxUint64 {
 		if n := req.listSize(&c.cfg, timeout); n > c.maxList {
 			c.abandon(room)
 			return nil, internal(fmt.Sprintf("header list size to send violates the maximum size (%d bytes) set by server: %d bytes", c.maxList, n))

@@ -173,8 +173,8 @@ func (r *reader) continuation(f frameHeader, p []byte) error {
 	if r.hd.id == 0 {
 		return connErrorf(http2.ErrCodeProtocol, "CONTINUATION on stream %d outside a header block", f.id)
 	}
-	if r.hd.continuations++; r.hd.continuations > maxContinuations {
-		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d CONTINUATION frames", maxContinuations)
+	if r.hd.continuations++; r.hd.continuations > freeContinuations+r.hd.block.wire/leastContinuation {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of %d bytes in %d CONTINUATION frames", r.hd.block.wire, r.hd.continuations)
 	}
 	return r.fragment(p, f.flags.Has(http2.FlagContinuationEndHeaders))
 }
