@@ -32,6 +32,10 @@ type Config struct {
 	// HealthCheck is nil if backends are not to be health-checked.
 	HealthCheck *HealthCheck
 
+	// MaxConnectionsPerSubchannel is how many connections a subchannel may have (gRFC
+	// A105); 0 if the config does not say.
+	MaxConnectionsPerSubchannel int
+
 	// JSON is the text that was parsed, unaltered, or for a config made by
 	// FromMethods the text that stands for it.
 	JSON string
@@ -69,6 +73,8 @@ type MethodConfig struct {
 	MaxRespSize *int
 	// RetryPolicy is nil if RPCs are not retried by policy.
 	RetryPolicy *RetryPolicy
+	// HedgingPolicy is nil if RPCs are not hedged. One of the two policies is nil.
+	HedgingPolicy *HedgingPolicy
 }
 
 // RetryPolicy says when and how often an RPC is tried again (gRFC A6).
@@ -82,8 +88,25 @@ type RetryPolicy struct {
 	MaxBackoff time.Duration
 	// BackoffMultiplier is what the bound grows by with each retry; above 0.
 	BackoffMultiplier float64
-	// RetryableStatusCodes are the codes after which an RPC is retried; not empty.
+	// RetryableStatusCodes are the codes after which an RPC is retried; not empty, but
+	// for a policy with a PerAttemptRecvTimeout.
 	RetryableStatusCodes CodeSet
+	// PerAttemptRecvTimeout bounds an attempt that has no response; 0: the RPC's deadline
+	// alone does.
+	PerAttemptRecvTimeout time.Duration
+}
+
+// HedgingPolicy says that an RPC is sent several times without waiting for its failure
+// (gRFC A6).
+type HedgingPolicy struct {
+	// MaxAttempts counts the first attempt too. At least 2, and at most the
+	// Parser's MaxCallAttempts.
+	MaxAttempts int
+	// HedgingDelay is the wait before each further attempt; 0 or more.
+	HedgingDelay time.Duration
+	// NonFatalStatusCodes are the codes after which other attempts go on. Any other
+	// ends the RPC.
+	NonFatalStatusCodes CodeSet
 }
 
 // RetryThrottling stops retries to a server that fails most RPCs (gRFC A6,

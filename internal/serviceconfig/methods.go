@@ -3,14 +3,12 @@ package serviceconfig
 //lint:file-ignore SA1019 grpc.MethodConfig is the type that users of the channel give and get.
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc"
@@ -29,6 +27,7 @@ func FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*Config, err
 // text that Parse makes the same config from, the same for the same values.
 func (p Parser) FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*Config, error) {
 	c := &Config{methods: make(map[string]*MethodConfig, len(methods))}
+	d := Document{Policy: lb}
 	keys := slices.Sorted(maps.Keys(methods)) // one order: for the error and for the text
 	for _, key := range keys {
 		field := fmt.Sprintf("Methods[%q]", key)
@@ -40,9 +39,10 @@ func (p Parser) FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*
 			return nil, err
 		}
 		c.methods[key] = m
+		d.Methods = append(d.Methods, MethodEntry{[]Name{nameOf(key)}, *m})
 	}
 	var err error
-	if c.JSON, err = encode(lb, keys, c.methods); err != nil {
+	if c.JSON, err = d.JSON(); err != nil {
 		return nil, err
 	}
 	if lb != nil {
@@ -153,75 +153,4 @@ func clone[T any](p *T) *T {
 	}
 	v := *p
 	return &v
-}
-
-// encode writes the JSON text of a config that has a policy's name and methods.
-func encode(lb *string, keys []string, methods map[string]*MethodConfig) (string, error) {
-	type name struct {
-		Service string `json:"service,omitempty"`
-		Method  string `json:"method,omitempty"`
-	}
-	type retryPolicy struct {
-		MaxAttempts          int      `json:"maxAttempts"`
-		InitialBackoff       string   `json:"initialBackoff"`
-		MaxBackoff           string   `json:"maxBackoff"`
-		BackoffMultiplier    float64  `json:"backoffMultiplier"`
-		RetryableStatusCodes []string `json:"retryableStatusCodes"`
-	}
-	type methodConfig struct {
-		Name                    []name       `json:"name"`
-		WaitForReady            *bool        `json:"waitForReady,omitempty"`
-		Timeout                 string       `json:"timeout,omitempty"`
-		MaxRequestMessageBytes  *int         `json:"maxRequestMessageBytes,omitempty"`
-		MaxResponseMessageBytes *int         `json:"maxResponseMessageBytes,omitempty"`
-		RetryPolicy             *retryPolicy `json:"retryPolicy,omitempty"`
-	}
-	var o struct {
-		LoadBalancingPolicy *string        `json:"loadBalancingPolicy,omitempty"`
-		MethodConfig        []methodConfig `json:"methodConfig,omitempty"`
-	}
-	o.LoadBalancingPolicy = lb
-	for _, key := range keys {
-		m := methods[key]
-		e := methodConfig{
-			Name:                    []name{{}},
-			WaitForReady:            m.WaitForReady,
-			MaxRequestMessageBytes:  m.MaxReqSize,
-			MaxResponseMessageBytes: m.MaxRespSize,
-		}
-		if key != "" {
-			slash := strings.LastIndexByte(key, '/')
-			e.Name[0] = name{Service: key[1:slash], Method: key[slash+1:]}
-		}
-		if m.Timeout != nil {
-			e.Timeout = formatDuration(*m.Timeout)
-		}
-		if rp := m.RetryPolicy; rp != nil {
-			e.RetryPolicy = &retryPolicy{
-				MaxAttempts:       rp.MaxAttempts,
-				InitialBackoff:    formatDuration(rp.InitialBackoff),
-				MaxBackoff:        formatDuration(rp.MaxBackoff),
-				BackoffMultiplier: rp.BackoffMultiplier,
-			}
-			for code := range rp.RetryableStatusCodes.All() {
-				e.RetryPolicy.RetryableStatusCodes = append(e.RetryPolicy.RetryableStatusCodes, codeNames[code])
-			}
-		}
-		o.MethodConfig = append(o.MethodConfig, e)
-	}
-	text, err := json.Marshal(&o)
-	if err != nil { // all numbers were checked to be finite
-		return "", &Error{Err: err}
-	}
-	return string(text), nil
-}
-
-// formatDuration writes d as protobuf's JSON mapping has it.
-func formatDuration(d time.Duration) string {
-	sign, magnitude := "", uint64(d)
-	if d < 0 {
-		sign, magnitude = "-", -uint64(d) // right for the smallest d too, which has no positive counterpart
-	}
-	s := fmt.Sprintf("%s%d.%09d", sign, magnitude/uint64(time.Second), magnitude%uint64(time.Second))
-	return strings.TrimRight(strings.TrimRight(s, "0"), ".") + "s"
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Parser holds what the user of a channel sets about service configs. The zero
@@ -39,18 +40,25 @@ func (p Parser) Parse(js string) (*Config, error) {
 		MethodConfig        json.RawMessage `json:"methodConfig"`
 		RetryThrottling     json.RawMessage `json:"retryThrottling"`
 		HealthCheckConfig   json.RawMessage `json:"healthCheckConfig"`
+		ConnectionScaling   json.RawMessage `json:"connectionScaling"`
 	}
 	if err := readObject("", raw, &o); err != nil {
 		return nil, err
 	}
-	var err error
-	if c.methods, err = p.parseMethods(o.MethodConfig); err != nil {
+	entries, err := p.parseEntries(o.MethodConfig)
+	if err != nil {
+		return nil, err
+	}
+	if c.methods, err = byPath(entries); err != nil {
 		return nil, err
 	}
 	if c.RetryThrottling, err = parseRetryThrottling(o.RetryThrottling); err != nil {
 		return nil, err
 	}
 	if c.HealthCheck, err = parseHealthCheck(o.HealthCheckConfig); err != nil {
+		return nil, err
+	}
+	if c.MaxConnectionsPerSubchannel, err = parseScaling(o.ConnectionScaling); err != nil {
 		return nil, err
 	}
 	// Last, so that a policy's ParseConfig is called for valid configs only.
@@ -77,32 +85,49 @@ func (p Parser) maxCallAttempts() int {
 	return p.MaxCallAttempts
 }
 
-// parseMethods reads the list methodConfig. The methods and services named in one
-// entry share a MethodConfig.
-func (p Parser) parseMethods(raw json.RawMessage) (map[string]*MethodConfig, error) {
+// entry is one element of methodConfig. The methods and services that it names share its
+// config.
+type entry struct {
+	names  []Name
+	raws   []json.RawMessage // of names, for errors
+	config *MethodConfig
+}
+
+// parseEntries reads the list methodConfig.
+func (p Parser) parseEntries(raw json.RawMessage) ([]entry, error) {
 	list, err := readList("methodConfig", raw)
 	if err != nil {
 		return nil, err
 	}
-	methods := make(map[string]*MethodConfig)
-	firstUse := make(map[string]string) // where each key of methods is named
+	entries := make([]entry, len(list))
 	for i, element := range list {
-		field := fmt.Sprintf("methodConfig[%d]", i)
-		m, names, err := p.parseMethod(field, element)
-		if err != nil {
+		e, field := &entries[i], fmt.Sprintf("methodConfig[%d]", i)
+		if e.config, e.raws, err = p.parseMethod(field, element); err != nil {
 			return nil, err
 		}
-		for j, name := range names {
-			nameField := fmt.Sprintf("%s.name[%d]", field, j)
-			path, err := parseName(nameField, name)
-			if err != nil {
+		e.names = make([]Name, len(e.raws))
+		for j, name := range e.raws {
+			if e.names[j], err = parseName(fmt.Sprintf("%s.name[%d]", field, j), name); err != nil {
 				return nil, err
 			}
+		}
+	}
+	return entries, nil
+}
+
+// byPath returns the configs of entries by the paths of their names, and refuses a name
+// that stands twice.
+func byPath(entries []entry) (map[string]*MethodConfig, error) {
+	methods := make(map[string]*MethodConfig)
+	firstUse := make(map[string]string) // where each key of methods is named
+	for i, e := range entries {
+		for j, name := range e.names {
+			field, path := fmt.Sprintf("methodConfig[%d].name[%d]", i, j), name.path()
 			if first, used := firstUse[path]; used {
-				return nil, wrong(nameField, name, "each name once; "+first+" is the same")
+				return nil, wrong(field, e.raws[j], "each name once; "+first+" is the same")
 			}
-			firstUse[path] = nameField
-			methods[path] = m
+			firstUse[path] = field
+			methods[path] = e.config
 		}
 	}
 	return methods, nil
@@ -118,6 +143,7 @@ func (p Parser) parseMethod(field string, raw json.RawMessage) (*MethodConfig, [
 		MaxRequestMessageBytes  json.RawMessage `json:"maxRequestMessageBytes"`
 		MaxResponseMessageBytes json.RawMessage `json:"maxResponseMessageBytes"`
 		RetryPolicy             json.RawMessage `json:"retryPolicy"`
+		HedgingPolicy           json.RawMessage `json:"hedgingPolicy"`
 	}
 	if err := readObject(field, raw, &o); err != nil {
 		return nil, nil, err
@@ -146,33 +172,73 @@ func (p Parser) parseMethod(field string, raw json.RawMessage) (*MethodConfig, [
 	if m.RetryPolicy, err = parseRetryPolicy(field+".retryPolicy", o.RetryPolicy, p.maxCallAttempts()); err != nil {
 		return nil, nil, err
 	}
+	if m.HedgingPolicy, err = parseHedgingPolicy(field+".hedgingPolicy", o.HedgingPolicy, p.maxCallAttempts()); err != nil {
+		return nil, nil, err
+	}
+	if m.RetryPolicy != nil && m.HedgingPolicy != nil {
+		return nil, nil, wrong(field+".hedgingPolicy", o.HedgingPolicy, "retryPolicy or hedgingPolicy, not both")
+	}
 	return m, names, nil
 }
 
-// parseName turns an element of a name list into a key for Config.methods.
-func parseName(field string, raw json.RawMessage) (string, error) {
+// Name is what a method config is for: a method, a service with an empty Method, or
+// everything if both are empty.
+type Name struct{ Service, Method string }
+
+// path is the name as a key for Config.methods.
+func (n Name) path() string {
+	if n.Service == "" {
+		return ""
+	}
+	return "/" + n.Service + "/" + n.Method
+}
+
+// parseName reads an element of a name list.
+func parseName(field string, raw json.RawMessage) (Name, error) {
 	var o struct {
 		Service json.RawMessage `json:"service"`
 		Method  json.RawMessage `json:"method"`
 	}
 	if err := readObject(field, raw, &o); err != nil {
-		return "", err
+		return Name{}, err
 	}
 	service, err := readString(field+".service", o.Service)
 	if err != nil {
-		return "", err
+		return Name{}, err
 	}
 	method, err := readString(field+".method", o.Method)
 	if err != nil {
-		return "", err
+		return Name{}, err
 	}
-	switch {
-	case service != "":
-		return "/" + service + "/" + method, nil
-	case method != "":
-		return "", wrong(field, raw, "a service with the method, or neither for all methods")
+	if service == "" && method != "" {
+		return Name{}, wrong(field, raw, "a service with the method, or neither for all methods")
 	}
-	return "", nil
+	return Name{service, method}, nil
+}
+
+// parseScaling reads connectionScaling (gRFC A105). raw may be absent: 0.
+func parseScaling(raw json.RawMessage) (int, error) {
+	const field, want = "connectionScaling", "a number of connections, 1 or more"
+	if absent(raw) {
+		return 0, nil
+	}
+	var o struct {
+		MaxConnections json.RawMessage `json:"maxConnectionsPerSubchannel"`
+	}
+	if err := readObject(field, raw, &o); err != nil {
+		return 0, err
+	}
+	if absent(o.MaxConnections) {
+		return 0, nil
+	}
+	n, err := readInt(field+".maxConnectionsPerSubchannel", o.MaxConnections, want)
+	if err != nil {
+		return 0, err
+	}
+	if n < 1 {
+		return 0, wrong(field+".maxConnectionsPerSubchannel", o.MaxConnections, want)
+	}
+	return int(min(n, math.MaxInt32)), nil
 }
 
 // parseHealthCheck reads healthCheckConfig. raw may be absent: nil. An object

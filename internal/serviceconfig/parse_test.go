@@ -70,10 +70,14 @@ func TestParseReadsEveryField(t *testing.T) {
 			"maxRequestMessageBytes": 1024, "maxResponseMessageBytes": "2048",
 			"retryPolicy": {
 				"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "10s",
-				"backoffMultiplier": 1.6, "retryableStatusCodes": [ "UNAVAILABLE", 4, "CANCELLED" ]
-			},
-			"hedgingPolicy": {"maxAttempts": 1}
+				"backoffMultiplier": 1.6, "retryableStatusCodes": [ "UNAVAILABLE", 4, "CANCELLED" ],
+				"perAttemptRecvTimeout": "0.5s"
+			}
+		}, {
+			"name": [ {"service": "h"} ],
+			"hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0.05s", "nonFatalStatusCodes": ["UNAVAILABLE", 2]}
 		} ],
+		"connectionScaling": {"maxConnectionsPerSubchannel": 4},
 		"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1239},
 		"healthCheckConfig": {"serviceName": "h"}
 	} `)
@@ -82,9 +86,15 @@ func TestParseReadsEveryField(t *testing.T) {
 		WaitForReady: &no, Timeout: &timeout, MaxReqSize: &req, MaxRespSize: &resp,
 		RetryPolicy: &serviceconfig.RetryPolicy{
 			MaxAttempts: 3, InitialBackoff: 100 * time.Millisecond, MaxBackoff: 10 * time.Second, BackoffMultiplier: 1.6,
-			RetryableStatusCodes: serviceconfig.CodeSet(0).With(codes.Unavailable).With(codes.DeadlineExceeded).With(codes.Canceled),
+			RetryableStatusCodes:  serviceconfig.CodeSet(0).With(codes.Unavailable).With(codes.DeadlineExceeded).With(codes.Canceled),
+			PerAttemptRecvTimeout: 500 * time.Millisecond,
 		},
 	}, c.Method("/s/m"))
+	assert.Equal(t, serviceconfig.MethodConfig{HedgingPolicy: &serviceconfig.HedgingPolicy{
+		MaxAttempts: 3, HedgingDelay: 50 * time.Millisecond,
+		NonFatalStatusCodes: serviceconfig.CodeSet(0).With(codes.Unavailable).With(codes.Unknown),
+	}}, c.Method("/h/m"))
+	assert.Equal(t, 4, c.MaxConnectionsPerSubchannel)
 	assert.Equal(t, &serviceconfig.RetryThrottling{MaxTokens: 10, TokenRatio: 0.123}, c.RetryThrottling)
 	assert.Equal(t, &serviceconfig.HealthCheck{ServiceName: "h"}, c.HealthCheck)
 }

@@ -32,6 +32,7 @@ func parseRetryPolicy(field string, raw json.RawMessage, maxAttempts int) (*Retr
 		MaxBackoff           json.RawMessage `json:"maxBackoff"`
 		BackoffMultiplier    json.RawMessage `json:"backoffMultiplier"`
 		RetryableStatusCodes json.RawMessage `json:"retryableStatusCodes"`
+		PerAttemptTimeout    json.RawMessage `json:"perAttemptRecvTimeout"`
 	}
 	if err := readObject(field, raw, &o); err != nil {
 		return nil, err
@@ -50,8 +51,54 @@ func parseRetryPolicy(field string, raw json.RawMessage, maxAttempts int) (*Retr
 	if p.BackoffMultiplier, err = parsePositive(field+".backoffMultiplier", o.BackoffMultiplier, wantMultiplier); err != nil {
 		return nil, err
 	}
+	if !absent(o.PerAttemptTimeout) {
+		if p.PerAttemptRecvTimeout, err = parseBackoff(field+".perAttemptRecvTimeout", o.PerAttemptTimeout); err != nil {
+			return nil, err
+		}
+		if absent(o.RetryableStatusCodes) || string(o.RetryableStatusCodes) == "[]" {
+			return p, nil // the time-out is reason enough
+		}
+	}
 	if p.RetryableStatusCodes, err = parseCodes(field+".retryableStatusCodes", o.RetryableStatusCodes); err != nil {
 		return nil, err
+	}
+	return p, nil
+}
+
+const wantDelay = `a duration of 0 or more, such as "0.1s"`
+
+// parseHedgingPolicy reads hedgingPolicy (gRFC A6). maxAttempts is required; without a
+// hedgingDelay all attempts are sent at once, and without nonFatalStatusCodes the first
+// answer of any kind counts. raw may be absent: nil.
+func parseHedgingPolicy(field string, raw json.RawMessage, maxAttempts int) (*HedgingPolicy, error) {
+	if absent(raw) {
+		return nil, nil
+	}
+	var o struct {
+		MaxAttempts         json.RawMessage `json:"maxAttempts"`
+		HedgingDelay        json.RawMessage `json:"hedgingDelay"`
+		NonFatalStatusCodes json.RawMessage `json:"nonFatalStatusCodes"`
+	}
+	if err := readObject(field, raw, &o); err != nil {
+		return nil, err
+	}
+	attempts, err := parseMaxAttempts(field+".maxAttempts", o.MaxAttempts, maxAttempts)
+	if err != nil {
+		return nil, err
+	}
+	p := &HedgingPolicy{MaxAttempts: attempts}
+	if !absent(o.HedgingDelay) {
+		if p.HedgingDelay, err = readDuration(field+".hedgingDelay", o.HedgingDelay); err != nil {
+			return nil, err
+		}
+		if p.HedgingDelay < 0 {
+			return nil, wrong(field+".hedgingDelay", o.HedgingDelay, wantDelay)
+		}
+	}
+	if !absent(o.NonFatalStatusCodes) {
+		if p.NonFatalStatusCodes, err = readCodes(field+".nonFatalStatusCodes", o.NonFatalStatusCodes); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -102,6 +149,15 @@ func parseCodes(field string, raw json.RawMessage) (CodeSet, error) {
 	if absent(raw) {
 		return 0, wrong(field, nil, wantCodes)
 	}
+	set, err := readCodes(field, raw)
+	if err == nil && set == 0 {
+		err = wrong(field, raw, wantCodes)
+	}
+	return set, err
+}
+
+// readCodes decodes a list of status codes, which may be empty.
+func readCodes(field string, raw json.RawMessage) (CodeSet, error) {
 	list, err := readList(field, raw)
 	if err != nil {
 		return 0, err
@@ -113,9 +169,6 @@ func parseCodes(field string, raw json.RawMessage) (CodeSet, error) {
 			return 0, err
 		}
 		set = set.With(c)
-	}
-	if set == 0 {
-		return 0, wrong(field, raw, wantCodes)
 	}
 	return set, nil
 }
