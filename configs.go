@@ -195,11 +195,18 @@ func (cc *ClientConn) watchConfigs() {
 }
 
 func (cc *ClientConn) fromGo(sc ServiceConfig) (*serviceconfig.Config, error) {
-	c, err := serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}.FromMethods(sc.LB, sc.Methods)
+	d, err := sc.document()
 	if err != nil {
 		return nil, fmt.Errorf("grpcdial: WithServiceConfig: %w", err)
 	}
-	return c, nil
+	text, err := d.JSON()
+	if err == nil {
+		var c *serviceconfig.Config
+		if c, err = (serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}).Parse(text); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("grpcdial: WithServiceConfig: %w", err)
 }
 
 // applyGoConfig puts a config of WithServiceConfig in force, and has the policy

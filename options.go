@@ -45,18 +45,6 @@ type ConnectParams = grpc.ConnectParams
 // type.
 type MethodConfig = grpc.MethodConfig
 
-// ServiceConfig is a service config as a Go value, for [WithServiceConfig].
-type ServiceConfig struct {
-	// LB names the load-balancing policy; nil leaves the choice as it would
-	// be without a service config, which is pick_first.
-	LB *string
-
-	// Methods holds one entry for each method ("/service/method") or service
-	// ("/service/"). The entry of the method is preferred to that of its
-	// service.
-	Methods map[string]MethodConfig
-}
-
 // optionFunc is a DialOption made of a function.
 type optionFunc func(*dialOptions)
 

@@ -135,6 +135,8 @@ var optionEffects = []struct {
 	{"WithChainUnaryInterceptor", WithChainUnaryInterceptor(passUnary, passUnary), map[string]any{"chainUnary": keep}},
 	{"WithStreamInterceptor", WithStreamInterceptor(passStream), map[string]any{"stream": keep}},
 	{"WithChainStreamInterceptor", WithChainStreamInterceptor(passStream), map[string]any{"chainStream": keep}},
+	{"WithDefaultConfig", WithDefaultConfig(ServiceConfig{MaxConnectionsPerSubchannel: 2}), map[string]any{"defaultServiceConfig": keep}},
+	{"WithDefaultConfig invalid", WithDefaultConfig(ServiceConfig{MaxConnectionsPerSubchannel: -1}), map[string]any{"invalid": keep}},
 	{"JoinDialOptions", JoinDialOptions(WithAuthority("a"), WithNoProxy()), map[string]any{"authority": "a", "proxy": proxyOption{given: true}}},
 	{"JoinDialOptions nil", JoinDialOptions(nil), map[string]any{"invalid": keep}},
 	{"EmptyDialOption", EmptyDialOption{}, nil},

@@ -30,16 +30,12 @@ func (p Parser) FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*
 	d := Document{Policy: lb}
 	keys := slices.Sorted(maps.Keys(methods)) // one order: for the error and for the text
 	for _, key := range keys {
-		field := fmt.Sprintf("Methods[%q]", key)
-		if !validKey(key) {
-			return nil, wrongGo(field, strconv.Quote(key), `a key "/service/method", "/service/" or ""`)
-		}
-		m, err := p.FromGRPC(field, methods[key])
+		name, m, err := p.Entry(key, methods[key])
 		if err != nil {
 			return nil, err
 		}
 		c.methods[key] = m
-		d.Methods = append(d.Methods, MethodEntry{[]Name{nameOf(key)}, *m})
+		d.Methods = append(d.Methods, MethodEntry{[]Name{name}, *m})
 	}
 	var err error
 	if c.JSON, err = d.JSON(); err != nil {
@@ -51,6 +47,17 @@ func (p Parser) FromMethods(lb *string, methods map[string]grpc.MethodConfig) (*
 		}
 	}
 	return c, nil
+}
+
+// Entry returns what an entry of a map of methods stands for. The error is an *Error
+// that names the key.
+func (p Parser) Entry(key string, m grpc.MethodConfig) (Name, *MethodConfig, error) {
+	field := fmt.Sprintf("Methods[%q]", key)
+	if !validKey(key) {
+		return Name{}, nil, wrongGo(field, strconv.Quote(key), `a key "/service/method", "/service/" or ""`)
+	}
+	config, err := p.FromGRPC(field, m)
+	return nameOf(key), config, err
 }
 
 // validKey reports whether a key names a method or service, or is empty.
