@@ -123,6 +123,9 @@ func (r *record) failed() {
 	r.instead = nil
 }
 
+// moved forgets connections: the next attempt is made at other addresses.
+func (r *record) moved() { *r = record{failures: r.failures} }
+
 // pause returns until when the next attempt waits, and until when if an RPC waits
 // for it. Both are in the past if it does not wait.
 func (r *record) pause() (until, wanted time.Time) {

@@ -129,6 +129,10 @@ func TestRecordOfFailures(t *testing.T) {
 		r.ended(endOrderly, atOnce-1, began, a)
 	}
 	assert.Nil(t, r.instead, "they are counted anew")
+	fails()
+	fails()
+	r.moved()
+	assert.Equal(t, record{failures: 2}, r, "of other addresses nothing is known")
 	r.ended(endServed, 0, began, a)
 	assert.Equal(t, record{}, r)
 }

@@ -178,6 +178,10 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		cc.observer.failed(0, failure.List{l.refused})
 		return nil, l.refused
 	}
+	if len(l.addrs) == 0 { // UpdateAddresses replaces the link when it has some
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	ctx, stop := context.WithTimeout(ctx, l.limit)
 	defer stop()
 	cfg := cc.connectConfig(l)
@@ -203,9 +207,6 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		if ctx.Err() != nil {
 			break // no time left for the others
 		}
-	}
-	if len(failed) == 0 {
-		return nil, errNoAddresses
 	}
 	if ctx.Err() != context.Canceled {
 		cc.metrics.failed()

@@ -434,15 +434,14 @@ func TestUpdateAddresses(t *testing.T) {
 		states := make(chan balancer.SubConnState, 100)
 		cc, sc := oneSubchannel(t, states, at(a))
 		sc.UpdateAddresses(nil)
-		expectStates(t, states, connectivity.Idle)
-		sc.Connect()
-		expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
-		sc.UpdateAddresses(at(b)) // takes effect with the next attempt
-		cc.ResetConnectBackoff()
-		expectStates(t, states, connectivity.Idle)
-		sc.Connect()
-		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+		expectStates(t, states, connectivity.Idle, connectivity.Connecting)
+		eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+		sc.UpdateAddresses(at(b))
+		expectStates(t, states, connectivity.Ready)
 		assert.Equal(t, "b", name(cc))
+		sc.UpdateAddresses(nil)
+		expectStates(t, states, connectivity.Idle, connectivity.Connecting)
+		require.NoError(t, cc.Close())
 	})
 	t.Run("while it connects", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -61,7 +61,6 @@ var (
 var (
 	errShutDown       = errors.New("grpcdial: the policy shut the subchannel down")
 	errAddressRemoved = errors.New("grpcdial: the address is not among the subchannel's any more")
-	errNoAddresses    = errors.New("grpcdial: the subchannel has no addresses")
 )
 
 func newSubConn(p *policy, addrs []resolver.Address, opts balancer.NewSubConnOptions) *subConn {
@@ -119,7 +118,9 @@ func (sc *subConn) Shutdown() {
 
 // UpdateAddresses replaces the addresses. A connection to an address that is
 // among them is kept. Otherwise it is drained, or the attempt given up, and a
-// new attempt made; with no address at all the subchannel becomes IDLE.
+// new attempt made; with no address at all the subchannel becomes IDLE first. An attempt
+// without addresses waits, in CONNECTING, until there are some. In other states the
+// addresses are those of the next attempt.
 func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 	sc.mu.Lock()
 	if slices.EqualFunc(sc.addrs, addrs, sameAddress) {
@@ -131,13 +132,15 @@ func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 	kept := connected &&
 		slices.ContainsFunc(addrs, func(a resolver.Address) bool { return sameAddress(a, sc.link.addr) })
 	var old *link
+	if !kept {
+		sc.record.moved()
+	}
 	if !kept && (connected || sc.state == connectivity.Connecting) {
 		old = sc.takeLocked()
 		if len(addrs) == 0 {
 			sc.setLocked(connectivity.Idle, errAddressRemoved)
-		} else {
-			sc.connectLocked()
 		}
+		sc.connectLocked()
 	}
 	sc.mu.Unlock()
 	sc.books.Addresses(addrs)
