@@ -37,20 +37,23 @@ const (
 func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
 	lookup := builderLookup(o.resolvers, registered)
-	_, known := parseKnownScheme(target, lookup)
+	parsed, known := parseKnownScheme(target, lookup)
 	if known != nil && isXDS(reflect.TypeOf(known)) {
 		return resolver.Target{}, nil, noXDS(target)
 	}
 	if known == nil && scheme == schemeDNS && !userScheme && programSetPassthrough() {
 		scheme = schemePassthrough
 	}
-	if o.dialer != nil && !userScheme {
-		return checkList(parseTargetForDialer(target, lookup))
-	}
-	if !userScheme {
+	if o.dialer == nil && !userScheme {
 		if err := refuseTrap(target, lookup); err != nil {
 			return resolver.Target{}, nil, err
 		}
+	}
+	if err := refusePassword(target, parsed, known, o.dialer != nil || userScheme); err != nil {
+		return resolver.Target{}, nil, err
+	}
+	if o.dialer != nil && !userScheme {
+		return checkList(parseTargetForDialer(target, lookup))
 	}
 	return checkList(parseTarget(target, scheme, lookup))
 }
@@ -284,6 +287,39 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 		}
 	}
 	return nil
+}
+
+// refusePassword refuses a target with a user name and a password, of which neither
+// grpc-go's resolvers nor servers make use. known is the builder of the target's scheme,
+// nil if there is none: one of the program's may want them, and so may a dialer or a
+// default scheme of the program's, which taken says that there is. Not even these could
+// use a password with a "#", "?" or "/" that is not percent-encoded: it cuts the target in
+// two.
+func refusePassword(target string, parsed resolver.Target, known resolver.Builder, taken bool) error {
+	if text.Target(target) == text.Clean(target) || known != nil && !isBuiltIn(known) {
+		return nil
+	}
+	u := parsed.URL
+	cut := u.User == nil && (strings.Contains(u.RawQuery+u.Fragment, "@") || u.Host != "" && strings.Contains(u.Path, "@"))
+	switch {
+	case known != nil && cut:
+		return fmt.Errorf("grpcdial: target %s: percent-encode the password in it", text.QuoteTarget(target))
+	case taken:
+		return nil
+	}
+	return fmt.Errorf(`grpcdial: target %s has a user name and a password, which no server is given: drop what is before the "@"`, text.QuoteTarget(target))
+}
+
+// isBuiltIn reports whether b is one of grpc-go's own builders, or of ours.
+func isBuiltIn(b resolver.Builder) bool {
+	if _, ours := b.(addresslist.Builder); ours {
+		return true
+	}
+	t := reflect.TypeOf(b)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return strings.HasPrefix(t.PkgPath(), "google.golang.org/grpc/internal/resolver/")
 }
 
 func isIP(s string) bool {

@@ -72,6 +72,7 @@ func TestChooseTarget(t *testing.T) {
 		{"dialer, empty", byNewClient, "", []DialOption{dialer}, "passthrough:///", ""},
 		{"dialer, port left empty", byNewClient, "localhost:", []DialOption{dialer}, "passthrough:///localhost:", "localhost:"},
 		{"dialer, as written", byDial, "/a%20b\n%", []DialOption{dialer}, "passthrough:////a%20b\n%", "/a%20b\n%"},
+		{"dialer, password", byNewClient, "user:p#w@h:1", []DialOption{dialer}, "passthrough:///user:p#w@h:1", "user:p#w@h:1"},
 		{"dialer, known scheme", byNewClient, "dns:///backend:1", []DialOption{dialer}, "dns:///backend:1", "backend:1"},
 	}
 	for _, tt := range tests {
@@ -106,6 +107,10 @@ func TestRefusedTargets(t *testing.T) {
 		{"localhost:", []string{`"localhost:"`, `"localhost:port"`}, false},
 		{"[::1]:", []string{`"[::1]:port"`}, false},
 		{"a\nb", []string{`"a\nb"`, "control character, a line break perhaps"}, true},
+		{"http://user:pw@backend:8080", []string{`"http://xxxxx@backend:8080"`, `dial "backend:8080"`}, false},
+		{"user:pw@backend:8080", []string{`"xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
+		{"passthrough:///user:pw@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
+		{"passthrough:///user:p#w@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, "percent-encode"}, false},
 		{"xds:///backend", []string{`"xds:///backend"`, "xDS is not supported", "dns"}, false},
 	}
 	for _, tt := range tests {

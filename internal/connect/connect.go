@@ -170,7 +170,7 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	}
 	e.phaseDone()
 	h2cfg := cfg.H2
-	h2cfg.AuthInfo = info
+	h2cfg.AuthInfo, h2cfg.Secrets = info, proxy.Secrets(e.proxy)
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
 	_, step.withinTLS = info.(credentials.TLSInfo)
 	var settings *[]http2.Setting // nil if nobody wants to know

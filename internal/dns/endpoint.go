@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // HostPort is the endpoint of a target as "host:port", with the default port if it
@@ -29,7 +31,7 @@ func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) 
 		return endpoint, defaultPort, nil
 	}
 	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {
-		return "", "", fmt.Errorf("no resolver serves the scheme %q of %q: register one, or drop %q", scheme, endpoint, scheme+"://")
+		return "", "", fmt.Errorf("no resolver serves the scheme %q of %s: register one, or drop %q", scheme, text.QuoteTarget(endpoint), scheme+"://")
 	}
 	host, port, err = net.SplitHostPort(endpoint)
 	switch {
@@ -39,7 +41,7 @@ func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) 
 			return "", "", malformed(endpoint, err)
 		}
 	case port == "":
-		return "", "", fmt.Errorf("%q ends where its port should be: write the port, or drop the colon for port %s", endpoint, defaultPort)
+		return "", "", fmt.Errorf("%s ends where its port should be: write the port, or drop the colon for port %s", text.QuoteTarget(endpoint), defaultPort)
 	case host == "":
 		host = "localhost" // as net.Dial does
 	}
@@ -51,7 +53,7 @@ func malformed(endpoint string, err error) error {
 	if e := (*net.AddrError)(nil); errors.As(err, &e) {
 		reason = e.Err
 	}
-	return fmt.Errorf("%q is neither a host nor a host and a port (%s): an IPv6 address with a port is written [address]:port", endpoint, reason)
+	return fmt.Errorf("%s is neither a host nor a host and a port (%s): an IPv6 address with a port is written [address]:port", text.QuoteTarget(endpoint), reason)
 }
 
 // checkPort refuses what can be neither a number of a port nor a service's
@@ -59,10 +61,10 @@ func malformed(endpoint string, err error) error {
 func checkPort(endpoint, port string) error {
 	_, err := strconv.ParseUint(port, 10, 16)
 	if errors.Is(err, strconv.ErrRange) {
-		return fmt.Errorf("%q: port %q is above 65535", endpoint, port)
+		return fmt.Errorf("%s: port %q is above 65535", text.QuoteTarget(endpoint), port)
 	}
 	if strings.Contains(port, "/") {
-		return fmt.Errorf("%q: %q is no port: a target has no path after the port", endpoint, port)
+		return fmt.Errorf("%s: %s is no port: a target has no path after the port", text.QuoteTarget(endpoint), text.QuoteTarget(port))
 	}
 	return nil
 }

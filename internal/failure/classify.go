@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/net/http2"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // ErrInsecure is the cause of an attempt whose connection is less secure than
@@ -160,7 +162,7 @@ var table = []row{
 	}, transient, func(err error) string {
 		var e *net.DNSError
 		errors.As(err, &e)
-		return fmt.Sprintf("no address is known for %q: check the spelling, and the name server that was asked", e.Name)
+		return fmt.Sprintf("no address is known for %s: check the spelling, and the name server that was asked", text.QuoteTarget(e.Name))
 	}},
 	{"name service", Resolve, as[*net.DNSError], transient,
 		say("the name servers failed: check this machine's DNS configuration, or the server in the target's authority")},
@@ -289,7 +291,7 @@ func addressHint(addr string) string {
 		return fmt.Sprintf("no resolver serves the scheme %q: register one, or drop %q", scheme, scheme+"://")
 	}
 	if trimmed := strings.TrimSpace(addr); trimmed != addr {
-		return fmt.Sprintf("%q has white space at its end: write %q", addr, trimmed)
+		return fmt.Sprintf("%s has white space at its end: write %s", text.QuoteTarget(addr), text.QuoteTarget(trimmed))
 	}
 	return `an address is "host:port", "[IPv6]:port" or "unix:path"`
 }

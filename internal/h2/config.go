@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 const (
@@ -38,6 +40,9 @@ const (
 type Config struct {
 	// Scheme is the ":scheme" of every request: "http" or "https".
 	Scheme string
+	// Secrets were sent to the proxy on the way to the server. They are masked in
+	// GOAWAY's debug data, which the proxy may have sent. nil: there are none.
+	Secrets *text.Secrets
 	// UserAgent is sent with every request.
 	UserAgent string
 	// StreamWindow is the receive window of a stream. The default is 512 KiB at

@@ -350,6 +350,7 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	if g.ErrCode == http2.ErrCodeEnhanceYourCalm && g.DebugData == "too_many_pings" {
 		c.tooManyPings.Store(true)
 	}
+	g.DebugData = c.cfg.Secrets.Mask(g.DebugData)
 	c.mu.Lock()
 	if c.goAway != nil && g.LastStreamID > c.goAway.LastStreamID {
 		c.mu.Unlock()

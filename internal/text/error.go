@@ -1,7 +1,9 @@
 package text
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -35,7 +37,7 @@ func shown(err error, secrets *Secrets) error {
 		return nil
 	}
 	s, ok := raw(err)
-	if text := line(secrets.Mask(s)); text != s || !ok {
+	if text := line(secrets.Mask(s)); !ok || text != err.Error() {
 		return &shownError{Original(err), text}
 	}
 	return err
@@ -48,7 +50,25 @@ func raw(err error) (s string, ok bool) {
 			s = fmt.Sprintf("%v", err)
 		}
 	}()
-	return err.Error(), true
+	return withoutUserinfo(err, err.Error()), true
+}
+
+// withoutUserinfo returns s, which is err's text, with the user information masked in the
+// address or name that package net complains of: it writes them without quotes, so that
+// Redact could not tell where a password with a space begins.
+func withoutUserinfo(err error, s string) string {
+	if strings.IndexByte(s, '@') < 0 {
+		return s
+	}
+	var addr *net.AddrError
+	if errors.As(err, &addr) && addr.Addr != "" {
+		s = strings.ReplaceAll(s, addr.Addr, redactTarget(addr.Addr))
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) && dns.Name != "" {
+		s = strings.ReplaceAll(s, dns.Name, redactTarget(dns.Name))
+	}
+	return s
 }
 
 func line(s string) string { return Line(strings.ReplaceAll(s, "\n\t", " | ")) }
