@@ -35,3 +35,14 @@ func backoffDelay(cfg backoff.Config, failures int, random float64) time.Duratio
 func connectLimit(p ConnectParams, delay time.Duration) time.Duration {
 	return max(p.MinConnectTimeout, delay)
 }
+
+// minAddressLimit is what an address gets of an attempt's time, if there is as much left:
+// with less, one that is far away would not be reached.
+const minAddressLimit = 2 * time.Second
+
+// addressLimit returns how long the first of several addresses may take, which are tried
+// one after the other and have left for all: its share, but not less than
+// minAddressLimit.
+func addressLimit(left time.Duration, addresses int) time.Duration {
+	return min(max(left/time.Duration(addresses), minAddressLimit), left)
+}

@@ -47,3 +47,20 @@ func TestConnectLimit(t *testing.T) {
 	assert.Equal(t, 20*time.Second, connectLimit(p, time.Second))
 	assert.Equal(t, 90*time.Second, connectLimit(p, 90*time.Second))
 }
+
+func TestAddressLimit(t *testing.T) {
+	for _, tt := range []struct {
+		left      time.Duration
+		addresses int
+		want      time.Duration
+	}{
+		{20 * time.Second, 1, 20 * time.Second},
+		{20 * time.Second, 4, 5 * time.Second},
+		{20 * time.Second, 1000, 2 * time.Second},
+		{3 * time.Second, 2, 2 * time.Second},
+		{time.Second, 2, time.Second},
+		{-time.Second, 2, -time.Second},
+	} {
+		assert.Equal(t, tt.want, addressLimit(tt.left, tt.addresses), "%+v", tt)
+	}
+}

@@ -167,7 +167,8 @@ func wait(ctx context.Context, then time.Time, retry, asked <-chan struct{}) <-c
 	return nil
 }
 
-// connecting is state CONNECTING: one address after the other.
+// connecting is state CONNECTING: one address after the other. One that does not answer
+// leaves time for those after it.
 func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	cc := l.sc.cc
 	if err := l.pausing(ctx); err != nil {
@@ -182,15 +183,21 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	ctx, stop := context.WithTimeout(ctx, l.limit)
+	end := time.Now().Add(l.limit)
+	ctx, stop := context.WithDeadline(ctx, end)
 	defer stop()
 	cfg := cc.connectConfig(l)
 	var failed failure.List
-	for _, addr := range l.addrs {
+	for i, addr := range l.addrs {
 		cfg.Progress = l.try(addr)
 		l.attempt = cc.observer.number()
 		cfg.Trace = cc.observer.steps(l.attempt)
-		conn, err := cc.connect(ctx, cfg, cc.marked(addr), cc.serverName(addr))
+		share, stop := ctx, context.CancelFunc(func() {})
+		if others := len(l.addrs) - i - 1; others > 0 {
+			share, stop = context.WithTimeout(ctx, addressLimit(time.Until(end), 1+others))
+		}
+		conn, err := cc.connect(share, cfg, cc.marked(addr), cc.serverName(addr))
+		stop()
 		if err == nil {
 			cc.attempts.connected(addr.Addr)
 			return conn, nil

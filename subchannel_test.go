@@ -186,7 +186,7 @@ func TestAddressGroupIsTriedInOrder(t *testing.T) {
 		synctest.Wait()
 		addrs, left := a.all()
 		assert.Equal(t, []string{"a:1", "b:1", "c:1"}, addrs)
-		assert.Equal(t, []time.Duration{20 * time.Second, 19 * time.Second, 18 * time.Second}, left, "one time-out for all")
+		assert.Equal(t, []time.Duration{20 * time.Second / 3, 19 * time.Second / 2, 18 * time.Second}, left, "shares of one time-out for all")
 		assert.Equal(t, connectivity.Connecting, (<-states).ConnectivityState)
 		failed := <-states
 		assert.Equal(t, connectivity.TransientFailure, failed.ConnectivityState)
@@ -195,6 +195,39 @@ func TestAddressGroupIsTriedInOrder(t *testing.T) {
 		}
 		assert.Equal(t, connectivity.Idle, (<-states).ConnectivityState, "the back-off of 1 s is over")
 		assert.Empty(t, states, "who is idle waits to be told to connect")
+	})
+}
+
+// An address of a subchannel that takes connections and says nothing leaves time for the
+// one after it.
+func TestSilentAddressOfAGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		states := make(chan balancer.SubConnState, 100)
+		policy := groupPolicy(t.Name(), states)
+		cc := inBubble(t, func(ctx context.Context, cfg *connect.Config, addr resolver.Address, _ string) (*h2.Conn, error) {
+			if addr.Addr == "silent:1" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			client, server := h2test.Pipe(t)
+			server.Go(func(c *h2test.Conn) {
+				c.Lenient()
+				c.Handshake()
+			})
+			w := h2.NewWire(client)
+			conn := h2.New(w, w, cfg.H2)
+			return conn, conn.Handshake(ctx)
+		}, WithDefaultServiceConfig(policy.config()))
+		cc.builder = group("silent:1", "b:1")
+		defer cc.Close()
+		cc.Connect()
+		time.Sleep(10*time.Second - 1)
+		synctest.Wait()
+		require.Len(t, states, 1)
+		time.Sleep(1)
+		synctest.Wait()
+		require.Len(t, states, 2, "half of the 20 s of an attempt are over")
+		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 	})
 }
 
