@@ -18,8 +18,5 @@ func TestMain(m *testing.M) {
 		os.Unsetenv(name)
 		os.Unsetenv(strings.ToLower(name))
 	}
-	if proxy := os.Getenv("HTTPS_PROXY_OF_TEST"); proxy != "" {
-		os.Setenv("HTTPS_PROXY", proxy) // for TestPasswordsInTheEnvironment
-	}
 	h2test.VerifyNoLeaks(m)
 }
