@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/grpcdial/grpcdial"
 )
@@ -28,7 +29,8 @@ func ExampleWithDialTrace() {
 		},
 		Lost: func(e grpcdial.DialEvent) { log.Print(e) },
 	}
-	cc, err := grpcdial.NewClient("dns:///api.example.com:443", grpcdial.WithInsecure(), grpcdial.WithDialTrace(trace))
+	cc, err := grpcdial.NewClient("dns:///api.example.com:443",
+		grpcdial.WithTransportCredentials(credentials.NewTLS(nil)), grpcdial.WithDialTrace(trace))
 	if err != nil {
 		log.Fatal(err)
 	}
