@@ -30,6 +30,7 @@ const (
 	maxQueuedAcks       = 10000    // answers to the peer's PING and SETTINGS that may wait to be written
 	freeContinuations   = 1000     // CONTINUATION frames in one header block, ...
 	leastContinuation   = 1 << 10  // ... beside one for each so many bytes of it
+	maxInformational    = 100      // header blocks of a stream that are no part of its response
 	maxFreeStreams      = 128      // unary stream objects kept for reuse
 	maxErrorBody        = 1024     // bytes of a non-gRPC body that go into the error
 	maxPrefaceBytes     = 1024     // bytes of a wrong server preface that are kept

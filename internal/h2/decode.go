@@ -60,10 +60,9 @@ func (d *headerDecoder) begin(id uint32, endStream bool) {
 	if d.dec == nil {
 		d.dec = hpack.NewDecoder(4096, d.emit)
 		// A string beyond the limit on the list ends the stream, not the
-		// connection; write bounds the block.
+		// connection; gather bounds the block.
 		d.dec.SetMaxStringLength(int(min(d.maxBlock(), 1<<30)))
 	}
-	d.dec.SetEmitEnabled(true)
 }
 
 // emptied is fields for use again, unless they were unusually many.
@@ -75,22 +74,26 @@ func emptied(fields []hpack.HeaderField) []hpack.HeaderField {
 	return fields[:0]
 }
 
-// write takes one fragment, and decodes the block with the last. A decoder that is given a
-// long string in pieces copies what it has of it for each.
-func (d *headerDecoder) write(p []byte, end bool) error {
+// gather takes one fragment, and returns the block with the last. A decoder that is given
+// a long string in pieces copies what it has of it for each, so it is given the whole.
+func (d *headerDecoder) gather(p []byte, end bool) (whole []byte, err error) {
 	d.block.wire += len(p)
 	if uint64(d.block.wire) > d.maxBlock() {
-		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
+		return nil, connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
 	}
-	if !end || len(d.held) > 0 {
-		d.held = append(d.held, p...)
-		p = d.held
+	if end && len(d.held) == 0 {
+		return p, nil
 	}
-	if !end {
-		return nil
-	}
+	d.held = append(d.held, p...)
+	return d.held, nil
+}
+
+// decode decodes the block that was gathered. One that is not wanted changes the dynamic
+// table, and its fields are not looked at.
+func (d *headerDecoder) decode(whole []byte, wanted bool) error {
 	d.id, d.held = 0, nil
-	if _, err := d.dec.Write(p); err != nil {
+	d.dec.SetEmitEnabled(wanted)
+	if _, err := d.dec.Write(whole); err != nil {
 		return d.failed(err)
 	}
 	if err := d.dec.Close(); err != nil {

@@ -766,7 +766,9 @@ func TestHeaderListToServerTooLarge(t *testing.T) {
 			require.Zero(t, c.Streams())
 			server.Settings(h2test.MaxHeaderListSize(0)) // none, not any number
 			server.ExpectSettingsAck()
-			r = c.unary(context.Background(), &tt.req, "x")
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			r = c.unary(ctx, &tt.req, "x")
 			require.ErrorContains(t, r.refused, "(0 bytes)")
 			server.Settings(h2test.MaxHeaderListSize(1<<20), h2test.MaxConcurrentStreams(1))
 			server.ExpectSettingsAck()

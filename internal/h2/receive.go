@@ -32,7 +32,10 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	case s.notGRPC != nil && (flaw != "" || endStream && (s.httpErr == nil || b.badBinary != "" || b.grpcStatus == "" || b.grpcStatus == "0")):
 		return over(s.notGRPCError(), http2.ErrCodeProtocol)
 	case s.notGRPC != nil && !endStream:
-		return verdict{}
+		if s.informs(b) {
+			return verdict{}
+		}
+		return over(s.notGRPCError(), http2.ErrCodeEnhanceYourCalm)
 	case s.notGRPC != nil:
 		return s.onTrailers(b)
 	case s.gotHeaders && flaw != "":
@@ -55,6 +58,9 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	case httpStatus >= 100 && httpStatus < 200:
 		if flaw == "" && endStream {
 			flaw, rst = fmt.Sprintf("the server ended the stream with HTTP status %d", httpStatus), http2.ErrCodeProtocol
+		}
+		if flaw == "" && !s.informs(b) {
+			flaw, rst = "the server sent too many informational responses", http2.ErrCodeEnhanceYourCalm
 		}
 		if flaw != "" {
 			return over(internal(flaw), rst)
@@ -96,6 +102,15 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		close(s.headers)
 	}
 	return verdict{}
+}
+
+// informs counts a header block that is no part of the response. It reports false if
+// there are too many, or if together they are larger than one may be: a list of headers can
+// be thousands of times as large as its encoding, and takes as long to look at.
+func (s *Stream) informs(b *block) bool {
+	s.informed++
+	s.informedSize += b.size
+	return s.informed <= maxInformational && s.informedSize <= uint64(s.c.cfg.headerListLimit())
 }
 
 // violated is the end of a stream by what is wrong with the rest of its response.

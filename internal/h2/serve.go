@@ -181,12 +181,14 @@ func (r *reader) continuation(f frameHeader, p []byte) error {
 
 func (r *reader) fragment(p []byte, end bool) error {
 	id := r.hd.id
-	if err := r.hd.write(p, end); err != nil || !end {
+	block, err := r.hd.gather(p, end)
+	if err != nil || !end {
 		return err
 	}
 	s := r.stream(id)
-	if s == nil {
-		return nil // ended before; the block was decoded all the same
+	wanted := s != nil && s.is(id)
+	if err := r.hd.decode(block, wanted); err != nil || !wanted {
+		return err
 	}
 	s.mu.Lock()
 	if s.id != id {

@@ -101,6 +101,9 @@ type Stream struct {
 	subtype    string
 	err        *Error // how it ended; nil for OK
 
+	informed     int    // header blocks that were no part of the response, ...
+	informedSize uint64 // ... and the size of their lists
+
 	outHeader, inHeader, inTrailer int // sizes on the wire
 
 	// The receiver's alone.
@@ -118,6 +121,13 @@ func (s *Stream) begin(id uint32, req *Request) {
 	s.size, s.window, s.credit, s.came, s.taken = s.c.recvW, s.c.recvW, 0, 0, 0
 	s.maxRecv = req.MaxRecv
 	s.mu.Unlock()
+}
+
+// is reports whether this is the stream id, which has not ended.
+func (s *Stream) is(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id == id
 }
 
 // Cancel ends the stream with st and tells the server, unless it has ended
@@ -381,6 +391,7 @@ func (s *Stream) Release() {
 	s.gotHeaders, s.gotData, s.ended = false, false, false
 	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
 	s.encoding, s.subtype = "", ""
+	s.informed, s.informedSize = 0, 0
 	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
 	s.mu.Unlock()
 	s.c.recycle(s)
