@@ -95,6 +95,7 @@ func (p *policy) MetricsRecorder() estats.MetricsRecorder { return p.cc.metrics 
 // those too that the policy shut down and that have not ended yet. The policy is not
 // called any more after its Close has begun. Policy queue only.
 func (p *policy) close() {
+	p.cc.policyQueue.AssertOn()
 	p.cc.mu.Lock()
 	p.closed = true
 	p.cc.mu.Unlock()
@@ -149,6 +150,7 @@ var errPolicyFailed = errors.New("grpcdial: the load-balancing policy says so, a
 // for the state does not find the picker of before, and an RPC that the picker
 // fails finds the state that it failed in. Policy queue only.
 func (cc *ClientConn) publish(s balancer.State) {
+	cc.policyQueue.AssertOn()
 	to, from := s.ConnectivityState, cc.state.state()
 	if to == connectivity.Shutdown {
 		to = connectivity.TransientFailure // only Close may end a channel
@@ -201,6 +203,7 @@ func (r *reports) take() []report {
 // its turn on the queue behind what policies are yet to be told of, which may be
 // much. Policy queue only.
 func (cc *ClientConn) enforceReports() {
+	cc.policyQueue.AssertOn()
 	for _, r := range cc.reports.take() {
 		if !r.policy.closed && !cc.isClosing() {
 			cc.policies.report(r.policy, r.state)

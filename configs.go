@@ -83,6 +83,7 @@ func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *se
 
 // useConfig puts c in force. Policy queue only.
 func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
+	cc.policyQueue.AssertOn()
 	if cc.chosen == c {
 		return
 	}
@@ -96,6 +97,7 @@ func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
 // that wait for a connection fail too. A policy that a provisional update led to
 // has no say any more. Policy queue only.
 func (cc *ClientConn) failServiceConfig(bad error) {
+	cc.policyQueue.AssertOn()
 	cc.policies.close()
 	cc.provisional, cc.resolved = nil, nil
 	cc.attempts.clear()
@@ -112,6 +114,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 // tellConfigRefused tells of a service config that is invalid, whatever becomes of
 // the channel because of it. Policy queue only.
 func (cc *ClientConn) tellConfigRefused(bad error) {
+	cc.policyQueue.AssertOn()
 	cc.books.Note(ledger.Error, "Service config refused: "+bad.Error())
 	cc.observer.tell(DialEvent{Kind: EventConfigRefused, Err: bad})
 }
@@ -212,6 +215,7 @@ func (cc *ClientConn) fromGo(sc ServiceConfig) (*serviceconfig.Config, error) {
 // applyGoConfig puts a config of WithServiceConfig in force, and has the policy
 // that it names take over. Policy queue only.
 func (cc *ClientConn) applyGoConfig(c *serviceconfig.Config) {
+	cc.policyQueue.AssertOn()
 	cc.useConfig(c)
 	if cc.resolved != nil {
 		_ = cc.policies.update(c, *cc.resolved)

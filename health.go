@@ -196,6 +196,7 @@ func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
 
 // listen begins to tell f, which is registered under number mine. Policy queue only.
 func (sc *subConn) listen(mine uint32, f func(balancer.SubConnState)) {
+	sc.cc.policyQueue.AssertOn()
 	service, checked := sc.cc.healthService()
 	if !checked {
 		f(balancer.SubConnState{ConnectivityState: connectivity.Ready})
@@ -237,6 +238,7 @@ func (sc *subConn) noteHealth(why error) {
 
 // endWatch ends the watch of the listener in force. Policy queue only.
 func (sc *subConn) endWatch() {
+	sc.cc.policyQueue.AssertOn()
 	if sc.unwatch != nil {
 		sc.unwatch()
 		sc.unwatch = nil

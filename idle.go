@@ -63,6 +63,7 @@ func (cc *ClientConn) wake() { cc.post(cc.leaveIdle) }
 // exitIdle makes whatever is idle connect, the channel or its policy. A policy that
 // is yet to be built is asked after its first update. Policy queue only.
 func (cc *ClientConn) exitIdle() {
+	cc.policyQueue.AssertOn()
 	if cc.isClosing() {
 		return
 	}
@@ -77,6 +78,7 @@ func (cc *ClientConn) exitIdle() {
 // leaveIdle has a resolver built, and the rest follows from what it says. Policy
 // queue only.
 func (cc *ClientConn) leaveIdle() {
+	cc.policyQueue.AssertOn()
 	if !cc.idle {
 		return
 	}
@@ -100,6 +102,7 @@ func (cc *ClientConn) leaveIdle() {
 // finds the channel idle: it calls wake, which runs after this, and waits. Who
 // waits for READY and is not seen finds it IDLE, and asks to connect.
 func (cc *ClientConn) enterIdle() {
+	cc.policyQueue.AssertOn()
 	if cc.idle {
 		return
 	}
@@ -128,6 +131,7 @@ func (cc *ClientConn) enterIdle() {
 // checkIdle goes idle if no RPC has run for the idle time-out, and looks again later
 // otherwise. Policy queue only.
 func (cc *ClientConn) checkIdle() {
+	cc.policyQueue.AssertOn()
 	if cc.idle {
 		return
 	}

@@ -65,6 +65,7 @@ func (sc *subConn) releaseProducer(b balancer.ProducerBuilder, p *producer) {
 
 // closeProducers closes every producer, whoever holds it. Policy queue only.
 func (sc *subConn) closeProducers() {
+	sc.cc.policyQueue.AssertOn()
 	sc.mu.Lock()
 	all := sc.producers
 	sc.producers = nil

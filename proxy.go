@@ -91,6 +91,7 @@ func chooseProxies(o *dialOptions) proxy.Func {
 // address takes, and returns the builder of the resolver: for a name that the
 // proxy is to look up, one whose resolver gives that very name. Resolver queue only.
 func (cc *ClientConn) chooseRoute(r *resolverConn) (resolver.Builder, error) {
+	cc.resolverQueue.AssertOn()
 	scheme, endpoint := cc.parsed.URL.Scheme, cc.parsed.Endpoint()
 	if cc.overUnix || scheme == schemeUnix || scheme == schemeUnixAbstract {
 		return cc.builder, nil

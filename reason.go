@@ -63,6 +63,7 @@ func (cc *ClientConn) reason() *reason {
 // explainAs returns why the policy fails RPCs from now on, nil if nothing is known of
 // that, and what becomes the cause of the transition to state. Policy queue only.
 func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
+	cc.policyQueue.AssertOn()
 	before, at := cc.state.latest(), time.Now()
 	r := cc.newReason(StateChange{Time: at, To: state}, pending{})
 	switch {

@@ -89,12 +89,14 @@ const (
 // calling notes that code of the program's is called, until the function that it
 // returns is. Resolver queue only.
 func (cc *ClientConn) calling(c resolverCall) (returned func()) {
+	cc.resolverQueue.AssertOn()
 	cc.resolving.Store(c)
 	return func() { cc.resolving.Store(noCall) }
 }
 
 // buildResolver is one call of a builder. Resolver queue only.
 func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) {
+	cc.resolverQueue.AssertOn()
 	builder, err := cc.chooseRoute(r)
 	if err != nil {
 		return nil, err
@@ -243,6 +245,7 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 // and returns what the policy says. RPCs are let through, unless the service
 // config is still being looked up. Policy queue only.
 func (cc *ClientConn) applyResolved(s resolver.State) error {
+	cc.policyQueue.AssertOn()
 	since := cc.resolvingSince()
 	cc.answered.Store(true)
 	cc.books.Resolved(s)
@@ -293,6 +296,7 @@ type provisional struct {
 // chosen by this: the one that comes may be the channel's first. Policy queue
 // only.
 func (cc *ClientConn) applyProvisional(s resolver.State) error {
+	cc.policyQueue.AssertOn()
 	config, _ := cc.chooseConfig(nil)
 	verdict := cc.updatePolicy(config, s)
 	cc.noteVerdict(cc.resolvingSince(), s, verdict)
@@ -304,6 +308,7 @@ func (cc *ClientConn) applyProvisional(s resolver.State) error {
 // is left alone if the update before was provisional and, now that the service
 // config is known, nothing has changed. Policy queue only.
 func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.State) error {
+	cc.policyQueue.AssertOn()
 	before := cc.provisional
 	cc.provisional, cc.resolved = nil, &s
 	if before != nil && before.config == config && sameAddresses(before.state, s) {
@@ -318,6 +323,7 @@ func sameAddresses(a, b resolver.State) bool {
 
 // letThrough ends the wait of RPCs for the resolver. Policy queue only.
 func (cc *ClientConn) letThrough() {
+	cc.policyQueue.AssertOn()
 	cc.through = true
 	cc.calls.SetResolved(true)
 }
@@ -325,6 +331,7 @@ func (cc *ClientConn) letThrough() {
 // applyResolverError tells the policy, or if there is none yet all RPCs, that
 // the resolver failed. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
+	cc.policyQueue.AssertOn()
 	since := cc.resolvingSince()
 	cc.answered.Store(true)
 	cc.books.Unresolved(err)

@@ -83,6 +83,7 @@ func SetCallConfigSelector(s resolver.State, sel CallConfigSelector) resolver.St
 // useSelector puts the selector of a resolver's update in force, or none. What the policy
 // has reported before is in force by then. Policy queue only.
 func (cc *ClientConn) useSelector(s resolver.State) {
+	cc.policyQueue.AssertOn()
 	sel, _ := s.Attributes.Value(selectorKey{}).(CallConfigSelector)
 	if sel == nil {
 		cc.calls.SetSelector(nil)

@@ -207,6 +207,7 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 
 // tell tells the policy. Policy queue only.
 func (sc *subConn) tell(to connectivity.State, why error) {
+	sc.cc.policyQueue.AssertOn()
 	if sc.told == connectivity.Shutdown {
 		return // the policy was closed meanwhile
 	}
@@ -233,6 +234,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 // enter ends what belongs to the state before: the health listener and the producers.
 // Policy queue only.
 func (sc *subConn) enter(to connectivity.State) {
+	sc.cc.policyQueue.AssertOn()
 	sc.told = to
 	sc.listener.Add(1)
 	sc.endWatch()
@@ -243,6 +245,7 @@ func (sc *subConn) enter(to connectivity.State) {
 // its subchannels directly, because the queue refuses what Close causes to be
 // posted; the call from tell then does nothing. Policy queue only.
 func (sc *subConn) end() {
+	sc.cc.policyQueue.AssertOn()
 	if sc.told == connectivity.Shutdown {
 		return
 	}

@@ -27,6 +27,7 @@ type policySwitch struct {
 
 // latest returns the policy that resolver updates are for; nil if there is none.
 func (w *policySwitch) latest() *policy {
+	w.cc.policyQueue.AssertOn()
 	if w.pending != nil {
 		return w.pending
 	}
@@ -36,6 +37,7 @@ func (w *policySwitch) latest() *policy {
 // update gives a resolver's update to the policy that config asks for, which is
 // built if it is not the latest one.
 func (w *policySwitch) update(config *serviceconfig.Config, s resolver.State) error {
+	w.cc.policyQueue.AssertOn()
 	builder, lbConfig := chosenPolicy(config)
 	p := w.latest()
 	isNew := p == nil || p.builder.Name() != builder.Name()
@@ -64,6 +66,7 @@ func chosenPolicy(config *serviceconfig.Config) (balancer.Builder, grpcsc.LoadBa
 // build makes a policy the latest one. A pending one that it replaces is closed.
 // It returns nil if the builder does not make a policy.
 func (w *policySwitch) build(b balancer.Builder) *policy {
+	w.cc.policyQueue.AssertOn()
 	if w.pending != nil {
 		w.pending.close()
 		w.pending = nil
@@ -88,6 +91,7 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 
 // report takes the state and picker that p has posted.
 func (w *policySwitch) report(p *policy, s balancer.State) {
+	w.cc.policyQueue.AssertOn()
 	p.last = s
 	switch p {
 	case w.pending:
@@ -113,6 +117,7 @@ func (w *policySwitch) promote() {
 
 // close closes what policies there are.
 func (w *policySwitch) close() {
+	w.cc.policyQueue.AssertOn()
 	current, pending := w.current, w.pending
 	w.current, w.pending = nil, nil
 	for _, p := range []*policy{current, pending} {
@@ -124,6 +129,7 @@ func (w *policySwitch) close() {
 
 // subConns returns the subchannels of all policies.
 func (w *policySwitch) subConns() []*subConn {
+	w.cc.policyQueue.AssertOn()
 	var all []*subConn
 	for _, p := range []*policy{w.current, w.pending} {
 		if p != nil {

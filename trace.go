@@ -305,6 +305,7 @@ func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error)
 	if cc.observer == nil {
 		return
 	}
+	cc.policyQueue.AssertOn()
 	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.Endpoint(), Err: err}
 	if since == cc.busySince {
 		e.Elapsed = time.Since(since)

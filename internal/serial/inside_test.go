@@ -1,6 +1,7 @@
 package serial
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -30,6 +31,35 @@ func deep(n int, f func() bool) bool {
 		return f()
 	}
 	return deep(n-1, f)
+}
+
+func TestAssertOn(t *testing.T) {
+	var unchecked Queue
+	assert.NotPanics(t, unchecked.AssertOn)
+
+	Check()
+	defer checking.Store(false)
+	var q, other Queue
+	assert.Panics(t, q.AssertOn, "a goroutine that is none of a queue's")
+	on := func(q *Queue, f func()) {
+		done := make(chan struct{})
+		q.Post(func() { defer close(done); f() })
+		<-done
+	}
+	for range 3 { // each time on another goroutine, perhaps
+		on(&q, func() { assert.NotPanics(t, q.AssertOn) })
+		on(&other, func() { assert.Panics(t, q.AssertOn, "another queue") })
+		on(&q, func() {
+			done := make(chan struct{})
+			go func() { defer close(done); assert.Panics(t, q.AssertOn, "a goroutine that was started there") }()
+			<-done
+		})
+	}
+	on(&q, func() { runtime.Goexit() })
+	on(&q, func() { assert.NotPanics(t, q.AssertOn, "after a Goexit") })
+	q.Close(nil)
+	q.Wait()
+	assert.Panics(t, q.AssertOn)
 }
 
 func BenchmarkInside(b *testing.B) {

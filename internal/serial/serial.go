@@ -2,7 +2,10 @@
 // order they were posted, never two at once, and with no goroutine at rest.
 package serial
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Queue runs functions one after the other. The zero value is ready to use; a
 // Queue must not be copied after its first use. All methods may be called from
@@ -21,6 +24,8 @@ type Queue struct {
 	running bool          // guarded by mu: a goroutine is in run
 	closed  bool          // guarded by mu
 	drained chan struct{} // guarded by mu, made when asked for; closed once nothing will run any more
+
+	goroutine atomic.Uint64 // with Check: that of run, 0 if there is none
 }
 
 // Post puts f behind everything posted before it and returns without waiting.
@@ -91,6 +96,9 @@ func (q *Queue) run() {
 			go q.run()
 		}
 	}()
+	if checking.Load() {
+		q.goroutine.Store(goroutineID())
+	}
 	for {
 		f := q.next()
 		if f == nil {
