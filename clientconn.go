@@ -65,7 +65,6 @@ type ClientConn struct {
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
 	latestReason  atomic.Pointer[reason]
-	answered      atomic.Bool              // the resolver has said something since idle was left
 	ready         atomic.Int32             // subchannels that are READY
 	pausing       atomic.Int32             // links in a pause that an RPC would cut short
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
@@ -82,19 +81,17 @@ type ClientConn struct {
 	running sync.WaitGroup // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
-	idleTimer   *time.Timer
-	busySince   time.Time       // when idle was left
-	resolver    *resolverConn   // nil while idle
-	resolved    *resolver.State // the latest update that reached the policy; nil while idle
-	provisional *provisional    // resolved, if its service config is yet to come; else nil
-	idle        bool
-	wanted      bool                  // Connect was called, and the channel has not been READY since
-	through     bool                  // RPCs do not wait for the resolver any more
-	chosen      *serviceconfig.Config // the latest good service config
-	policies    policySwitch
-	picker      balancer.Picker // the one in force
-	failing     call.Reason     // why that fails RPCs
-	loss        error           // why a connection that was READY ended, until the channel is READY again
+	idleTimer  *time.Timer
+	resolver   *resolverConn // nil while idle
+	resolution resolution
+	idle       bool
+	wanted     bool                  // Connect was called, and the channel has not been READY since
+	through    bool                  // RPCs do not wait for the resolver any more
+	chosen     *serviceconfig.Config // the latest good service config
+	policies   policySwitch
+	picker     balancer.Picker // the one in force
+	failing    call.Reason     // why that fails RPCs
+	loss       error           // why a connection that was READY ended, until the channel is READY again
 }
 
 // connectFunc makes one connection; connect.Connect says how.

@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
@@ -99,9 +100,9 @@ func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
 func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.policyQueue.AssertOn()
 	cc.policies.close()
-	cc.provisional, cc.resolved = nil, nil
+	cc.resolution.forget()
 	cc.attempts.clear()
-	cc.noteUnresolved(cc.resolvingSince(), bad)
+	cc.noteUnresolved(time.Now(), bad)
 	cc.tellConfigRefused(bad)
 	cc.loss = mask.RPC(bad)
 	cc.publish(balancer.State{
@@ -217,7 +218,7 @@ func (cc *ClientConn) fromGo(sc ServiceConfig) (*serviceconfig.Config, error) {
 func (cc *ClientConn) applyGoConfig(c *serviceconfig.Config) {
 	cc.policyQueue.AssertOn()
 	cc.useConfig(c)
-	if cc.resolved != nil {
-		_ = cc.policies.update(c, *cc.resolved)
+	if latest := cc.resolution.latest; latest != nil {
+		_ = cc.policies.update(c, *latest)
 	}
 }

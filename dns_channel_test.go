@@ -435,7 +435,7 @@ func TestDNSClose(t *testing.T) {
 			cc := plain(t, asked(s, name), WithContextDialer(hang))
 			require.NoError(t, startAndWait(cc))
 			if name != "silent.test" {
-				eventually(t, func() bool { return cc.answered.Load() }, "an update or an error")
+				eventually(t, func() bool { return cc.resolution.answered.Load() }, "an update or an error")
 			}
 			begun := time.Now()
 			require.NoError(t, cc.Close())

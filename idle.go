@@ -83,8 +83,7 @@ func (cc *ClientConn) leaveIdle() {
 		return
 	}
 	cc.idle = false
-	cc.busySince = time.Now()
-	cc.answered.Store(false)
+	cc.resolution.begin()
 	cc.setState(connectivity.Connecting, nil, nil)
 	cc.tellResolving()
 	cc.resolver = newResolverConn(cc)
@@ -119,7 +118,8 @@ func (cc *ClientConn) enterIdle() {
 	cc.building.Store(newBuilding())
 	cc.stopIdleTimer()
 	cc.resolver.retire()
-	cc.resolver, cc.resolved, cc.provisional, cc.through = nil, nil, nil, false
+	cc.resolver, cc.through = nil, false
+	cc.resolution.forget()
 	cc.policies.close()
 	cc.calls.SetSelector(nil)
 	cc.cutLinks(ErrIdle, nil)
@@ -136,8 +136,8 @@ func (cc *ClientConn) checkIdle() {
 		return
 	}
 	running, lastEnd := cc.calls.Active()
-	if lastEnd.Before(cc.busySince) {
-		lastEnd = cc.busySince
+	if lastEnd.Before(cc.resolution.begun) {
+		lastEnd = cc.resolution.begun
 	}
 	quiet := time.Since(lastEnd)
 	switch {

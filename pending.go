@@ -45,7 +45,7 @@ func (cc *ClientConn) beforeConnecting() pending {
 // anything since the channel left idle.
 func (cc *ClientConn) unresolved() []Attempt {
 	now := cc.state.latest()
-	if now.To != connectivity.Connecting || cc.answered.Load() {
+	if now.To != connectivity.Connecting || cc.resolution.answered.Load() {
 		return nil
 	}
 	hint := fmt.Sprintf("the resolver of scheme %q has not said anything yet", cc.parsed.URL.Scheme)

@@ -1,23 +1,14 @@
 package grpcdial
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"sync"
-	"time"
 
-	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/balancer/base"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
-	"github.com/grpcdial/grpcdial/internal/dns"
-	"github.com/grpcdial/grpcdial/internal/failure"
-	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -239,151 +230,4 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 		endpoints[i].Addresses = []resolver.Address{a}
 	}
 	return endpoints
-}
-
-// applyResolved takes an update to the policy that the service config asks for
-// and returns what the policy says. RPCs are let through, unless the service
-// config is still being looked up. Policy queue only.
-func (cc *ClientConn) applyResolved(s resolver.State) error {
-	cc.policyQueue.AssertOn()
-	since := cc.resolvingSince()
-	cc.answered.Store(true)
-	cc.books.Resolved(s)
-	if countAddresses(s) > 0 {
-		cc.attempts.resolved(s)
-		if before := cc.provisional; before == nil || !sameAddresses(before.state, s) {
-			cc.tellResolved(since, s, nil)
-		}
-	} else {
-		none := errors.New("the resolver gave no addresses")
-		cc.noteUnresolved(since, none)
-		cc.tellResolved(since, s, none)
-	}
-	if dns.ServiceConfigPending(s) {
-		return cc.applyProvisional(s)
-	}
-	config, bad := cc.chooseConfig(s.ServiceConfig)
-	if hasForeignSelector(s.Attributes) {
-		config, bad = nil, errForeignSelector
-	}
-	if config == nil {
-		cc.failServiceConfig(bad)
-		return balancer.ErrBadResolverState
-	}
-	cc.useConfig(config)
-	err := cc.updatePolicy(config, s)
-	cc.noteVerdict(since, s, err)
-	cc.enforceReports()
-	cc.useSelector(s)
-	cc.letThrough()
-	if bad != nil {
-		cc.tellConfigRefused(bad)
-		// Of the two, this is the one that resolvers act on.
-		err = balancer.ErrBadResolverState
-	}
-	return err
-}
-
-// provisional is an update without its service config, and what it led to.
-type provisional struct {
-	state   resolver.State
-	config  *serviceconfig.Config // that the policy was chosen by, and not in force
-	verdict error                 // the policy's
-}
-
-// applyProvisional has the addresses of an update connected to while its service
-// config is being looked up. RPCs wait for the update that has it. Nothing is
-// chosen by this: the one that comes may be the channel's first. Policy queue
-// only.
-func (cc *ClientConn) applyProvisional(s resolver.State) error {
-	cc.policyQueue.AssertOn()
-	config, _ := cc.chooseConfig(nil)
-	verdict := cc.updatePolicy(config, s)
-	cc.noteVerdict(cc.resolvingSince(), s, verdict)
-	cc.provisional = &provisional{s, config, verdict}
-	return verdict
-}
-
-// updatePolicy gives an update to the policy and returns what it says. The policy
-// is left alone if the update before was provisional and, now that the service
-// config is known, nothing has changed. Policy queue only.
-func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.State) error {
-	cc.policyQueue.AssertOn()
-	before := cc.provisional
-	cc.provisional, cc.resolved = nil, &s
-	if before != nil && before.config == config && sameAddresses(before.state, s) {
-		return before.verdict
-	}
-	return cc.policies.update(config, s)
-}
-
-func sameAddresses(a, b resolver.State) bool {
-	return slices.EqualFunc(a.Addresses, b.Addresses, resolver.Address.Equal)
-}
-
-// letThrough ends the wait of RPCs for the resolver. Policy queue only.
-func (cc *ClientConn) letThrough() {
-	cc.policyQueue.AssertOn()
-	cc.through = true
-	cc.calls.SetResolved(true)
-}
-
-// applyResolverError tells the policy, or if there is none yet all RPCs, that
-// the resolver failed. Policy queue only.
-func (cc *ClientConn) applyResolverError(err error) {
-	cc.policyQueue.AssertOn()
-	since := cc.resolvingSince()
-	cc.answered.Store(true)
-	cc.books.Unresolved(err)
-	cc.provisional = nil
-	cc.noteUnresolved(since, err)
-	cc.tellResolved(since, resolver.State{}, err)
-	if cc.chosen == nil {
-		config, _ := cc.chooseConfig(nil)
-		cc.useConfig(config)
-	}
-	if p := cc.policies.latest(); p != nil {
-		p.lb.ResolverError(err)
-	} else {
-		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(mask.RPC(err))})
-	}
-	cc.letThrough()
-}
-
-// resolvingSince is when the resolver began with what it says now. That is known
-// of the first that it says: it was built when idle was left.
-func (cc *ClientConn) resolvingSince() time.Time {
-	if cc.answered.Load() {
-		return time.Now()
-	}
-	return cc.busySince
-}
-
-// noteUnresolved keeps err as the reason why there are no addresses.
-func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
-	defer cc.askWhetherHopeless()
-	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
-	if e := (*ProxyError)(nil); errors.As(err, &e) {
-		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
-		a.Proxy, a.Err = e.Proxy, e
-		cc.attempts.unresolved(a)
-		return
-	}
-	cc.attempts.unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
-}
-
-// noteVerdict keeps a policy's refusal of the addresses as the reason why there are
-// none. That there were none to refuse has been noted.
-func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict error) {
-	if verdict != nil && countAddresses(s) > 0 {
-		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
-	}
-}
-
-func countAddresses(s resolver.State) int {
-	n := len(s.Addresses)
-	for _, e := range s.Endpoints {
-		n += len(e.Addresses)
-	}
-	return n
 }

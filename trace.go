@@ -299,7 +299,7 @@ func (cc *ClientConn) tellResolving() {
 }
 
 // tellResolved tells what the resolver said, of whose failure the log of attempts
-// knows already; since is as resolvingSince has it.
+// knows already; since is as resolution.answer has it.
 // Policy queue only.
 func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
 	if cc.observer == nil {
@@ -307,7 +307,7 @@ func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error)
 	}
 	cc.policyQueue.AssertOn()
 	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.Endpoint(), Err: err}
-	if since == cc.busySince {
+	if since == cc.resolution.begun {
 		e.Elapsed = time.Since(since)
 	}
 	if a := cc.attempts.resolveFailure(); a != nil && err != nil {

@@ -1,0 +1,203 @@
+package grpcdial
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/mask"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+	"github.com/grpcdial/grpcdial/internal/text"
+)
+
+// resolution is what the resolver in use has said. The zero value is that of an idle
+// channel. Policy queue only, but for answered.
+type resolution struct {
+	begun       time.Time       // when the resolver was to be built: the channel left idle
+	answered    atomic.Bool     // the resolver has said something since
+	latest      *resolver.State // the latest update that reached the policy; nil: none
+	provisional *provisional    // latest, if its service config is yet to come; else nil
+}
+
+// provisional is an update without its service config, and what it led to.
+type provisional struct {
+	state   resolver.State
+	config  *serviceconfig.Config // that the policy was chosen by, and not in force
+	verdict error                 // the policy's
+}
+
+// begin begins with a resolver that is about to be built.
+func (r *resolution) begin() {
+	r.begun = time.Now()
+	r.answered.Store(false)
+}
+
+// answer notes that the resolver has said something, and returns since when it has been
+// about that. Of the first that it says, that is known.
+func (r *resolution) answer() (since time.Time) {
+	if r.answered.Swap(true) {
+		return time.Now()
+	}
+	return r.begun
+}
+
+// repeats reports whether s has the addresses of the update before and comes for its
+// service config only.
+func (r *resolution) repeats(s resolver.State) bool {
+	return r.provisional != nil && sameAddresses(r.provisional.state, s)
+}
+
+// take makes s the latest update. It returns the one before if that was provisional,
+// else nil.
+func (r *resolution) take(s resolver.State) (before *provisional) {
+	before = r.provisional
+	r.latest, r.provisional = &s, nil
+	return before
+}
+
+// awaitConfig makes the update that was just taken a provisional one.
+func (r *resolution) awaitConfig(p *provisional) { r.provisional = p }
+
+// settle makes the latest update what it is for good: its service config does not come.
+func (r *resolution) settle() { r.provisional = nil }
+
+// forget forgets the updates: there is no policy any more that has them.
+func (r *resolution) forget() { r.latest, r.provisional = nil, nil }
+
+func sameAddresses(a, b resolver.State) bool {
+	return slices.EqualFunc(a.Addresses, b.Addresses, resolver.Address.Equal)
+}
+
+// applyResolved takes an update to the policy that the service config asks for
+// and returns what the policy says. RPCs are let through, unless the service
+// config is still being looked up. Policy queue only.
+func (cc *ClientConn) applyResolved(s resolver.State) error {
+	cc.policyQueue.AssertOn()
+	since := cc.resolution.answer()
+	cc.books.Resolved(s)
+	if countAddresses(s) > 0 {
+		cc.attempts.resolved(s)
+		if !cc.resolution.repeats(s) {
+			cc.tellResolved(since, s, nil)
+		}
+	} else {
+		none := errors.New("the resolver gave no addresses")
+		cc.noteUnresolved(since, none)
+		cc.tellResolved(since, s, none)
+	}
+	if dns.ServiceConfigPending(s) {
+		return cc.applyProvisional(s)
+	}
+	config, bad := cc.chooseConfig(s.ServiceConfig)
+	if hasForeignSelector(s.Attributes) {
+		config, bad = nil, errForeignSelector
+	}
+	if config == nil {
+		cc.failServiceConfig(bad)
+		return balancer.ErrBadResolverState
+	}
+	cc.useConfig(config)
+	err := cc.updatePolicy(config, s)
+	cc.noteVerdict(since, s, err)
+	cc.enforceReports()
+	cc.useSelector(s)
+	cc.letThrough()
+	if bad != nil {
+		cc.tellConfigRefused(bad)
+		// Of the two, this is the one that resolvers act on.
+		err = balancer.ErrBadResolverState
+	}
+	return err
+}
+
+// applyProvisional has the addresses of an update connected to while its service
+// config is being looked up. RPCs wait for the update that has it. Nothing is
+// chosen by this: the one that comes may be the channel's first. Policy queue
+// only.
+func (cc *ClientConn) applyProvisional(s resolver.State) error {
+	cc.policyQueue.AssertOn()
+	config, _ := cc.chooseConfig(nil)
+	verdict := cc.updatePolicy(config, s)
+	cc.noteVerdict(time.Now(), s, verdict)
+	cc.resolution.awaitConfig(&provisional{s, config, verdict})
+	return verdict
+}
+
+// updatePolicy gives an update to the policy and returns what it says. The policy
+// is left alone if the update before was provisional and, now that the service
+// config is known, nothing has changed. Policy queue only.
+func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.State) error {
+	cc.policyQueue.AssertOn()
+	before := cc.resolution.take(s)
+	if before != nil && before.config == config && sameAddresses(before.state, s) {
+		return before.verdict
+	}
+	return cc.policies.update(config, s)
+}
+
+// letThrough ends the wait of RPCs for the resolver. Policy queue only.
+func (cc *ClientConn) letThrough() {
+	cc.policyQueue.AssertOn()
+	cc.through = true
+	cc.calls.SetResolved(true)
+}
+
+// applyResolverError tells the policy, or if there is none yet all RPCs, that
+// the resolver failed. Policy queue only.
+func (cc *ClientConn) applyResolverError(err error) {
+	cc.policyQueue.AssertOn()
+	since := cc.resolution.answer()
+	cc.books.Unresolved(err)
+	cc.resolution.settle()
+	cc.noteUnresolved(since, err)
+	cc.tellResolved(since, resolver.State{}, err)
+	if cc.chosen == nil {
+		config, _ := cc.chooseConfig(nil)
+		cc.useConfig(config)
+	}
+	if p := cc.policies.latest(); p != nil {
+		p.lb.ResolverError(err)
+	} else {
+		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(mask.RPC(err))})
+	}
+	cc.letThrough()
+}
+
+// noteUnresolved keeps err as the reason why there are no addresses.
+func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
+	defer cc.askWhetherHopeless()
+	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
+	if e := (*ProxyError)(nil); errors.As(err, &e) {
+		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
+		a.Proxy, a.Err = e.Proxy, e
+		cc.attempts.unresolved(a)
+		return
+	}
+	cc.attempts.unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
+}
+
+// noteVerdict keeps a policy's refusal of the addresses as the reason why there are
+// none. That there were none to refuse has been noted.
+func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict error) {
+	if verdict != nil && countAddresses(s) > 0 {
+		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
+	}
+}
+
+func countAddresses(s resolver.State) int {
+	n := len(s.Addresses)
+	for _, e := range s.Endpoints {
+		n += len(e.Addresses)
+	}
+	return n
+}
