@@ -1,17 +1,13 @@
 package grpcdial
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 	"sync"
 
 	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/connectivity"
 	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
-
-	"github.com/grpcdial/grpcdial/internal/call"
 )
 
 // policy is one load-balancing policy and the balancer.ClientConn that it gets.
@@ -137,38 +133,6 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 		Target:          cc.parsed,
 		ChannelzParent:  cc.books.Identifier(),
 	}
-}
-
-// errLeft is why a channel is not READY any more whose connection was not lost.
-var errLeft = errors.New("grpcdial: the policy gave the connection up: its address is not among the resolver's any more, or another policy took over")
-
-// errPolicyFailed is the cause of a transition to TRANSIENT_FAILURE for which nothing
-// that the channel knows is the reason.
-var errPolicyFailed = errors.New("grpcdial: the load-balancing policy says so, and no attempt to connect has failed")
-
-// publish makes s what RPCs and the program see: at once, so that whoever waited
-// for the state does not find the picker of before, and an RPC that the picker
-// fails finds the state that it failed in. Policy queue only.
-func (cc *ClientConn) publish(s balancer.State) {
-	cc.policyQueue.AssertOn()
-	to, from := s.ConnectivityState, cc.state.state()
-	if to == connectivity.Shutdown {
-		to = connectivity.TransientFailure // only Close may end a channel
-	}
-	var why error
-	var failing call.Reason
-	switch {
-	case to == connectivity.Ready:
-		cc.loss, cc.wanted = nil, false
-		cc.attempts.ready()
-		cc.latestReason.Store(nil)
-	case to == connectivity.TransientFailure:
-		failing, why = cc.explainAs(to)
-	case from == connectivity.Ready:
-		why = cmp.Or(cc.loss, errLeft)
-	}
-	cc.picker, cc.failing = s.Picker, failing
-	cc.setState(to, why, func() { cc.calls.SetFailingPicker(s.Picker, failing) })
 }
 
 // reports is the states that policies have reported and that are not in force yet, in

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
@@ -81,17 +80,14 @@ type ClientConn struct {
 	running sync.WaitGroup // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
+	idle       bool
+	wanted     bool // Connect was called, and the channel has not been READY since
 	idleTimer  *time.Timer
 	resolver   *resolverConn // nil while idle
 	resolution resolution
-	idle       bool
-	wanted     bool                  // Connect was called, and the channel has not been READY since
-	through    bool                  // RPCs do not wait for the resolver any more
 	chosen     *serviceconfig.Config // the latest good service config
 	policies   policySwitch
-	picker     balancer.Picker // the one in force
-	failing    call.Reason     // why that fails RPCs
-	loss       error           // why a connection that was READY ended, until the channel is READY again
+	published  published
 }
 
 // connectFunc makes one connection; connect.Connect says how.

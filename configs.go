@@ -104,12 +104,12 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.attempts.clear()
 	cc.noteUnresolved(time.Now(), bad)
 	cc.tellConfigRefused(bad)
-	cc.loss = mask.RPC(bad)
+	cc.published.disconnected(mask.RPC(bad))
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,
 		Picker:            base.NewErrPicker(status.Error(codes.Unavailable, bad.Error())),
 	})
-	cc.letThrough()
+	cc.published.letThrough()
 }
 
 // tellConfigRefused tells of a service config that is invalid, whatever becomes of

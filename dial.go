@@ -107,7 +107,8 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.metrics = newMetrics(o.statsHandlers, cc.shownTarget())
 	cc.calls = call.New(cc.callConfig())
 	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
-	cc.calls.SetIdle(true)
+	cc.published.calls = cc.calls
+	cc.published.withdraw()
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
 	cc.chain.mirrors = &cc.mirrors
 	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme

@@ -318,9 +318,9 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 			opened := make(chan struct{})
 			eventually(t, func() bool {
 				cc.policyQueue.Post(func() {
-					if cc.through {
+					if cc.published.through {
 						close(opened)
-						cc.through = false
+						cc.published.through = false
 					}
 				})
 				select {

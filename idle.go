@@ -88,7 +88,7 @@ func (cc *ClientConn) leaveIdle() {
 	cc.tellResolving()
 	cc.resolver = newResolverConn(cc)
 	cc.resolver.build(cc.building.Load())
-	cc.calls.SetIdle(false)
+	cc.published.leaveIdle()
 	cc.armIdleTimer(cc.opts.idleTimeout)
 }
 
@@ -105,26 +105,21 @@ func (cc *ClientConn) enterIdle() {
 	if cc.idle {
 		return
 	}
-	cc.calls.SetIdle(true)
-	cc.calls.SetResolved(false)
-	cc.calls.SetPicker(nil)
+	cc.published.withdraw()
 	if running, _ := cc.calls.Active(); running > 0 || cc.waiters.Load() > 0 {
-		cc.calls.SetFailingPicker(cc.picker, cc.failing)
-		cc.calls.SetResolved(cc.through)
-		cc.calls.SetIdle(false)
+		cc.published.restore()
 		return
 	}
 	cc.idle, cc.wanted = true, false
 	cc.building.Store(newBuilding())
 	cc.stopIdleTimer()
 	cc.resolver.retire()
-	cc.resolver, cc.through = nil, false
+	cc.resolver = nil
 	cc.resolution.forget()
 	cc.policies.close()
-	cc.calls.SetSelector(nil)
 	cc.cutLinks(ErrIdle, nil)
 	cc.attempts.clear()
-	cc.loss, cc.picker, cc.failing = nil, nil, nil
+	cc.published.clear()
 	cc.setState(connectivity.Idle, ErrIdle, nil)
 }
 

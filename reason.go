@@ -67,10 +67,10 @@ func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
 	before, at := cc.state.latest(), time.Now()
 	r := cc.newReason(StateChange{Time: at, To: state}, pending{})
 	switch {
-	case len(r.failed) == 0 && cc.loss == nil:
+	case len(r.failed) == 0 && cc.published.lastDisconnect == nil:
 		return nil, errPolicyFailed
 	case len(r.failed) == 0:
-		return loss{cc.loss}, cc.loss
+		return loss{cc.published.lastDisconnect}, cc.published.lastDisconnect
 	case before.To == state: // there will be no transition
 		return r, nil
 	}

@@ -111,7 +111,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.noteVerdict(since, s, err)
 	cc.enforceReports()
 	cc.useSelector(s)
-	cc.letThrough()
+	cc.published.letThrough()
 	if bad != nil {
 		cc.tellConfigRefused(bad)
 		// Of the two, this is the one that resolvers act on.
@@ -145,13 +145,6 @@ func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.Stat
 	return cc.policies.update(config, s)
 }
 
-// letThrough ends the wait of RPCs for the resolver. Policy queue only.
-func (cc *ClientConn) letThrough() {
-	cc.policyQueue.AssertOn()
-	cc.through = true
-	cc.calls.SetResolved(true)
-}
-
 // applyResolverError tells the policy, or if there is none yet all RPCs, that
 // the resolver failed. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
@@ -170,7 +163,7 @@ func (cc *ClientConn) applyResolverError(err error) {
 	} else {
 		cc.publish(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(mask.RPC(err))})
 	}
-	cc.letThrough()
+	cc.published.letThrough()
 }
 
 // noteUnresolved keeps err as the reason why there are no addresses.

@@ -221,7 +221,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 		return
 	}
 	if why != nil {
-		sc.cc.loss = mask.RPC(why)
+		sc.cc.published.disconnected(mask.RPC(why))
 	}
 	s := subConnState(to, why)
 	if sc.opts.StateListener != nil {
