@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/test/bufconn"
@@ -63,5 +65,36 @@ func TestUnbufferedConnections(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A server whose SETTINGS come, and which reads nothing, does not make a channel READY.
+func TestServerThatReadsNothing(t *testing.T) {
+	h2test.CheckLeaks(t)
+	lis := h2test.ListenUnbuffered()
+	var conns []net.Conn
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			c, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			conns = append(conns, c)
+			_ = http2.NewFramer(c, nil).WriteSettings()
+		}
+	})
+	cc := newClient(t, "passthrough:///x", grpcdial.WithInsecure(), grpcdial.WithContextDialer(lis.DialContext),
+		grpcdial.WithConnectParams(grpcdial.ConnectParams{MinConnectTimeout: 50 * time.Millisecond}))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := cc.AwaitReady(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "the server sends and does not read")
+	require.NoError(t, cc.Close())
+	require.NoError(t, lis.Close())
+	accepting.Wait()
+	for _, c := range conns {
+		c.Close()
 	}
 }

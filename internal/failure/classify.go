@@ -177,6 +177,10 @@ var table = []row{
 		say("nothing answered: the host may be down, or a firewall drops the packets")},
 	{"tls time-out", TLS, timeout, transient,
 		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
+	{"ended unread", HTTP2, func(err error) bool { return unread(err) && ended(err) }, transient,
+		say("the server closed the connection after its SETTINGS: it may be shutting down")},
+	{"http2 unread", HTTP2, unread, transient,
+		say("the server sends and does not read: it may be overloaded, or what is in between passes one direction only")},
 	{"http2 time-out within settings", HTTP2, func(err error) bool { return timeout(err) && len(firstBytes(err)) > 0 }, transient,
 		say("the server did not finish its SETTINGS: it may be overloaded, or what is in between cuts the connection")},
 	{"http2 time-out within tls", HTTP2, func(err error) bool { return timeout(err) && IsWithinTLS(err) }, transient,
@@ -279,6 +283,12 @@ const (
 	winRefused          = syscall.Errno(10061)
 	winHostUnreachable  = syscall.Errno(10065)
 )
+
+// unread reports whether the server sent its SETTINGS and did not read ours.
+func unread(err error) bool {
+	var e interface{ Unread() bool }
+	return errors.As(err, &e) && e.Unread()
+}
 
 func onUnix(err error) bool {
 	var op *net.OpError

@@ -102,6 +102,9 @@ func TestClassify(t *testing.T) {
 		{"http2 time-out within settings", HTTP2, &preface{settings[:7], context.DeadlineExceeded}, false, []string{"did not finish its SETTINGS"}},
 		{"http2 time-out within settings", HTTP2, &preface{settings[:2], timedOut{}}, false, []string{"did not finish its SETTINGS"}},
 
+		{"http2 unread", HTTP2, unreadSettings{context.DeadlineExceeded}, false, []string{"does not read"}},
+		{"ended unread", HTTP2, unreadSettings{io.EOF}, false, []string{"after its SETTINGS"}},
+
 		{"http/2 violation", HTTP2, fmt.Errorf("enable push: %w", http2.ConnectionError(http2.ErrCodeProtocol)), true, []string{"breaks the rules"}},
 
 		{"canceled", Dial, &net.OpError{Op: "dial", Err: context.Canceled}, false, nil},
@@ -211,3 +214,9 @@ func TestClassify(t *testing.T) {
 		assert.True(t, seen[row.name], "no case for the row %q", row.name)
 	}
 }
+
+// unreadSettings is h2.UnreadError.
+type unreadSettings struct{ error }
+
+func (e unreadSettings) Unwrap() error { return e.error }
+func (unreadSettings) Unread() bool    { return true }

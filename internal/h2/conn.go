@@ -56,6 +56,7 @@ type Conn struct {
 	// Guarded by mu.
 	state    connState
 	shaken   bool           // the handshake is done
+	greeting chan struct{}  // closed when the preface is written, or its write has failed; nil: nothing waits for that
 	flushing bool           // somebody writes
 	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
 	writing  bool           // what is handed but not written may be on its way

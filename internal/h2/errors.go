@@ -132,6 +132,24 @@ func IsOrderly(err error) bool {
 	return ok && g.ErrCode == http2.ErrCodeNo
 }
 
+// UnreadError says that the server sent its SETTINGS and did not read this side's.
+type UnreadError struct {
+	// Err is the end of the wait for it: a network error, the context's error.
+	Err error
+}
+
+func (e *UnreadError) Error() string {
+	return fmt.Sprintf("the server sent its SETTINGS and does not read ours: %v", e.Err)
+}
+
+func (e *UnreadError) Unwrap() error { return e.Err }
+
+// Unread reports true, for package failure.
+func (e *UnreadError) Unread() bool { return true }
+
+// errEndless ends the wait for a server that goes on sending.
+var errEndless = errors.New("it goes on sending")
+
 // lost is the end of a stream whose connection ended with cause.
 func (c *Conn) lost(cause error) *Error {
 	why := text.Of(cause)

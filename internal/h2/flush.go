@@ -210,6 +210,7 @@ func (c *Conn) flushed(b *buffer) {
 	if c.spare == nil && c.buffers.keeps(b) {
 		c.spare = b
 	}
+	c.tookLocked()
 	c.mu.Unlock()
 }
 
@@ -228,6 +229,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	c.buffers.put(b)
 	c.mu.Lock()
 	c.writing = false
+	c.tookLocked()
 	if c.state == stateClosed {
 		c.endFlush(false)
 		return

@@ -13,7 +13,8 @@ import (
 
 // Handshake sends the client's preface and waits for the server's SETTINGS (RFC 9113 section
 // 3.4), bounded by ctx. On an error the connection is closed; a
-// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break.
+// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break, an
+// *[UnreadError] that the connection did not take the preface.
 func (c *Conn) Handshake(ctx context.Context) error {
 	err := c.shakeHands(ctx)
 	if err == nil {
@@ -22,6 +23,9 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	c.shut(err, nil, silently)
 	c.nc.Close()
 	c.flushers.Wait()
+	if ahead := c.rd.ahead; ahead != nil {
+		<-ahead.done
+	}
 	return err
 }
 
@@ -44,7 +48,7 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 			}
 		}
 		if end := ctxEnd(ctx); err != nil && end != nil {
-			err = endedBy(end, err)
+			err = c.endedBy(end, err)
 		}
 	}()
 	if err := c.exchangePrefaces(); err != nil {
@@ -79,6 +83,7 @@ func (c *Conn) exchangePrefaces() error {
 	said := c.rd.preface()
 	if said == nil {
 		_ = c.nc.SetDeadline(time.Time{}) // tunnels often have no deadlines
+		said = c.rd.awaitTaken()
 	}
 	// A write that fails from here on wakes Serve: the deadline that it sets comes
 	// after the one above.
@@ -90,6 +95,87 @@ func (c *Conn) exchangePrefaces() error {
 		return insteadOf(err, said)
 	}
 	return said
+}
+
+// maxAhead is how much is read while the preface is being written.
+const maxAhead = 64 << 10
+
+// awaitTaken waits until the connection has taken the preface, or its write has failed.
+// The server may have more to write before it reads, so this reads on meanwhile. A read
+// that has not returned when the preface is taken is the first one of Serve.
+func (r *reader) awaitTaken() error {
+	taken := r.c.takes()
+	if taken == nil {
+		return nil
+	}
+	for idle := 0; ; {
+		r.ahead = r.c.readAhead()
+		select {
+		case <-taken:
+			return nil
+		case <-r.ahead.done:
+		}
+		read := r.ahead
+		r.ahead = nil
+		if idle++; len(read.b) > 0 {
+			idle = 0
+		}
+		switch err := read.err; {
+		case r.end-r.start+len(read.b) > maxAhead:
+			return &UnreadError{Err: errEndless}
+		case err == nil && idle == maxIdleReads:
+			return &UnreadError{Err: io.ErrNoProgress}
+		case err != nil && !(isTimeout(err) && r.c.poked.Swap(false)): // that is a write that failed
+			return &UnreadError{Err: err}
+		}
+		r.append(read.b)
+	}
+}
+
+// takes returns a channel that is closed when the preface was written, or its write has
+// failed; nil if that is so already.
+func (c *Conn) takes() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode != writeBlocking || c.written > 0 || c.writeErr != nil {
+		return nil // a socket has taken it before anything was read
+	}
+	c.greeting = make(chan struct{})
+	return c.greeting
+}
+
+// tookLocked closes greeting.
+func (c *Conn) tookLocked() {
+	if c.greeting != nil {
+		close(c.greeting)
+		c.greeting = nil
+	}
+}
+
+// aheadRead is a read by a goroutine of its own.
+type aheadRead struct {
+	done chan struct{} // closed when it has returned; b and err are set then
+	b    []byte
+	err  error
+}
+
+// append adds to what was read and not used yet.
+func (r *reader) append(p []byte) {
+	if free := len(r.bytes()) - r.end; free < len(p) {
+		r.makeRoom(r.end - r.start + len(p))
+	}
+	r.end += copy(r.bytes()[r.end:], p)
+}
+
+func (c *Conn) readAhead() *aheadRead {
+	a := &aheadRead{done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		p := make([]byte, smallRead)
+		n, err := c.nc.Read(p)
+		a.b, a.err = p[:n], err
+	}()
+	return a
 }
 
 // ctxEnd is ctx.Err, and the deadline's passing too if the context's timer is
@@ -104,7 +190,10 @@ func ctxEnd(ctx context.Context) error {
 // endedBy is the error of a handshake that failed after its context had ended with
 // end. Unless the server said something, it failed because that closed the connection,
 // whatever the connection calls it.
-func endedBy(end, err error) error {
+func (c *Conn) endedBy(end, err error) error {
+	if c.rd.settings { // which came
+		return &UnreadError{Err: end}
+	}
 	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
 		return &PrefaceError{First: pe.First, Err: end}
 	}

@@ -33,15 +33,16 @@ type reader struct {
 	lastID   uint32 // the stream of the latest look-up
 	last     *Stream
 	bw       bandwidth
-	window   int64   // what the server may still send on the connection
-	credit   int64   // received, not given back to the server yet
-	settings bool    // the server's first SETTINGS has come
-	dirty    bool    // frames of the reader's wait to be flushed
-	served   *Stream // the only stream that something was delivered to since the latest read
-	several  bool    // there were more
-	wake     *Stream // its receiver is to be woken
-	behind   int     // bytes read since it was to be
-	told     bool    // the owner knows that no new streams are taken
+	window   int64      // what the server may still send on the connection
+	credit   int64      // received, not given back to the server yet
+	settings bool       // the server's first SETTINGS has come
+	dirty    bool       // frames of the reader's wait to be flushed
+	ahead    *aheadRead // a read that is under way; nil: none
+	served   *Stream    // the only stream that something was delivered to since the latest read
+	several  bool       // there were more
+	wake     *Stream    // its receiver is to be woken
+	behind   int        // bytes read since it was to be
+	told     bool       // the owner knows that no new streams are taken
 	onDrain  func(cause error)
 }
 
@@ -161,9 +162,7 @@ func (r *reader) read() (n int, err error) {
 				// Whether more is there cannot be told without a read.
 				r.quiet()
 			}
-			p := r.space()
-			n, err = r.c.nc.Read(p)
-			r.more = n == len(p)
+			n, err = r.readConn()
 		}
 		if n > 0 {
 			r.narrow = false
@@ -184,6 +183,22 @@ func (r *reader) read() (n int, err error) {
 		}
 		return 0, err
 	}
+}
+
+// readConn reads, or waits for a read that is under way.
+func (r *reader) readConn() (n int, err error) {
+	p := r.space()
+	if a := r.ahead; a != nil {
+		<-a.done
+		n = copy(p, a.b)
+		if a.b = a.b[n:]; len(a.b) == 0 {
+			r.ahead, err = nil, a.err
+		}
+	} else {
+		n, err = r.c.nc.Read(p)
+	}
+	r.more = n == len(p)
+	return n, err
 }
 
 // isTimeout reports whether a deadline ended a read. Not each net.Conn calls that
