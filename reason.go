@@ -29,8 +29,19 @@ type reason struct {
 	changes uint64 // of the log, when this was made
 
 	// Made once, when they are asked for.
-	first func() attemptText // of the first of failed: often there is room for no more
-	texts func() []attemptText
+	firstOnce sync.Once
+	first     attemptText // of the first of failed: often there is room for no more
+	textsOnce sync.Once
+	texts     []attemptText // of failed
+	tails     [2]tail
+}
+
+// tail is the part of a reason's text, if it has failures and nothing else, that is the same
+// for all RPCs: only the time in the state differs.
+type tail struct {
+	once sync.Once
+	head string
+	text string
 }
 
 var _ call.Reason = (*reason)(nil)
@@ -82,13 +93,6 @@ func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
 func (cc *ClientConn) newReason(c StateChange, now pending) *reason {
 	failed, omitted := cc.attempts.latest()
 	r := &reason{target: cc.shownTarget(), state: c.To, since: c.Time, failed: failed, omitted: omitted, pending: now}
-	r.first = sync.OnceValue(func() attemptText { return textOf(r.failed[0]) })
-	r.texts = sync.OnceValue(func() (all []attemptText) {
-		for _, a := range r.failed {
-			all = append(all, textOf(a))
-		}
-		return all
-	})
 	return r
 }
 
@@ -136,38 +140,79 @@ func (r *reason) inState(at time.Time) time.Duration {
 
 // Text returns the state and as many attempts as there is room for, the first one at least.
 func (r *reason) Text(failed error, at time.Time, most int) string {
-	head := headline(r.target, 0, r.state, r.inState(at), "")
-	if said := r.besides(failed); said != "" {
+	said, later := r.besides(failed), r.later(at)
+	inState := r.inState(at)
+	if said == "" && len(later) == 0 && len(r.failed) > 0 && len(r.pending.attempts) == 0 && inState > 0 {
+		if t := r.tail(most); t != nil {
+			return t.head + text.Round(inState).String() + t.text
+		}
+	}
+	head := headline(r.target, 0, r.state, inState, "")
+	if said != "" {
 		head = text.Cut(said, most/3) + ": " + head
 	}
-	later := r.later(at)
-	line := func(i int) attemptText {
+	return summary(head, r.lines(at, later), len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
+}
+
+// lines returns a function that has the text of each attempt.
+func (r *reason) lines(at time.Time, later []Attempt) func(i int) attemptText {
+	return func(i int) attemptText {
 		if i < len(r.failed) {
 			a := publicAttempt(r.failed[i])
-			return r.text(i).and(next(&a, later))
+			return r.textOf(i).and(next(&a, later))
 		}
 		a := r.pending.attempts[i-len(r.failed)].until(at).internal()
 		return textOf(&a)
 	}
-	return summary(head, line, len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
 }
 
-// text is that of failure i, without what is in progress.
-func (r *reason) text(i int) attemptText {
-	if i == 0 {
-		return r.first()
+// tail returns the part of a text of that many bytes that RPCs share; nil if there is none.
+func (r *reason) tail(most int) *tail {
+	t := &r.tails[0]
+	switch most {
+	case call.MaxStatusText:
+	case call.MaxErrorText:
+		t = &r.tails[1]
+	default:
+		return nil
 	}
-	return r.texts()[i]
+	t.once.Do(func() {
+		const duration = len("9999h59m59s")
+		t.head = headline(r.target, 0, r.state, 0, "") + " for "
+		if len(t.head)+duration > most*2/3 {
+			return // the headline is to be cut
+		}
+		t.text = ": " + listAttempts(r.lines(time.Time{}, nil), len(r.failed), r.omitted, most-len(t.head)-duration-len(": "))
+	})
+	if t.text == "" {
+		return nil
+	}
+	return t
+}
+
+// textOf is the text of failure i, without what is in progress.
+func (r *reason) textOf(i int) attemptText {
+	if i == 0 {
+		r.firstOnce.Do(func() { r.first = textOf(r.failed[0]) })
+		return r.first
+	}
+	r.textsOnce.Do(func() {
+		for _, a := range r.failed {
+			r.texts = append(r.texts, textOf(a))
+		}
+	})
+	return r.texts[i]
 }
 
 // besides returns on one line what a picker's error says that is not in the reason.
 // Policies return the errors of connections as they are, or as part of a text.
 func (r *reason) besides(failed error) string {
-	if failed == nil || errors.As(failed, new(*failure.Attempt)) || errors.As(failed, new(failure.List)) {
+	if failed == nil || errors.As(failed, new(failure.List)) || errors.As(failed, new(*failure.Attempt)) {
 		return ""
 	}
 	said := oneLine(failed)
-	for i, line := range r.texts() {
+	for i := range r.failed {
+		line := r.textOf(i)
 		if strings.Contains(said, line.full) || strings.Contains(line.full, said) {
 			return ""
 		}
@@ -232,14 +277,20 @@ func textOf(a *failure.Attempt) attemptText {
 func (t attemptText) and(more string) attemptText { return attemptText{t.full + more, t.bare + more} }
 
 // summary is a headline and as many of n attempts as there is room for in that many
-// bytes, then how many there are besides. At least the first one is there, without its
-// hint or shortened if need be.
+// bytes.
 func summary(head string, line func(i int) attemptText, n, omitted, most int) string {
 	if n == 0 {
 		return text.Cut(head, most)
 	}
+	head = text.Cut(head, most*2/3) + ": "
+	return head + listAttempts(line, n, omitted, most-len(head))
+}
+
+// listAttempts is as many of n attempts as there is room for in that many bytes, and how many
+// there are besides. At least the first one is there, without its hint or shortened if
+// need be.
+func listAttempts(line func(i int) attemptText, n, omitted, most int) string {
 	var b strings.Builder
-	b.WriteString(text.Cut(head, most*2/3) + ": ")
 	for i := range n {
 		end := ""
 		if left := n - i - 1 + omitted; left > 0 {
@@ -255,11 +306,11 @@ func summary(head string, line func(i int) attemptText, n, omitted, most int) st
 			b.WriteString(" | " + t.full)
 		default:
 			fmt.Fprintf(&b, " | and %d more", n-i+omitted)
-			return text.Cut(b.String(), most)
+			return b.String()
 		}
 	}
 	if omitted > 0 {
 		fmt.Fprintf(&b, " | and %d more", omitted)
 	}
-	return text.Cut(b.String(), most)
+	return b.String()
 }

@@ -161,7 +161,7 @@ func (t *Times) spent(elapsed time.Duration, at Phase) string {
 func (e *Error) Error() string {
 	st := e.GRPCStatus()
 	if e.reason != nil && !e.said {
-		st = status.New(e.code, e.message(maxErrorText))
+		st = status.New(e.code, e.message(MaxErrorText))
 	}
 	return st.Err().Error()
 }
@@ -170,7 +170,7 @@ func (e *Error) Error() string {
 func (e *Error) GRPCStatus() *status.Status {
 	e.statusOnce.Do(func() {
 		if !e.said {
-			e.status = status.New(e.code, e.message(maxStatusText))
+			e.status = status.New(e.code, e.message(MaxStatusText))
 		}
 	})
 	return e.status
@@ -281,8 +281,8 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer 
 // message, which goes over the wire if a server's handler returns the error as its own,
 // and of what Error returns, which programs log.
 const (
-	maxStatusText = 300
-	maxErrorText  = 1000
+	MaxStatusText = 300
+	MaxErrorText  = 1000
 )
 
 // message is the status message of an error that the channel made by itself.
@@ -420,6 +420,9 @@ func restricted(c codes.Code) bool {
 // controlPlaneError is the status error err as gRFC A54 allows it; nil if err is
 // no status error.
 func controlPlaneError(who string, err error) error {
+	if mask.HidesStatus(err) || !errors.As(err, new(interface{ GRPCStatus() *status.Status })) {
+		return nil // FromError would put err into words
+	}
 	st, ok := status.FromError(err)
 	switch {
 	case !ok:

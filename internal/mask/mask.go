@@ -24,6 +24,13 @@ func RPC(err error) error { return hide(err, true) }
 // even an RPC that waits for a connection. nil stays nil.
 func Dial(err error) error { return hide(err, false) }
 
+// HidesStatus reports whether err came from [RPC] or [Dial], so that it is no status error whatever its
+// cause. It costs nothing, unlike a look for a status in a chain.
+func HidesStatus(err error) bool {
+	_, ok := err.(*masked)
+	return ok
+}
+
 func hide(err error, standard bool) error {
 	if err == nil {
 		return nil
