@@ -179,7 +179,12 @@ func (e *DialError) summary(most int) string {
 		a := e.Attempts[i].internal()
 		return textOf(&a).and(next(&e.Attempts[i], e.later))
 	}
-	return summary(e.headline(), line, len(e.Attempts), e.Omitted, most)
+	head := text.Cut(e.headline(), most)
+	if len(e.Attempts) > 0 {
+		head = text.Cut(head, most*2/3) + ": "
+		head += listAttempts(line, len(e.Attempts), e.Omitted, most-len(head))
+	}
+	return head
 }
 
 // endedWith notes what whoever ended the waiter's context gave as its cause.

@@ -3,8 +3,10 @@ package grpcdial
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -33,15 +35,18 @@ type reason struct {
 	first     attemptText // of the first of failed: often there is room for no more
 	textsOnce sync.Once
 	texts     []attemptText // of failed
-	tails     [2]tail
+	headOnce  sync.Once
+	head      string                  // of texts, without the time in the state
+	tails     [2]atomic.Pointer[tail] // the latest of short texts, and of long ones
 }
 
-// tail is the part of a reason's text, if it has failures and nothing else, that is the same
-// for all RPCs: only the time in the state differs.
+// tail is the part of a reason's text that has the attempts.
 type tail struct {
-	once sync.Once
-	head string
 	text string
+	most int // bytes
+	// RPCs that end within this time of at share it: in the text, durations have three digits.
+	at     time.Time
+	within time.Duration
 }
 
 var _ call.Reason = (*reason)(nil)
@@ -140,23 +145,39 @@ func (r *reason) inState(at time.Time) time.Duration {
 
 // Text returns the state and as many attempts as there is room for, the first one at least.
 func (r *reason) Text(failed error, at time.Time, most int) string {
-	said, later := r.besides(failed), r.later(at)
-	inState := r.inState(at)
-	if said == "" && len(later) == 0 && len(r.failed) > 0 && len(r.pending.attempts) == 0 && inState > 0 {
-		if t := r.tail(most); t != nil {
-			return t.head + text.Round(inState).String() + t.text
-		}
+	r.headOnce.Do(func() { r.head = headline(r.target, 0, r.state, 0, "") })
+	head := r.head
+	if d := r.inState(at); d > 0 {
+		head += " for " + text.Round(d).String()
 	}
-	head := headline(r.target, 0, r.state, inState, "")
-	if said != "" {
+	if said := r.besides(failed); said != "" {
 		head = text.Cut(said, most/3) + ": " + head
 	}
-	return summary(head, r.lines(at, later), len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
+	if len(r.failed)+len(r.pending.attempts) == 0 {
+		return text.Cut(head, most)
+	}
+	head = text.Cut(head, most*2/3) + ": "
+	return head + r.tail(most-len(head), at)
 }
 
-// lines returns a function that has the text of each attempt.
-func (r *reason) lines(at time.Time, later []Attempt) func(i int) attemptText {
-	return func(i int) attemptText {
+// tail returns the attempts, in at most that many bytes.
+func (r *reason) tail(most int, at time.Time) string {
+	most -= most % 32 // headlines differ by a few bytes
+	slot := &r.tails[0]
+	if most > call.MaxStatusText {
+		slot = &r.tails[1]
+	}
+	if t := slot.Load(); t != nil && t.most == most && at.Sub(t.at).Abs() <= t.within {
+		return t.text
+	}
+	later := r.later(at)
+	t := &tail{most: most, at: at, within: math.MaxInt64}
+	for _, running := range [][]Attempt{r.pending.attempts, r.pending.later} {
+		for i := range running {
+			t.within = min(t.within, at.Sub(running[i].Start)/1000)
+		}
+	}
+	line := func(i int) attemptText {
 		if i < len(r.failed) {
 			a := publicAttempt(r.failed[i])
 			return r.textOf(i).and(next(&a, later))
@@ -164,30 +185,9 @@ func (r *reason) lines(at time.Time, later []Attempt) func(i int) attemptText {
 		a := r.pending.attempts[i-len(r.failed)].until(at).internal()
 		return textOf(&a)
 	}
-}
-
-// tail returns the part of a text of that many bytes that RPCs share; nil if there is none.
-func (r *reason) tail(most int) *tail {
-	t := &r.tails[0]
-	switch most {
-	case call.MaxStatusText:
-	case call.MaxErrorText:
-		t = &r.tails[1]
-	default:
-		return nil
-	}
-	t.once.Do(func() {
-		const duration = len("9999h59m59s")
-		t.head = headline(r.target, 0, r.state, 0, "") + " for "
-		if len(t.head)+duration > most*2/3 {
-			return // the headline is to be cut
-		}
-		t.text = ": " + listAttempts(r.lines(time.Time{}, nil), len(r.failed), r.omitted, most-len(t.head)-duration-len(": "))
-	})
-	if t.text == "" {
-		return nil
-	}
-	return t
+	t.text = listAttempts(line, len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
+	slot.Store(t)
+	return t.text
 }
 
 // textOf is the text of failure i, without what is in progress.
@@ -275,16 +275,6 @@ func textOf(a *failure.Attempt) attemptText {
 }
 
 func (t attemptText) and(more string) attemptText { return attemptText{t.full + more, t.bare + more} }
-
-// summary is a headline and as many of n attempts as there is room for in that many
-// bytes.
-func summary(head string, line func(i int) attemptText, n, omitted, most int) string {
-	if n == 0 {
-		return text.Cut(head, most)
-	}
-	head = text.Cut(head, most*2/3) + ": "
-	return head + listAttempts(line, n, omitted, most-len(head))
-}
 
 // listAttempts is as many of n attempts as there is room for in that many bytes, and how many
 // there are besides. At least the first one is there, without its hint or shortened if
