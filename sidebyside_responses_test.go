@@ -114,6 +114,13 @@ func TestResponsesSideBySide(t *testing.T) {
 		"compressed, identity":           {with("grpc-encoding", "identity"), append([]byte{1}, message[1:]...), well},
 		"not compressed, gzip":           {with("grpc-encoding", "gzip"), message, well},
 		"compressed, garbage":            {with("grpc-encoding", "gzip"), append([]byte{1}, message[1:]...), well},
+		"DATA first, then HEADERS":       {message, ok, well},
+		"DATA first, then trailers":      {message, with("grpc-status", "0")},
+		"DATA first, then a status":      {message, with("grpc-status", "5", "grpc-message", "script: x")},
+		"DATA first, then a page":        {[]byte("page"), h{":status", "503", "content-type", "text/html"}, []byte("x")},
+		"DATA first, then its end":       {message, []byte{}},
+		"DATA first, then CANCEL":        {message, http2.ErrCodeCancel},
+		"DATA first, then a calm":        {[]byte("garbage"), http2.ErrCodeEnhanceYourCalm},
 		"reset after the message":        {ok, message, http2.ErrCodeInternal},
 		"reset with NO_ERROR":            {ok, message, http2.ErrCodeNo},
 		"reset with CANCEL":              {ok, http2.ErrCodeCancel},
@@ -146,6 +153,8 @@ func TestResponsesSideBySide(t *testing.T) {
 		"details of another code":       codes.Internal,
 		// The same codes, but no reply is filled in.
 		"no trailers":                codes.Internal,
+		"DATA first, then its end":   codes.Internal,
+		"DATA first, then CANCEL":    codes.Canceled,
 		"binary garbage in trailers": codes.Internal,
 	}
 	var scenarios []scenario

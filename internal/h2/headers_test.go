@@ -451,8 +451,59 @@ func TestResponses(t *testing.T) {
 			send: func(s *h2test.Conn, id uint32) {
 				s.TrailersOnly(id, codes.OK, "", "grpc-status-details-bin", b64([]byte("\x12\x03msg")))
 			}},
-		{name: "DATA before HEADERS", code: codes.Internal, message: "before HEADERS", rst: true,
-			send: func(s *h2test.Conn, id uint32) { s.ReplyMessage(id, []byte("x")) }},
+		{name: "much DATA before HEADERS", code: codes.Internal, message: "before HEADERS", rst: true,
+			send: func(s *h2test.Conn, id uint32) { s.Data(id, false, make([]byte, 1025)) }},
+		{name: "DATA before HEADERS, then a reset", code: codes.ResourceExhausted, message: "ENHANCE_YOUR_CALM",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, make([]byte, 1024))
+				s.RST(id, http2.ErrCodeEnhanceYourCalm)
+			}},
+		{name: "DATA before HEADERS, then its end", code: codes.Internal, message: "without sending trailers",
+			send: func(s *h2test.Conn, id uint32) {
+				s.ReplyMessage(id, []byte("x"))
+				s.Data(id, true, nil)
+			}},
+		{name: "DATA before HEADERS, then a status", code: codes.NotFound, message: "nope",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte("garbage"))
+				s.TrailersOnly(id, codes.NotFound, "nope")
+			}},
+		{name: "DATA before HEADERS, then status OK", code: codes.Internal, message: "middle of a message",
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte("garbage"))
+				s.TrailersOnly(id, codes.OK, "")
+			}},
+		{name: "DATA before HEADERS of a page", code: codes.Unavailable, message: `503 (Service Unavailable); unexpected content-type "text/html"; body: "early and late"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte("early"))
+				s.Headers(id, false, ":status", "503", "content-type", "text/html")
+				s.Data(id, true, []byte(" and late"))
+			}},
+		{name: "DATA before HEADERS of a non-200 of gRPC's type", code: codes.Unavailable, message: `503 (Service Unavailable); body: "early and late"`,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte("early"))
+				s.Headers(id, false, ":status", "503", "content-type", "application/grpc")
+				s.Data(id, true, []byte(" and late"))
+			}},
+		{name: "DATA before HEADERS of a response", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte{0, 0, 0, 0, 3, 'a'})
+				s.ReplyHeaders(id)
+				s.Data(id, false, []byte("bc"))
+				s.ReplyTrailers(id, codes.OK, "")
+			},
+			check: func(t *testing.T, r result) { require.Equal(t, "abc", r.reply) }},
+		{name: "DATA before HEADERS of trailers", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.ReplyMessage(id, []byte("abc"))
+				s.TrailersOnly(id, codes.OK, "")
+			},
+			check: func(t *testing.T, r result) { require.Equal(t, "abc", r.reply) }},
+		{name: "DATA before HEADERS of garbage", code: codes.Internal, message: "flags 0x67", rst: true,
+			send: func(s *h2test.Conn, id uint32) {
+				s.Data(id, false, []byte("garbage"))
+				s.ReplyHeaders(id)
+			}},
 		{name: "HEADERS in the middle", code: codes.Internal, message: "middle", rst: true,
 			send: func(s *h2test.Conn, id uint32) { s.ReplyHeaders(id); s.ReplyHeaders(id) }},
 		{name: "END_STREAM without trailers", code: codes.Internal, message: "without sending trailers",

@@ -93,7 +93,12 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		s.httpErr = httpError(httpStatus, b.contentType, "")
 	}
 	if endStream { // trailers only
-		return s.onTrailers(b)
+		early := s.onEarly()
+		v := s.onTrailers(b)
+		if early.over && v.err == nil {
+			return early
+		}
+		return v
 	}
 	s.inHeader = b.wire
 	s.header = append(s.header, b.fields...)
@@ -101,7 +106,17 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	if s.headers != nil {
 		close(s.headers)
 	}
-	return verdict{}
+	return s.onEarly()
+}
+
+// onEarly takes the DATA that came before HEADERS.
+func (s *Stream) onEarly() verdict {
+	if len(s.body) == 0 {
+		return verdict{}
+	}
+	early := s.body
+	s.body = nil
+	return s.onPayload(early)
 }
 
 // informs counts a header block that is no part of the response. It reports false if
@@ -233,8 +248,19 @@ func (s *Stream) onData(p []byte) verdict {
 		return verdict{}
 	}
 	if !s.gotHeaders {
-		return over(internal("the server sent DATA before HEADERS"), http2.ErrCodeProtocol)
+		// A response that begins with DATA is malformed (RFC 9113 section 8.1). What
+		// follows may say more: why the stream is reset, a status. A little is kept for it.
+		if len(s.body)+len(p) > maxErrorBody {
+			return over(internal("the server sent DATA before HEADERS"), http2.ErrCodeProtocol)
+		}
+		s.body = append(s.body, p...)
+		return verdict{}
 	}
+	return s.onPayload(p)
+}
+
+// onPayload takes a part of a response that seems to be gRPC's.
+func (s *Stream) onPayload(p []byte) verdict {
 	if s.httpErr != nil {
 		s.body = append(s.body, p[:min(len(p), maxErrorBody-len(s.body))]...)
 	}

@@ -92,7 +92,7 @@ type Stream struct {
 	part       partial        // the message that is coming
 	in         inbox          // whole messages, not received yet
 	messages   int            // whole messages so far
-	body       []byte         // of a response that is not gRPC's
+	body       []byte         // of a response that is not gRPC's, or of DATA before HEADERS
 	notGRPC    *status.Status // it is none, and this is what its HTTP status says
 	httpErr    *status.Status // what the HTTP status, if it is not 200, of gRPC's own says
 	header     []hpack.HeaderField
