@@ -103,11 +103,12 @@ var (
 // Invoke runs a unary RPC and returns when its reply has been put into reply, or
 // when it failed. Generated stubs call it.
 //
-// The error, as that of a stream, is a status error. If the channel knows a cause, it is
-// in the error's chain: errors.As finds it by its type, a *DialError if there was no
-// connection, and errors.Is by its identity, as a syscall.Errno or a value of the
-// program's own dialer or credentials. The error never matches a standard sentinel by
-// which programs recognise something else: io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist
+// The error, as that of a stream, is a status error. If the channel knows more than the
+// status, errors.As finds an *RPCError, which says where the RPC was and what its time was
+// spent on. The cause is in the error's chain: errors.As finds it by its type, a *DialError
+// if there was no connection, and errors.Is by its identity, as a syscall.Errno or a value
+// of the program's own dialer or credentials. The error never matches a standard sentinel
+// by which programs recognise something else: io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist
 // and its like, net.ErrClosed, http.ErrServerClosed, os.ErrDeadlineExceeded. It matches
 // context.DeadlineExceeded or context.Canceled only if the RPC's own context ended it.
 func (cc *ClientConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {

@@ -155,6 +155,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		Wake:          cc.wake,
 		Wanted:        cc.connectionWanted,
 		Explain:       cc.explain,
+		ErrorAs:       rpcErrorAs,
 		ServerLoad:    serverLoad,
 		Ready:         cc.isReady,
 		Backends:      func() int { return int(cc.ready.Load()) },

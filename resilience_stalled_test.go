@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -121,8 +120,8 @@ func fill(t *testing.T, cc *ClientConn) {
 		err := cc.Invoke(ctx, "/test/Fill", sized(16_000), new(wrapperspb.BytesValue))
 		cancel()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
-		var e *call.Error
-		if errors.As(err, &e) && e.Phase == call.PhaseSend {
+		var e *RPCError
+		if errors.As(err, &e) && e.Stage == StageSend {
 			stuck++
 		}
 		if stuck == behind {

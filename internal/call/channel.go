@@ -71,6 +71,9 @@ type Config struct {
 	// Backends returns how many subchannels are READY. It is asked by RPCs that a server
 	// gave back: they look for another one. nil: one.
 	Backends func() int
+	// ErrorAs serves errors.As on an [Error]: it sets target, if that is of a type that
+	// the channel's owner has for such errors, and reports whether it did. nil: it has none.
+	ErrorAs func(e *Error, target any) bool
 	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
 	// makes wait. nil: it never is.
 	Ready func() bool

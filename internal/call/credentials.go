@@ -55,7 +55,7 @@ func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: r.method, AuthInfo: p.AuthInfo})
 	audience := audience(a.authority, r.method)
 	for _, c := range a.line.PerRPC {
-		md, err := r.requestMetadata(ctx, c, p.AuthInfo, audience, codes.Unauthenticated)
+		md, err := r.requestMetadata(ctx, a, c, p.AuthInfo, audience, codes.Unauthenticated)
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +68,7 @@ func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 	if r.set.creds == nil {
 		return pairs, nil
 	}
-	md, err := r.requestMetadata(ctx, r.set.creds, p.AuthInfo, audience, codes.Internal)
+	md, err := r.requestMetadata(ctx, a, r.set.creds, p.AuthInfo, audience, codes.Internal)
 	if err != nil {
 		return nil, err
 	}
@@ -82,18 +82,21 @@ func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 }
 
 // requestMetadata asks c. An error that is no status becomes one with the code otherwise.
-func (r *rpc) requestMetadata(ctx context.Context, c credentials.PerRPCCredentials, info credentials.AuthInfo, audience string, otherwise codes.Code) (map[string]string, error) {
+func (r *rpc) requestMetadata(ctx context.Context, a *attempt, c credentials.PerRPCCredentials, info credentials.AuthInfo, audience string, otherwise codes.Code) (map[string]string, error) {
 	if c.RequireTransportSecurity() {
 		if err := credentials.CheckSecurityLevel(info, credentials.PrivacyAndIntegrity); err != nil {
 			return nil, withCause(status.Newf(codes.Unauthenticated, "per-RPC credentials demand a secure connection: %v", err), err, r.ch.cfg.Insecure)
 		}
 	}
+	r.preparing = StageCredentials
+	since := r.ch.now()
 	md, err := c.GetRequestMetadata(ctx, audience)
+	r.times.Preparing += r.ch.now() - since
 	if err == nil {
 		return md, nil
 	}
 	if cerr := ctx.Err(); cerr != nil && errors.Is(err, cerr) {
-		return nil, r.contextEnded(ctx, cerr, PhaseCredentials, "", nil)
+		return nil, r.contextEnded(ctx, cerr, StageCredentials, a, nil)
 	}
 	if st := controlPlaneError("per-RPC credentials", err); st != nil {
 		return nil, st

@@ -175,7 +175,7 @@ func TestDeadlineInCredentials(t *testing.T) {
 	}}
 	err := ch.Invoke(timeout(t, 20*1e6), unaryMethod, request(""), new(testpb.SimpleResponse), grpc.PerRPCCredentials(waiting))
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
-	assert.Equal(t, PhaseCredentials, err.(*Error).Phase)
+	assert.Equal(t, StageCredentials, err.(*Error).Stage)
 }
 
 func TestAuthorityOverride(t *testing.T) {

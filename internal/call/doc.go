@@ -28,7 +28,7 @@
 //	unary.go, stream.go   the two kinds of calls; stream_attempt.go the stream's attempts
 //	retry.go              the decision to try again; replay.go what is sent again
 //	codec.go, compress.go, frame.go   messages to bytes and back
-//	errors.go             how RPCs end
+//	errors.go             how RPCs end; stage.go where they were, and what their time was spent on
 //	stats.go              stats handlers' events
 //	direct.go             RPCs on one subchannel
 package call

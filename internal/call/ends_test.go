@@ -38,7 +38,7 @@ func TestEndDuringBackoff(t *testing.T) {
 		ch, _ := begin(t)
 		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
-		assert.Equal(t, PhaseBackoff, err.(*Error).Phase)
+		assert.Equal(t, StageBackoff, err.(*Error).Stage)
 		assert.ErrorContains(t, err, "waiting to try again: latest failure: not now")
 		assert.ErrorIs(t, err, status.Error(codes.Unavailable, "not now"))
 	})
@@ -72,11 +72,45 @@ func TestEndDuringBackoff(t *testing.T) {
 			want := codes.Canceled
 			if end == "deadline" {
 				want = codes.DeadlineExceeded
+				assert.ErrorContains(t, err, "waiting to try again: latest failure: not now")
 			}
 			assert.Equal(t, want, status.Code(err), "%v", err)
 			f.require(t, want)
 			requireNoneActive(t, ch)
 			cancel()
+		})
+	}
+}
+
+// No other attempt is made when the deadline has passed, though nothing has noticed that:
+// the RPC ends with it, and with the failure before.
+func TestDeadlinePassesBetweenAttempts(t *testing.T) {
+	for kind, call := range map[string]func(*Channel, context.Context) error{
+		"unary": func(ch *Channel, ctx context.Context) error {
+			return ch.Invoke(ctx, unaryMethod, request("x"), new(testpb.SimpleResponse))
+		},
+		"stream": func(ch *Channel, ctx context.Context) error {
+			cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod)
+			require.NoError(t, err)
+			require.NoError(t, cs.SendMsg(request("x")))
+			require.NoError(t, cs.CloseSend())
+			return cs.RecvMsg(new(testpb.SimpleResponse))
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			ctx := timeout(t, 20*time.Millisecond)
+			attempts := 0
+			ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
+				attempts++
+				<-ctx.Done()
+				s.SendTrailers(codes.Unavailable, "not now", "grpc-retry-pushback-ms", "0")
+			})
+			ch.SetConfig(retryConfig(t, quickPolicy, ""))
+			err := call(ch, lateContext{ctx})
+			require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
+			assert.Equal(t, StageBackoff, err.(*Error).Stage)
+			assert.ErrorContains(t, err, "waiting to try again: latest failure: not now")
+			assert.Equal(t, 1, attempts)
 		})
 	}
 }
@@ -293,8 +327,8 @@ func TestDeadlineWhileWaitingForAStream(t *testing.T) {
 			err := call(timeout(t, 30*time.Millisecond), f.option())
 			require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			assert.Equal(t, PhaseSlot, err.(*Error).Phase)
-			assert.Regexp(t, `waiting for 127\.0\.0\.1:\d+ to allow another stream \(MAX_CONCURRENT_STREAMS\)$`, err.Error())
+			assert.Equal(t, StageQueue, err.(*Error).Stage)
+			assert.Regexp(t, `context deadline exceeded after \S+: waited \S+ for a stream: the server allows 1 at a time \(MAX_CONCURRENT_STREAMS of 127\.0\.0\.1:\d+\)$`, err.Error())
 			f.require(t, codes.DeadlineExceeded)
 		})
 	}

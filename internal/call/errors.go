@@ -17,52 +17,6 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// Phase is where an RPC was when its context ended.
-type Phase uint8
-
-// The phases, in the order in which an RPC goes through them.
-const (
-	PhaseNone        Phase = iota // the error does not come from the context's end
-	PhaseResolve                  // waiting for the resolver's first result
-	PhaseConnect                  // waiting for a connection
-	PhasePick                     // waiting for the policy to choose one, though the channel is READY
-	PhaseCredentials              // waiting for per-RPC credentials
-	PhaseSlot                     // waiting for a free stream on the connection
-	PhaseSend                     // waiting for the server to take the whole request
-	PhaseFlight                   // sent
-	PhaseUnread                   // the stream has ended, but was not received to its end
-	PhaseBackoff                  // waiting before the next attempt
-)
-
-// where says where an RPC is; peer is the address of its connection, empty if it
-// has none.
-func (p Phase) where(peer string) string {
-	if peer == "" {
-		peer = "the server"
-	}
-	switch p {
-	case PhaseResolve:
-		return "waiting for the name resolver's first result"
-	case PhaseConnect:
-		return "waiting for a connection"
-	case PhasePick:
-		return "waiting for the load-balancing policy to pick a connection"
-	case PhaseCredentials:
-		return "waiting for per-RPC credentials"
-	case PhaseSlot:
-		return "waiting for " + peer + " to allow another stream (MAX_CONCURRENT_STREAMS)"
-	case PhaseSend:
-		return "sending, waiting for " + peer + " to take more"
-	case PhaseFlight:
-		return "sent, waiting for " + peer + " to answer"
-	case PhaseUnread:
-		return "the stream to " + peer + " has ended, but was not received to its end"
-	case PhaseBackoff:
-		return "waiting to try again"
-	}
-	return "at no particular phase"
-}
-
 // Error is how an RPC ended, if more is known than a status: it is a status
 // error (GRPCStatus, and errors.Is with what status.Error returns) and unwraps to
 // its causes. An RPC that the server ended has a plain status error instead.
@@ -74,23 +28,27 @@ func (p Phase) where(peer string) string {
 // causes. Both are made when they are first read, since an outage makes many errors
 // of which little is read but the code. All methods may be called from any goroutine.
 type Error struct {
-	// Phase is where the RPC was when its context ended; PhaseNone if it ended otherwise.
-	Phase Phase
-	// Elapsed is the time since the RPC began, in all attempts, and Times what it was
-	// spent on. They are set with Phase, and for RPCs that found no connection.
+	// Stage is where the RPC was when it ended.
+	Stage Stage
+	// Elapsed is the time since the RPC began, in all attempts, Times what it was spent
+	// on, and OnWire what is left of it if a stream was opened.
 	Elapsed time.Duration
 	Times
+	OnWire time.Duration
+	// Attempts is how many were made, the last one included.
+	Attempts int
 	// Peer is the address of the connection in use, if there was one.
 	Peer string
 
 	code    codes.Code
-	ended   error  // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it, else nil
-	context error  // what that context returned
-	attempt int    // of a retry policy, from 1; 0: the first one
-	failed  error  // the latest failure of what was waited for, or the picker's; may be nil
-	reason  Reason // why there is no connection; may be nil
-	at      time.Time
-	said    bool // the status came from elsewhere
+	ended   error                           // context.DeadlineExceeded or context.Canceled if the RPC's own context ended it, else nil
+	context error                           // what that context returned; nil: the RPC ended otherwise
+	attempt int                             // of a retry policy, from 1; 0: the first one
+	failed  error                           // the latest failure of what was waited for, or the picker's; may be nil
+	reason  Reason                          // why there is no connection; may be nil
+	at      time.Time                       // zero until note has set what is above
+	as      func(e *Error, target any) bool // Config.ErrorAs
+	said    bool                            // the status came from elsewhere
 
 	statusOnce sync.Once
 	status     *status.Status // not made by statusOnce if said is true
@@ -108,52 +66,6 @@ type Reason interface {
 	// hundred or more. failed is the error that came from the
 	// picker, which is in the text unless it says nothing else; nil: none did.
 	Text(failed error, at time.Time, most int) string
-}
-
-// Times is how long an RPC waited for one thing and another. What is left of its
-// time was spent between it and the server.
-type Times struct {
-	Resolving  time.Duration // the resolver's first result
-	Connecting time.Duration // a connection
-	Picking    time.Duration // the policy, on a channel that is READY
-	Queued     time.Duration // a free stream
-	BackingOff time.Duration // the delay before another attempt
-}
-
-// spent lists what an RPC that took elapsed and is at a phase spent its time on. It
-// is empty if that is one thing, the phase that it is at.
-func (t *Times) spent(elapsed time.Duration, at Phase) string {
-	parts := []struct {
-		what string
-		took time.Duration
-		at   Phase
-	}{
-		{"resolving", t.Resolving, PhaseResolve},
-		{"connecting", t.Connecting, PhaseConnect},
-		{"picking", t.Picking, PhasePick},
-		{"waiting for a stream", t.Queued, PhaseSlot},
-		{"backing off", t.BackingOff, PhaseBackoff},
-	}
-	rest := elapsed
-	for _, p := range parts {
-		rest -= p.took
-	}
-	atPeer := at == PhaseSend || at == PhaseFlight
-	var all []string
-	only := true
-	for _, p := range parts {
-		if p.took > 0 {
-			all = append(all, fmt.Sprintf("%s %v", p.what, text.Round(p.took)))
-			only = only && p.at == at
-		}
-	}
-	if atPeer && rest > 0 {
-		all = append(all, fmt.Sprintf("on the wire %v", text.Round(rest)))
-	}
-	if only || atPeer && len(all) == 1 {
-		return ""
-	}
-	return " (" + strings.Join(all, ", ") + ")"
 }
 
 // Error returns the text of a status error. That of an RPC that found no connection
@@ -194,6 +106,9 @@ func (e *Error) Unwrap() []error {
 	})
 	return e.causes
 }
+
+// As serves errors.As for the error's public type.
+func (e *Error) As(target any) bool { return e.as != nil && e.as(e, target) }
 
 // Is reports whether target is a status error with the same code, message and details.
 func (e *Error) Is(target error) bool {
@@ -237,26 +152,47 @@ func fit(st *status.Status) *status.Status {
 // unavailable is the error of an RPC that found no connection because of why. failed
 // is what the picker returned. Either may be nil.
 func (r *rpc) unavailable(failed error, why Reason) *Error {
-	now := r.ch.now()
-	e := &Error{Elapsed: now - r.began, Times: r.times, code: codes.Unavailable, failed: failed, reason: why, at: r.ch.epoch.Add(now)}
+	e := &Error{code: codes.Unavailable, failed: failed, reason: why}
 	if failed != nil {
 		e.causes = []error{failed}
+	}
+	return r.note(e, StageConnect, nil, r.effort)
+}
+
+// note sets where the RPC was, in attempt a (nil: none), when e ended it, and what it
+// had taken until then, a's stream not included.
+func (r *rpc) note(e *Error, at Stage, a *attempt, spent effort) *Error {
+	now := r.ch.now()
+	e.Stage, e.Attempts, e.at, e.as = at, spent.attempts, r.ch.epoch.Add(now), r.ch.cfg.ErrorAs
+	if a != nil {
+		e.Peer = a.peerAddr()
+		spent.times.add(a.s, nil)
+	}
+	e.Elapsed, e.Times = now-r.began, spent.times
+	if spent.wired {
+		e.OnWire = e.left(e.Elapsed)
 	}
 	return e
 }
 
-// contextEnded is the error of an RPC whose context ended while it was at
-// phase. cerr is context.DeadlineExceeded or context.Canceled; last is the latest
-// failure of what was waited for, if any.
-func (r *rpc) contextEnded(ctx context.Context, cerr error, at Phase, peer string, last error) *Error {
-	return r.contextEndedAfter(ctx, cerr, at, peer, last, r.times)
+// noted is note for an error that may be of another type, or may have been noted before.
+func (r *rpc) noted(err error, at Stage, a *attempt) error {
+	if e, ok := err.(*Error); ok && e.at.IsZero() {
+		return r.note(e, at, a, r.effort)
+	}
+	return err
 }
 
-// contextEndedAfter is contextEnded for an RPC that has spent its time so.
-func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer string, last error, spent Times) *Error {
-	now := r.ch.now()
-	e := &Error{Phase: at, Elapsed: now - r.began, Times: spent, Peer: peer,
-		code: codeOfContext(cerr), context: cerr, failed: last, at: r.ch.epoch.Add(now)}
+// contextEnded is the error of an RPC whose context ended while it was at a stage, in
+// attempt a (nil: none). cerr is context.DeadlineExceeded or context.Canceled; last is
+// the latest failure of what was waited for, if any.
+func (r *rpc) contextEnded(ctx context.Context, cerr error, at Stage, a *attempt, last error) *Error {
+	return r.contextEndedAfter(ctx, cerr, at, a, last, r.effort)
+}
+
+// contextEndedAfter is contextEnded for an RPC that has taken so much.
+func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Stage, a *attempt, last error, spent effort) *Error {
+	e := r.note(&Error{code: codeOfContext(cerr), context: cerr, failed: last}, at, a, spent)
 	e.ended = standardContextError(cerr)
 	if cerr != e.ended { // of a context of the program's own making
 		e.causes = append(e.causes, cerr)
@@ -271,7 +207,7 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Phase, peer 
 	if r.tries.policy > 0 {
 		e.attempt = r.tries.policy + 1
 	}
-	if at == PhaseResolve || at == PhaseConnect {
+	if at == StageResolve || at == StageConnect {
 		e.reason = r.explain()
 	}
 	return e
@@ -288,12 +224,12 @@ const (
 // message is the status message of an error that the channel made by itself.
 func (e *Error) message(most int) string {
 	var b strings.Builder
-	if e.Phase != PhaseNone {
+	if e.context != nil {
 		fmt.Fprintf(&b, "%s after %v", text.Of(e.context), text.Round(e.Elapsed))
 		if e.attempt > 0 {
 			fmt.Fprintf(&b, ", in attempt %d", e.attempt)
 		}
-		b.WriteString(": " + e.Phase.where(e.Peer) + e.spent(e.Elapsed, e.Phase))
+		b.WriteString(": " + e.Stage.where(e.Peer, &e.Times) + e.spent(e.OnWire, e.Stage))
 		if e.failed != nil && e.reason == nil {
 			b.WriteString(": latest failure")
 		}
@@ -348,15 +284,22 @@ func (r *rpc) explain() Reason {
 	return r.ch.cfg.Explain()
 }
 
-// streamError is what the RPC ends with if its stream ended with he.
+// streamError is what the RPC ends with if its stream ended with he, or was not opened
+// because of it.
 func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 	code := he.Status.Code()
 	switch {
 	case he.Cause != nil && code == codes.Canceled:
 		// The connection was cut on purpose.
-		return withCause(he.Status, grpc.ErrClientConnClosing, he.Cause)
+		return r.streamLost(a, he, grpc.ErrClientConnClosing)
+	case (he.Unsent || he.Unprocessed) && !he.Local && expired(a.ctx):
+		// There is no time left for another attempt, be it that the context has not
+		// noticed yet. What the server did not take ends for that reason.
+		spent := r.effort
+		spent.times.add(nil, he)
+		return r.contextEndedAfter(a.ctx, context.DeadlineExceeded, StageBackoff, a, r.streamLost(a, he), spent)
 	case he.Cause != nil:
-		return withCause(he.Status, he.Cause)
+		return r.streamLost(a, he)
 	case he.Local && r.ch.isClosed() && a.ctx.Err() == nil && code == codes.Canceled:
 		return grpc.ErrClientConnClosing
 	case he.Local && code == codes.DeadlineExceeded:
@@ -374,29 +317,20 @@ func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 	return he.Status.Err()
 }
 
+// streamLost is the error of an RPC whose attempt ended with he, which no context
+// ended, and its causes.
+func (r *rpc) streamLost(a *attempt, he *h2.Error, causes ...error) *Error {
+	spent := r.effort
+	spent.times.add(nil, he)
+	return r.note(withCause(he.Status, append(causes, he.Cause)...), r.stageOf(he), a, spent)
+}
+
 // streamEnded is contextEnded for an RPC whose stream ended with he, or was not
 // opened because of it.
 func (r *rpc) streamEnded(a *attempt, cerr error, he *h2.Error) *Error {
-	at, spent := PhaseFlight, r.times
-	switch he.Stage {
-	case h2.StageSlot:
-		at = PhaseSlot
-	case h2.StageSend:
-		at = PhaseSend
-	}
-	spent.Queued += he.Queued
-	if a.s != nil {
-		spent.Queued += a.s.Queued()
-	}
-	return r.contextEndedAfter(a.ctx, cerr, at, a.peerAddr(), nil, spent)
-}
-
-// unread is contextEnded for an RPC whose stream had ended by itself before, with
-// verdict (nil: well).
-func (r *rpc) unread(a *attempt, cerr, verdict error) *Error {
-	spent := r.times
-	spent.Queued += a.s.Queued()
-	return r.contextEndedAfter(a.ctx, cerr, PhaseUnread, a.peerAddr(), verdict, spent)
+	spent := r.effort
+	spent.times.add(nil, he)
+	return r.contextEndedAfter(a.ctx, cerr, r.stageOf(he), a, nil, spent)
 }
 
 // expired reports whether ctx's deadline has passed, be it that ctx has not

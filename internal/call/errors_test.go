@@ -19,37 +19,45 @@ import (
 func TestSpent(t *testing.T) {
 	const s = time.Second
 	for _, tt := range []struct {
-		spent   Times
-		elapsed time.Duration
-		at      Phase
-		want    string
+		spent  Times
+		onWire time.Duration
+		at     Stage
+		want   string
 	}{
-		{Times{Resolving: 3 * s}, 3 * s, PhaseResolve, ""},
-		{Times{Connecting: 3 * s}, 3 * s, PhaseConnect, ""},
-		{Times{Resolving: s, Connecting: 2 * s}, 3 * s, PhaseConnect, " (resolving 1s, connecting 2s)"},
-		{Times{Connecting: s, Picking: 2 * s}, 3 * s, PhasePick, " (connecting 1s, picking 2s)"},
-		{Times{}, 3 * s, PhaseFlight, ""},
-		{Times{Connecting: s}, 3 * s, PhaseFlight, " (connecting 1s, on the wire 2s)"},
-		{Times{Queued: s}, 3 * s, PhaseSend, " (waiting for a stream 1s, on the wire 2s)"},
-		{Times{Queued: 3 * s}, 3 * s, PhaseSlot, ""},
-		{Times{Connecting: s, Queued: 2 * s}, 3 * s, PhaseSlot, " (connecting 1s, waiting for a stream 2s)"},
-		{Times{BackingOff: s}, 3 * s, PhaseFlight, " (backing off 1s, on the wire 2s)"},
-		{Times{Resolving: s}, 3 * s, PhaseCredentials, " (resolving 1s)"},
+		{Times{Resolving: 3 * s}, 0, StageResolve, ""},
+		{Times{Connecting: 3 * s}, 0, StageConnect, ""},
+		{Times{Resolving: s, Connecting: 2 * s}, 0, StageConnect, " (resolving 1s, connecting 2s)"},
+		{Times{Connecting: s, Picking: 2 * s}, 0, StagePick, " (connecting 1s, picking 2s)"},
+		{Times{}, 3 * s, StageReply, ""},
+		{Times{Connecting: s}, 2 * s, StageReply, " (connecting 1s, on the wire 2s)"},
+		{Times{Queued: s, allowed: 3}, 2 * s, StageSend, " (waited 1s for a stream: the server allows 3 at a time, on the wire 2s)"},
+		{Times{Queued: 3 * s, allowed: 1}, 0, StageQueue, ""},
+		{Times{Connecting: s, Queued: 2 * s, allowed: 1}, 0, StageQueue, " (connecting 1s)"},
+		{Times{BackingOff: s}, 2 * s, StageReply, " (backing off 1s, on the wire 2s)"},
+		{Times{BackingOff: s}, 2 * s, StageBackoff, ""},
+		{Times{Resolving: s}, 0, StageCredentials, " (resolving 1s)"},
+		{Times{Preparing: s}, 0, StageEncode, ""},
+		{Times{Preparing: s}, 2 * s, StageReply, " (preparing the request 1s, on the wire 2s)"},
 	} {
-		assert.Equal(t, tt.want, tt.spent.spent(tt.elapsed, tt.at))
+		assert.Equal(t, tt.want, tt.spent.spent(tt.onWire, tt.at))
 	}
+}
+
+func TestTimesLeft(t *testing.T) {
+	assert.Equal(t, 4*time.Second, (&Times{Resolving: 1e9, Connecting: 2e9, Picking: 3e9, Preparing: 4e9, Queued: 5e9, BackingOff: 6e9}).left(25*time.Second))
+	assert.Zero(t, (&Times{Resolving: 2e9}).left(time.Second))
 }
 
 // A deadline that passes says how far the RPC was, and how long it took to get
 // there.
 func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
-	ended := func(t *testing.T, err error, at Phase, text string) *Error {
+	ended := func(t *testing.T, err error, at Stage, text string) *Error {
 		t.Helper()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var e *Error
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, at, e.Phase)
+		assert.Equal(t, at, e.Stage)
 		assert.Regexp(t, text, status.Convert(err).Message())
 		return e
 	}
@@ -64,7 +72,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		})
 		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
 		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request(strings.Repeat("x", 1000)), new(testpb.SimpleResponse))
-		ended(t, err, PhaseSend, `^context deadline exceeded after \S+: sending, waiting for `+peer+` to take more$`)
+		ended(t, err, StageSend, `^context deadline exceeded after \S+: sending, waiting for `+peer+` to take more$`)
 	})
 	t.Run("a stream that the server does not take", func(t *testing.T) {
 		srv := h2test.Listen(t)
@@ -76,7 +84,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		cs, err := ch.NewStream(timeout(t, 50*time.Millisecond), bidiDesc, bidiMethod)
 		require.NoError(t, err)
 		require.Error(t, cs.SendMsg(chunk(1000)))
-		ended(t, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)), PhaseSend, `sending, waiting for `+peer+` to take more$`)
+		ended(t, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)), StageSend, `sending, waiting for `+peer+` to take more$`)
 	})
 	t.Run("a stream that nobody receives from", func(t *testing.T) {
 		srv := h2test.Listen(t)
@@ -86,7 +94,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		_, err := ch.NewStream(timeout(t, 20*time.Millisecond), bidiDesc, bidiMethod, f.option())
 		require.NoError(t, err)
 		f.require(t, codes.DeadlineExceeded)
-		ended(t, f.errs[0], PhaseFlight, `sent, waiting for `+peer+` to answer$`)
+		ended(t, f.errs[0], StageReply, `sent, waiting for `+peer+` to answer$`)
 	})
 	t.Run("an answer that nobody receives", func(t *testing.T) {
 		for _, answer := range []struct {
@@ -103,7 +111,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			<-a.s.Finished()
 			ctx.end(context.DeadlineExceeded)
 			f.require(t, codes.DeadlineExceeded)
-			ended(t, f.errs[0], PhaseUnread, `^context deadline exceeded after \S+: the stream to `+peer+` has ended, but was not received to its end`+answer.text)
+			ended(t, f.errs[0], StageUnread, `^context deadline exceeded after \S+: the stream to `+peer+` has ended, but was not received to its end`+answer.text)
 		}
 	})
 	t.Run("after a wait for a stream", func(t *testing.T) {
@@ -115,7 +123,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		require.NoError(t, err)
 		time.AfterFunc(30*time.Millisecond, free)
 		err = ch.Invoke(timeout(t, 100*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
-		e := ended(t, err, PhaseFlight, `sent, waiting for `+peer+` to answer \(waiting for a stream \S+, on the wire \S+\)$`)
+		e := ended(t, err, StageReply, `sent, waiting for `+peer+` to answer \(waited \S+ for a stream: the server allows 1 at a time, on the wire \S+\)$`)
 		assert.Greater(t, e.Queued, 20*time.Millisecond)
 		assert.Less(t, e.Queued, e.Elapsed)
 	})
@@ -127,7 +135,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		})
 		ch.SetConfig(retryConfig(t, quickPolicy, ""))
 		err := ch.Invoke(timeout(t, 500*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
-		e := ended(t, err, PhaseFlight, `after \S+, in attempt 2: sent, waiting for `+peer+` to answer \(backing off \S+, on the wire \S+\)$`)
+		e := ended(t, err, StageReply, `after \S+, in attempt 2: sent, waiting for `+peer+` to answer \(backing off \S+, on the wire \S+\)$`)
 		assert.Positive(t, e.BackingOff)
 	})
 	t.Run("when the server notices first", func(t *testing.T) {
@@ -139,7 +147,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 			err := ch.Invoke(lateContext{ctx}, unaryMethod, request("x"), new(testpb.SimpleResponse))
 			cancel()
-			ended(t, err, PhaseFlight, `sent, waiting for `+peer+` to answer; the server said: too late$`)
+			ended(t, err, StageReply, `sent, waiting for `+peer+` to answer; the server said: too late$`)
 		}
 	})
 }

@@ -31,7 +31,7 @@ func (r *rpc) intercept() *intercepted {
 func (i *intercepted) finish(err error) error {
 	i.selection.committed()
 	if _, ok := status.FromError(err); !ok {
-		err = withCause(status.New(codeOfContext(err), err.Error()), err)
+		err = i.noted(withCause(status.New(codeOfContext(err), err.Error()), err), StageNone, nil)
 	}
 	if !i.began.Load() {
 		i.tellFinished(err)
@@ -44,7 +44,7 @@ func (i *intercepted) next(opts []grpc.CallOption) rpc {
 	i.began.Store(true)
 	inner := i.inner
 	inner.Context = nil // the interceptor's counts
-	return rpc{ch: i.ch, method: i.method, opts: opts, began: i.rpc.began, times: i.times, selection: &inner, counted: true}
+	return rpc{ch: i.ch, method: i.method, opts: opts, began: i.rpc.began, effort: i.effort, selection: &inner, counted: true}
 }
 
 // invoke makes a unary RPC.

@@ -29,7 +29,7 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		}
 		r.times.Resolving += r.ch.now() - since
 		if err := ctx.Err(); err != nil && !r.ch.isClosed() {
-			return r.contextEnded(ctx, err, PhaseResolve, "", nil)
+			return r.contextEnded(ctx, err, StageResolve, nil, nil)
 		}
 	}
 }
@@ -146,9 +146,9 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 	r.ch.waiting.Add(-1)
 	// A wait that took no measurable time was a wait nevertheless.
 	took := max(r.ch.now()-since, time.Nanosecond)
-	at := PhaseConnect
+	at := StageConnect
 	if picking {
-		at = PhasePick
+		at = StagePick
 		r.times.Picking += took
 	} else {
 		r.times.Connecting += took
@@ -157,7 +157,7 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 		return grpc.ErrClientConnClosing
 	}
 	if err := ctx.Err(); err != nil {
-		return r.contextEnded(ctx, err, at, "", last)
+		return r.contextEnded(ctx, err, at, nil, last)
 	}
 	return nil
 }

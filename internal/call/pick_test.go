@@ -281,19 +281,19 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 		defer cancel()
 		return ch.Invoke(ctx, unaryMethod, request(""), new(testpb.SimpleResponse), grpc.WaitForReady(true))
 	}
-	phase := func(t *testing.T, err error, want Phase, message string) *Error {
+	phase := func(t *testing.T, err error, want Stage, message string) *Error {
 		t.Helper()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		e := err.(*Error)
-		assert.Equal(t, want, e.Phase)
+		assert.Equal(t, want, e.Stage)
 		assert.Equal(t, 10*time.Second, e.Elapsed)
 		assert.Equal(t, message, status.Convert(err).Message())
 		return e
 	}
 	t.Run("resolving", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			e := phase(t, invoke(New(Config{})), PhaseResolve, "context deadline exceeded after 10s: waiting for the name resolver's first result")
+			e := phase(t, invoke(New(Config{})), StageResolve, "context deadline exceeded after 10s: waiting for the name resolver's first result")
 			assert.Equal(t, 10*time.Second, e.Resolving)
 		})
 	})
@@ -304,7 +304,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 				time.Sleep(3 * time.Second)
 				ch.SetResolved(true)
 			}()
-			e := phase(t, invoke(ch), PhaseConnect,
+			e := phase(t, invoke(ch), StageConnect,
 				"context deadline exceeded after 10s: waiting for a connection (resolving 3s, connecting 7s): dial tcp: refused")
 			assert.Equal(t, 3*time.Second, e.Resolving)
 			assert.Equal(t, 7*time.Second, e.Connecting)
@@ -317,7 +317,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 			ch.SetResolved(true)
 			picked := errors.New("all backends are down")
 			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, picked }))
-			e := phase(t, invoke(ch), PhaseConnect, "context deadline exceeded after 10s: waiting for a connection: all backends are down: dial tcp: refused")
+			e := phase(t, invoke(ch), StageConnect, "context deadline exceeded after 10s: waiting for a connection: all backends are down: dial tcp: refused")
 			assert.ErrorIs(t, e, refused)
 			assert.ErrorIs(t, e, picked)
 		})
@@ -334,7 +334,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 					return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
 				}))
 			}()
-			e := phase(t, invoke(ch), PhasePick,
+			e := phase(t, invoke(ch), StagePick,
 				"context deadline exceeded after 10s: waiting for the load-balancing policy to pick a connection (connecting 3s, picking 7s)")
 			assert.Equal(t, Times{Connecting: 3 * time.Second, Picking: 7 * time.Second}, e.Times)
 		})

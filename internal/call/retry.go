@@ -154,10 +154,14 @@ func retryDelay(p *serviceconfig.RetryPolicy, n int, random float64) time.Durati
 	return time.Duration(d)
 }
 
-// pause waits before an attempt. last is the failure of the one before.
+// pause waits before another attempt. last is the failure of the one before. An attempt
+// for which no time is left is not made.
 func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
+	if d <= 0 && last == nil {
+		return nil // it is the first
+	}
 	if d <= 0 {
-		return nil
+		return r.timeLeft(ctx, last)
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -165,18 +169,27 @@ func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
 	select {
 	case <-t.C:
 		r.times.BackingOff += r.ch.now() - since
-		return nil
+		return r.timeLeft(ctx, last)
 	case <-r.ch.closed:
 		return grpc.ErrClientConnClosing
 	case <-ctx.Done():
 		r.times.BackingOff += r.ch.now() - since
-		return r.contextEnded(ctx, ctx.Err(), PhaseBackoff, "", last)
+		return r.contextEnded(ctx, ctx.Err(), StageBackoff, nil, last)
 	}
 }
 
-// spentOn counts what an attempt that another one follows has waited for. It has a
-// stream.
-func (r *rpc) spentOn(a *attempt) { r.times.Queued += a.s.Queued() }
+// timeLeft is the error of an RPC that no time is left for, be it that its context has
+// not noticed yet.
+func (r *rpc) timeLeft(ctx context.Context, last error) error {
+	err := ctx.Err()
+	if err == nil && expired(ctx) {
+		err = context.DeadlineExceeded
+	}
+	if err == nil {
+		return nil
+	}
+	return r.contextEnded(ctx, err, StageBackoff, nil, last)
+}
 
 // throttle holds the tokens of gRFC A6's retry throttling. nil never forbids.
 type throttle struct {

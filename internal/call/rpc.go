@@ -2,6 +2,7 @@ package call
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,13 +36,24 @@ type rpc struct {
 	selection *Selection // the channel's selector's; nil: there is none
 	counted   bool       // the RPC that an interceptor made this one for counts on the channel
 
+	// isEncoding is set while a stream's sender makes bytes of a message; nil for a unary RPC.
+	isEncoding *atomic.Bool
+
 	// These change while attempts are made.
 	resolverDelayed bool
-	times           Times
-	refused         *h2.Conn // took no stream the last time
-	gaveBack        *h2.Conn // did not process the request the last time
-	answers         uint32   // of gaveBack at that time
-	tries           tries
+	effort
+	preparing Stage    // StageEncode or StageCredentials if the attempt in progress is or was there
+	refused   *h2.Conn // took no stream the last time
+	gaveBack  *h2.Conn // did not process the request the last time
+	answers   uint32   // of gaveBack at that time
+	tries     tries
+}
+
+// effort is what an RPC has taken, but for the stream of its latest attempt.
+type effort struct {
+	times    Times
+	attempts int
+	wired    bool // a stream was opened
 }
 
 // defaults are the channel's call options, which an RPC on one subchannel does not have.
@@ -145,13 +157,15 @@ func (a *attempt) peerAddr() string { return connAddr(a.conn) }
 func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop bool, err error) {
 	a.ctx = ctx
 	if err := ctx.Err(); err != nil {
-		return true, r.contextEnded(ctx, err, PhaseConnect, "", nil)
+		return true, r.contextEnded(ctx, err, StageConnect, nil, nil)
 	}
+	r.attempts++
+	r.preparing = StageNone
 	if r.tagged() {
 		r.tellBegin(a, transparent)
 	}
 	if drop, err = r.pick(a.ctx, a); err != nil {
-		return drop, err
+		return drop, r.noted(err, StagePick, a)
 	}
 	if r.tagged() {
 		r.tellPicked(a)
@@ -163,6 +177,10 @@ func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop b
 // before the RPC's own metadata, and that before what the picker adds, so that who
 // looks at a key's first value sees the same as from grpc-go.
 func (r *rpc) request(a *attempt, req *h2.Request) error {
+	return r.noted(r.fill(a, req), StageCredentials, a)
+}
+
+func (r *rpc) fill(a *attempt, req *h2.Request) error {
 	md := r.md
 	if r.tagged() {
 		// A handler's tag may have added metadata.
@@ -237,14 +255,17 @@ func (r *rpc) refusal(a *attempt, he *h2.Error) outcome {
 	if he.Unsent && !he.Local {
 		r.refused = a.conn
 	}
-	return outcome{err: r.streamError(a, he), drop: he.Local, unsent: he.Unsent, unprocessed: he.Unprocessed}
+	err := r.streamError(a, he)
+	r.times.add(nil, he)
+	return outcome{err: err, drop: he.Local || isContextEnd(err), unsent: he.Unsent, unprocessed: he.Unprocessed}
 }
 
 // failure is the outcome if the attempt's stream has ended with he.
 func (r *rpc) failure(a *attempt, he *h2.Error) outcome {
+	err := r.streamError(a, he)
 	o := outcome{
-		err:         r.streamError(a, he),
-		drop:        he.Local,
+		err:         err,
+		drop:        he.Local || isContextEnd(err),
 		unsent:      he.Unsent,
 		unprocessed: he.Unprocessed,
 		headers:     a.s.HasHeader(),

@@ -67,9 +67,9 @@ func (r *rpc) choose(ctx context.Context) error {
 	switch {
 	case err != nil:
 		if st := controlPlaneError("the call config selector", err); st != nil {
-			return st
+			return r.noted(st, StageResolve, nil)
 		}
-		return withCause(status.New(codes.Unknown, err.Error()), err)
+		return r.noted(withCause(status.New(codes.Unknown, err.Error()), err), StageResolve, nil)
 	case !ok:
 		return nil
 	}

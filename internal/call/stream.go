@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -33,6 +34,7 @@ type clientStream struct {
 	committed bool      // no other attempt: log is not added to any more
 	ended     bool      // the RPC, with err
 	log       replayLog // read by whoever replaces att, not freed while busy
+	known     effort    // what the RPC had taken when att was put in force
 
 	err       error         // once ended: as RecvMsg returns it, io.EOF if all went well; but see receive
 	settled   chan struct{} // closed when what Header and Trailer options point to is written
@@ -46,6 +48,8 @@ type clientStream struct {
 
 	// The sender's alone.
 	sentLast bool // no message may follow
+
+	encodes atomic.Bool // the sender makes bytes of a message
 
 	// The receiver's alone.
 	told error // what RecvMsg returned at the end, and returns again; nil: nothing yet
@@ -67,6 +71,7 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 	cs.desc = desc
 	cs.sendsMany, cs.receivesMany = desc.ClientStreams, desc.ServerStreams
 	cs.settled = make(chan struct{})
+	cs.isEncoding = &cs.encodes
 	cs.options()
 	ctx, err := cs.rpc.start(ctx)
 	if err == nil && cs.selection.intercepts() {
@@ -80,7 +85,7 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 		return nil, cs.finish(err)
 	}
 	// From here on Close may end the stream at any time.
-	if a := cs.run(retryVerdict{}); !cs.publish(a) || a.s == nil {
+	if a := cs.run(retryVerdict{}, nil); !cs.publish(a) || a.s == nil {
 		return nil, cs.finish(a.err)
 	}
 	cs.mu.Lock()
@@ -106,7 +111,7 @@ func (cs *clientStream) contextDone() {
 		if he := a.s.Err(); he != nil && he.GivenUp {
 			err = cs.streamEnded(&a.attempt, cs.ctx.Err(), he)
 		} else {
-			err = cs.unread(&a.attempt, cs.ctx.Err(), cs.verdictOf(a))
+			err = cs.contextEnded(cs.ctx, cs.ctx.Err(), StageUnread, &a.attempt, cs.verdictOf(a))
 		}
 	}
 	cs.giveUp(err)
@@ -227,8 +232,11 @@ func (cs *clientStream) SendMsg(m any) error {
 	}
 	last := !cs.desc.ClientStreams
 	cs.sentLast = last
+	cs.encodes.Store(true)
 	f, err := cs.encode(m)
+	cs.encodes.Store(false)
 	if err != nil {
+		err = cs.unencoded(err)
 		cs.finish(err)
 		return err
 	}
@@ -236,6 +244,23 @@ func (cs *clientStream) SendMsg(m any) error {
 		return nil
 	}
 	return io.EOF
+}
+
+// unencoded notes where the RPC was when a message could not be encoded. Meanwhile
+// another goroutine may be making an attempt: what is known is of before.
+func (cs *clientStream) unencoded(err error) error {
+	e, ok := err.(*Error)
+	if !ok {
+		return err
+	}
+	cs.mu.Lock()
+	spent := cs.known
+	var a *attempt
+	if cs.att != nil {
+		a = &cs.att.attempt
+	}
+	cs.mu.Unlock()
+	return cs.note(e, StageEncode, a, spent)
 }
 
 // send sends f on the attempt in force, and again on the next one as long as
@@ -351,7 +376,7 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 		payload := len(msg.Data)
 		msg.Free()
 		if err != nil {
-			return cs.tell(a, err)
+			return cs.tell(a, cs.noted(err, StageDecode, &a.attempt))
 		}
 		if cs.tagged() {
 			cs.tellInPayload(&a.attempt, m, payload, n)

@@ -40,10 +40,10 @@ func (a *streamAttempt) visible() *streamAttempt {
 }
 
 // run makes attempts until one has a stream on which everything in the log was
-// sent, or no other may follow; v is the decision that led here. The caller has
-// set busy, or nobody else knows the stream yet.
-func (cs *clientStream) run(v retryVerdict) *streamAttempt {
-	var last error
+// sent, or no other may follow; v is the decision that led here, after an attempt that
+// failed with last (nil: this is the first). The caller has set busy, or no other
+// goroutine knows the stream yet.
+func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 	shown := cs.att.visible()
 	for {
 		if err := cs.pause(cs.ctx, v.delay, last); err != nil {
@@ -62,13 +62,13 @@ func (cs *clientStream) run(v retryVerdict) *streamAttempt {
 			}
 			o = cs.failure(&a.attempt, he)
 		}
-		if v = cs.decide(&o, cs.isCommitted()); !v.again {
+		if v = cs.decide(&a.attempt, &o, cs.isCommitted()); !v.again {
 			a.err = o.err
 			return a
 		}
 		last = o.err
 		if a.s != nil {
-			cs.spentOn(&a.attempt)
+			cs.times.add(a.s, nil)
 			a.shown, shown = nil, a
 		}
 		cs.retire(a, o.err)
@@ -104,7 +104,7 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 	if err != nil {
 		return a, cs.refusal(&a.attempt, asH2Error(err))
 	}
-	a.s = s
+	a.s, cs.wired = s, true
 	return a, outcome{}
 }
 
@@ -117,6 +117,7 @@ func (cs *clientStream) publish(a *streamAttempt) bool {
 		close(cs.busy)
 		cs.busy = nil
 	}
+	cs.known = cs.effort
 	ended, err := cs.ended, cs.err
 	if ended {
 		cs.log.free()
@@ -208,14 +209,14 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	cs.mu.Unlock()
 
 	o := cs.failure(&a.attempt, he)
-	v := cs.decide(&o, cs.isCommitted())
+	v := cs.decide(&a.attempt, &o, cs.isCommitted())
 	if !v.again {
 		a.err = o.err // as it was decided; it stays in force
 		cs.publish(a)
 		return false
 	}
 	cs.retire(a, o.err)
-	cs.publish(cs.run(v))
+	cs.publish(cs.run(v, o.err))
 	return true
 }
 

@@ -294,7 +294,7 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 		require.NoError(t, err)
 		err = cs.RecvMsg(new(testpb.StreamingOutputCallResponse))
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
-		assert.Equal(t, PhaseFlight, err.(*Error).Phase)
+		assert.Equal(t, StageReply, err.(*Error).Stage)
 		f.require(t, codes.DeadlineExceeded)
 	})
 	t.Run("deadline in Header", func(t *testing.T) {

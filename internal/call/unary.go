@@ -60,14 +60,14 @@ func (r *rpc) invoke(ctx context.Context, args, reply any) error {
 			return nil
 		}
 		failed := o.err
-		v := r.decide(&o, false)
+		v := r.decide(&a, &o, false)
 		r.end(&a, failed)
 		if !v.again {
 			r.conclude(&a, &before)
 			return o.err
 		}
 		if a.s != nil {
-			r.spentOn(&a)
+			r.times.add(a.s, nil)
 			before.release()
 			before = a
 		}
@@ -105,8 +105,8 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 	}
 	if f.buf == nil {
 		var err error
-		if *f, err = r.encode(args); err != nil {
-			return outcome{err: err, drop: true}
+		if *f, err = r.encodeRequest(args); err != nil {
+			return outcome{err: r.noted(err, StageEncode, a), drop: true}
 		}
 		if len(f.bytes()) > r.set.maxBuffer {
 			r.retry = nil
@@ -123,7 +123,7 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 	if err != nil {
 		return r.refusal(a, asH2Error(err))
 	}
-	a.s = s
+	a.s, r.wired = s, true
 	if r.tagged() && s.HasHeader() {
 		r.tellInHeader(a, s.HeaderMD())
 	}
@@ -142,6 +142,19 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 	return outcome{}
 }
 
+// encodeRequest is encode for a unary RPC, which waits for it. The clock is not read for
+// what takes no time that is worth it.
+func (r *rpc) encodeRequest(m any) (frame, error) {
+	r.preparing = StageEncode
+	if r.set.codec.native && !r.compresses() {
+		return r.encode(m)
+	}
+	since := r.ch.now()
+	f, err := r.encode(m)
+	r.times.Preparing += r.ch.now() - since
+	return f, err
+}
+
 // decodeReply decodes the first message that came.
 func (r *rpc) decodeReply(a *attempt, reply any) error {
 	m, ok := a.s.Message()
@@ -152,12 +165,12 @@ func (r *rpc) decodeReply(a *attempt, reply any) error {
 	if err == nil && r.tagged() {
 		r.tellInPayload(a, reply, len(m.Data), n)
 	}
-	return err
+	return r.noted(err, StageDecode, a)
 }
 
 // decide asks retryDecision and the throttle, and counts the attempt. o's error
 // becomes what the RPC ends with if there is no other attempt.
-func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
+func (r *rpc) decide(a *attempt, o *outcome, committed bool) retryVerdict {
 	in := retryInput{
 		outcome:     *o,
 		code:        codeOf(o.err),
@@ -173,7 +186,7 @@ func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
 	if v.counts && !r.policy.throttle.failure() {
 		v.again = false
 	} else if v.exhausted {
-		o.err = exhausted(o.err, r.tries.policy+1)
+		o.err = r.exhausted(a, o.err)
 	}
 	if v.again {
 		r.tries = v.tries
@@ -181,11 +194,15 @@ func (r *rpc) decide(o *outcome, committed bool) retryVerdict {
 	return v
 }
 
-// exhausted says that the policy's attempts are used up.
-func exhausted(err error, attempts int) error {
+// exhausted says that the policy's attempts, of which a is the last, are used up.
+func (r *rpc) exhausted(a *attempt, err error) error {
 	st := status.Convert(err).Proto()
-	st.Message = fmt.Sprintf("failed after %d attempts: %s", attempts, st.Message)
-	return withCause(status.FromProto(st), err)
+	st.Message = fmt.Sprintf("failed after %d attempts: %s", r.tries.policy+1, st.Message)
+	at := StageReply
+	if last, ok := err.(*Error); ok {
+		at = last.Stage
+	}
+	return r.noted(withCause(status.FromProto(st), err), at, a)
 }
 
 // cardinality is the error of an RPC that should have had one reply.
@@ -207,5 +224,5 @@ func asH2Error(err error) *h2.Error {
 // isContextEnd reports whether the RPC's context ended it.
 func isContextEnd(err error) bool {
 	e, ok := err.(*Error)
-	return ok && e.Phase != PhaseNone
+	return ok && e.context != nil
 }

@@ -81,7 +81,7 @@ func TestUnaryDeadline(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	e, ok := err.(*Error)
 	require.True(t, ok)
-	assert.Equal(t, PhaseFlight, e.Phase)
+	assert.Equal(t, StageReply, e.Stage)
 	assert.Contains(t, e.Peer, "127.0.0.1:")
 	assert.GreaterOrEqual(t, e.Elapsed, 49*time.Millisecond)
 	assert.Regexp(t, `context deadline exceeded after \S+s: sent, waiting for 127\.0\.0\.1:\d+ to answer$`, err.Error())

@@ -52,8 +52,10 @@ type Error struct {
 	Cause error
 	// Stage is how far the request was when this side ended the stream.
 	Stage Stage
-	// Queued is how long it waited in vain for a slot.
-	Queued time.Duration
+	// Queued is how long it waited in vain for a slot, and Allowed how many streams the
+	// server allowed then (MAX_CONCURRENT_STREAMS); 0 if it did not wait.
+	Queued  time.Duration
+	Allowed uint32
 }
 
 // Stage is how far a request has come.
@@ -68,6 +70,8 @@ const (
 	// StageSend: it waits for the server to take more (flow control), or for the
 	// network to.
 	StageSend
+	// StageUnopened: it was over before a stream was asked for, and nothing was sent.
+	StageUnopened
 )
 
 func (e *Error) Error() string              { return e.Status.Message() }

@@ -85,22 +85,22 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err error) {
 	if ctx.Err() != nil {
 		e := contextError(ctx)
-		e.Unsent = true
+		e.Unsent, e.Stage = true, StageUnopened
 		return nil, e
 	}
-	s.queued = 0 // the object may have waited for another RPC that was then not opened
+	s.queued, s.allowed = 0, 0 // the object may have waited for another RPC that was then not opened
 	c.mu.Lock()
 	if c.state != stateOpen {
 		defer c.mu.Unlock()
 		return nil, c.refusal()
 	}
 	if c.slots.try(1, true) == 0 {
-		since := time.Now()
+		since, allowed := time.Now(), uint32(c.maxOpen)
 		if err := c.await(ctx, &s.wait, &c.slots, 1); err != nil {
-			err.Stage, err.Queued = StageSlot, time.Since(since)
+			err.Stage, err.Queued, err.Allowed = StageSlot, time.Since(since), allowed
 			return nil, err
 		}
-		s.queued = time.Since(since)
+		s.queued, s.allowed = time.Since(since), allowed
 	}
 	// The slot is ours; room next. What the headers need is not worth
 	// estimating, since a grant may overdraw.
@@ -120,7 +120,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if ok {
 		if timeout = time.Until(deadline); timeout <= 0 {
 			c.abandon(room)
-			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true}
+			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true, Stage: StageUnopened}
 		}
 	}
 	if c.maxList != math.MaxUint64 {

@@ -275,11 +275,52 @@ func TestQueuedIsTheRPCsOwn(t *testing.T) {
 		waits := begin(large)
 		time.Sleep(time.Minute)
 		server.ReplyUnary(1, nil)
-		require.Zero(t, (<-first).Queued())
+		requireQueued(t, <-first, 0, 0)
 		require.Nil(t, <-waits, "its headers are larger than the server takes")
 		last := begin(req("/test/Last"))
 		server.ExpectHeaders()
+		queued := begin(req("/test/Queued"))
+		time.Sleep(time.Minute)
 		server.ReplyUnary(3, nil)
-		require.Zero(t, (<-last).Queued())
+		requireQueued(t, <-last, 0, 0)
+		server.ExpectHeaders()
+		server.ReplyUnary(5, nil)
+		requireQueued(t, <-queued, time.Minute, 1)
 	})
 }
+
+func requireQueued(t *testing.T, s *h2.Stream, want time.Duration, allowed uint32) {
+	t.Helper()
+	waited, n := s.Queued()
+	require.Equal(t, want, waited)
+	require.Equal(t, allowed, n)
+}
+
+// An RPC that ends without a stream says what it waited for.
+func TestStageWithoutAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1))
+		late, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		running := c.call(context.Background(), "/test/Run", "x")
+		server.ExpectUnary()
+		e := c.unary(late, req("/test/Waits"), "x").failure()
+		require.Equal(t, h2.StageSlot, e.Stage)
+		require.Equal(t, time.Minute, e.Queued)
+		require.EqualValues(t, 1, e.Allowed)
+		server.ReplyUnary(1, nil)
+		require.Nil(t, (<-running).failure())
+		for _, ended := range []context.Context{late, unnoticed{late}} {
+			e = c.unary(ended, req("/test/Late"), "x").failure()
+			require.Equal(t, codes.DeadlineExceeded, e.Status.Code())
+			require.True(t, e.Unsent)
+			require.Equal(t, h2.StageUnopened, e.Stage, "it did not wait for anything here")
+			require.Zero(t, e.Queued)
+		}
+	})
+}
+
+// unnoticed is a context whose deadline has passed, which it has not noticed.
+type unnoticed struct{ context.Context }
+
+func (unnoticed) Err() error { return nil }

@@ -57,7 +57,8 @@ type Stream struct {
 	end  chan struct{}
 	stop func() bool // ends the watch of the context; nil for unary streams. Set once.
 
-	queued time.Duration // how long it waited for a slot; written by open
+	queued  time.Duration // how long it waited for a slot; written by open
+	allowed uint32        // if it did, how many streams the server allowed; written by open
 
 	// Guarded by Conn.mu.
 	sendID     uint32 // 0 once out of the connection's table
@@ -325,9 +326,9 @@ func (s *Stream) TrailerValues(key string) (values []string) {
 	return values
 }
 
-// Queued returns how long the stream waited for the server's
-// MAX_CONCURRENT_STREAMS before it was opened.
-func (s *Stream) Queued() time.Duration { return s.queued }
+// Queued returns how long the stream waited for the server's MAX_CONCURRENT_STREAMS
+// before it was opened, and if it did, how many streams the server allowed.
+func (s *Stream) Queued() (waited time.Duration, allowed uint32) { return s.queued, s.allowed }
 
 // HasHeader reports whether response headers came that were not trailers.
 func (s *Stream) HasHeader() bool {
