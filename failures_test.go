@@ -356,7 +356,7 @@ func failureKinds(t *testing.T) []failureKind {
 		{name: "silence in the place of SETTINGS", target: silent(), opts: plaintext,
 			phase: PhaseHTTP2, timeout: true, hint: "sent no SETTINGS"},
 		{name: "half of the SETTINGS", target: says(settings[:5]), opts: plaintext,
-			phase: PhaseHTTP2, timeout: true, hint: "sent no SETTINGS"},
+			phase: PhaseHTTP2, timeout: true, hint: "did not finish its SETTINGS"},
 		{name: "closed without a word", target: ends(), opts: plaintext,
 			phase: PhaseHTTP2, cause: causeIs(io.EOF), sentinel: true, hint: "it may require TLS"},
 		{name: "reset without a word", target: resets(), opts: plaintext,
