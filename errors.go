@@ -90,7 +90,7 @@ type DialError struct {
 // Error is one line if there is one attempt, and else a line followed by an indented
 // one for each attempt.
 func (e *DialError) Error() string {
-	head := e.headline()
+	head := e.headline(e.Target)
 	if len(e.Attempts) == 1 && e.Omitted == 0 {
 		return head + ": " + e.line(&e.Attempts[0])
 	}
@@ -105,7 +105,7 @@ func (e *DialError) Error() string {
 	return b.String()
 }
 
-func (e *DialError) headline() string {
+func (e *DialError) headline(target string) string {
 	ended := ""
 	if e.waiterEnded() || e.Err == errClosing || e.Err != nil && len(e.Attempts) == 0 {
 		ended = oneLine(e.Err)
@@ -113,7 +113,7 @@ func (e *DialError) headline() string {
 			ended += ": " + oneLine(e.says)
 		}
 	}
-	return headline(e.Target, e.Elapsed, e.State, e.InState, ended)
+	return headline(target, e.Elapsed, e.State, e.InState, ended)
 }
 
 func (e *DialError) line(a *Attempt) string { return a.String() + next(a, e.later) }
@@ -179,7 +179,7 @@ func (e *DialError) summary(most int) string {
 		a := e.Attempts[i].internal()
 		return textOf(&a).and(next(&e.Attempts[i], e.later))
 	}
-	head := text.Cut(e.headline(), most)
+	head := text.Cut(e.headline(text.Cut(e.Target, maxShownTarget)), most)
 	if len(e.Attempts) > 0 {
 		head = text.Cut(head, most*2/3) + ": "
 		head += listAttempts(line, len(e.Attempts), e.Omitted, most-len(head))

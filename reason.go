@@ -145,7 +145,7 @@ func (r *reason) inState(at time.Time) time.Duration {
 
 // Text returns the state and as many attempts as there is room for, the first one at least.
 func (r *reason) Text(failed error, at time.Time, most int) string {
-	r.headOnce.Do(func() { r.head = headline(r.target, 0, r.state, 0, "") })
+	r.headOnce.Do(func() { r.head = headline(text.Cut(r.target, maxShownTarget), 0, r.state, 0, "") })
 	head := r.head
 	if d := r.inState(at); d > 0 {
 		head += " for " + text.Round(d).String()
@@ -262,12 +262,19 @@ func headline(target string, elapsed time.Duration, state connectivity.State, in
 // if a server's handler returns the error as its own.
 const maxMessage = 300
 
-// attemptText is an attempt on one line, with and without its hint.
+// Bounds of a target and of an address in a summary, in bytes.
+const (
+	maxShownTarget  = 100
+	maxShownAddress = 60
+)
+
+// attemptText is an attempt on one line, and the same without its hint and with a short
+// address.
 type attemptText struct{ full, bare string }
 
 func textOf(a *failure.Attempt) attemptText {
 	bare := *a
-	bare.Hint = ""
+	bare.Addr, bare.Hint = text.Cut(a.Addr, maxShownAddress), ""
 	if a.Err == ErrUnfinished {
 		return attemptText{a.Unfinished(), bare.Unfinished()}
 	}
