@@ -52,6 +52,7 @@ type triedAddr struct {
 
 // runningAttempt is an attempt to connect to addr that has not ended.
 type runningAttempt struct {
+	id               uint64
 	addr, serverName string
 	since            time.Time
 	progress         connect.Progress // of no phase yet: nothing to be seen
@@ -64,8 +65,8 @@ type runningAttempt struct {
 const maxRunning = 4 * maxAttempts
 
 // begun notes an attempt at addr that begins.
-func (l *attemptLog) begun(addr, serverName string, since time.Time) *runningAttempt {
-	r := &runningAttempt{addr: addr, serverName: serverName, since: since}
+func (l *attemptLog) begun(id uint64, addr, serverName string, since time.Time) *runningAttempt {
+	r := &runningAttempt{id: id, addr: addr, serverName: serverName, since: since}
 	r.progress.Changes = &l.changes
 	l.mu.Lock()
 	defer l.unlock()
@@ -307,20 +308,23 @@ func (l *attemptLog) standing() (resolve *failure.Attempt, tried []failure.List)
 
 // asAttempts returns err, which ended an attempt at addr, as the list of
 // attempts that it is. Their causes are what programs may see.
-func asAttempts(err error, addr string, start time.Time) failure.List {
+func asAttempts(id uint64, err error, addr string, start time.Time) failure.List {
 	var list failure.List
 	if errors.As(err, &list) {
 		public := make(failure.List, len(list))
 		for i, a := range list {
 			public[i] = withPublicCause(a)
+			public[i].ID = max(id, a.ID)
 		}
 		return public
 	}
 	var one *failure.Attempt
 	if errors.As(err, &one) {
-		return failure.List{withPublicCause(one)}
+		one = withPublicCause(one)
+		one.ID = max(id, one.ID)
+		return failure.List{one}
 	}
-	return failure.List{{Addr: text.Target(addr), Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: publicCause(err)}}
+	return failure.List{{ID: id, Addr: text.Target(addr), Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: publicCause(err)}}
 }
 
 func withPublicCause(a *failure.Attempt) *failure.Attempt {

@@ -57,8 +57,9 @@ type ClientConn struct {
 	// With rules of their own, in their types.
 	state         stateMachine
 	attempts      attemptLog
-	policyQueue   serial.Queue // runs everything below that says "policy queue"
-	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
+	attemptIDs    atomic.Uint64 // the latest attempt's
+	policyQueue   serial.Queue  // runs everything below that says "policy queue"
+	resolverQueue serial.Queue  // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
 	reports       reports
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
@@ -67,6 +68,7 @@ type ClientConn struct {
 	ready         atomic.Int32             // subchannels that are READY
 	pausing       atomic.Int32             // links in a pause that an RPC would cut short
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
+	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
 	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
@@ -96,7 +98,7 @@ type connectFunc func(ctx context.Context, cfg *connect.Config, addr resolver.Ad
 // errClosing is what the connections of a closed channel, and RPCs running on
 // them, end with. It matches grpc.ErrClientConnClosing.
 var (
-	errClosing    = grpc.ErrClientConnClosing
+	errClosing    = ErrClosed
 	statusClosing = status.New(codes.Canceled, status.Convert(errClosing).Message())
 )
 
@@ -164,7 +166,7 @@ func (cc *ClientConn) ResetConnectBackoff() {
 // load-balancing policies, their producers, and functions of a DialTrace: they must
 // not block. Unary RPCs that are cut end on their callers' goroutines.
 //
-// The second and any further Close returns grpc.ErrClientConnClosing.
+// The second and any further Close returns [ErrClosed].
 func (cc *ClientConn) Close() error {
 	told, first := cc.beginClose()
 	if !first {

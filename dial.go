@@ -2,6 +2,7 @@ package grpcdial
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -129,6 +130,7 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 			KeepaliveTime:       o.keepalive.Time,
 			KeepaliveTimeout:    o.keepalive.Timeout,
 			PermitWithoutStream: o.keepalive.PermitWithoutStream,
+			GoAway:              newGoAwayError,
 		},
 	}
 	if o.maxHeaderList != nil {
@@ -186,7 +188,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 		return err // of an argument, not of a connection
 	}
 	if err == nil && cc.opts.block {
-		err = cc.waitReady(ctx)
+		err = cc.waitReady(ctx, cc.waitEnds())
 	}
 	if err == nil {
 		return nil
@@ -228,12 +230,20 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
 }
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx
-// ends or the channel is closed. The error is a *DialError that tells of every
-// attempt. With FailOnNonTempDialError and WithGiveUp the wait also ends when no
-// address can succeed any more.
-func (cc *ClientConn) AwaitReady(ctx context.Context) error {
+// ends or the channel is closed. The error is a *DialError that has every attempt.
+// [FailFast] and [GiveUpOn] end this wait when no address can succeed any more; so do
+// [FailOnNonTempDialError] and [WithGiveUp] each wait on a channel dialed with them. The
+// last of several GiveUpOn counts, in the place of WithGiveUp.
+func (cc *ClientConn) AwaitReady(ctx context.Context, opts ...WaitOption) error {
+	p := cc.waitEnds()
+	for i, opt := range opts {
+		if opt == nil {
+			return fmt.Errorf("grpcdial: AwaitReady: option %d of %d is nil", i+1, len(opts))
+		}
+		opt.applyToWait(&p)
+	}
 	begun := time.Now()
-	ended := cc.waitReady(ctx)
+	ended := cc.waitReady(ctx, p)
 	why := cc.reason()
 	if ended == nil || why.state == connectivity.Ready { // at the last moment
 		return nil
@@ -243,14 +253,18 @@ func (cc *ClientConn) AwaitReady(ctx context.Context) error {
 }
 
 // waitReady is AwaitReady with nothing but what ended the wait as its error.
-func (cc *ClientConn) waitReady(ctx context.Context) error {
+func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 	cc.waiters.Add(1)
 	defer func() {
 		cc.calls.Touch()
 		cc.waiters.Add(-1)
 	}()
 	defer cc.mirrors.catchUp()
-	h := hope{cc: cc}
+	h := hope{cc: cc, waitEnds: p}
+	if p.gives() {
+		cc.impatient.Add(1)
+		defer cc.impatient.Add(-1)
+	}
 	begun := cc.state.latest().Seq
 	for {
 		now, changed := cc.state.now()

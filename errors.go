@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
@@ -19,6 +22,32 @@ import (
 // ErrIdle is the cause of a transition to IDLE that the channel made because no
 // RPC had run on it for a while. It is not a failure: the next RPC connects.
 var ErrIdle = errors.New("grpcdial: no RPC ran for a while, so the channel closed its connections")
+
+// ErrClosed is what RPCs on a channel that was closed end with, and what the second Close
+// and any further one returns. It is a status error, Canceled, and the same value as
+// grpc.ErrClientConnClosing, which grpc-go has deprecated: either is found by errors.Is.
+var ErrClosed = grpc.ErrClientConnClosing
+
+// GoAwayError is a GOAWAY of the server's (RFC 9113 §6.8), as the cause of what it ended:
+// errors.As finds it in the causes of state changes and of RPCs.
+type GoAwayError struct {
+	Code         uint32 // HTTP/2 error code: 0 for an end without an error
+	Debug        string // what the server says besides, made fit to be shown
+	LastStreamID uint32 // streams above it were not processed
+}
+
+func (e *GoAwayError) Error() string {
+	s := fmt.Sprintf("the server sent GOAWAY %v", http2.ErrCode(e.Code))
+	if e.Debug != "" {
+		s += " " + strconv.Quote(e.Debug)
+	}
+	return s
+}
+
+// newGoAwayError is for package h2.
+func newGoAwayError(code uint32, debug string, last uint32) error {
+	return &GoAwayError{Code: code, Debug: text.Line(debug), LastStreamID: last}
+}
 
 // ErrUnfinished is the cause of an attempt that was still running when whoever
 // waited for it stopped waiting. The attempt's Phase says where it was.
@@ -39,7 +68,12 @@ const (
 
 // Attempt is one attempt to connect to one address that failed, or that was
 // still running when the wait ended.
+//
+// It may get more fields, and cannot be compared with ==.
 type Attempt struct {
+	_ [0]func()
+
+	AttemptID  uint64 // that of the DialEvents of this attempt; 0 for what is none: the resolver, a health service
 	Addr       string // what was dialed; the target's endpoint when resolving it failed
 	ServerName string // the authority that the credentials were asked to check
 	Proxy      string // the proxy's URL without credentials, if one was used
@@ -62,12 +96,12 @@ func (a Attempt) String() string {
 }
 
 func (a Attempt) internal() failure.Attempt {
-	return failure.Attempt{Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: failure.Phase(a.Phase),
+	return failure.Attempt{ID: a.AttemptID, Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: failure.Phase(a.Phase),
 		Start: a.Start, Elapsed: a.Elapsed, Err: a.Err, Hint: a.Hint, Permanent: a.Permanent}
 }
 
 func publicAttempt(a *failure.Attempt) Attempt {
-	return Attempt{Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: Phase(a.Phase),
+	return Attempt{AttemptID: a.ID, Addr: a.Addr, ServerName: a.ServerName, Proxy: a.Proxy, Phase: Phase(a.Phase),
 		Start: a.Start, Elapsed: a.Elapsed, Err: a.Err, Hint: a.Hint, Permanent: a.Permanent}
 }
 

@@ -18,8 +18,8 @@ import (
 // It is what the command-line tool prints.
 func (e DialEvent) String() string {
 	var b strings.Builder
-	if e.Attempt > 0 {
-		fmt.Fprintf(&b, "#%d ", e.Attempt)
+	if e.AttemptID > 0 {
+		fmt.Fprintf(&b, "#%d ", e.AttemptID)
 	}
 	if e.Kind == EventFailed || e.Err != nil && e.phase() != "" {
 		b.WriteString(e.failure())
@@ -77,11 +77,11 @@ func (e *DialEvent) write(b *strings.Builder) {
 		if e.Elapsed > 0 {
 			fmt.Fprintf(b, " after %v", text.Round(e.Elapsed))
 		}
-		if _, told := e.Err.(*DialError); !told { // each attempt has been told of
-			b.WriteString(because(e.Err))
+		if _, reported := e.Cause.(*DialError); !reported { // its attempts have been, one by one
+			b.WriteString(because(e.Cause))
 		}
 	default:
-		b.WriteString(string(e.Kind))
+		b.WriteString(e.Kind.words())
 	}
 }
 
@@ -150,7 +150,7 @@ func (e *DialEvent) settings() string {
 	}
 	var all []string
 	for _, s := range e.Settings {
-		all = append(all, fmt.Sprintf("%v=%d", s.ID, s.Val))
+		all = append(all, s.String())
 	}
 	return strings.Join(all, " ")
 }
@@ -186,8 +186,8 @@ func (e *DialEvent) attrs() []slog.Attr {
 		}
 	}
 	line("target", e.Target)
-	if e.Attempt > 0 {
-		all = append(all, slog.Uint64("attempt", e.Attempt))
+	if e.AttemptID > 0 {
+		all = append(all, slog.Uint64("attempt", e.AttemptID))
 	}
 	line("addr", e.Addr)
 	line("server_name", e.ServerName)
@@ -211,9 +211,15 @@ func (e *DialEvent) attrs() []slog.Attr {
 	if e.Err != nil {
 		all = append(all, slog.String("error", oneLine(e.Err)))
 	}
+	if e.Cause != nil {
+		all = append(all, slog.String("cause", oneLine(e.Cause)))
+	}
 	line("hint", e.Hint)
 	if e.Kind == EventFailed || e.Permanent {
 		all = append(all, slog.Bool("permanent", e.Permanent))
 	}
 	return all
 }
+
+// words is the kind for people to read.
+func (k EventKind) words() string { return strings.ReplaceAll(string(k), "_", " ") }

@@ -12,11 +12,11 @@ import (
 	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
-// hope is what one wait for READY has left of it, under FailOnNonTempDialError
-// and WithGiveUp. It belongs to the goroutine that waits, so that the program's
+// hope is what one wait for READY has left of it, given what may end it. It belongs to the goroutine that waits, so that the program's
 // function runs there, with no lock held.
 type hope struct {
-	cc     *ClientConn
+	cc *ClientConn
+	waitEnds
 	judged map[*failure.Attempt]bool // those of the log, and whether the program gives up on them
 }
 
@@ -29,11 +29,10 @@ type hope struct {
 // hope for all of them, and so is one at which the first attempt is running: policies
 // may say TRANSIENT_FAILURE before each address has been tried.
 func (h *hope) lost(state connectivity.State) error {
-	o := h.cc.opts
-	if !o.failOnNonTempDialError && o.giveUp == nil {
+	if !h.gives() {
 		return nil
 	}
-	if o.giveUp == nil && state != connectivity.TransientFailure {
+	if h.giveUp == nil && state != connectivity.TransientFailure {
 		return nil // nobody is to be asked
 	}
 	resolve, tried := h.cc.attempts.standing()
@@ -42,7 +41,7 @@ func (h *hope) lost(state connectivity.State) error {
 		return nil
 	}
 	if len(tried) == 0 {
-		if resolve != nil && (h.judged[resolve] || o.failOnNonTempDialError && resolve.Permanent) {
+		if resolve != nil && (h.judged[resolve] || h.failFast && resolve.Permanent) {
 			return asEnd(resolve.Err)
 		}
 		return nil
@@ -53,7 +52,7 @@ func (h *hope) lost(state connectivity.State) error {
 			return nil
 		}
 		for _, last = range attempts {
-			if !h.judged[last] && !(o.failOnNonTempDialError && forGood(last)) {
+			if !h.judged[last] && !(h.failFast && forGood(last)) {
 				return nil
 			}
 		}
@@ -76,14 +75,14 @@ func asEnd(err error) error {
 // judge asks the program about the attempts that it was not asked about before, and
 // forgets those that are not the latest any more.
 func (h *hope) judge(resolve *failure.Attempt, tried []failure.List) {
-	if h.cc.opts.giveUp == nil {
+	if h.giveUp == nil {
 		return
 	}
 	now := make(map[*failure.Attempt]bool)
 	ask := func(a *failure.Attempt) {
 		verdict, known := h.judged[a]
 		if !known {
-			verdict = h.cc.opts.giveUp(publicAttempt(a))
+			verdict = h.giveUp(publicAttempt(a))
 		}
 		now[a] = verdict
 	}
@@ -100,7 +99,7 @@ func (h *hope) judge(resolve *failure.Attempt, tried []failure.List) {
 
 // askWhetherHopeless makes those who wait for READY look at the attempts again.
 func (cc *ClientConn) askWhetherHopeless() {
-	if cc.opts.failOnNonTempDialError || cc.opts.giveUp != nil {
+	if cc.impatient.Load() > 0 {
 		cc.state.poke()
 	}
 }

@@ -79,7 +79,7 @@ func TestHope(t *testing.T) {
 			if tt.want != "" {
 				want = kinds[tt.want].Err
 			}
-			h := hope{cc: cc}
+			h := hope{cc: cc, waitEnds: cc.waitEnds()}
 			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
 			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
 			assert.NoError(t, h.lost(connectivity.Connecting), "not every address has been tried")
@@ -101,7 +101,7 @@ func TestHopeWithManyAddresses(t *testing.T) {
 				addr := fmt.Sprint("a", i)
 				cc.attempts.failed(addr, failure.List{{Addr: addr, Phase: failure.Dial, Err: err}})
 			}
-			h := hope{cc: cc}
+			h := hope{cc: cc, waitEnds: cc.waitEnds()}
 			if hopeful < 0 {
 				assert.Equal(t, error(errRefused), h.lost(connectivity.TransientFailure))
 			} else {

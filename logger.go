@@ -138,5 +138,5 @@ func levelOf(e *DialEvent) (slog.Level, string) {
 	case EventState:
 		return slog.LevelInfo, "grpcdial: state changed"
 	}
-	return slog.LevelDebug, "grpcdial: " + string(e.Kind)
+	return slog.LevelDebug, "grpcdial: " + e.Kind.words()
 }

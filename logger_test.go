@@ -137,15 +137,15 @@ func TestRepeats(t *testing.T) {
 // Every field of an event that is set is among its attributes.
 func TestEventAttributes(t *testing.T) {
 	e := DialEvent{
-		Kind: EventFailed, Target: "dns:///x", Attempt: 3, Addr: "a:1", ServerName: "a", Proxy: "http://p", Phase: PhaseTLS,
+		Kind: EventFailed, Target: "dns:///x", AttemptID: 3, Addr: "a:1", ServerName: "a", Proxy: "http://p", Phase: PhaseTLS,
 		Elapsed: time.Second, Err: &DialError{Target: "t", Attempts: []Attempt{refusedAttempt("a:1"), refusedAttempt("b:1")}}, Hint: "do", Permanent: true,
-		Settings: []http2.Setting{{ID: http2.SettingMaxFrameSize, Val: 1 << 14}}, Wait: time.Minute, Keepalive: time.Hour,
+		Settings: []Setting{{ID: uint16(http2.SettingMaxFrameSize), Value: 1 << 14}}, Cause: ErrIdle, Wait: time.Minute, Keepalive: time.Hour,
 	}
 	keys := map[string]slog.Value{}
 	for _, a := range e.LogValue().Group() {
 		keys[a.Key] = a.Value
 	}
-	for _, key := range []string{"target", "attempt", "addr", "server_name", "proxy", "phase", "elapsed", "error", "hint", "permanent", "settings", "wait", "keepalive"} {
+	for _, key := range []string{"target", "attempt", "addr", "server_name", "proxy", "phase", "elapsed", "error", "hint", "permanent", "settings", "wait", "keepalive", "cause"} {
 		assert.Contains(t, keys, key)
 	}
 	assert.NotContains(t, keys["error"].String(), "\n")
@@ -161,9 +161,9 @@ func TestEventAttributes(t *testing.T) {
 func TestEventOfAStep(t *testing.T) {
 	for _, phase := range []failure.Phase{failure.Resolve, failure.Dial, failure.Proxy, failure.TLS, failure.HTTP2} {
 		start, done := eventOf(connect.Step{Phase: phase}, 7), eventOf(connect.Step{Phase: phase, Done: true}, 7)
-		assert.Equal(t, string(phase)+" start", string(start.Kind))
-		assert.Equal(t, string(phase)+" done", string(done.Kind))
-		assert.EqualValues(t, 7, done.Attempt)
+		assert.Equal(t, string(phase)+"_start", string(start.Kind))
+		assert.Equal(t, string(phase)+"_done", string(done.Kind))
+		assert.EqualValues(t, 7, done.AttemptID)
 		assert.True(t, strings.HasPrefix(done.String(), "#7 "), done.String())
 	}
 }

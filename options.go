@@ -28,14 +28,15 @@ import (
 // Options hold no state of a channel: one value may be used for any number of
 // channels, at the same time.
 type DialOption interface {
-	apply(*dialOptions)
+	// The name is for the compiler to show when a grpc.DialOption is given.
+	passGrpcOptionsThroughBridgeFromGRPC(*dialOptions)
 }
 
 // EmptyDialOption changes nothing. Embed it in a struct to make a type of
 // one's own that can be passed where a [DialOption] is expected.
 type EmptyDialOption struct{}
 
-func (EmptyDialOption) apply(*dialOptions) {}
+func (EmptyDialOption) passGrpcOptionsThroughBridgeFromGRPC(*dialOptions) {}
 
 // ConnectParams says how long a connection attempt may take and how long to
 // wait between attempts. It is grpc-go's type.
@@ -48,7 +49,7 @@ type MethodConfig = grpc.MethodConfig
 // optionFunc is a DialOption made of a function.
 type optionFunc func(*dialOptions)
 
-func (f optionFunc) apply(o *dialOptions) { f(o) }
+func (f optionFunc) passGrpcOptionsThroughBridgeFromGRPC(o *dialOptions) { f(o) }
 
 // dialOptions is everything that options can say about one channel: one field
 // for each option, with the value in force. It is filled by newDialOptions and
@@ -64,7 +65,7 @@ type dialOptions struct {
 
 	invalid error // what JoinDialOptions was given; nil: nothing wrong
 
-	trace  *DialTrace   // WithDialTrace; nil: not given
+	traces []*DialTrace // WithDialTrace, copies, in order
 	logger *slog.Logger // WithLogger; nil: not given
 
 	// Security. checkCredentials makes the channel's credentials of these.
@@ -151,7 +152,7 @@ func newDialOptions(by constructor, opts []DialOption) (*dialOptions, error) {
 		if opt == nil {
 			return nil, fmt.Errorf("grpcdial: dial option %d of %d is nil", i+1, len(opts))
 		}
-		opt.apply(&o)
+		opt.passGrpcOptionsThroughBridgeFromGRPC(&o)
 	}
 	if err := validate(&o, by); err != nil {
 		return nil, err

@@ -39,6 +39,8 @@ func WithContextDialer(f func(context.Context, string) (net.Conn, error)) DialOp
 // WithDialer is [WithContextDialer] for a function that takes the time left
 // for the attempt instead of a context; 0 means no bound. The dialer does not
 // learn that the channel was closed while it runs, and Close does not wait for it.
+//
+// Deprecated: use WithContextDialer.
 func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
 	if f == nil {
 		return WithContextDialer(nil)
@@ -138,10 +140,14 @@ func atLeastMinWindow(s int32) int32 {
 
 // WithStaticStreamWindowSize is [WithInitialWindowSize]: windows keep their
 // size here in either case.
+//
+// Deprecated: use WithInitialWindowSize.
 func WithStaticStreamWindowSize(s int32) DialOption { return WithInitialWindowSize(s) }
 
 // WithStaticConnWindowSize is [WithInitialConnWindowSize]: windows keep their
 // size here in either case.
+//
+// Deprecated: use WithInitialConnWindowSize.
 func WithStaticConnWindowSize(s int32) DialOption { return WithInitialConnWindowSize(s) }
 
 // WithMaxHeaderListSize sets the largest list of response headers or trailers

@@ -25,6 +25,8 @@ func WithBlock() DialOption {
 // written for grpc-go, where WithBlock alone does not say it, compile and wait.
 //
 // NewClient refuses this option.
+//
+// Deprecated: use WithBlock, or AwaitReady on a channel of NewClient's.
 func WithReturnConnectionError() DialOption {
 	return optionFunc(func(o *dialOptions) {
 		o.block = true

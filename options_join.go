@@ -12,7 +12,7 @@ func JoinDialOptions(opts ...DialOption) DialOption {
 				o.invalid = fmt.Errorf("grpcdial: JoinDialOptions: dial option %d of %d is nil", i+1, len(opts))
 				continue
 			}
-			opt.apply(o)
+			opt.passGrpcOptionsThroughBridgeFromGRPC(o)
 		}
 	})
 }

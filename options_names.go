@@ -7,8 +7,11 @@ import (
 )
 
 // DNSOptions says how the names of targets with the scheme dns are looked up, for
-// [WithDNS]. A field that is zero leaves the default.
+// [WithDNS]. A field that is zero leaves the default. It may get more fields, and cannot
+// be compared with ==.
 type DNSOptions struct {
+	_ [0]func()
+
 	// MinInterval is the least time from the end of a look-up that succeeded to the
 	// start of the next. A lost connection asks for one; what is asked earlier is
 	// done then. The default is 30 seconds; negative means no least time.

@@ -7,7 +7,11 @@ import "log/slog"
 // none, which is the default. A channel without a trace and a logger spends
 // nothing on them, and RPCs spend nothing in either case.
 func WithDialTrace(t *DialTrace) DialOption {
-	return optionFunc(func(o *dialOptions) { o.trace = t })
+	if t == nil {
+		return EmptyDialOption{}
+	}
+	copied := *t
+	return optionFunc(func(o *dialOptions) { o.traces = append(o.traces, &copied) })
 }
 
 // WithLogger writes the events that [WithDialTrace] tells of to l, with their

@@ -68,7 +68,7 @@ var optionEffects = []struct {
 	{"FailOnNonTempDialError false", FailOnNonTempDialError(false), nil},
 	{"WithGiveUp", WithGiveUp(func(Attempt) bool { return true }), map[string]any{"giveUp": keep}},
 	{"WithGiveUp nil", WithGiveUp(nil), nil},
-	{"WithDialTrace", WithDialTrace(new(DialTrace)), map[string]any{"trace": keep}},
+	{"WithDialTrace", WithDialTrace(new(DialTrace)), map[string]any{"traces": keep}},
 	{"WithDialTrace nil", WithDialTrace(nil), nil},
 	{"WithLogger", WithLogger(slog.Default()), map[string]any{"logger": slog.Default()}},
 	{"WithLogger nil", WithLogger(nil), nil},
@@ -167,7 +167,7 @@ func TestOptionsSetTheirFields(t *testing.T) {
 	for _, tt := range optionEffects {
 		t.Run(tt.name, func(t *testing.T) {
 			before, after := defaultDialOptions(), defaultDialOptions()
-			tt.option.apply(&after)
+			tt.option.passGrpcOptionsThroughBridgeFromGRPC(&after)
 			changed := changedFields(before, after)
 			assert.ElementsMatch(t, slices.Collect(maps.Keys(tt.fields)), slices.Collect(maps.Keys(changed)))
 			for name, want := range tt.fields {

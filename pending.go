@@ -89,18 +89,27 @@ func progressOf(running []*runningAttempt) (all []Attempt) {
 func (r *runningAttempt) appendProgress(to []Attempt) []Attempt {
 	standings := r.progress.Standings()
 	if len(standings) == 0 {
-		return append(to, unfinished(r.addr, r.serverName, "", r.since, ""))
+		return append(to, r.unfinished(r.addr, "", r.since, ""))
 	}
 	for _, s := range standings {
 		if s.Failed != nil {
-			to = append(to, publicAttempt(withPublicCause(s.Failed)))
+			failed := publicAttempt(withPublicCause(s.Failed))
+			failed.AttemptID = r.id
+			to = append(to, failed)
 			continue
 		}
-		a := unfinished(s.Addr, r.serverName, Phase(s.Phase), s.Start, s.Hint)
+		a := r.unfinished(s.Addr, Phase(s.Phase), s.Start, s.Hint)
 		a.Proxy = s.Proxy
 		to = append(to, a)
 	}
 	return to
+}
+
+// unfinished is unfinished for an address of this attempt.
+func (r *runningAttempt) unfinished(addr string, phase Phase, start time.Time, hint string) Attempt {
+	a := unfinished(addr, r.serverName, phase, start, hint)
+	a.AttemptID = r.id
+	return a
 }
 
 // unfinished is the attempt at addr that has been in progress since start and is in

@@ -12,6 +12,19 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
+// ProxyStep is a step on the way through a proxy.
+type ProxyStep string
+
+// The steps, in their order.
+const (
+	ProxyStepChoose    ProxyStep = "choose"    // the function of WithProxy failed, or the environment is of no use
+	ProxyStepURL       ProxyStep = "url"       // the proxy's URL is of no use
+	ProxyStepResolve   ProxyStep = "resolve"   // the target's name was not found, for socks5
+	ProxyStepDial      ProxyStep = "dial"      // the proxy was not reached
+	ProxyStepTLS       ProxyStep = "tls"       // TLS with the proxy failed
+	ProxyStepHandshake ProxyStep = "handshake" // the proxy refused, or did not answer as one
+)
+
 // ProxyError says why there is no connection through a proxy. errors.As finds it
 // in a *DialError, in the error of an RPC that found no connection, and in the
 // cause of a transition. It holds no credentials: a user name and a password that were
@@ -20,15 +33,7 @@ type ProxyError struct {
 	Proxy  string // the proxy's URL without credentials; empty if none was chosen
 	Target string // "host:port" that was to be reached through it
 
-	// Step is how far it came:
-	//
-	//	choose     the function of WithProxy failed, or the environment is of no use
-	//	url        the proxy's URL is of no use
-	//	resolve    the target's name was not found, for socks5
-	//	dial       the proxy was not reached
-	//	tls        TLS with the proxy failed
-	//	handshake  the proxy refused, or did not answer as one
-	Step string
+	Step ProxyStep // how far it came
 
 	// The proxy's answer, if it came to one. StatusCode is HTTP's, 407 for instance,
 	// or for socks5 and socks5h the reply of RFC 1928 §6; 0 means no answer. Status
@@ -71,7 +76,7 @@ func publicCause(err error) error {
 	if !ok {
 		return text.Error(err)
 	}
-	return &ProxyError{Proxy: e.Proxy, Target: text.Target(e.Target), Step: string(e.Step), StatusCode: e.StatusCode, Status: e.Status,
+	return &ProxyError{Proxy: e.Proxy, Target: text.Target(e.Target), Step: ProxyStep(e.Step), StatusCode: e.StatusCode, Status: e.Status,
 		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: text.Error(e.Err)}
 }
 

@@ -153,7 +153,7 @@ func TestProxyTLSConfig(t *testing.T) {
 			}
 			var p *ProxyError
 			require.ErrorAs(t, err, &p)
-			assert.Equal(t, tt.step, p.Step)
+			assert.EqualValues(t, tt.step, p.Step)
 			assert.ErrorContains(t, err, tt.hint)
 			assert.NotContains(t, err.Error(), "\n")
 			assert.Len(t, tt.proxy.Requests(), before, "no credentials, no target")

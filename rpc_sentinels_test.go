@@ -356,8 +356,8 @@ func TestCausesMatchNoSentinel(t *testing.T) {
 			cause := causeOf(t, cc, connectivity.TransientFailure, cc.Connect)
 			none(t, cause)
 			assert.ErrorIs(t, cause, errOwn)
-			none(t, cc.Snapshot().Resolve)
-			assert.ErrorIs(t, cc.Snapshot().Resolve, errOwn)
+			none(t, cc.Snapshot().ResolveErr)
+			assert.ErrorIs(t, cc.Snapshot().ResolveErr, errOwn)
 		})
 	}
 	for name, opts := range map[string][]h2test.Option{"FIN": nil, "FIN under TLS": {h2test.WithTLS()}} {

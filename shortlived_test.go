@@ -197,9 +197,9 @@ func TestGoAwayAtOnceAndAgain(t *testing.T) {
 	_, err := askName(bounded(t), cc)
 	var e *DialError
 	require.ErrorAs(t, err, &e)
-	var goAway http2.GoAwayError
+	var goAway *GoAwayError
 	require.ErrorAs(t, e, &goAway)
-	assert.Equal(t, "draining", goAway.DebugData)
+	assert.Equal(t, "draining", goAway.Debug)
 	assert.ErrorContains(t, err, "ends them before an RPC is served")
 }
 

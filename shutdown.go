@@ -7,31 +7,34 @@ import (
 
 // ShutdownError is what Shutdown returns when its context ended before the RPCs
 // did.
+//
+// It may get more fields, and cannot be compared with ==.
 type ShutdownError struct {
-	Cut int   // RPCs that still ran then
-	Err error // the context's error
+	_ [0]func()
+
+	Aborted int   // RPCs that still ran then
+	Err     error // the context's error
 }
 
 func (e *ShutdownError) Error() string {
 	noun := "RPCs that were"
-	if e.Cut == 1 {
+	if e.Aborted == 1 {
 		noun = "RPC that was"
 	}
-	return fmt.Sprintf("grpcdial: Shutdown cut %d %s still running: %v", e.Cut, noun, e.Err)
+	return fmt.Sprintf("grpcdial: Shutdown aborted %d %s still running: %v", e.Aborted, noun, e.Err)
 }
 
 // Unwrap returns the context's error.
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // Shutdown closes the channel as Close does, but lets the RPCs that run end first.
-// New RPCs are refused from the start, with Canceled and an error that matches
-// grpc.ErrClientConnClosing. An RPC runs until its caller has its outcome:
+// New RPCs are refused from the start, with [ErrClosed]. An RPC runs until its caller has its outcome:
 // one that waits for a connection, or to be tried again, may still succeed, and a
 // stream that nobody reads to its end runs until its context ends. What an
 // interceptor of the program does before it begins an RPC does not count.
 //
 // When ctx ends, what still runs is cut as by Close and the error is a
-// *ShutdownError. Else it is nil, or grpc.ErrClientConnClosing if the channel was
+// *ShutdownError. Else it is nil, or [ErrClosed] if the channel was
 // closed before, or by somebody else meanwhile. When nil or a *ShutdownError is
 // returned, what Close says of the channel's goroutines holds.
 //
@@ -49,5 +52,5 @@ func (cc *ClientConn) Shutdown(ctx context.Context) error {
 	if err := cc.Close(); err != nil || running == 0 {
 		return err
 	}
-	return &ShutdownError{Cut: running, Err: ctx.Err()}
+	return &ShutdownError{Aborted: running, Err: ctx.Err()}
 }

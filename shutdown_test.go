@@ -100,7 +100,7 @@ func TestShutdownCutsAtTheEnd(t *testing.T) {
 	err = <-done
 	var cut *ShutdownError
 	require.ErrorAs(t, err, &cut)
-	assert.Equal(t, 3, cut.Cut)
+	assert.Equal(t, 3, cut.Aborted)
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.EqualError(t, err, "grpcdial: Shutdown cut 3 RPCs that were still running: context canceled")
 	held.Wait()
@@ -109,7 +109,7 @@ func TestShutdownCutsAtTheEnd(t *testing.T) {
 }
 
 func TestShutdownErrorText(t *testing.T) {
-	assert.EqualError(t, &ShutdownError{Cut: 1, Err: context.DeadlineExceeded}, "grpcdial: Shutdown cut 1 RPC that was still running: context deadline exceeded")
+	assert.EqualError(t, &ShutdownError{Aborted: 1, Err: context.DeadlineExceeded}, "grpcdial: Shutdown cut 1 RPC that was still running: context deadline exceeded")
 }
 
 // TestShutdownAtRest: with nothing to wait for it is Close, in whatever state.
@@ -196,7 +196,7 @@ func TestShortShutdownDuringALongOne(t *testing.T) {
 	cancel()
 	var cut *ShutdownError
 	require.ErrorAs(t, cc.Shutdown(ended), &cut)
-	assert.Equal(t, 1, cut.Cut)
+	assert.Equal(t, 1, cut.Aborted)
 	assertRefused(t, <-long)
 	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
 }
@@ -251,7 +251,7 @@ func TestShutdownBeforeThereIsAConnection(t *testing.T) {
 		defer cancel()
 		var cut *ShutdownError
 		require.ErrorAs(t, cc.Shutdown(ctx), &cut)
-		assert.Equal(t, 4, cut.Cut)
+		assert.Equal(t, 4, cut.Aborted)
 		assert.ErrorIs(t, cut, context.DeadlineExceeded)
 		waiting.Wait()
 		assertNothingRuns(t)

@@ -27,9 +27,9 @@ type Snapshot struct {
 	Cause error
 	Seq   uint64
 
-	// Resolve is why the resolver failed the last time that it said something; nil
+	// ResolveErr is why the resolver failed the last time that it said something; nil
 	// if it gave addresses, or has said nothing yet.
-	Resolve error
+	ResolveErr error
 
 	// Keepalive is in force for connections to come: what WithKeepaliveParams asked
 	// for, raised to the least that gRFC A8 allows, and doubled each time that a server
@@ -43,8 +43,10 @@ type Snapshot struct {
 }
 
 // EndpointSnapshot is one address of a channel, with the connection to it if there
-// is one.
+// is one. It may get more fields, and cannot be compared with ==.
 type EndpointSnapshot struct {
+	_ [0]func()
+
 	Addr       string // as the resolver gave it
 	ServerName string // the authority that the credentials are asked to check
 
@@ -79,13 +81,13 @@ func (cc *ClientConn) Snapshot() Snapshot {
 
 	now := cc.state.latest()
 	s := Snapshot{
-		Target:    cc.shownTarget(),
-		State:     now.To,
-		Since:     now.Time,
-		Cause:     now.Cause,
-		Seq:       now.Seq,
-		Resolve:   mask.RPC(cc.attempts.resolveError()),
-		Keepalive: cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
+		Target:     cc.shownTarget(),
+		State:      now.To,
+		Since:      now.Time,
+		Cause:      now.Cause,
+		Seq:        now.Seq,
+		ResolveErr: mask.RPC(cc.attempts.resolveError()),
+		Keepalive:  cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
 	}
 	held := make(map[*subConn]bool, len(subs))
 	for _, sc := range subs {
@@ -184,7 +186,7 @@ func (sc *subConn) causeLocked() error {
 		return mask.RPC(sc.why)
 	}
 	e := &DialError{Target: sc.cc.shownTarget(), State: sc.state, InState: time.Since(sc.since)}
-	for _, a := range asAttempts(sc.why, "", sc.since) {
+	for _, a := range asAttempts(0, sc.why, "", sc.since) {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
 	}
 	return e

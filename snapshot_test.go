@@ -191,7 +191,7 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	assert.Equal(t, connectivity.Ready, s.State)
 	assert.False(t, s.Since.Before(begun))
 	assert.NoError(t, s.Cause)
-	assert.NoError(t, s.Resolve)
+	assert.NoError(t, s.ResolveErr)
 
 	one := endpoint(b.addr)
 	assert.Equal(t, connectivity.Ready, one.State)
@@ -217,10 +217,10 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	assert.NoError(t, slow.Cause)
 
 	r.CC().ReportError(errors.New("no zone"))
-	assert.ErrorContains(t, cc.Snapshot().Resolve, "no zone")
+	assert.ErrorContains(t, cc.Snapshot().ResolveErr, "no zone")
 	r.UpdateState(addresses(b))
 	s = cc.Snapshot()
-	assert.NoError(t, s.Resolve)
+	assert.NoError(t, s.ResolveErr)
 	assert.Len(t, s.Endpoints, 1)
 }
 
@@ -273,9 +273,9 @@ func TestSnapshotOfADrainingConnection(t *testing.T) {
 	require.Len(t, s.Endpoints, 2)
 	idle, draining := s.Endpoints[0], s.Endpoints[1]
 	assert.Equal(t, connectivity.Idle, idle.State)
-	var goAway http2.GoAwayError
+	var goAway *GoAwayError
 	require.ErrorAs(t, idle.Cause, &goAway)
-	assert.Equal(t, "bye", goAway.DebugData)
+	assert.Equal(t, "bye", goAway.Debug)
 	assert.Zero(t, idle.Streams)
 	assert.Equal(t, connectivity.Shutdown, draining.State)
 	assert.True(t, draining.Draining)

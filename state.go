@@ -11,8 +11,11 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// StateChange is one transition of a channel's connectivity state.
+// StateChange is one transition of a channel's connectivity state. It may get more
+// fields, and cannot be compared with ==.
 type StateChange struct {
+	_ [0]func()
+
 	Seq      uint64             // 1 for a channel's first transition, and one more for each that follows
 	Time     time.Time          // when it happened
 	From, To connectivity.State // never equal, except in the first element of Watch
@@ -163,7 +166,7 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 	if cc.observer == nil {
 		return
 	}
-	e := DialEvent{Kind: EventState, From: before.To, To: to, Err: cause}
+	e := DialEvent{Kind: EventState, From: before.To, To: to, Cause: cause}
 	if before.Seq > 0 {
 		e.Elapsed = time.Since(before.Time)
 	}

@@ -364,9 +364,9 @@ func TestTransitionsHaveCauses(t *testing.T) {
 	}
 
 	connect().GoAway(0, http2.ErrCodeNo, "bye")
-	var goAway http2.GoAwayError
+	var goAway *GoAwayError
 	require.ErrorAs(t, next(connectivity.Idle).Cause, &goAway)
-	assert.Equal(t, "bye", goAway.DebugData)
+	assert.Equal(t, "bye", goAway.Debug)
 
 	connect().CloseHard()
 	assert.ErrorIs(t, next(connectivity.Idle).Cause, syscall.ECONNRESET)

@@ -46,7 +46,7 @@ type link struct {
 	place   int              // in cc.links; guarded by cc.mu
 
 	// Link's goroutine only.
-	attempt uint64    // number of the latest attempt, if there is an observer
+	attempt uint64    // id of the latest attempt
 	readyAt time.Time // when its connection was told of as ready; zero before, and once its loss was
 	judging bool      // how the connection ends is yet to be noted in the record
 
@@ -189,8 +189,8 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	cfg := cc.connectConfig(l)
 	var failed failure.List
 	for i, addr := range l.addrs {
+		l.attempt = cc.attemptIDs.Add(1)
 		cfg.Progress = l.try(addr)
-		l.attempt = cc.observer.number()
 		cfg.Trace = cc.observer.steps(l.attempt)
 		share, stop := ctx, context.CancelFunc(func() {})
 		if others := len(l.addrs) - i - 1; others > 0 {
@@ -202,7 +202,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 			cc.attempts.connected(addr.Addr)
 			return conn, nil
 		}
-		attempts := asAttempts(err, addr.Addr, l.since)
+		attempts := asAttempts(l.attempt, err, addr.Addr, l.since)
 		if failed = append(failed, attempts...); ctx.Err() == context.Canceled {
 			if l.endedBy() == errClosing {
 				cc.attempts.interrupted(addr.Addr, interrupted(attempts))
@@ -300,7 +300,7 @@ func (l *link) try(addr resolver.Address) *connect.Progress {
 	defer l.sc.mu.Unlock()
 	l.sc.cc.attempts.ended(l.made)
 	l.addr, l.since = addr, time.Now()
-	l.made = l.sc.cc.attempts.begun(addr.Addr, l.sc.cc.serverName(addr), l.since)
+	l.made = l.sc.cc.attempts.begun(l.attempt, addr.Addr, l.sc.cc.serverName(addr), l.since)
 	return &l.made.progress
 }
 

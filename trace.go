@@ -2,7 +2,7 @@ package grpcdial
 
 import (
 	"crypto/tls"
-	"sync/atomic"
+	"fmt"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -22,24 +22,33 @@ type EventKind string
 // host name's addresses are dialed beside each other, and that a Start may be
 // followed by EventFailed and nothing else.
 const (
-	EventResolveStart  EventKind = "resolve start" // the resolver was built, or a host name is being looked up
-	EventResolveDone   EventKind = "resolve done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
-	EventDialStart     EventKind = "dial start"    // the network connection
-	EventDialDone      EventKind = "dial done"
-	EventProxyStart    EventKind = "proxy start" // the proxy's handshake, once it was dialed
-	EventProxyDone     EventKind = "proxy done"
-	EventTLSStart      EventKind = "tls start" // the transport credentials' handshake; not for insecure ones
-	EventTLSDone       EventKind = "tls done"
-	EventHTTP2Start    EventKind = "http2 start"    // the HTTP/2 preface
-	EventHTTP2Done     EventKind = "http2 done"     // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
+	EventResolveStart  EventKind = "resolve_start" // the resolver was built, or a host name is being looked up
+	EventResolveDone   EventKind = "resolve_done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
+	EventDialStart     EventKind = "dial_start"    // the network connection
+	EventDialDone      EventKind = "dial_done"
+	EventProxyStart    EventKind = "proxy_start" // the proxy's handshake, once it was dialed
+	EventProxyDone     EventKind = "proxy_done"
+	EventTLSStart      EventKind = "tls_start" // the transport credentials' handshake; not for insecure ones
+	EventTLSDone       EventKind = "tls_done"
+	EventHTTP2Start    EventKind = "http2_start"    // the HTTP/2 preface
+	EventHTTP2Done     EventKind = "http2_done"     // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
 	EventReady         EventKind = "ready"          // the connection is about to be given RPCs
 	EventFailed        EventKind = "failed"         // the attempt at an address failed, or its backend's health service speaks against it
 	EventLost          EventKind = "lost"           // a connection that was ready takes no more RPCs
 	EventBackoff       EventKind = "backoff"        // the next attempt at an address has to wait
 	EventKeepalive     EventKind = "keepalive"      // a server complained of too many pings; new connections send fewer
-	EventConfigRefused EventKind = "config refused" // a service config came that is invalid; the one in force before, if any, stays
+	EventConfigRefused EventKind = "config_refused" // a service config came that is invalid; the one in force before, if any, stays
 	EventState         EventKind = "state"          // a transition of the channel, as Watch tells
 )
+
+// Setting is a parameter of a server's HTTP/2 SETTINGS (RFC 9113 §6.5.2).
+type Setting struct {
+	ID    uint16
+	Value uint32
+}
+
+// String returns the setting as NAME=value.
+func (s Setting) String() string { return fmt.Sprintf("%v=%d", http2.SettingID(s.ID), s.Value) }
 
 // DialEvent is one event in the life of a channel: a step on the way to a
 // connection, or what became of it. A field that is not said to be set for its
@@ -49,10 +58,11 @@ type DialEvent struct {
 	Time   time.Time
 	Target string // the channel's canonical target
 
-	// Attempt numbers the attempts to make a connection, from 1 in each channel. All
-	// events of one attempt have it, and those of the connection that it led to. It is
-	// 0 for what concerns no attempt: the resolver, the back-off, the channel.
-	Attempt uint64
+	// AttemptID numbers the attempts to make a connection, from 1 in each channel. All
+	// events of one attempt have it, those of the connection that it led to, and the
+	// Attempt of a DialError. It is 0 for what concerns no attempt: the resolver, the
+	// back-off, the channel.
+	AttemptID uint64
 
 	Addr       string // what is resolved or dialed; the endpoint of the target for the resolver
 	ServerName string // TLS, Failed, Ready: the authority that the credentials are asked to check
@@ -63,15 +73,18 @@ type DialEvent struct {
 	Elapsed time.Duration
 
 	// Err is why a Done, Failed or Lost came to be; nil for a Done that went well. For
-	// ConfigRefused it is what is wrong with the config, for State the transition's cause.
+	// ConfigRefused it is what is wrong with the config.
 	Err error
+
+	// Cause is why the state changed, for State; as in StateChange.
+	Cause error
 
 	Phase     Phase                // Failed: where it ended
 	Hint      string               // Failed, and ResolveDone if the resolver failed: as in Attempt
 	Permanent bool                 // Failed, and ResolveDone if the resolver failed: as in Attempt
 	Addrs     []string             // ResolveDone: the addresses, in order
 	TLS       *tls.ConnectionState // TLSDone, with credentials that tell it, as those of crypto/tls do; nil if it failed
-	Settings  []http2.Setting      // HTTP2Done: the server's, as it sent them
+	Settings  []Setting            // HTTP2Done: the server's, as it sent them
 	Wait      time.Duration        // Backoff: until the next attempt
 	Keepalive time.Duration        // Keepalive: the time between pings from now on
 	From, To  connectivity.State   // State
@@ -150,22 +163,16 @@ func (t *DialTrace) of(kind EventKind) func(DialEvent) {
 // observer tells those who asked for them of a channel's events. nil: nobody did,
 // and its methods do nothing. They are called without a lock held.
 type observer struct {
-	target string     // set once
-	trace  *DialTrace // set once, a copy; nil: none
-	log    *eventLog  // set once; nil: none
-
-	attempts atomic.Uint64 // so far
+	target string       // set once
+	traces []*DialTrace // set once
+	log    *eventLog    // set once; nil: none
 }
 
 func newObserver(target resolver.Target, o *dialOptions) *observer {
-	if o.trace == nil && o.logger == nil {
+	if len(o.traces) == 0 && o.logger == nil {
 		return nil
 	}
-	obs := &observer{target: text.Target(target.String())}
-	if o.trace != nil {
-		copied := *o.trace
-		obs.trace = &copied
-	}
+	obs := &observer{target: text.Target(target.String()), traces: o.traces}
 	if o.logger != nil {
 		obs.log = newEventLog(o.logger)
 	}
@@ -179,29 +186,22 @@ func (o *observer) tell(e DialEvent) {
 		return
 	}
 	e.Time, e.Target = time.Now(), o.target
-	e.Addr, e.ServerName, e.Hint, e.Err = text.Target(e.Addr), text.Target(e.ServerName), text.Line(e.Hint), fitCause(e.Err)
+	e.Addr, e.ServerName, e.Hint = text.Target(e.Addr), text.Target(e.ServerName), text.Line(e.Hint)
+	e.Err, e.Cause = fitCause(e.Err), fitCause(e.Cause)
 	for i, addr := range e.Addrs {
 		e.Addrs[i] = text.Target(addr)
 	}
-	if o.trace != nil {
-		if o.trace.Every != nil {
-			o.trace.Every(e)
+	for _, t := range o.traces {
+		if t.Every != nil {
+			t.Every(e)
 		}
-		if f := o.trace.of(e.Kind); f != nil {
+		if f := t.of(e.Kind); f != nil {
 			f(e)
 		}
 	}
 	if o.log != nil {
 		o.log.event(e)
 	}
-}
-
-// number returns the number of an attempt that begins.
-func (o *observer) number() uint64 {
-	if o == nil {
-		return 0
-	}
-	return o.attempts.Add(1)
 }
 
 // steps returns the function that is told of the phases of an attempt; nil if
@@ -225,14 +225,16 @@ var phaseEvents = map[failure.Phase][2]EventKind{
 func eventOf(s connect.Step, attempt uint64) DialEvent {
 	e := DialEvent{
 		Kind:       phaseEvents[s.Phase][0],
-		Attempt:    attempt,
+		AttemptID:  attempt,
 		Addr:       s.Addr,
 		ServerName: s.ServerName,
 		Proxy:      s.Proxy,
 		Elapsed:    s.Elapsed,
 		Err:        publicCause(s.Err),
 		Addrs:      s.Addrs,
-		Settings:   s.Settings,
+	}
+	for _, v := range s.Settings {
+		e.Settings = append(e.Settings, Setting{ID: uint16(v.ID), Value: v.Val})
 	}
 	if s.Done {
 		e.Kind = phaseEvents[s.Phase][1]
@@ -251,7 +253,7 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 	for _, a := range attempts {
 		o.tell(DialEvent{
 			Kind:       EventFailed,
-			Attempt:    attempt,
+			AttemptID:  attempt,
 			Addr:       a.Addr,
 			ServerName: a.ServerName,
 			Proxy:      a.Proxy,
@@ -270,7 +272,7 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 func (l *link) tellReady() {
 	if o := l.sc.cc.observer; o != nil {
 		l.readyAt = time.Now()
-		o.tell(DialEvent{Kind: EventReady, Attempt: l.attempt, Addr: l.addr.Addr, ServerName: l.sc.cc.serverName(l.addr), Elapsed: l.readyAt.Sub(l.since)})
+		o.tell(DialEvent{Kind: EventReady, AttemptID: l.attempt, Addr: l.addr.Addr, ServerName: l.sc.cc.serverName(l.addr), Elapsed: l.readyAt.Sub(l.since)})
 	}
 }
 
@@ -278,7 +280,7 @@ func (l *link) tellReady() {
 // server before it comes.
 func (l *link) tellLost(why error) {
 	if o := l.sc.cc.observer; o != nil && !l.readyAt.IsZero() {
-		o.tell(DialEvent{Kind: EventLost, Attempt: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
+		o.tell(DialEvent{Kind: EventLost, AttemptID: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
 		l.readyAt = time.Time{}
 	}
 }

@@ -193,22 +193,22 @@ func TestTraceFunctions(t *testing.T) {
 			assert.False(t, e.Time.IsZero())
 			assert.Contains(t, e.Target, "passthrough:///")
 		}
-		kind := strings.ReplaceAll(string(all[0].Kind), " ", "")
+		kind := strings.ReplaceAll(string(all[0].Kind), "_", "")
 		assert.Equal(t, strings.ToLower(name), kind)
 	}
 	assert.Len(t, every.seen(), n, "Every is told of each, and nothing else")
 
 	done := told["TLSDone"].seen()[0]
-	assert.EqualValues(t, 1, done.Attempt)
+	assert.EqualValues(t, 1, done.AttemptID)
 	assert.Equal(t, "backend.example:443", done.Addr)
 	assert.Equal(t, "http://"+p.Addr, done.Proxy)
 	require.NotNil(t, done.TLS)
 	assert.NotEmpty(t, done.TLS.PeerCertificates)
 	assert.Positive(t, done.Elapsed)
-	assert.Equal(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 9}}, told["HTTP2Done"].seen()[0].Settings)
+	assert.Equal(t, []Setting{{ID: uint16(http2.SettingMaxConcurrentStreams), Value: 9}}, told["HTTP2Done"].seen()[0].Settings)
 	lost := told["Lost"].seen()[0]
-	assert.EqualValues(t, 1, lost.Attempt)
-	assert.ErrorAs(t, lost.Err, new(http2.GoAwayError))
+	assert.EqualValues(t, 1, lost.AttemptID)
+	assert.ErrorAs(t, lost.Err, new(*GoAwayError))
 	assert.Equal(t, 2*time.Minute, told["Keepalive"].seen()[0].Keepalive)
 	failed := told["Failed"].seen()[0]
 	assert.Equal(t, PhaseProxy, failed.Phase)
@@ -232,7 +232,7 @@ func TestNoTraceCostsNothing(t *testing.T) {
 	o, l := cc.observer, cc.allLinks()[0]
 	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: errRefused}}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		if o.steps(o.number()) != nil {
+		if o.steps(1) != nil {
 			panic("the connection is asked to tell of its steps")
 		}
 		o.failed(1, attempts)
@@ -320,12 +320,12 @@ func TestTraceEndsWithClose(t *testing.T) {
 		for _, e := range seen.seen() {
 			switch e.Kind {
 			case EventReady:
-				assert.False(t, open[e.Attempt])
-				open[e.Attempt] = true
+				assert.False(t, open[e.AttemptID])
+				open[e.AttemptID] = true
 			case EventLost:
-				assert.True(t, open[e.Attempt])
+				assert.True(t, open[e.AttemptID])
 				assert.ErrorIs(t, e.Err, grpc.ErrClientConnClosing)
-				delete(open, e.Attempt)
+				delete(open, e.AttemptID)
 			}
 		}
 		assert.Empty(t, open)
@@ -361,7 +361,7 @@ func TestTraceOfManyChannels(t *testing.T) {
 	for _, e := range seen.seen() {
 		targets[e.Target] = true
 		if e.Kind == EventReady {
-			assert.EqualValues(t, 1, e.Attempt, "attempts are numbered in each channel")
+			assert.EqualValues(t, 1, e.AttemptID, "attempts are numbered in each channel")
 		}
 	}
 	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].addr: true, "passthrough:///" + backends[1].addr: true}, targets)

@@ -300,7 +300,7 @@ func TestProxies(t *testing.T) {
 	}
 	var proxyErr *grpcdial.ProxyError
 	require.ErrorAs(t, withProxy("gopher://proxy.example"), &proxyErr)
-	assert.Equal(t, "url", proxyErr.Step)
+	assert.Equal(t, grpcdial.ProxyStepURL, proxyErr.Step)
 	for scheme, start := range map[string]string{
 		"http":    "CONNECT ",
 		"https":   "\x16\x03", // a TLS record

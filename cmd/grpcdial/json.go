@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/grpcdial/grpcdial"
@@ -129,7 +130,8 @@ func stepJSON(r *report, s *step) jsonStep {
 		if out.Settings == nil {
 			out.Settings = make(map[string]uint32)
 		}
-		out.Settings[v.ID.String()] = v.Val
+		name, _, _ := strings.Cut(v.String(), "=")
+		out.Settings[name] = v.Value
 	}
 	return out
 }

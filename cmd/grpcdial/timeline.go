@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial"
@@ -30,7 +29,7 @@ type step struct {
 
 	addrs    []string             // resolve: what there is to dial
 	tls      *tls.ConnectionState // tls, when it went well and is crypto/tls's
-	settings []http2.Setting      // http2: the server's
+	settings []grpcdial.Setting   // http2: the server's
 	health   string               // health: the verdict
 }
 

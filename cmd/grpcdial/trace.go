@@ -38,7 +38,7 @@ func (t *timeline) trace() *grpcdial.DialTrace {
 }
 
 func beginning(e grpcdial.DialEvent) step {
-	return step{phase: phases[e.Kind], attempt: e.Attempt, addr: e.Addr, serverName: e.ServerName, proxy: e.Proxy, start: e.Time}
+	return step{phase: phases[e.Kind], attempt: e.AttemptID, addr: e.Addr, serverName: e.ServerName, proxy: e.Proxy, start: e.Time}
 }
 
 func ending(e grpcdial.DialEvent) step {

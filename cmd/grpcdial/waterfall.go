@@ -173,7 +173,7 @@ func settings(s *step) string {
 	}
 	var all []string
 	for _, v := range s.settings {
-		all = append(all, fmt.Sprintf("%v=%d", v.ID, v.Val))
+		all = append(all, v.String())
 	}
 	return strings.Join(all, " ")
 }

@@ -47,8 +47,8 @@ func raced() *report {
 				Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, NegotiatedProtocol: "h2", ServerName: "a.test",
 				PeerCertificates: []*x509.Certificate{leaf, sub}, VerifiedChains: [][]*x509.Certificate{{leaf, sub, root}},
 			}},
-			{phase: grpcdial.PhaseHTTP2, addr: "192.0.2.1:443", start: at(370), end: at(399), settings: []http2.Setting{
-				{ID: http2.SettingMaxConcurrentStreams, Val: 100}, {ID: http2.SettingInitialWindowSize, Val: 65535}}},
+			{phase: grpcdial.PhaseHTTP2, addr: "192.0.2.1:443", start: at(370), end: at(399), settings: []grpcdial.Setting{
+				{ID: uint16(http2.SettingMaxConcurrentStreams), Value: 100}, {ID: uint16(http2.SettingInitialWindowSize), Value: 65535}}},
 			{phase: grpcdial.PhaseHealth, addr: "192.0.2.1:443", start: at(400), end: at(420), health: "SERVING"},
 		},
 	}

@@ -119,11 +119,11 @@ func strictServer(out io.Writer) error {
 		if change.From != connectivity.Ready || change.To == connectivity.Ready {
 			continue
 		}
-		var goAway http2.GoAwayError
+		var goAway *grpcdial.GoAwayError
 		if !errors.As(change.Cause, &goAway) {
 			return fmt.Errorf("no GOAWAY: %w", change.Cause)
 		}
-		fmt.Fprintf(out, "a server that allows fewer pings: GOAWAY %v %s\n", goAway.ErrCode, goAway.DebugData)
+		fmt.Fprintf(out, "a server that allows fewer pings: GOAWAY %v %s\n", http2.ErrCode(goAway.Code), goAway.Debug)
 		fmt.Fprintln(out, "  on the next connection after a silence of", cc.Snapshot().Keepalive.Time)
 		return nil
 	}

@@ -31,6 +31,7 @@ const (
 // not modified after it was returned. Its texts are fit to leave the library, see
 // package text; errors.As finds in Err what failed, untouched.
 type Attempt struct {
+	ID         uint64        // of the attempt in its channel, from 1; 0 for what is none of its attempts
 	Addr       string        // what was dialed: "192.0.2.1:443", "unix:///run/x", or a host name that did not resolve
 	ServerName string        // the name the credentials were asked to check
 	Proxy      string        // the proxy's URL without credentials, if one was used

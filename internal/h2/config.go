@@ -76,6 +76,9 @@ type Config struct {
 	// OnSettings is told of the server's first SETTINGS, within Handshake. nil:
 	// nothing.
 	OnSettings func([]http2.Setting)
+	// GoAway makes the error by which programs find a GOAWAY of the server's in the
+	// causes of what it ended. nil: they do not.
+	GoAway func(code uint32, debug string, lastStreamID uint32) error
 
 	grow bool // the windows' sizes are the defaults
 }

@@ -62,7 +62,7 @@ type Conn struct {
 	writing  bool           // what is handed but not written may be on its way
 	cause    error          // why it is not open
 	endWith  *status.Status // what streams end with when they are cut; nil: lost
-	goAway   *http2.GoAwayError
+	goAway   *goAwayError
 	streams  map[uint32]*Stream
 	aside    int       // of them, those that are Aside
 	harmed   bool      // see Harmed

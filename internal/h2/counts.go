@@ -61,7 +61,9 @@ func (c *Conn) Counts() Counts {
 		Latest:           c.tally.latest,
 		SendWindow:       c.window.avail,
 		ReceiveWindow:    c.left.Load(),
-		GoAway:           c.goAway,
+	}
+	if c.goAway != nil {
+		n.GoAway = &c.goAway.GoAwayError
 	}
 	if c.maxOpen != unlimited {
 		n.MaxStreams = uint32(c.maxOpen)

@@ -129,6 +129,27 @@ func (e *PrefaceError) Unwrap() error { return e.Err }
 // FirstBytes returns First.
 func (e *PrefaceError) FirstBytes() []byte { return e.First }
 
+// goAwayError is a GOAWAY of the server's as the cause of what it ended.
+type goAwayError struct {
+	http2.GoAwayError
+	public error // what Config.GoAway made of it; nil: nothing
+}
+
+// publish makes the public form. What the error says does not change after it.
+func (e *goAwayError) publish(cfg *Config) {
+	if cfg.GoAway != nil {
+		e.public = cfg.GoAway(uint32(e.ErrCode), e.DebugData, e.LastStreamID)
+	}
+}
+
+// Unwrap returns the two forms of it.
+func (e *goAwayError) Unwrap() []error {
+	if e.public == nil {
+		return []error{e.GoAwayError}
+	}
+	return []error{e.GoAwayError, e.public}
+}
+
 // IsOrderly reports whether err is a GOAWAY without an error: servers end connections so
 // that are idle or old, or when they restart.
 func IsOrderly(err error) bool {

@@ -39,7 +39,9 @@ func TestGoAwayTwice(t *testing.T) {
 
 			server.GoAway(math.MaxInt32, http2.ErrCodeNo, "later")
 			cause := await(t, c.drained, "onDrain")
-			require.Equal(t, http2.GoAwayError{LastStreamID: math.MaxInt32, DebugData: "later"}, cause)
+			var got http2.GoAwayError
+			require.ErrorAs(t, cause, &got)
+			require.Equal(t, http2.GoAwayError{LastStreamID: math.MaxInt32, DebugData: "later"}, got)
 			require.True(t, isDone(c))
 			require.Equal(t, 3, c.Streams(), "running streams go on")
 			r := c.unary(context.Background(), req("/test/More"), "x")

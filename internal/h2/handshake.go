@@ -244,7 +244,9 @@ func (r *reader) preface() error {
 		return wrong(nil)
 	case f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize:
 		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
-			return wrong(parseGoAway(p[frameHeaderLen:]))
+			g := parseGoAway(p[frameHeaderLen:])
+			g.publish(&r.c.cfg)
+			return wrong(g)
 		}
 		return wrong(nil)
 	case !f.isSettings():

@@ -241,7 +241,7 @@ func (r *reader) lookAround() {
 	r.c.mu.Lock()
 	state, cause := r.c.state, r.c.cause
 	if r.c.goAway != nil {
-		cause = *r.c.goAway
+		cause = r.c.goAway
 	}
 	r.c.mu.Unlock()
 	if state == stateDraining && !r.told {
@@ -295,12 +295,12 @@ func parseFrameHeader(b []byte) frameHeader {
 	}
 }
 
-func parseGoAway(p []byte) http2.GoAwayError {
-	return http2.GoAwayError{
+func parseGoAway(p []byte) *goAwayError {
+	return &goAwayError{GoAwayError: http2.GoAwayError{
 		LastStreamID: binary.BigEndian.Uint32(p) &^ (1 << 31),
 		ErrCode:      http2.ErrCode(binary.BigEndian.Uint32(p[4:])),
 		DebugData:    string(p[8:min(len(p), 8+maxErrorBody)]),
-	}
+	}}
 }
 
 // readFrame reads one frame and acts on it.

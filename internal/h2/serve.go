@@ -353,12 +353,13 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 		c.tooManyPings.Store(true)
 	}
 	g.DebugData = c.cfg.Secrets.Mask(g.DebugData)
+	g.publish(&c.cfg)
 	c.mu.Lock()
 	if c.goAway != nil && g.LastStreamID > c.goAway.LastStreamID {
 		c.mu.Unlock()
 		return connErrorf(http2.ErrCodeProtocol, "GOAWAY raised the last stream id from %d to %d", c.goAway.LastStreamID, g.LastStreamID)
 	}
-	c.goAway = &g
+	c.goAway = g
 	c.drainLocked(g)
 	var unprocessed []*Stream
 	for id, s := range c.streams {
@@ -371,7 +372,7 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	c.mu.Unlock()
 	for _, s := range unprocessed {
 		s.finish(&Error{
-			Status:      status.Newf(codes.Unavailable, "the server did not process the request: %v", describeGoAway(&g)),
+			Status:      status.Newf(codes.Unavailable, "the server did not process the request: %v", describeGoAway(g)),
 			Unsent:      s.safeUntil > handed, // should it leave after all, the server has said that it will not look at it
 			Unprocessed: true,
 			Serving:     serving,
@@ -383,7 +384,7 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	return nil
 }
 
-func describeGoAway(g *http2.GoAwayError) string {
+func describeGoAway(g *goAwayError) string {
 	if g.DebugData == "" {
 		return fmt.Sprintf("GOAWAY %v", g.ErrCode)
 	}

@@ -283,7 +283,7 @@ func (c *Conn) endDoomed() {
 		switch {
 		case st != nil:
 			e = &Error{Status: st, Cause: cause, Local: true, GivenUp: true}
-		case goAway != nil && cause != error(*goAway):
+		case goAway != nil && cause != error(goAway):
 			e = c.lost(cause)
 			e.Status = status.Newf(codes.Unavailable, "%s, after %s", e.Status.Message(), describeGoAway(goAway))
 		default:
