@@ -25,7 +25,7 @@ const (
 	maxFrameSize        = 16384 // what we accept: the default of SETTINGS_MAX_FRAME_SIZE
 	maxStreamID         = math.MaxInt32
 	defaultPendingLimit = 64 << 10
-	turn                = 64 << 10 // the most one stream queues before others get their turn
+	turn                = 65 << 10 // the most one stream queues before others get their turn: a message of 64 KiB
 	maxFlushRounds      = 4        // how many writes one caller makes for others before it hands over
 	maxQueuedAcks       = 10000    // answers to the peer's PING and SETTINGS that may wait to be written
 	freeContinuations   = 1000     // CONTINUATION frames in one header block, ...
@@ -62,7 +62,7 @@ type Config struct {
 	// buffer is shared with other connections while this one is quiet.
 	ReadBufferSize int
 	// WriteBufferSize is how many bytes may wait to be written before senders
-	// have to; default 64 KiB. A sender may exceed it by one turn of 64 KiB.
+	// have to; default 64 KiB. A sender may exceed it by one turn of 65 KiB.
 	WriteBufferSize int
 	// KeepaliveTime is how long the connection may be silent before it is
 	// probed with a PING; 0 means never (gRFC A8).

@@ -60,6 +60,7 @@ type Conn struct {
 	flushing bool           // somebody writes
 	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
 	writing  bool           // what is handed but not written may be on its way
+	full     bool           // the socket did not take the latest write at once
 	cause    error          // why it is not open
 	endWith  *status.Status // what streams end with when they are cut; nil: lost
 	goAway   *goAwayError

@@ -55,7 +55,7 @@ func (c *Conn) flushAndUnlock() {
 		// Callers that are about to send can append to the same write.
 		runtime.Gosched()
 	}
-	c.flush()
+	c.flush(nil)
 }
 
 // dirty reports whether there is anything to write. mu is held.
@@ -65,14 +65,22 @@ func (c *Conn) dirty() bool {
 
 // flush writes in the caller's goroutine, a few rounds at most. What the socket
 // does not take, and further rounds, are left to a goroutine. The caller
-// owns the flush (flushing is true) and holds no lock.
-func (c *Conn) flush() {
+// owns the flush (flushing is true) and holds no lock. first, if it is not nil, is written first.
+func (c *Conn) flush(first *gathered) {
 	for range maxFlushRounds {
-		b, ok := c.nextFlush()
-		if !ok {
-			return
+		var b *buffer
+		var left *backlog
+		var err error
+		if first != nil {
+			b, left, err = c.attemptGathered(first)
+			first = nil
+		} else {
+			var ok bool
+			if b, ok = c.nextFlush(); !ok {
+				return
+			}
+			left, err = c.attempt(b)
 		}
-		left, err := c.attempt(b)
 		if err != nil {
 			c.writeFailed(b, err)
 			return
@@ -92,7 +100,7 @@ func (c *Conn) flush() {
 			go c.flushBlocking(left)
 			return
 		}
-		c.flushed(b)
+		c.flushed(b, false)
 	}
 	c.mu.Lock()
 	if c.endFlush(true) {
@@ -117,14 +125,28 @@ func (c *Conn) nextFlush() (*buffer, bool) {
 	if c.endFlush(true) {
 		return nil, false
 	}
+	b := c.takePending()
+	c.mu.Unlock()
+	return b, true
+}
+
+// takePending takes the pending buffer for a write. mu is held.
+func (c *Conn) takePending() *buffer {
 	b := c.pending()
 	c.pend = nil
 	c.handed += uint64(len(b.b))
 	c.writing = true
 	c.inFlight, c.inPend = c.inPend, 0
 	c.ackFlight = c.acks
-	c.mu.Unlock()
-	return b, true
+	return b
+}
+
+// queued is the offset in the connection's output of what is queued next. mu is held.
+func (c *Conn) queued() uint64 {
+	if c.pend == nil {
+		return c.handed
+	}
+	return c.handed + uint64(len(c.pend.b))
 }
 
 // endFlush gives up the flush if there is nothing to write, or if the connection is
@@ -198,10 +220,12 @@ func (c *Conn) count(n int) {
 	c.mu.Unlock()
 }
 
-// flushed gives the room of b back to those who wait for it.
-func (c *Conn) flushed(b *buffer) {
+// flushed gives the room of b back to those who wait for it. full says that the write
+// had to wait for the socket.
+func (c *Conn) flushed(b *buffer, full bool) {
 	b.b = b.b[:0]
 	c.mu.Lock()
+	c.full = full
 	c.written, c.writing = c.handed, false
 	c.acks -= c.ackFlight
 	c.ackFlight = 0
@@ -281,7 +305,7 @@ func (c *Conn) flushBlocking(left *backlog) {
 		if left.records != nil {
 			c.buffers.put(left.records)
 		}
-		c.flushed(left.frames)
+		c.flushed(left.frames, true)
 	}
 	for {
 		b, ok := c.nextFlush()
@@ -292,7 +316,7 @@ func (c *Conn) flushBlocking(left *backlog) {
 			c.writeFailed(b, err)
 			return
 		}
-		c.flushed(b)
+		c.flushed(b, true)
 	}
 }
 

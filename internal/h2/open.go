@@ -149,34 +149,52 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	// The message goes along if no other waits for the connection's window.
 	n := 0
 	if len(msg) > 0 && c.window.head == nil {
-		n = int(max(0, min(int64(len(msg)), int64(turn), c.window.avail, s.sendWindow)))
+		n = int(max(0, min(int64(len(msg)), c.turn(), c.window.avail, s.sendWindow)))
 	}
 	whole := last && n == len(msg)
 	if n > 0 && n == len(msg) {
 		c.tally.sent++
 	}
-	c.buffers.reserve(b, n+usualHeaders)
+	gathers := c.gathers(int64(n))
+	if !gathers {
+		c.buffers.reserve(b, n+usualHeaders)
+	}
 	b.b = c.enc.appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
 	s.outHeader = len(b.b) - at
 	if n > 0 {
 		c.window.avail -= int64(n)
 		s.sendWindow -= int64(n)
-		b.b = appendData(b.b, id, msg[:n], whole, c.maxSend)
+		if !gathers {
+			b.b = appendData(b.b, id, msg[:n], whole, c.maxSend)
+		}
 	}
-	if more := int64(len(b.b)-at) - room; more > 0 {
-		// The headers were larger than what was taken for them.
+	var g *gathered
+	size := int64(len(b.b) - at)
+	if gathers {
+		size += int64(n)
+	}
+	if more := size - room; more > 0 {
+		// The headers were larger than what was taken for them, or the turn is.
 		c.room.avail -= more
 		room += more
 	}
 	c.inPend += room
+	if gathers {
+		g = c.gather(id, msg[:n], whole)
+	}
 	s.halfClosed = whole
 	// A unary request that was not written to its end cannot have reached its
 	// handler; a stream's handler may run once it has the headers.
-	s.safeUntil = c.handed + uint64(len(b.b))
+	s.safeUntil = c.queued()
 	if last && !whole {
 		s.safeUntil = 1<<64 - 1 // until the rest is queued
 	}
-	c.flushAndUnlock()
+	if g != nil {
+		c.mu.Unlock()
+		c.flush(g)
+	} else {
+		c.flushAndUnlock()
+	}
 	if id >= maxStreamID-1 {
 		c.poke()
 	}
@@ -286,7 +304,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 			drain(s.wait.ready)
 			continue
 		}
-		want := min(int64(len(msg)), turn, s.sendWindow)
+		want := min(int64(len(msg)), c.turn(), s.sendWindow)
 		got, ended := s.obtain(ctx, &c.window, want, false)
 		if ended {
 			return true
@@ -302,26 +320,39 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		if s.sendID == 0 {
 			n = 0
 		}
+		gathers := c.gathers(n)
+		if !gathers {
+			n = min(n, turn)
+		}
 		c.window.add(got - n)
+		c.room.add(got - n)
 		if n == 0 {
-			c.room.add(got)
 			continue
 		}
-		c.inPend += got
+		c.inPend += n
 		s.sendWindow -= n
 		end := last && n == int64(len(msg))
-		b := c.pending()
-		c.buffers.reserve(b, int(n)+usualHeaders)
-		b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
+		var g *gathered
+		if gathers {
+			g = c.gather(s.sendID, msg[:n], end)
+		} else {
+			b := c.pending()
+			c.buffers.reserve(b, int(n)+usualHeaders)
+			b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
+		}
 		if msg = msg[n:]; len(msg) == 0 {
 			c.tally.sent++
 		}
 		if end {
 			s.closed(c)
 		}
-		if !s.unary && s.inBurst() && !end {
+		switch {
+		case g != nil:
+			c.mu.Unlock()
+			c.flush(g)
+		case !s.unary && s.inBurst() && !end:
 			c.flushSoonAndUnlock()
-		} else {
+		default:
 			c.flushAndUnlock()
 		}
 		if len(msg) == 0 {
@@ -335,7 +366,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 func (s *Stream) closed(c *Conn) {
 	s.halfClosed = true
 	if s.unary {
-		s.safeUntil = c.handed + uint64(len(c.pend.b))
+		s.safeUntil = c.queued()
 	}
 }
 

@@ -118,9 +118,13 @@ func TestRefusedStream(t *testing.T) {
 // the server cannot have whole, and over plaintext each other call's request
 // arrives.
 func TestUnsentIsTrue(t *testing.T) {
-	for _, wire := range []string{"tcp", "TLS"} {
-		t.Run(wire, func(t *testing.T) {
+	for _, run := range []struct {
+		name, wire string
+		odd        int // how much larger every other message is
+	}{{"tcp", "tcp", 1}, {"TLS", "TLS", 1}, {"tcp large", "tcp", 10}, {"TLS large", "TLS", 10}} {
+		t.Run(run.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
+			wire := run.wire
 			opts := []h2test.Option{h2test.SocketBuffers(32768, 0)}
 			if wire == "TLS" {
 				opts = append(opts, h2test.WithTLS())
@@ -145,12 +149,19 @@ func TestUnsentIsTrue(t *testing.T) {
 			const calls = 40
 			var wg sync.WaitGroup
 			results := make([]result, calls)
+			var first *h2test.Frame
 			for i := range calls {
 				wg.Go(func() {
-					results[i] = c.unary(context.Background(), req(fmt.Sprintf("/test/%d", i)), strings.Repeat("x", 997*(1+i%16)))
+					size := 997 * (1 + i%16)
+					if i%2 == 1 {
+						size *= run.odd
+					}
+					results[i] = c.unary(context.Background(), req(fmt.Sprintf("/test/%d", i)), strings.Repeat("x", size))
 				})
+				if i == 0 {
+					first = server.ExpectHeaders() // this one leaves whole
+				}
 			}
-			first := server.ExpectHeaders() // some calls are under way
 			stalled(t, c, calls+1)
 			c.Close(io.ErrClosedPipe, nil)
 			wg.Wait()

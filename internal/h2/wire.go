@@ -136,8 +136,9 @@ func (w *Wire) collected() bool {
 // attempt is one non-blocking write. Its callback is made once, so that an
 // attempt allocates nothing.
 type attempt struct {
-	p   []byte
-	n   int
-	err error
-	fn  func(fd uintptr) bool
+	p      []byte
+	vector // what is to be written if p is nil
+	n      int
+	err    error
+	fn     func(fd uintptr) bool
 }

@@ -44,6 +44,10 @@ func (w *Wire) tryWrite(p []byte) (n int, err error) {
 }
 
 func (a *attempt) run(fd uintptr) bool {
+	if a.p == nil {
+		a.runVector(fd)
+		return true
+	}
 	for a.n < len(a.p) {
 		n, err := syscall.Write(int(fd), a.p[a.n:])
 		if n > 0 {

@@ -182,3 +182,32 @@ func TestMessageAfterAnAnswerLeavesAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A large message leaves in one write where windows and socket allow.
+func TestLargeMessageIsOneWrite(t *testing.T) {
+	c, server := packets(t)
+	s, err := c.Open(context.Background(), req("/test/Stream"))
+	require.NoError(t, err)
+	server.next()
+	for _, size := range []int{16 << 10, 64 << 10, 100 << 10} {
+		msg := h2test.PutMessage(false, make([]byte, size))
+		sent := make(chan error, 1)
+		go func() { sent <- s.Send(msg, false) }()
+		require.Equal(t, len(msg), dataBytes(server.next()))
+		require.NoError(t, await(t, sent, "the sender"))
+
+		done := make(chan error, 1)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			s, err := c.Unary(ctx, req("/test/Call"), msg)
+			if err == nil {
+				s.Release()
+			}
+			done <- err
+		}()
+		require.Equal(t, len(msg), dataBytes(server.next()), "with the headers")
+		cancel()
+		require.NoError(t, await(t, done, "the call"))
+		server.next() // RST_STREAM
+	}
+}
