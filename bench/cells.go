@@ -59,6 +59,7 @@ var callCells = []cell{
 	{"refused/b=20", "call", 1, refused(20, "pick_first")},
 	{"refused-rr/b=20", "call", 1, refused(20, "round_robin")},
 	{"refused-rr/b=20,c=16", "call", 16, refused(20, "round_robin")},
+	{"unanswered/b=20,c=1000", "call", 1000, unanswered(20, "round_robin")},
 }
 
 // unary calls with a body of the given size, 0 for a greeting of 4 bytes that

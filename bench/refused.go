@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,7 +29,7 @@ func refused(backends int, policy string) func(target) (worker, error) {
 		}
 		r := manual.NewBuilderWithScheme("refused")
 		r.InitialState(resolver.State{Addresses: addrs})
-		c, err := t.client.resolved(r, policy, t.creds)
+		c, err := t.client.resolved(r, policy, t.creds, nil)
 		if err != nil {
 			return worker{}, err
 		}
@@ -57,6 +58,53 @@ func refused(backends int, policy string) func(target) (worker, error) {
 	}
 }
 
+// unansweredTimeout is the deadline of a call on a channel that waits for its backends.
+const unansweredTimeout = 100 * time.Millisecond
+
+// unanswered calls on one channel, which all workers share, while every backend takes its
+// time with the network connection. So each call ends at its deadline: the latency beyond
+// that is how late its caller learns of it.
+func unanswered(backends int, policy string) func(target) (worker, error) {
+	var c stateful // of the workers in use
+	workers := 0
+	hang := func(ctx context.Context, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return func(t target) (worker, error) {
+		if workers == 0 {
+			addrs, err := closedPorts(backends)
+			if err != nil {
+				return worker{}, err
+			}
+			r := manual.NewBuilderWithScheme("unanswered")
+			r.InitialState(resolver.State{Addresses: addrs})
+			if c, err = t.client.resolved(r, policy, t.creds, hang); err != nil {
+				return worker{}, err
+			}
+		}
+		workers++
+		stub := pb.NewBenchClient(c)
+		request := newRequest(0)
+		return worker{
+			op: func() error {
+				ctx, cancel := context.WithTimeout(context.Background(), unansweredTimeout)
+				defer cancel()
+				if _, err := stub.Unary(ctx, request); status.Code(err) != codes.DeadlineExceeded {
+					return fmt.Errorf("the error is %v, want DeadlineExceeded", err)
+				}
+				return nil
+			},
+			done: func() error {
+				if workers--; workers > 0 {
+					return nil
+				}
+				return c.Close()
+			},
+		}, nil
+	}
+}
+
 // closedPorts returns n addresses that refuse connections.
 func closedPorts(n int) ([]resolver.Address, error) {
 	var addrs []resolver.Address
@@ -79,12 +127,21 @@ type stateful interface {
 	WaitForStateChange(ctx context.Context, source connectivity.State) bool
 }
 
-// resolved makes an idle channel to the addresses that r returns.
-func (c client) resolved(r *manual.Resolver, policy string, creds credentials.TransportCredentials) (stateful, error) {
+// resolved makes an idle channel to the addresses that r returns. dialer makes its network
+// connections; nil: the client's own.
+func (c client) resolved(r *manual.Resolver, policy string, creds credentials.TransportCredentials,
+	dialer func(context.Context, string) (net.Conn, error)) (stateful, error) {
 	target, config := r.Scheme()+":///backends", fmt.Sprintf(`{"loadBalancingConfig":[{%q:{}}]}`, policy)
 	if c.name == ours.name {
-		return grpcdial.NewClient(target, grpcdial.WithTransportCredentials(creds), grpcdial.WithResolvers(r),
-			grpcdial.WithDefaultServiceConfig(config))
+		opts := []grpcdial.DialOption{grpcdial.WithTransportCredentials(creds), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(config)}
+		if dialer != nil {
+			opts = append(opts, grpcdial.WithContextDialer(dialer))
+		}
+		return grpcdial.NewClient(target, opts...)
 	}
-	return grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithResolvers(r), grpc.WithDefaultServiceConfig(config))
+	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithResolvers(r), grpc.WithDefaultServiceConfig(config)}
+	if dialer != nil {
+		opts = append(opts, grpc.WithContextDialer(dialer))
+	}
+	return grpc.NewClient(target, opts...)
 }
