@@ -110,6 +110,8 @@ func TestHeaderEndsAnRPCWithoutAStream(t *testing.T) {
 	f.require(t, codes.PermissionDenied)
 	requireNoneActive(t, ch)
 	assert.Equal(t, codes.PermissionDenied, status.Code(cs.RecvMsg(new(testpb.SimpleResponse))))
+	require.NotNil(t, cs.Context(), "though there is no connection whose peer it could have")
+	assert.Error(t, cs.Context().Err(), "it ends with the RPC")
 }
 
 // Who uses a stream while another attempt is awaited waits, and uses no processor.
