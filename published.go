@@ -69,7 +69,7 @@ var errLeft = errors.New("grpcdial: the policy gave the connection up: its addre
 
 // errPolicyFailed is the cause of a transition to TRANSIENT_FAILURE for which nothing
 // that the channel knows is the reason.
-var errPolicyFailed = errors.New("grpcdial: the load-balancing policy says so, and no attempt to connect has failed")
+var errPolicyFailed = errors.New("grpcdial: the load-balancing policy reported TRANSIENT_FAILURE without a failed connection attempt")
 
 // publish makes s what RPCs and the program see: at once, so that whoever waited
 // for the state does not find the picker of before, and an RPC that the picker

@@ -346,7 +346,7 @@ func TestTransitionOfAPolicyThatFails(t *testing.T) {
 	cc := plain(t, target, option, WithDefaultServiceConfig(p.config()))
 	next := watched(t, cc)
 	cc.Connect()
-	assert.ErrorContains(t, next(connectivity.TransientFailure).Cause, "the load-balancing policy says so")
+	assert.ErrorContains(t, next(connectivity.TransientFailure).Cause, "the load-balancing policy reported TRANSIENT_FAILURE")
 }
 
 // Every transition says why it was made.

@@ -33,7 +33,7 @@ func hostName(err error) string {
 	mend := "dial by a name it has, or set one with WithAuthority or the credentials' server name"
 	names := CertificateNames(e.Certificate)
 	if names == "" {
-		return fmt.Sprintf("the server's certificate has no subject alternative names, we asked for %q: it has to be issued anew", e.Host)
+		return fmt.Sprintf("the server's certificate has no subject alternative names, the name asked for is %q: reissue it", e.Host)
 	}
 	return fmt.Sprintf("the server's certificate is for %s, we asked for %q: %s", names, e.Host, mend)
 }

@@ -124,7 +124,7 @@ func TestClassify(t *testing.T) {
 		{"certificate dates", TLS, verify(t, future, ca.Pool(), "a.test"), true, []string{"begins on 2110-01-01", "clock"}},
 		{"certificate dates", TLS, verification(x509.CertificateInvalidError{Cert: ca.Server("a.test").Leaf, Reason: x509.Expired}), true, []string{"Time in the TLS configuration"}},
 		{"certificate dates", TLS, verification(x509.CertificateInvalidError{Reason: x509.Expired}), true, []string{"outside its dates"}},
-		{"certificate invalid", TLS, verify(t, ca.Client("a.test"), ca.Pool(), "a.test"), true, []string{"issued anew"}},
+		{"certificate invalid", TLS, verify(t, ca.Client("a.test"), ca.Pool(), "a.test"), true, []string{"reissue it"}},
 		{"no roots", TLS, verification(x509.SystemRootsError{Err: errors.New("none")}), true, []string{"install"}},
 		{"certificate", TLS, verification(errors.New("x509: unhandled critical extension")), true, []string{"not accepted"}},
 
@@ -135,7 +135,7 @@ func TestClassify(t *testing.T) {
 		{"client certificate", TLS, remote(45), true, []string{"client certificate"}},
 		{"client certificate", TLS, remote(46), true, []string{"client certificate"}},
 		{"unknown ca", TLS, remote(48), true, []string{"does not trust the authority"}},
-		{"access denied", TLS, remote(49), true, []string{"does not let it in"}},
+		{"access denied", TLS, remote(49), true, []string{"denied access"}},
 		{"handshake failure", TLS, remote(40), true, []string{"in common"}},
 		{"handshake failure", TLS, remote(71), true, []string{"in common"}},
 		{"protocol version", TLS, remote(70), true, []string{"1.2 or later"}},
