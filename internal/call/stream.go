@@ -52,7 +52,9 @@ type clientStream struct {
 	encodes atomic.Bool // the sender makes bytes of a message
 
 	// The receiver's alone.
-	told error // what RecvMsg returned at the end, and returns again; nil: nothing yet
+	told error          // what RecvMsg returned at the end, and returns again; nil: nothing yet
+	from *streamAttempt // what messages were received from, so that no other attempt follows; nil: none yet
+	enc  string         // its grpc-encoding
 }
 
 // NewStream opens a stream, below the interceptors. It follows the contract of
@@ -343,15 +345,18 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 		return cs.told
 	}
 	for {
-		a := cs.source()
+		a := cs.from
 		if a == nil {
-			return cs.result()
-		}
-		if a.s == nil {
-			return cs.finish(a.err)
+			if a = cs.source(); a == nil {
+				return cs.result()
+			}
+			if a.s == nil {
+				return cs.finish(a.err)
+			}
 		}
 		msg, err := a.s.Recv()
 		if err != nil {
+			cs.from = nil // what follows is for source to say
 			<-a.s.Finished()
 			if cs.retryAfter(a) {
 				continue
@@ -362,17 +367,20 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 			}
 			return cs.tell(a, verdict)
 		}
-		if !cs.commitTo(a) {
-			msg.Free()
-			a.s.Discard()
-			continue
+		if cs.from == nil {
+			if !cs.commitTo(a) {
+				msg.Free()
+				a.s.Discard()
+				continue
+			}
+			cs.sawHeader(a)
+			cs.from, cs.enc = a, a.s.RecvEncoding()
 		}
-		cs.sawHeader(a)
 		if !wanted {
 			msg.Free()
 			return cs.tell(a, cardinality(2))
 		}
-		n, err := cs.readMessage(msg.Data, msg.Compressed, a.s.RecvEncoding(), m)
+		n, err := cs.readMessage(msg.Data, msg.Compressed, cs.enc, m)
 		payload := len(msg.Data)
 		msg.Free()
 		if err != nil {
