@@ -148,16 +148,16 @@ func (s *Stream) grow(n int) {
 	m.own = b
 }
 
-// room returns where the next bytes of a message go that has a buffer of its own, n at
-// most; nil if there is no such message. mu is held.
-func (s *Stream) room(n int) []byte {
+// room returns where the next bytes of a message go that has a buffer of its own, and whether
+// all of them do; nil if there is no such message. mu is held.
+func (s *Stream) room() (p []byte, whole bool) {
 	m := &s.part
 	if m.n < prefixLen || !m.large || s.notGRPC != nil || s.httpErr != nil {
-		return nil
+		return nil, false
 	}
-	n = min(n, m.left)
 	if m.own == nil || m.have == len(*m.own) {
 		s.grow(1)
 	}
-	return (*m.own)[m.have:min(m.have+n, len(*m.own))]
+	n := min(m.left, len(*m.own)-m.have)
+	return (*m.own)[m.have : m.have+n], n == m.left
 }

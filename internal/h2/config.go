@@ -58,8 +58,9 @@ type Config struct {
 	// counted as RFC 9113 section 6.5.2 says; default 16 MiB. It is announced to the
 	// server if it is set.
 	MaxHeaderListSize uint32
-	// ReadBufferSize is how much one read asks for; default 32 KiB, at most 16 MiB. The
-	// buffer is shared with other connections while this one is quiet.
+	// ReadBufferSize is how much one read asks for, but for the payload of a large message
+	// on a socket; default 32 KiB, at most 16 MiB. The buffer is shared with other
+	// connections while this one is quiet.
 	ReadBufferSize int
 	// WriteBufferSize is how many bytes may wait to be written before senders
 	// have to; default 64 KiB. A sender may exceed it by one turn of 65 KiB.

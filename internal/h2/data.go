@@ -6,35 +6,55 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const (
-	// leastDirect is what is worth a read into a message's own buffer.
-	leastDirect = 4 << 10
-	// wakeAfter is how many bytes may be worked on before a receiver is woken that waits
-	// for what was among them.
-	wakeAfter = 32 << 10
-)
+// wakeAfter is how many bytes may be worked on before a receiver is woken that waits
+// for what was among them.
+const wakeAfter = 32 << 10
 
-// data reads a DATA frame, piece by piece as it arrives.
+// data reads a DATA frame, piece by piece as it arrives, and those that a read of
+// its payload brought with it.
 func (r *reader) data(f frameHeader) error {
 	if f.id == 0 {
 		return connErrorf(http2.ErrCodeProtocol, "DATA on stream 0")
 	}
-	left, pad := f.length, 0
+	p := piece{first: true}
 	if f.flags.Has(http2.FlagDataPadded) {
-		if left == 0 {
+		if f.length == 0 {
 			return connErrorf(http2.ErrCodeFrameSize, "padded DATA without a pad length")
 		}
-		p, err := r.peek(1)
+		b, err := r.peek(1)
 		if err != nil {
 			return err
 		}
-		pad = int(p[0])
 		r.start++
-		left--
-		if pad > left {
+		if p.padding = int(b[0]) + 1; p.padding > f.length {
 			return connErrorf(http2.ErrCodeProtocol, "DATA with more padding than payload")
 		}
 	}
+	for {
+		if err := r.payload(f, p); err != nil {
+			return err
+		}
+		if f.flags.Has(http2.FlagDataEndStream) {
+			r.endOfData(f.id)
+		}
+		placed, more := 0, false
+		if f, placed, more = r.ahead.next(r, f); !more {
+			return nil
+		}
+		p = piece{first: true, placed: placed}
+	}
+}
+
+// piece is a part of a DATA frame.
+type piece struct {
+	first   bool   // the frame begins with it
+	padding int    // of the frame, the octet with its length included
+	bytes   []byte // of the payload
+	placed  int    // or so many bytes that are where they belong already
+}
+
+// payload reads what a DATA frame holds. p is its first piece as far as that is known.
+func (r *reader) payload(f frameHeader, p piece) error {
 	if err := r.account(f); err != nil {
 		return err
 	}
@@ -44,10 +64,17 @@ func (r *reader) data(f frameHeader) error {
 			return err
 		}
 	}
-	left -= pad
-	for first := true; first || left > 0; first = false {
-		if !first && r.start == r.end {
-			n, err := r.direct(s, f.id, left)
+	left := f.length - p.padding
+	if p.placed == 0 {
+		n := min(left, r.end-r.start)
+		p.bytes = r.bytes()[r.start : r.start+n]
+		r.start += n
+	}
+	r.deliver(s, f, p)
+	left -= len(p.bytes) + p.placed
+	for left > 0 {
+		if r.start == r.end {
+			n, err := r.direct(s, f, left)
 			if err != nil {
 				return err
 			}
@@ -59,30 +86,19 @@ func (r *reader) data(f frameHeader) error {
 			}
 		}
 		n := min(left, r.end-r.start)
-		r.deliver(s, f, piece{first: first, pad: pad, bytes: r.bytes()[r.start : r.start+n]})
+		r.deliver(s, f, piece{bytes: r.bytes()[r.start : r.start+n]})
 		r.start += n
 		left -= n
 	}
-	for pad > 0 {
+	for padding := p.padding - 1; padding > 0; {
 		if _, err := r.peek(1); err != nil {
 			return err
 		}
-		n := min(pad, r.end-r.start)
+		n := min(padding, r.end-r.start)
 		r.start += n
-		pad -= n
-	}
-	if f.flags.Has(http2.FlagDataEndStream) {
-		r.endOfData(f.id)
+		padding -= n
 	}
 	return nil
-}
-
-// piece is a part of a DATA frame.
-type piece struct {
-	first  bool   // the frame begins with it
-	pad    int    // padding of the frame
-	bytes  []byte // of the payload
-	placed int    // or so many bytes that are where they belong already
 }
 
 // deliver gives a piece of f to s, which is the frame's stream if it was open when the
@@ -98,7 +114,7 @@ func (r *reader) deliver(s *Stream, f frameHeader, p piece) {
 	}
 	var v verdict
 	switch {
-	case p.first && !s.admit(f, p.pad):
+	case p.first && !s.admit(f.length, p.padding):
 		v = over(&Error{Status: status.New(codes.Internal, "the server sent DATA beyond the stream's window"), Local: true}, http2.ErrCodeFlowControl)
 	case p.placed > 0:
 		v = s.onPlaced(p.placed)
@@ -120,30 +136,4 @@ func (r *reader) deliver(s *Stream, f frameHeader, p piece) {
 	case credit > 0:
 		r.queueWindowUpdate(f.id, credit)
 	}
-}
-
-// direct reads payload of a DATA frame, of which left bytes are to come, straight into the
-// message that it belongs to. It returns 0 if that is not worth while.
-//
-// The buffer is the reader's, so it is written to without the lock. If the stream ends
-// meanwhile, it forgets the buffer.
-func (r *reader) direct(s *Stream, id uint32, left int) (n int, err error) {
-	if s == nil || left < leastDirect {
-		return 0, nil
-	}
-	s.mu.Lock()
-	var room []byte
-	if s.id == id {
-		room = s.room(min(left, r.size()))
-	}
-	s.mu.Unlock()
-	if len(room) < leastDirect {
-		return 0, nil
-	}
-	if n, err = r.readInto(room); err != nil {
-		return 0, err
-	}
-	r.narrow = n == left
-	r.deliver(s, frameHeader{id: id}, piece{placed: n})
-	return n, nil
 }

@@ -24,11 +24,11 @@ type reader struct {
 	// buffer, and for the handshake.
 	buf        *[]byte
 	small      []byte
-	more       bool   // the latest read filled what it was given
-	narrow     bool   // the next read is of a frame's header alone
-	into       []byte // where a read goes instead of the buffer
-	start, end int    // the bytes read and not used yet
+	more       bool // the latest read filled what it was given
+	narrow     bool // the next read is of a frame's header alone
+	start, end int  // the bytes read and not used yet
 
+	ahead    scatter
 	hd       headerDecoder
 	lastID   uint32 // the stream of the latest look-up
 	last     *Stream
@@ -49,6 +49,7 @@ type reader struct {
 // socketRead is one wait for bytes. Its callback is made once.
 type socketRead struct {
 	get    func() []byte // where to read into
+	into   [][]byte      // several places instead, if it is more than one
 	empty  func()        // nothing is there
 	n      int
 	err    error
@@ -80,8 +81,8 @@ func (r *reader) bytes() []byte {
 // space is where the next bytes go: into a message, or the buffer. It takes a buffer from the pool if there
 // is none, or if the small one does not do.
 func (r *reader) space() []byte {
-	if r.into != nil {
-		return r.into
+	if r.sock.into != nil {
+		return r.sock.into[0]
 	}
 	if r.buf == nil && (r.small == nil || r.more || r.end == len(r.small)) {
 		b := bytepool.Messages.Get(r.size())
@@ -117,13 +118,28 @@ func (r *reader) fill() error {
 	return err
 }
 
-// readInto reads into p instead of the buffer, which is empty. It blocks.
-func (r *reader) readInto(p []byte) (n int, err error) {
+// readInto reads into the places, one after the other, instead of the buffer, which is
+// empty. It blocks.
+func (r *reader) readInto(places [][]byte) (n int, err error) {
 	r.beforeRead()
-	r.into = p
+	r.sock.into = places
 	n, err = r.read()
-	r.into = nil
+	r.sock.into = nil
 	return n, err
+}
+
+// keep puts n bytes that were read into the places into the buffer, which is empty.
+func (r *reader) keep(places [][]byte, n int) {
+	if b := r.bytes(); len(b) < n || r.buf == nil {
+		if r.buf != nil {
+			bytepool.Messages.Put(r.buf)
+		}
+		r.buf = bytepool.Messages.Get(max(n, r.size()))
+	}
+	r.start, r.end = 0, 0
+	for _, p := range places {
+		r.end += copy((*r.buf)[r.end:n], p)
+	}
 }
 
 // beforeRead ends a burst: those that wait for what was in it are woken, and what the

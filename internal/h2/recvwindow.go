@@ -110,13 +110,11 @@ func (r *reader) account(f frameHeader) error {
 
 // admit counts a DATA frame against the window of its stream. Padding counts too, and is
 // given back at once. mu is held. It reports false if there is no room for it.
-func (s *Stream) admit(f frameHeader, pad int) bool {
-	if s.window -= int64(f.length); s.window < 0 {
+func (s *Stream) admit(length, padding int) bool {
+	if s.window -= int64(length); s.window < 0 {
 		return false
 	}
-	if f.flags.Has(http2.FlagDataPadded) {
-		s.credit += int64(pad) + 1
-	}
+	s.credit += int64(padding)
 	return true
 }
 

@@ -97,7 +97,13 @@ func (w *Wire) tryRead(r *socketRead) (int, error) {
 
 func (r *socketRead) run(fd uintptr) bool {
 	for {
-		n, err := syscall.Read(int(fd), r.get())
+		var n int
+		var err error
+		if len(r.into) > 1 {
+			n, err = readv(int(fd), r.into)
+		} else {
+			n, err = syscall.Read(int(fd), r.get())
+		}
 		switch {
 		case err == syscall.EINTR:
 			continue
