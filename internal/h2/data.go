@@ -38,7 +38,7 @@ func (r *reader) data(f frameHeader) error {
 			r.endOfData(f.id)
 		}
 		placed, more := 0, false
-		if f, placed, more = r.ahead.next(r, f); !more {
+		if f, placed, more = r.parts.next(r, f); !more {
 			return nil
 		}
 		p = piece{first: true, placed: placed}

@@ -70,7 +70,7 @@ func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, 
 
 // direct reads payload of f, of which left bytes are to come, straight into the message
 // of s that it belongs to, and delivers it. It returns how many bytes of f that were; 0 if
-// it is not worth while. More frames may have come: see ahead.
+// it is not worth while. More frames may have come: see scatter.next.
 //
 // The buffer is the reader's, so it is written to without the lock. If the stream ends
 // meanwhile, it forgets the buffer.
@@ -88,7 +88,7 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	if len(room) < leastDirect {
 		return 0, nil
 	}
-	c := &r.ahead
+	c := &r.parts
 	if canScatter && r.c.mode == writeDirect && r.settings && f.flags == 0 {
 		c.plan(room, whole, left, f.length)
 	} else {
