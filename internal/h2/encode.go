@@ -17,9 +17,13 @@ import (
 //
 // What goes into the dynamic table (RFC 7541) is decided here, so that nothing is ever
 // evicted: fields that every call repeats, and metadata once it is seen for the
-// second time, until the table is nearly full. From then on the table stands
-// still, and unknown fields are written as literals without indexing, which hpack.Encoder
-// cannot do.
+// second time, until the table is nearly full. Long values, a bearer token for one, leave
+// a part of it free for others. From then on the table stands still, and unknown fields are
+// written as literals without indexing, which hpack.Encoder cannot do.
+//
+// Tokens are replaced in time, and the old ones stay. So once metadata that comes again and again
+// and has found no place has cost as much as filling the table many times, the table is
+// emptied, and what is in use is inserted again.
 //
 // A block that repeated an earlier one without inserting anything consists of
 // indices alone. It is kept and copied until the next insertion or size change,
@@ -28,7 +32,9 @@ type headerEncoder struct {
 	enc     *hpack.Encoder
 	dst     []byte              // where Write appends
 	known   map[field]struct{}  // what is in the dynamic table
+	frozen  bool                // nothing is inserted any more
 	room    int                 // bytes of the table that may still be filled
+	missed  int                 // bytes of metadata that came again and had no place in the table
 	epoch   uint64              // counts insertions and size changes
 	resized bool                // a size change was not followed by a block yet
 	seen    *[64]uint64         // hashes of metadata seen once
@@ -45,8 +51,10 @@ type fixedKey struct{ method, authority, subtype, encoding, accept string }
 const (
 	tableSlack  = 256 // of the table, left free so that nothing is evicted by a miscount
 	maxBlocks   = 256 // kept blocks
-	maxIndexed  = 512 // the longest field that is indexed
 	initialRoom = 4096 - tableSlack
+	longField   = 512      // a field that is longer than this ...
+	longSpares  = 1 << 10  // ... leaves so much of the table to others
+	emptyAfter  = 32 << 10 // missed
 )
 
 var metadataSeed = maphash.MakeSeed()
@@ -72,8 +80,20 @@ func (e *headerEncoder) setTableSize(n uint32) {
 		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
 		// the table stays as it is from here on.
 		clear(e.known)
-		e.room = 0
+		e.frozen, e.room = true, 0
 	}
+}
+
+// empty evicts all that is in the table, by setting its size to 0 and back at the
+// start of the next block (RFC 7541 section 4.3).
+func (e *headerEncoder) empty() {
+	size := e.enc.MaxDynamicTableSize()
+	e.enc.SetMaxDynamicTableSize(0)
+	e.enc.SetMaxDynamicTableSize(size)
+	e.changed()
+	e.resized = true
+	clear(e.known)
+	e.room, e.missed = initialRoom, 0
 }
 
 func (e *headerEncoder) init() {
@@ -91,6 +111,9 @@ func (e *headerEncoder) changed() {
 
 // appendRequest appends the header block of r to b.
 func (e *headerEncoder) appendRequest(b []byte, c *Config, r *Request, timeout time.Duration) []byte {
+	if e.missed >= emptyAfter {
+		e.empty()
+	}
 	e.dst = b
 	e.fixed(c, r)
 	if r.PreviousAttempts > 0 {
@@ -174,7 +197,7 @@ func (e *headerEncoder) indexed(name, value string) {
 	key := field{name, value}
 	if _, ok := e.known[key]; !ok {
 		size := int(f.Size())
-		if size > e.room || size > maxIndexed {
+		if !e.fits(size) {
 			e.literal(name, value)
 			return
 		}
@@ -185,16 +208,27 @@ func (e *headerEncoder) indexed(name, value string) {
 	_ = e.enc.WriteField(f) // Write never fails
 }
 
+// fits reports whether a field of that size may be inserted.
+func (e *headerEncoder) fits(size int) bool {
+	if size > longField {
+		size += longSpares
+	}
+	return size <= e.room
+}
+
 // metadata writes one field of the application's. A value is worth a place in
 // the table if it comes again.
 func (e *headerEncoder) metadata(name, value string) {
 	if isBinary(name) {
-		e.literal(name, base64.RawStdEncoding.EncodeToString([]byte(value)))
-		return
+		value = base64.RawStdEncoding.EncodeToString([]byte(value))
 	}
 	e.init()
-	if len(name)+len(value) <= maxIndexed && (len(e.known) > 0 || e.room > 0) {
-		if _, ok := e.known[field{name, value}]; ok || e.again(name, value) {
+	if size := len(name) + len(value) + 32; !e.frozen && size+longSpares <= initialRoom { // RFC 7541 section 4.1
+		_, ok := e.known[field{name, value}]
+		if ok || e.again(name, value) {
+			if !ok && !e.fits(size) {
+				e.missed += size
+			}
 			e.indexed(name, value)
 			return
 		}
@@ -204,9 +238,6 @@ func (e *headerEncoder) metadata(name, value string) {
 
 // again reports whether the field was seen before, and remembers it.
 func (e *headerEncoder) again(name, value string) bool {
-	if e.room <= 0 {
-		return false
-	}
 	if e.seen == nil {
 		e.seen = new([64]uint64)
 	}
