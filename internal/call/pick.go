@@ -64,10 +64,13 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			case err == nil:
 				line := usable(res.SubConn)
 				ready := line != nil && line.Conn != r.refused
-				again := ready && line.Conn == r.gaveBack && others > 0
+				again := ready && others > 0 && (line.Conn == r.gaveBack || r.hedge != nil && r.hedge.hasUsed(line.Conn))
 				if ready && !again {
 					a.done, a.pickMD = res.Done, res.Metadata
 					a.take(line)
+					if r.hedge != nil {
+						r.hedge.use(line.Conn)
+					}
 					return false, nil
 				}
 				if res.Done != nil {
@@ -99,7 +102,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 
 // others returns how often the picker may be asked for another connection.
 func (r *rpc) others() int {
-	if r.gaveBack == nil || r.ch.cfg.Backends == nil || r.ch.cfg.Backends() < 2 {
+	if r.gaveBack == nil && r.hedge == nil || r.ch.cfg.Backends == nil || r.ch.cfg.Backends() < 2 {
 		return 0
 	}
 	return maxOthers

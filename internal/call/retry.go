@@ -90,7 +90,7 @@ func retryDecision(in retryInput) retryVerdict {
 		}
 		pushback = ms
 	}
-	if in.policy == nil || !in.policy.RetryableStatusCodes.Has(in.code) {
+	if in.policy == nil || !in.policy.RetryableStatusCodes.Has(in.code) && !o.timedOut {
 		return v
 	}
 	v.counts = true

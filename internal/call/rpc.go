@@ -25,8 +25,10 @@ type rpc struct {
 	set        settings
 	optErr     error
 	policy     *policy
-	retry      *serviceconfig.RetryPolicy // nil: no policy, or the request is larger than what may be kept for it
-	md         metadata.MD                // of the caller's context, validated
+	hedging    *serviceconfig.HedgingPolicy // nil: no policy
+	hedge      *hedge                       // that this is an attempt of; nil: none
+	retry      *serviceconfig.RetryPolicy   // nil: no policy, or the request is larger than what may be kept for it
+	md         metadata.MD                  // of the caller's context, validated
 	compressor compressor
 	encoding   string             // grpc-encoding of what is sent
 	cancel     context.CancelFunc // ends what start derived from the caller's context; nil: nothing
@@ -114,7 +116,7 @@ func (r *rpc) start(ctx context.Context) (context.Context, error) {
 			}
 		}
 		if !r.ch.cfg.DisableRetry {
-			r.retry = mc.RetryPolicy
+			r.retry, r.hedging = mc.RetryPolicy, mc.HedgingPolicy
 		}
 	}
 	if r.optErr != nil {
@@ -242,6 +244,7 @@ type outcome struct {
 	drop        bool // no attempt may follow
 	unsent      bool
 	unprocessed bool
+	timedOut    bool     // the attempt's own time was over
 	progress    bool     // with unprocessed: the server has served other RPCs
 	busy        bool     // with unprocessed: the server is serving other RPCs
 	refused     bool     // with unprocessed: by REFUSED_STREAM, so the connection goes on

@@ -177,6 +177,7 @@ func (cs *clientStream) Header() (metadata.MD, error) {
 			}
 			cs.mu.Unlock()
 			if mine {
+				a.limit.stop()
 				cs.selection.committed()
 				cs.sawHeader(a)
 				return md, nil

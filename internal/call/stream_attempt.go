@@ -13,6 +13,7 @@ import (
 // it: clientStream.giveUp while it is in force, else the one who replaces it.
 type streamAttempt struct {
 	attempt
+	limit *attemptLimit // set by open; nil: none
 
 	// err is why no other attempt followed, if that was decided. The one who has set busy
 	// sets it before publish; others look at it under mu while busy is nil, and without
@@ -51,6 +52,9 @@ func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 		}
 		a, o := cs.open(v.transparent)
 		a.shown = shown
+		if a.s == nil {
+			a.limit.judge(cs.ctx, &o)
+		}
 		if a.s != nil {
 			if cs.log.replay(a.s, cs.retold(&a.attempt)) {
 				return a
@@ -61,6 +65,7 @@ func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 				return a // the server has answered before it had all
 			}
 			o = cs.failure(&a.attempt, he)
+			a.limit.judge(cs.ctx, &o)
 		}
 		if v = cs.decide(&a.attempt, &o, cs.isCommitted()); !v.again {
 			a.err = o.err
@@ -90,7 +95,9 @@ func (cs *clientStream) retold(a *attempt) func(n, payload int) {
 // open makes one attempt.
 func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 	a := &streamAttempt{}
-	if drop, err := cs.connect(cs.ctx, &a.attempt, transparent); err != nil {
+	ctx := cs.ctx
+	ctx, a.limit = cs.limitAttempt(ctx)
+	if drop, err := cs.connect(ctx, &a.attempt, transparent); err != nil {
 		return a, outcome{err: err, drop: drop}
 	}
 	var req h2.Request
@@ -209,6 +216,7 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	cs.mu.Unlock()
 
 	o := cs.failure(&a.attempt, he)
+	a.limit.judge(cs.ctx, &o)
 	v := cs.decide(&a.attempt, &o, cs.isCommitted())
 	if !v.again {
 		a.err = o.err // as it was decided; it stays in force
@@ -260,6 +268,7 @@ func (cs *clientStream) commitTo(a *streamAttempt) bool {
 		}
 		cs.mu.Unlock()
 		if mine {
+			a.limit.stop()
 			cs.selection.committed()
 		}
 		if busy == nil {

@@ -32,7 +32,11 @@ func (r *rpc) unary(ctx context.Context, args, reply any) error {
 	if err == nil && r.selection.intercepts() {
 		return r.intercept().invoke(ctx, args, reply)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.hedging != nil:
+		err = r.invokeHedged(ctx, args, reply)
+	default:
 		err = r.invoke(ctx, args, reply)
 	}
 	r.selection.committed()
@@ -52,7 +56,9 @@ func (r *rpc) invoke(ctx context.Context, args, reply any) error {
 	var before attempt // the latest of those that others followed, if it had a stream
 	for {
 		var a attempt
-		o := r.try(ctx, &a, transparent, &f, args, reply)
+		limited, limit := r.limitAttempt(ctx)
+		o := r.try(limited, &a, transparent, &f, args, reply)
+		limit.judge(ctx, &o)
 		if o.err == nil {
 			r.succeeded()
 			r.end(&a, nil)
@@ -112,6 +118,21 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 			r.retry = nil
 		}
 	}
+	o := r.exchange(a, f, args)
+	switch {
+	case o.err == nil:
+		if err := r.decodeReply(a, reply); err != nil {
+			return outcome{err: err, drop: true}
+		}
+	case a.s != nil && a.s.Err() != nil && a.s.Messages() > 0:
+		_ = r.decodeReply(a, reply) // what came before the error
+	}
+	return o
+}
+
+// exchange sends the request on the connection that the attempt has, and waits for the
+// reply, which it leaves with the stream.
+func (r *rpc) exchange(a *attempt, f *frame, args any) outcome {
 	var req h2.Request
 	if err := r.request(a, &req); err != nil {
 		return outcome{err: err, drop: isContextEnd(err)}
@@ -128,16 +149,10 @@ func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, a
 		r.tellInHeader(a, s.HeaderMD())
 	}
 	if he := s.Err(); he != nil {
-		if s.Messages() > 0 {
-			_ = r.decodeReply(a, reply) // what came before the error
-		}
 		return r.failure(a, he)
 	}
 	if n := s.Messages(); n != 1 {
 		return outcome{err: cardinality(n), drop: true}
-	}
-	if err := r.decodeReply(a, reply); err != nil {
-		return outcome{err: err, drop: true}
 	}
 	return outcome{}
 }

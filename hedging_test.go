@@ -1,0 +1,336 @@
+package grpcdial_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// scripted is a server whose n-th RPC, from 1, does what its script says; what it
+// returns is the status, nil for an echo of the request.
+type scripted struct {
+	addr      string
+	script    func(ctx context.Context, n int) error
+	calls     atomic.Int64
+	cancelled atomic.Int64
+
+	mu       sync.Mutex
+	previous []string // guarded by mu: grpc-previous-rpc-attempts of each
+}
+
+func serveScript(t *testing.T, script func(ctx context.Context, n int) error) *scripted {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &scripted{addr: lis.Addr().String(), script: script}
+	srv := grpc.NewServer(grpc.UnknownServiceHandler(s.handle))
+	var done sync.WaitGroup
+	done.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() {
+		srv.Stop()
+		done.Wait()
+	})
+	return s
+}
+
+func (s *scripted) handle(_ any, stream grpc.ServerStream) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	s.mu.Lock()
+	s.previous = append(s.previous, strings.Join(md.Get("grpc-previous-rpc-attempts"), ","))
+	s.mu.Unlock()
+	err := s.script(stream.Context(), int(s.calls.Add(1)))
+	if stream.Context().Err() != nil {
+		s.cancelled.Add(1)
+	}
+	if err != nil {
+		if ms, ok := strings.CutPrefix(status.Convert(err).Message(), "pushback "); ok {
+			stream.SetTrailer(metadata.Pairs("grpc-retry-pushback-ms", ms))
+		}
+		return err
+	}
+	m := new(wrapperspb.StringValue)
+	if err := stream.RecvMsg(m); err != nil && err != io.EOF {
+		return err
+	}
+	return stream.SendMsg(m)
+}
+
+func (s *scripted) attempts() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.previous...)
+}
+
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+// hedged makes a channel to all of the servers, by round_robin, with a hedging policy.
+func hedged(t *testing.T, policy grpcdial.HedgingPolicy, throttling *grpcdial.RetryThrottling, servers []*scripted, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
+	t.Helper()
+	addrs := make([]string, len(servers))
+	for i, s := range servers {
+		addrs[i] = s.addr
+	}
+	cc := newClient(t, "ipv4:"+strings.Join(addrs, ","), append(opts, grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{
+		LoadBalancing:   []grpcdial.LoadBalancingPolicy{{Name: "round_robin"}},
+		MethodSettings:  []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
+		RetryThrottling: throttling,
+	}))...)
+	ctx := soon(t)
+	cc.Connect()
+	for ready := 0; ready < len(servers); { // all of them
+		require.NoError(t, ctx.Err())
+		ready = 0
+		for _, e := range cc.Snapshot().Endpoints {
+			if e.State == connectivity.Ready {
+				ready++
+			}
+		}
+		runtime.Gosched()
+	}
+	return cc
+}
+
+// ends counts what a stats handler gets of attempts.
+type ends struct{ begun, ended, cancelled atomic.Int64 }
+
+func (e *ends) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (e *ends) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (e *ends) HandleConn(context.Context, stats.ConnStats)                       {}
+func (e *ends) HandleRPC(_ context.Context, s stats.RPCStats) {
+	switch s := s.(type) {
+	case *stats.Begin:
+		e.begun.Add(1)
+	case *stats.End:
+		e.ended.Add(1)
+		if status.Code(s.Error) == codes.Canceled {
+			e.cancelled.Add(1)
+		}
+	}
+}
+
+// TestHedgingIsFaster: a reply that is slow is overtaken by one of another backend, and
+// the loser is cancelled at its server.
+func TestHedgingIsFaster(t *testing.T) {
+	first := atomic.Bool{}
+	script := func(ctx context.Context, _ int) error {
+		if first.CompareAndSwap(false, true) {
+			return hang(ctx)
+		}
+		return nil
+	}
+	servers := []*scripted{serveScript(t, script), serveScript(t, script)}
+	handler := new(ends)
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: 20 * time.Millisecond}, nil, servers, grpcdial.WithStatsHandler(handler))
+	finished := 0
+	var p peer.Peer
+	var header metadata.MD
+	began := time.Now()
+	reply, err := call(t, cc, "Echo", grpc.Peer(&p), grpc.Header(&header), grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
+	require.NoError(t, err)
+	assert.Equal(t, "hello", reply)
+	assert.GreaterOrEqual(t, time.Since(began), 20*time.Millisecond)
+	assert.Equal(t, 1, finished)
+	assert.NotNil(t, header)
+	assert.EqualValues(t, 2, handler.begun.Load())
+	assert.EqualValues(t, 2, handler.ended.Load())
+	assert.EqualValues(t, 1, handler.cancelled.Load())
+	var slow, fast *scripted
+	for i, s := range servers {
+		if s.calls.Load() > 0 && s.attempts()[0] == "" {
+			slow, fast = s, servers[1-i]
+		}
+	}
+	require.NotNil(t, slow)
+	assert.Equal(t, []string{"1"}, fast.attempts(), "another backend, with the number of the attempt")
+	assert.Equal(t, fast.addr, p.Addr.String())
+	require.Eventually(t, func() bool { return slow.cancelled.Load() == 1 }, 5*time.Second, time.Millisecond)
+	require.NoError(t, cc.Shutdown(soon(t)))
+}
+
+// TestHedgingOutcomes: which failure ends the RPC, which has the next attempt made at once,
+// and how many there are.
+func TestHedgingOutcomes(t *testing.T) {
+	fail := func(c codes.Code, message string) error { return status.Error(c, message) }
+	for name, tt := range map[string]struct {
+		policy     grpcdial.HedgingPolicy
+		throttling *grpcdial.RetryThrottling
+		script     func(ctx context.Context, n int) error
+		want       codes.Code
+		calls      int64
+		least      time.Duration
+	}{
+		"the first succeeds": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Hour},
+			script: func(context.Context, int) error { return nil }, want: codes.OK, calls: 1,
+		},
+		"non-fatal, then well": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(_ context.Context, n int) error {
+				if n == 1 {
+					return fail(codes.Unavailable, "no")
+				}
+				return nil
+			}, want: codes.OK, calls: 2,
+		},
+		"fatal": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(context.Context, int) error { return fail(codes.NotFound, "no") }, want: codes.NotFound, calls: 1,
+		},
+		"all fail": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 3, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(context.Context, int) error { return fail(codes.Unavailable, "no") }, want: codes.Unavailable, calls: 3,
+		},
+		"at most five": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 9, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(context.Context, int) error { return fail(codes.Unavailable, "no") }, want: codes.Unavailable, calls: 5,
+		},
+		"pushback stops": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(context.Context, int) error { return fail(codes.Unavailable, "pushback -1") }, want: codes.Unavailable, calls: 1,
+		},
+		"pushback delays": {
+			policy: grpcdial.HedgingPolicy{MaxAttempts: 2, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			script: func(_ context.Context, n int) error {
+				if n == 1 {
+					return fail(codes.Unavailable, "pushback 30")
+				}
+				return nil
+			}, want: codes.OK, calls: 2, least: 30 * time.Millisecond,
+		},
+		"throttled": {
+			policy:     grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			throttling: &grpcdial.RetryThrottling{MaxTokens: 4, TokenRatio: 0.1},
+			script:     func(context.Context, int) error { return fail(codes.Unavailable, "no") }, want: codes.Unavailable, calls: 2,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveScript(t, tt.script)
+			cc := hedged(t, tt.policy, tt.throttling, []*scripted{s})
+			finished := 0
+			began := time.Now()
+			_, err := call(t, cc, "Echo", grpc.OnFinish(func(error) { finished++ }))
+			assert.Equal(t, tt.want, status.Code(err), "%v", err)
+			assert.GreaterOrEqual(t, time.Since(began), tt.least)
+			assert.Equal(t, tt.calls, s.calls.Load())
+			assert.Equal(t, 1, finished)
+		})
+	}
+}
+
+// TestHedgingEnds: with the program's context, and with Close, while attempts run.
+func TestHedgingEnds(t *testing.T) {
+	s := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) })
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Millisecond}, nil, []*scripted{s})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	err := cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+
+	result := make(chan error, 1)
+	before := s.calls.Load()
+	go func() {
+		result <- cc.Invoke(context.Background(), "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
+	}()
+	require.Eventually(t, func() bool { return s.calls.Load() > before }, 5*time.Second, time.Millisecond)
+	require.NoError(t, cc.Close())
+	require.ErrorIs(t, <-result, grpcdial.ErrClosed)
+}
+
+// TestHedgingUnderLoad: each RPC has its own reply, and each attempt ends.
+func TestHedgingUnderLoad(t *testing.T) {
+	script := func(ctx context.Context, n int) error {
+		switch {
+		case n%7 == 0:
+			return status.Error(codes.Unavailable, "now and then")
+		case n%5 == 0:
+			return hang(ctx)
+		}
+		return nil
+	}
+	servers := []*scripted{serveScript(t, script), serveScript(t, script), serveScript(t, script)}
+	handler := new(ends)
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: 2 * time.Millisecond, NonFatalStatusCodes: []codes.Code{codes.Unavailable}}, nil, servers, grpcdial.WithStatsHandler(handler))
+	var callers sync.WaitGroup
+	var well atomic.Int64
+	for c := range 8 {
+		callers.Go(func() {
+			for i := range 100 {
+				want, reply := fmt.Sprintf("%d/%d", c, i), new(wrapperspb.StringValue)
+				err := cc.Invoke(soon(t), "/test.Echo/Echo", wrapperspb.String(want), reply)
+				if err == nil {
+					well.Add(1)
+					assert.Equal(t, want, reply.Value)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	assert.Greater(t, well.Load(), int64(750), "five attempts seldom all fail")
+	require.NoError(t, cc.Shutdown(soon(t)))
+	require.Eventually(t, func() bool { return handler.begun.Load() == handler.ended.Load() }, 5*time.Second, time.Millisecond)
+}
+
+// TestPerAttemptRecvTimeout: an attempt without a response is given up, and made again.
+func TestPerAttemptRecvTimeout(t *testing.T) {
+	settings := grpcdial.ServiceConfig{MethodSettings: []grpcdial.MethodSettings{{
+		Names: []grpcdial.MethodName{{}},
+		Retry: &grpcdial.RetryPolicy{MaxAttempts: 3, InitialBackoff: time.Millisecond, MaxBackoff: time.Millisecond, BackoffMultiplier: 1, PerAttemptRecvTimeout: 30 * time.Millisecond},
+	}}}
+	for name, tt := range map[string]struct {
+		hangs int
+		want  codes.Code
+		calls int64
+	}{
+		"two hang": {2, codes.OK, 3},
+		"all hang": {9, codes.DeadlineExceeded, 3},
+	} {
+		for _, kind := range []string{"unary", "stream"} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				s := serveScript(t, func(ctx context.Context, n int) error {
+					if n <= tt.hangs {
+						return hang(ctx)
+					}
+					return nil
+				})
+				cc := newClient(t, s.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(settings))
+				var err error
+				if kind == "unary" {
+					_, err = call(t, cc, "Echo")
+				} else {
+					var stream grpc.ClientStream
+					stream, err = cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+					require.NoError(t, err)
+					require.NoError(t, stream.SendMsg(wrapperspb.String("x")))
+					err = stream.RecvMsg(new(wrapperspb.StringValue))
+				}
+				assert.Equal(t, tt.want, status.Code(err), "%v", err)
+				require.NotErrorIs(t, err, context.DeadlineExceeded, "the program's own has not passed")
+				assert.Equal(t, tt.calls, s.calls.Load())
+			})
+		}
+	}
+}

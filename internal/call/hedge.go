@@ -1,0 +1,294 @@
+package call
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+)
+
+// hedge is a unary RPC that is sent several times without waiting for its failure (gRFC
+// A6). The caller's goroutine starts the attempts, each on a goroutine of its own, and
+// takes their outcomes as they come:
+//
+//	success              ends the RPC; its reply is decoded, by the caller
+//	a fatal status       ends the RPC
+//	a non-fatal status   the next attempt is made at once, or after the server's pushback
+//	nothing for a while  the next attempt is made, hedgingDelay after the one before
+//
+// What is left when the RPC ends is cancelled. Attempts never touch the reply, nor each
+// other: each has a copy of the RPC.
+type hedge struct {
+	*rpc
+	policy  *serviceconfig.HedgingPolicy
+	ctx     context.Context // of all attempts; ends with the RPC
+	request *sharedFrame
+	args    any
+
+	outcomes chan *hedged // one for each attempt, never full
+	started  int
+	running  int
+
+	mu   sync.Mutex
+	used []*h2.Conn // guarded by mu: that attempts have gone to
+}
+
+// hedged is one attempt, on one connection after the other as long as none takes it.
+type hedged struct {
+	rpc
+	attempt attempt
+	outcome outcome
+}
+
+// losersPatience is how long the end of an RPC waits for the attempts that it has
+// cancelled, so that they are reported to pickers and stats handlers before it is. One
+// that is in code of the program's may take longer.
+const losersPatience = 10 * time.Millisecond
+
+// invokeHedged is invoke for an RPC with a hedging policy.
+func (r *rpc) invokeHedged(ctx context.Context, args, reply any) error {
+	f, err := r.encodeRequest(args)
+	if err != nil {
+		return r.noted(err, StageEncode, nil)
+	}
+	if len(f.bytes()) > r.set.maxBuffer {
+		f.free()
+		return r.invoke(ctx, args, reply) // too large to be kept for another attempt
+	}
+	if r.cancel != nil {
+		defer r.cancel()
+	}
+	copied := *r // r stays on its caller's stack
+	h := &hedge{rpc: &copied, policy: r.hedging, args: args, request: &sharedFrame{frame: f, users: 1}}
+	defer h.request.release()
+	h.outcomes = make(chan *hedged, h.most())
+	var cancel context.CancelFunc
+	h.ctx, cancel = context.WithCancel(ctx)
+	won := h.race(ctx)
+	cancel()
+	err = h.end(ctx, won, reply)
+	r.effort = h.effort
+	return err
+}
+
+// most is how many attempts there may be.
+func (h *hedge) most() int { return min(h.policy.MaxAttempts, h.ch.cfg.MaxAttempts) }
+
+// race starts attempts until one decides the RPC, which it returns; nil if the RPC ended
+// while none was in progress.
+func (h *hedge) race(ctx context.Context) *hedged {
+	h.begin()
+	next := time.NewTimer(h.policy.HedgingDelay)
+	defer next.Stop()
+	may := true // another attempt may be made
+	var last error
+	for {
+		var due <-chan time.Time
+		if may && h.started < h.most() {
+			due = next.C
+		}
+		var ended, closed <-chan struct{} // of attempts in progress, they find out
+		if h.running == 0 {
+			ended, closed = ctx.Done(), h.ch.closed
+		}
+		select {
+		case <-due:
+			if may = h.throttle().allows(); may {
+				h.begin()
+				next.Reset(h.policy.HedgingDelay)
+			}
+		case <-ended:
+			return h.without(h.contextEnded(ctx, ctx.Err(), StageBackoff, nil, last))
+		case <-closed:
+			return h.without(grpc.ErrClientConnClosing)
+		case a := <-h.outcomes:
+			h.running--
+			if h.decides(a) || ctx.Err() != nil {
+				return a
+			}
+			delay, again := pushback(a.outcome.pushback)
+			allowed := h.throttle().failure()
+			may = may && again && allowed
+			switch {
+			case may && h.started < h.most():
+				next.Reset(delay)
+			case h.running == 0:
+				return a
+			}
+			last = a.outcome.err
+			h.lose(a)
+		}
+	}
+}
+
+// decides reports whether the RPC ends as a has ended.
+func (h *hedge) decides(a *hedged) bool {
+	o := &a.outcome
+	return o.err == nil || o.drop || !h.policy.NonFatalStatusCodes.Has(codeOf(o.err))
+}
+
+// pushback reads grpc-retry-pushback-ms: when the next attempt may be made, and whether
+// one may.
+func pushback(values []string) (delay time.Duration, again bool) {
+	if len(values) == 0 {
+		return 0, true
+	}
+	ms, err := strconv.ParseInt(values[0], 10, 32)
+	if err != nil || ms < 0 || len(values) > 1 {
+		return 0, false
+	}
+	return time.Duration(ms) * time.Millisecond, true
+}
+
+// throttle is that of the service config; nil never forbids.
+func (h *hedge) throttle() *throttle { return h.rpc.policy.throttle }
+
+// without is the end of the RPC while no attempt is in progress.
+func (h *hedge) without(err error) *hedged {
+	return &hedged{rpc: *h.rpc, outcome: outcome{err: err}}
+}
+
+// begin makes another attempt.
+func (h *hedge) begin() {
+	a := &hedged{rpc: *h.rpc}
+	a.rpc.tries.policy = h.started // grpc-previous-rpc-attempts
+	a.rpc.hedge = h
+	h.started++
+	h.running++
+	h.request.use()
+	go func() {
+		defer h.request.release()
+		a.run(h)
+		h.outcomes <- a
+	}()
+}
+
+// run makes the attempt, again and again if no server processes it.
+func (a *hedged) run(h *hedge) {
+	transparent := false
+	for {
+		a.attempt = attempt{}
+		if drop, err := a.connect(h.ctx, &a.attempt, transparent); err != nil {
+			a.outcome = outcome{err: err, drop: drop}
+		} else {
+			a.outcome = a.exchange(&a.attempt, &h.request.frame, h.args)
+		}
+		o := &a.outcome
+		if !o.unsent && !o.unprocessed || h.ctx.Err() != nil {
+			return
+		}
+		v := a.decide(&a.attempt, o, false)
+		if !v.again {
+			return
+		}
+		a.end(&a.attempt, o.err)
+		a.attempt.release()
+		if err := a.pause(h.ctx, v.delay, o.err); err != nil {
+			a.attempt, a.outcome = attempt{}, outcome{err: err, drop: true}
+			return
+		}
+		transparent = v.transparent
+	}
+}
+
+// use notes that an attempt goes to conn.
+func (h *hedge) use(conn *h2.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.used = append(h.used, conn)
+}
+
+// hasUsed reports whether one has gone to conn.
+func (h *hedge) hasUsed(conn *h2.Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.used, conn)
+}
+
+// lose ends an attempt that does not decide the RPC.
+func (h *hedge) lose(a *hedged) {
+	a.end(&a.attempt, a.outcome.err)
+	a.attempt.release()
+}
+
+// end decodes the reply of the attempt that decided the RPC, and ends the others.
+func (h *hedge) end(ctx context.Context, won *hedged, reply any) error {
+	err := won.outcome.err
+	if err == nil {
+		if err = won.decodeReply(&won.attempt, reply); err == nil {
+			h.succeeded()
+		}
+	}
+	h.awaitLosers()
+	if won.attempt.ctx != nil { // there is an attempt
+		won.end(&won.attempt, err)
+	}
+	h.effort = won.effort
+	h.attempts = h.started
+	h.collect(&won.attempt)
+	won.attempt.release()
+	return err
+}
+
+// awaitLosers waits for attempts that were cancelled, for a moment. Those that take longer
+// are ended when they come.
+func (h *hedge) awaitLosers() {
+	if h.running == 0 {
+		return
+	}
+	patience := time.NewTimer(losersPatience)
+	defer patience.Stop()
+	for ; h.running > 0; h.running-- {
+		select {
+		case a := <-h.outcomes:
+			h.lose(a)
+		case <-patience.C:
+			go func(late int) {
+				for range late {
+					h.lose(<-h.outcomes)
+				}
+			}(h.running)
+			return
+		}
+	}
+}
+
+// sharedFrame is a message that several attempts send. Its bytes are only read.
+type sharedFrame struct {
+	frame frame
+
+	mu    sync.Mutex
+	users int // guarded by mu; the frame is freed with the last
+}
+
+func (s *sharedFrame) use() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users++
+}
+
+func (s *sharedFrame) release() {
+	s.mu.Lock()
+	s.users--
+	last := s.users == 0
+	s.mu.Unlock()
+	if last {
+		s.frame.free()
+	}
+}
+
+// allows reports whether a hedged RPC may be sent again.
+func (t *throttle) allows() bool {
+	if t == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tokens > t.limits.MaxTokens/2
+}
