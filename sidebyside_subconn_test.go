@@ -22,7 +22,6 @@ import (
 
 // handPolicy makes one subchannel, which the test then handles.
 type handPolicy struct {
-	mu   sync.Mutex
 	made chan *handled // a channel of one element for each build
 }
 

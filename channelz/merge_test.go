@@ -41,7 +41,7 @@ func TestMergedPages(t *testing.T) {
 	var ours []int64
 	for range 5 {
 		c := openChannel(t, "a")
-		ours = append(ours, c.ID())
+		ours = append(ours, idOf(c))
 	}
 	whole := channelIDs(topChannels(t, client, 0, 0))
 	require.Len(t, whole, 1+4+5, "the client of this test is one")
@@ -64,12 +64,12 @@ func TestMergedWalk(t *testing.T) {
 	k := s.NewSocket(nil, "", nil)
 
 	// Ours.
-	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: c.ID()})
+	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: idOf(c)})
 	require.NoError(t, err)
 	assert.Equal(t, "ours", ch.GetChannel().GetData().GetTarget())
-	_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: s.ID()})
+	_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: idOf(s)})
 	require.NoError(t, err)
-	_, err = client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: k.ID()})
+	_, err = client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: idOf(k)})
 	require.NoError(t, err)
 
 	// grpc-go's: the client of this test.
@@ -94,7 +94,7 @@ func TestMergedWalk(t *testing.T) {
 	assert.Len(t, sockets.GetSocketRef(), 1)
 
 	// Nobody's.
-	for _, id := range []int64{1 << 39, ledger.FirstID, k.ID() + 1000} {
+	for _, id := range []int64{1 << 39, ledger.FirstID, idOf(k) + 1000} {
 		_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err))
 		_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: id})
@@ -132,15 +132,15 @@ func TestNestedInAChannelOfGRPCGo(t *testing.T) {
 	require.Len(t, top, 2)
 	parent := top[1]
 	require.Len(t, parent.GetChannelRef(), 1)
-	assert.Equal(t, child.ID(), parent.GetChannelRef()[0].GetChannelId())
+	assert.Equal(t, idOf(child), parent.GetChannelRef()[0].GetChannelId())
 	assert.Equal(t, "child", parent.GetChannelRef()[0].GetName())
 	got, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: parent.GetRef().GetChannelId()})
 	require.NoError(t, err)
 	require.Len(t, got.GetChannel().GetChannelRef(), 1)
-	assert.Equal(t, child.ID(), got.GetChannel().GetChannelRef()[0].GetChannelId())
+	assert.Equal(t, idOf(child), got.GetChannel().GetChannelRef()[0].GetChannelId())
 
 	require.NoError(t, theirs.Close())
-	assert.Equal(t, child.ID(), topChannels(t, client, 0, 0)[1].GetRef().GetChannelId(), "its parent has closed")
+	assert.Equal(t, idOf(child), topChannels(t, client, 0, 0)[1].GetRef().GetChannelId(), "its parent has closed")
 }
 
 // TestChannelOfGRPCGoNestedInOurs: a policy on one of our channels makes one of
@@ -164,7 +164,7 @@ func TestMergePassesOtherServicesOn(t *testing.T) {
 	_, err = healthpb.NewHealthClient(cc).Check(t.Context(), &healthpb.HealthCheckRequest{})
 	assert.NoError(t, err)
 	c := openChannel(t, "a")
-	assert.Equal(t, []int64{c.ID()}, channelIDs(topChannels(t, channelzpb.NewChannelzClient(cc), 0, 0)))
+	assert.Equal(t, []int64{idOf(c)}, channelIDs(topChannels(t, channelzpb.NewChannelzClient(cc), 0, 0)))
 }
 
 // broken is a channelz service that fails.
@@ -181,7 +181,7 @@ func TestMergeWithAServiceThatFails(t *testing.T) {
 	c := openChannel(t, "a")
 	_, err := client.GetTopChannels(t.Context(), &channelzpb.GetTopChannelsRequest{})
 	assert.Equal(t, codes.Unavailable, status.Code(err))
-	_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: c.ID()})
+	_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: idOf(c)})
 	assert.NoError(t, err)
 	_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: 1})
 	assert.Equal(t, codes.Unimplemented, status.Code(err))

@@ -3,6 +3,7 @@ package channelz_test
 import (
 	"errors"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,11 @@ func openChannel(t *testing.T, target string) *ledger.Channel {
 	c := ledger.Open(target, nil, nil)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// idOf returns the id of a channel, subchannel or socket of the ledger, open or not.
+func idOf[E *ledger.Channel | *ledger.Subchannel | *ledger.Socket](entry E) int64 {
+	return reflect.ValueOf(entry).Elem().FieldByName("id").Int()
 }
 
 func address(addr string) []resolver.Address { return []resolver.Address{{Addr: addr}} }
@@ -133,7 +139,7 @@ func TestWalk(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, proto.Equal(top[0], got.GetChannel()))
 	ch := got.GetChannel()
-	assert.Equal(t, c.ID(), ch.GetRef().GetChannelId())
+	assert.Equal(t, idOf(c), ch.GetRef().GetChannelId())
 	assert.Equal(t, "dns:///example", ch.GetRef().GetName())
 	assert.Equal(t, "dns:///example", ch.GetData().GetTarget())
 	assert.Equal(t, channelzpb.ChannelConnectivityState_READY, ch.GetData().GetState().GetState())
@@ -142,14 +148,14 @@ func TestWalk(t *testing.T) {
 	assert.EqualValues(t, 3, ch.GetData().GetCallsFailed())
 	assert.True(t, at.Equal(ch.GetData().GetLastCallStartedTimestamp().AsTime()))
 	require.Len(t, ch.GetChannelRef(), 1)
-	assert.Equal(t, nested.ID(), ch.GetChannelRef()[0].GetChannelId())
+	assert.Equal(t, idOf(nested), ch.GetChannelRef()[0].GetChannelId())
 	assert.Equal(t, "inner", ch.GetChannelRef()[0].GetName())
 	trace := ch.GetData().GetTrace()
 	assert.Equal(t, []string{"Channel Created", "Nested Channel Created", "Subchannel Created", "State changed to READY"}, descriptions(trace))
 	assert.EqualValues(t, 4, trace.GetNumEventsLogged())
 	assert.WithinDuration(t, time.Now(), trace.GetCreationTimestamp().AsTime(), time.Minute)
-	assert.Equal(t, nested.ID(), trace.GetEvents()[1].GetChannelRef().GetChannelId())
-	assert.Equal(t, s.ID(), trace.GetEvents()[2].GetSubchannelRef().GetSubchannelId())
+	assert.Equal(t, idOf(nested), trace.GetEvents()[1].GetChannelRef().GetChannelId())
+	assert.Equal(t, idOf(s), trace.GetEvents()[2].GetSubchannelRef().GetSubchannelId())
 	assert.Nil(t, trace.GetEvents()[3].GetChildRef())
 
 	require.Len(t, ch.GetSubchannelRef(), 1)
@@ -170,7 +176,7 @@ func TestWalk(t *testing.T) {
 	socketResp, err := client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: sub.GetSocketRef()[0].GetSocketId()})
 	require.NoError(t, err)
 	socket := socketResp.GetSocket()
-	assert.Equal(t, k.ID(), socket.GetRef().GetSocketId())
+	assert.Equal(t, idOf(k), socket.GetRef().GetSocketId())
 	assert.Equal(t, "127.0.0.1:5555 -> 10.0.0.1:443", socket.GetRef().GetName())
 	assert.Equal(t, "server.example", socket.GetRemoteName())
 	assert.Equal(t, []byte{127, 0, 0, 1}, socket.GetLocal().GetTcpipAddress().GetIpAddress())
@@ -204,7 +210,7 @@ func TestStatesAndSeverities(t *testing.T) {
 		} {
 			c.State(state, nil)
 			c.Note(severity, "x")
-			resp, err := channelz.NewServer().GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: c.ID()})
+			resp, err := channelz.NewServer().GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: idOf(c)})
 			require.NoError(t, err)
 			data := resp.GetChannel().GetData()
 			assert.Equal(t, want, data.GetState().GetState())
@@ -223,9 +229,9 @@ func TestWhatGrpcdebugReadsIsThere(t *testing.T) {
 	k := s.NewSocket(&peer.Peer{Addr: &net.TCPAddr{}, LocalAddr: &net.TCPAddr{}}, "", nil)
 	never := &timestamppb.Timestamp{}
 
-	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: c.ID()})
+	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: idOf(c)})
 	require.NoError(t, err)
-	sub, err := client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: s.ID()})
+	sub, err := client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: idOf(s)})
 	require.NoError(t, err)
 	for _, data := range []*channelzpb.ChannelData{ch.GetChannel().GetData(), sub.GetSubchannel().GetData()} {
 		assert.Equal(t, channelzpb.ChannelConnectivityState_IDLE, data.State.State)
@@ -236,7 +242,7 @@ func TestWhatGrpcdebugReadsIsThere(t *testing.T) {
 		}
 	}
 
-	resp, err := client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: k.ID()})
+	resp, err := client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: idOf(k)})
 	require.NoError(t, err)
 	data := resp.GetSocket().GetData()
 	for _, at := range []*timestamppb.Timestamp{data.LastLocalStreamCreatedTimestamp, data.LastRemoteStreamCreatedTimestamp,
@@ -251,7 +257,7 @@ func TestWhatGrpcdebugReadsIsThere(t *testing.T) {
 
 func TestSocketOfAnUnknownPeer(t *testing.T) {
 	k := openChannel(t, "a").NewSubchannel(nil).NewSocket(nil, "", nil)
-	resp, err := channelz.NewServer().GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: k.ID()})
+	resp, err := channelz.NewServer().GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: idOf(k)})
 	require.NoError(t, err)
 	assert.Nil(t, resp.GetSocket().GetLocal())
 	assert.Nil(t, resp.GetSocket().GetRemote())
@@ -266,11 +272,11 @@ func TestUnknownIDs(t *testing.T) {
 	closed.Close()
 	open := openChannel(t, "b")
 
-	for _, id := range []int64{-1, 0, 1, ledger.FirstID, closed.ID(), s.ID(), k.ID(), open.ID() + 1000} {
+	for _, id := range []int64{-1, 0, 1, ledger.FirstID, idOf(closed), idOf(s), idOf(k), idOf(open) + 1000} {
 		_, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err), "%d", id)
 	}
-	for _, id := range []int64{-1, 0, 1, open.ID(), s.ID()} {
+	for _, id := range []int64{-1, 0, 1, idOf(open), idOf(s)} {
 		_, err := client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err), "%d", id)
 		_, err = client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: id})
@@ -300,7 +306,7 @@ func TestPages(t *testing.T) {
 	var want []int64
 	for range 120 {
 		c := openChannel(t, "a")
-		want = append(want, c.ID())
+		want = append(want, idOf(c))
 	}
 	for _, n := range []int64{0, 1, 7, 60, 119, 120, 121, 1 << 40} {
 		assert.Equal(t, want, channelIDs(topChannels(t, client, 0, n)), "pages of %d", n)
@@ -325,7 +331,7 @@ func TestPageFitsAClient(t *testing.T) {
 		for range 32 {
 			c.Note(ledger.Info, strings.Repeat("long ", 200))
 		}
-		want = append(want, c.ID())
+		want = append(want, idOf(c))
 	}
 	assert.Equal(t, want, channelIDs(topChannels(t, client, 0, 1000)))
 }
@@ -337,12 +343,12 @@ func TestTextsThatAreNotUTF8(t *testing.T) {
 	k := s.NewSocket(&peer.Peer{Addr: &net.UnixAddr{Name: "\xff", Net: "unix"}, LocalAddr: oddAddr{}}, "\xff", nil)
 	c.State(connectivity.TransientFailure, errors.New("\xff"))
 
-	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: c.ID()})
+	ch, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: idOf(c)})
 	require.NoError(t, err)
 	assert.Equal(t, "a�b", ch.GetChannel().GetData().GetTarget())
-	_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: s.ID()})
+	_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: idOf(s)})
 	assert.NoError(t, err)
-	socket, err := client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: k.ID()})
+	socket, err := client.GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: idOf(k)})
 	require.NoError(t, err)
 	assert.Equal(t, "�", socket.GetSocket().GetRemote().GetUdsAddress().GetFilename())
 	assert.Equal(t, "odd:�", socket.GetSocket().GetLocal().GetOtherAddress().GetName())

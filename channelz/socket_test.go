@@ -25,7 +25,7 @@ func socketOf(t *testing.T, p *peer.Peer, summary bool) *channelzpb.Socket {
 	t.Helper()
 	c := openChannel(t, "a")
 	k := c.NewSubchannel(nil).NewSocket(p, "", nil)
-	resp, err := channelz.NewServer().GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: k.ID(), Summary: summary})
+	resp, err := channelz.NewServer().GetSocket(t.Context(), &channelzpb.GetSocketRequest{SocketId: idOf(k), Summary: summary})
 	require.NoError(t, err)
 	// What is served must be fit for the wire.
 	b, err := proto.Marshal(resp)

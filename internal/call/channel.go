@@ -45,9 +45,8 @@ type Config struct {
 	// Insecure is what errors of RPCs match whose credentials require transport
 	// security that their connection does not have. nil: nothing of the kind.
 	Insecure error
-	// UserCodec, Compressor and Decompressor are those of the deprecated dial
-	// options WithCodec, WithCompressor and WithDecompressor.
-	UserCodec    grpc.Codec
+	// Compressor and Decompressor are those of the deprecated dial options
+	// WithCompressor and WithDecompressor.
 	Compressor   grpc.Compressor
 	Decompressor grpc.Decompressor
 	// DisableRetry switches retry policies off. RPCs that no server has
@@ -143,9 +142,6 @@ func New(cfg Config) *Channel {
 	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: make(chan struct{})}
 	if ch.cfg.MaxAttempts <= 0 {
 		ch.cfg.MaxAttempts = defaultMaxAttempts
-	}
-	if cfg.UserCodec != nil {
-		ch.base.codec = codec{v1: cfg.UserCodec}
 	}
 	ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
 	ch.gzipBuiltin = isBuiltinGzip(cfg.Decompressor)

@@ -211,19 +211,12 @@ func validName(name string) bool {
 	return true
 }
 
-// grpcSubtype returns the content-subtype, and whether the type is gRPC's.
-func grpcSubtype(contentType string) (subtype string, ok bool) {
+// isGRPCType reports whether a content-type is gRPC's, with or without a subtype.
+func isGRPCType(contentType string) bool {
 	const base = "application/grpc"
 	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {
-		return "", false
+		return false
 	}
 	rest := contentType[len(base):]
-	if rest == "" {
-		return "", true
-	}
-	switch rest[0] {
-	case '+', ';':
-		return strings.ToLower(rest[1:]), true
-	}
-	return "", false
+	return rest == "" || rest[0] == '+' || rest[0] == ';'
 }

@@ -12,3 +12,7 @@ func (c *Conn) SetNextStreamID(id uint32) {
 	defer c.mu.Unlock()
 	c.nextID = id
 }
+
+// HeadersReady is closed when response headers have come or the stream has
+// ended. It is nil for a unary stream.
+func (s *Stream) HeadersReady() <-chan struct{} { return s.headers }

@@ -72,8 +72,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	if flaw != "" {
 		return over(&Error{Status: httpError(httpStatus, b.contentType, flaw)}, rst)
 	}
-	subtype, isGRPC := grpcSubtype(b.contentType)
-	isGRPC = isGRPC || b.grpcStatus != "" && b.contentType == ""
+	isGRPC := isGRPCType(b.contentType) || b.grpcStatus != "" && b.contentType == ""
 	switch {
 	case !isGRPC:
 		s.notGRPC = httpError(httpStatus, b.contentType, "")
@@ -88,7 +87,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		}
 		return verdict{}
 	}
-	s.subtype, s.encoding = subtype, b.encoding
+	s.encoding = b.encoding
 	if httpStatus != http.StatusOK {
 		s.httpErr = httpError(httpStatus, b.contentType, "")
 	}
@@ -219,7 +218,7 @@ func httpError(httpStatus int, contentType, flaw string) *status.Status {
 	}
 	if contentType == "" {
 		parts = append(parts, "the response has no content-type")
-	} else if _, ok := grpcSubtype(contentType); !ok {
+	} else if !isGRPCType(contentType) {
 		parts = append(parts, fmt.Sprintf("unexpected content-type %q", contentType))
 	}
 	if flaw != "" {

@@ -99,7 +99,6 @@ type Stream struct {
 	header     []hpack.HeaderField
 	trailer    []hpack.HeaderField
 	encoding   string
-	subtype    string
 	err        *Error // how it ended; nil for OK
 
 	informed     int    // header blocks that were no part of the response, ...
@@ -277,10 +276,6 @@ func (s *Stream) Header(ctx context.Context) (md metadata.MD, ok bool) {
 	return s.HeaderMD(), s.HasHeader()
 }
 
-// HeadersReady is closed when response headers have come or the stream has
-// ended. It is nil for a unary stream.
-func (s *Stream) HeadersReady() <-chan struct{} { return s.headers }
-
 // Finished is closed when the stream has ended; not for a unary stream.
 func (s *Stream) Finished() <-chan struct{} { return s.end }
 
@@ -344,13 +339,6 @@ func (s *Stream) RecvEncoding() string {
 	return s.encoding
 }
 
-// ContentSubtype is the response's.
-func (s *Stream) ContentSubtype() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.subtype
-}
-
 // BytesReceived reports whether anything came from the server.
 func (s *Stream) BytesReceived() bool {
 	s.mu.Lock()
@@ -391,7 +379,7 @@ func (s *Stream) Release() {
 	s.messages = 0
 	s.gotHeaders, s.gotData, s.ended = false, false, false
 	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
-	s.encoding, s.subtype = "", ""
+	s.encoding = ""
 	s.informed, s.informedSize = 0, 0
 	s.outHeader, s.inHeader, s.inTrailer = 0, 0, 0
 	s.mu.Unlock()

@@ -47,7 +47,6 @@ func TestStreamFacts(t *testing.T) {
 	md["k"][0] = "mine"
 	require.Equal(t, []string{"v"}, s.HeaderMD()["k"], "a map is its caller's own")
 	require.Equal(t, "gzip", s.RecvEncoding())
-	require.Equal(t, "json", s.ContentSubtype())
 	require.True(t, s.HasHeader())
 	require.True(t, s.BytesReceived())
 	require.NoError(t, s.CloseSend())

@@ -77,14 +77,6 @@ func (c *Channel) Close() {
 	c.parent.disown(c)
 }
 
-// ID returns the channel's id; 0 for nil.
-func (c *Channel) ID() int64 {
-	if c == nil {
-		return 0
-	}
-	return c.id
-}
-
 // State notes a change of the connectivity state, and its cause if that is not nil.
 func (c *Channel) State(to connectivity.State, cause error) {
 	if c == nil {

@@ -80,14 +80,6 @@ func (k *Socket) Close(why error) {
 	s.removeIfDoneLocked()
 }
 
-// ID returns the socket's id; 0 for nil.
-func (k *Socket) ID() int64 {
-	if k == nil {
-		return 0
-	}
-	return k.id
-}
-
 // socketName is "local -> remote", as far as known.
 func socketName(p *peer.Peer) string {
 	if p == nil {

@@ -69,14 +69,6 @@ func (s *Subchannel) Close() {
 	s.removeIfDoneLocked() // the event may have been pushed out already
 }
 
-// ID returns the subchannel's id; 0 for nil.
-func (s *Subchannel) ID() int64 {
-	if s == nil {
-		return 0
-	}
-	return s.id
-}
-
 // State notes a change of the connectivity state, and its cause if that is not nil.
 func (s *Subchannel) State(to connectivity.State, cause error) {
 	if s == nil {
@@ -105,17 +97,6 @@ func (s *Subchannel) Addresses(addrs []resolver.Address) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.ref.Name = name
-	s.addLocked(e)
-}
-
-// Note notes something else. The text is cut at 512 bytes.
-func (s *Subchannel) Note(severity Severity, note string) {
-	if s == nil {
-		return
-	}
-	e := newEvent(severity, clip(note))
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
 	s.addLocked(e)
 }
 

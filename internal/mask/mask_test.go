@@ -19,7 +19,7 @@ import (
 var errOwn = errors.New("the dialer's own")
 
 // odd is an error that cannot be compared.
-type odd struct{ lines []string }
+type odd []string
 
 func (odd) Error() string { return "odd" }
 
