@@ -13,19 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// writeMode is how bytes get to the socket.
-type writeMode uint8
-
-const (
-	// writeDirect: the frames are the socket's bytes; non-blocking attempts.
-	writeDirect writeMode = iota
-	// writeLayered: crypto/tls turns frames into records, which the Wire
-	// collects; non-blocking attempts.
-	writeLayered
-	// writeBlocking: any other connection; a goroutine writes.
-	writeBlocking
-)
-
 // Conn is one HTTP/2 client connection. All methods but [Conn.Serve] and
 // [Conn.Handshake] are safe for concurrent use.
 type Conn struct {
@@ -36,6 +23,8 @@ type Conn struct {
 	buffers bufferPool
 	peer    *peer.Peer
 	done    chan struct{} // closed when no new stream can be opened any more
+	apart   bool          // writes may block: a goroutine makes them. Otherwise the socket takes non-blocking attempts.
+	layered bool          // crypto/tls turns frames into records, which the Wire collects
 
 	rd reader // the reader's own
 	ka keepalive
@@ -43,7 +32,6 @@ type Conn struct {
 	answers      atomic.Uint32 // headers that answer RPCs; written by the reader
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
-	mode         writeMode   // set once in New
 
 	// For Counts, written by the reader.
 	received atomic.Int64 // messages
@@ -113,7 +101,6 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 	c := &Conn{
 		wire:    w,
 		nc:      nc,
-		mode:    writeBlocking,
 		cfg:     cfg.withDefaults(),
 		peer:    &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr(), AuthInfo: cfg.AuthInfo},
 		done:    make(chan struct{}),
@@ -125,13 +112,10 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 		maxSend: maxFrameSize,
 		maxList: math.MaxUint64,
 	}
-	if w.raw != nil {
-		if nc == net.Conn(w) {
-			c.mode = writeDirect
-		} else if t, ok := nc.(*tls.Conn); ok && t.NetConn() == net.Conn(w) {
-			c.mode = writeLayered
-		}
+	if t, ok := nc.(*tls.Conn); ok && t.NetConn() == net.Conn(w) {
+		c.layered = true
 	}
+	c.apart = w.raw == nil || nc != net.Conn(w) && !c.layered
 	w.heard = true // what comes from here on is this connection's matter
 	c.slots.avail = unlimited
 	c.window.avail = initialWindow

@@ -89,7 +89,7 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 		return 0, nil
 	}
 	c := &r.parts
-	if canScatter && r.c.mode == writeDirect && r.settings && f.flags == 0 {
+	if canScatter && r.c.onSocket() && r.settings && f.flags == 0 {
 		c.plan(room, whole, left, f.length)
 	} else {
 		c.plan(room[:min(len(room), r.size())], false, left, 0)

@@ -43,7 +43,7 @@ func (c *Conn) flushAndUnlock() {
 		return
 	}
 	c.flushing = true
-	if c.mode == writeBlocking {
+	if c.apart {
 		c.flushers.Add(1)
 		c.mu.Unlock()
 		go c.flushBlocking(nil)
@@ -60,7 +60,7 @@ func (c *Conn) flushAndUnlock() {
 
 // dirty reports whether there is anything to write. mu is held.
 func (c *Conn) dirty() bool {
-	return c.pend != nil && len(c.pend.b) > 0 || c.mode == writeLayered && c.wire.collected()
+	return c.pend != nil && len(c.pend.b) > 0 || c.layered && c.wire.collected()
 }
 
 // flush writes in the caller's goroutine, a few rounds at most. What the socket
@@ -180,7 +180,7 @@ func (c *Conn) endFlush(whole bool) bool {
 // attempt writes b without blocking and returns what is left of it, in the
 // socket's own bytes.
 func (c *Conn) attempt(b *buffer) (left *backlog, err error) {
-	if c.mode == writeDirect {
+	if !c.layered {
 		n, err := c.wire.tryWrite(b.b)
 		if n == len(b.b) {
 			return nil, nil
@@ -322,7 +322,7 @@ func (c *Conn) flushBlocking(left *backlog) {
 
 // writeAll writes b, blocking.
 func (c *Conn) writeAll(b *buffer) error {
-	if c.mode != writeLayered {
+	if !c.layered {
 		before := c.wire.taken.Load()
 		n, err := c.nc.Write(b.b)
 		if err != nil {

@@ -30,7 +30,7 @@ var gatherings = sync.Pool{New: func() any { return new(gathered) }}
 // gathers reports whether n bytes of a message can go to the socket without being
 // copied. mu is held.
 func (c *Conn) gathers(n int64) bool {
-	return canGather && n >= gatherFrom && c.mode == writeDirect && !c.flushing && c.state != stateClosed
+	return canGather && n >= gatherFrom && c.onSocket() && !c.flushing && c.state != stateClosed
 }
 
 // turn is the most that one stream queues now before others get their turn. What a

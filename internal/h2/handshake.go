@@ -37,7 +37,7 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	}
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		c.wire.Conn.Close()
+		c.wire.cut()
 		close(cut)
 	})
 	defer func() {
@@ -54,12 +54,19 @@ func (c *Conn) shakeHands(ctx context.Context) (err error) {
 	if err := c.exchangePrefaces(); err != nil {
 		return err
 	}
-	if c.mode == writeLayered {
-		c.wire.layer(c.buffers, c.kickApart)
-	}
+	c.layer()
 	c.ka.start(c)
 	c.kick() // the acknowledgement of the server's SETTINGS
 	return nil
+}
+
+// layer makes the Wire collect TLS records from here on. crypto/tls writes of its own accord
+// while it is read from, as when the server asks for a new key, and the reader must never
+// wait for the server to read.
+func (c *Conn) layer() {
+	if c.layered {
+		c.wire.layer(c.buffers, c.kickApart)
+	}
 }
 
 // exchangePrefaces sends this side's preface and reads the server's. A socket takes ours at
@@ -70,11 +77,12 @@ func (c *Conn) exchangePrefaces() error {
 	if c.cfg.grow {
 		c.rd.bw.greeted()
 	}
-	if c.mode != writeBlocking {
+	if !c.apart {
 		if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
 			return c.rd.lastWords(err)
 		}
 	} else {
+		c.layer()
 		c.mu.Lock()
 		b := c.pending()
 		b.b = c.appendPreface(b.b)
@@ -137,7 +145,7 @@ func (r *reader) awaitTaken() error {
 func (c *Conn) takes() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mode != writeBlocking || c.written > 0 || c.writeErr != nil {
+	if !c.apart || c.written > 0 || c.writeErr != nil {
 		return nil // a socket has taken it before anything was read
 	}
 	c.greeting = make(chan struct{})

@@ -162,7 +162,7 @@ func (r *reader) beforeRead() {
 	}
 	if r.start == r.end {
 		r.start, r.end = 0, 0
-		if r.settings && r.c.mode == writeDirect {
+		if r.settings && r.c.onSocket() {
 			r.small = nil
 		}
 	}
@@ -171,7 +171,7 @@ func (r *reader) beforeRead() {
 // read waits until something comes, and puts it where space says.
 func (r *reader) read() (n int, err error) {
 	for idle := 0; ; {
-		if r.c.mode == writeDirect && r.settings {
+		if r.settings && r.c.onSocket() {
 			n, err = r.c.wire.tryRead(&r.sock)
 		} else {
 			if r.settings {
@@ -216,6 +216,9 @@ func (r *reader) readConn() (n int, err error) {
 	r.more = n == len(p)
 	return n, err
 }
+
+// onSocket reports whether the frames are a socket's bytes.
+func (c *Conn) onSocket() bool { return !c.apart && !c.layered }
 
 // isTimeout reports whether a deadline ended a read. Not each net.Conn calls that
 // os.ErrDeadlineExceeded.

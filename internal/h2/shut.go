@@ -87,8 +87,7 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 	}
 	writing := c.flushing && !failed
 	c.flushing = true
-	apart := c.mode == writeBlocking
-	mute := apart && c.handed == 0 // not even the preface was written
+	mute := c.apart && c.handed == 0 // not even the preface was written
 	if failed || mute || writing && how == ifQuiet {
 		how = silently
 	}
@@ -99,10 +98,10 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 		release += goodbyeWait
 		c.farewell.Add(1)
 		c.parting = &parting{how, time.AfterFunc(goodbyeWait, c.cutOff)}
-	case apart:
+	case c.apart:
 		c.farewell.Go(func() { c.partApart(how) })
 	}
-	if writing && apart {
+	if writing && c.apart {
 		// The owner of the flush ends the streams, and knows then which were sent. Should
 		// the connection not let go of it, they do not wait for that.
 		c.unheld = time.AfterFunc(release, c.endDoomed)
@@ -111,10 +110,8 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 
 	switch {
 	case how == silently:
-		// The raw connection goes first: a tls.Conn would otherwise wait up to 5 s
-		// for a peer that does not read its closing alert.
-		c.wire.Conn.Close()
-	case !writing && !apart:
+		c.wire.cut()
+	case !writing && !c.apart:
 		c.part(how)
 	}
 	if !writing || st != nil {
@@ -125,7 +122,7 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 
 // cutOff closes the connection under a write that may not have returned.
 func (c *Conn) cutOff() {
-	c.wire.Conn.Close()
+	c.wire.cut()
 	c.nc.Close()
 }
 
@@ -164,7 +161,7 @@ func (c *Conn) part(how ending) {
 		return
 	default:
 		c.sayGoodbye()
-		if c.mode != writeBlocking {
+		if !c.apart {
 			b := c.buffers.get()
 			c.wire.discard(b.b[:cap(b.b)])
 			c.buffers.put(b)
@@ -222,22 +219,26 @@ func appendAnswers(b, frames []byte) []byte {
 func (c *Conn) sayGoodbye() {
 	b := c.goodbyeFrames()
 	defer c.buffers.put(b)
-	if c.mode == writeDirect {
-		_, _ = c.wire.tryWrite(b.b)
-		return
-	}
-	if c.mode == writeLayered {
+	if c.layered {
 		c.wire.cork()
 	}
-	_, err := c.nc.Write(b.b)
+	write := c.nc.Write
+	if c.onSocket() {
+		write = c.wire.tryWrite
+	}
+	_, err := write(b.b)
 	if t, ok := c.nc.(*tls.Conn); ok && err == nil {
 		_ = t.CloseWrite()
 	}
-	if c.mode != writeLayered {
+	if !c.layered {
 		return
 	}
 	if out := c.wire.uncork(); out != nil {
-		_, _ = c.wire.tryWrite(out.b)
+		if c.apart {
+			_, _ = c.wire.Conn.Write(out.b)
+		} else {
+			_, _ = c.wire.tryWrite(out.b)
+		}
 		c.buffers.put(out)
 	}
 }
@@ -247,7 +248,7 @@ func (c *Conn) sayGoodbye() {
 func (r *reader) linger() {
 	nc := r.c.wire.Conn
 	_ = nc.SetReadDeadline(time.Time{})
-	bound := time.AfterFunc(lingerWait, func() { nc.Close() })
+	bound := time.AfterFunc(lingerWait, r.c.wire.cut)
 	defer bound.Stop()
 	r.start, r.end = 0, 0 // what was read has no use any more
 	p := r.space()
@@ -260,7 +261,7 @@ func (r *reader) linger() {
 			idle = 0
 		}
 	}
-	nc.Close()
+	r.c.wire.cut()
 }
 
 // endDoomed ends the streams of a closed connection. It runs once no write is

@@ -266,3 +266,21 @@ func TestViolationLingers(t *testing.T) {
 		})
 	}
 }
+
+// A connection that the dialer made over TLS does not keep the end of it waiting for a
+// server that does not read its closing alert.
+func TestDialersTLSIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := h2test.NewCA(t)
+		nc, server := h2test.Pipe(t, h2test.WithTLSConfig(ca.ServerConfig("localhost")))
+		ready := shake(t, tls.Client(nc, ca.ClientConfig("localhost")), nil, h2.Config{})
+		server.Handshake()
+		c := ready()
+		alive(t, c, server)
+		server.SetPipeBuffer(1, 1<<20)
+		began := time.Now()
+		server.CloseWrite()
+		require.Equal(t, io.EOF, <-c.served)
+		require.Zero(t, time.Since(began))
+	})
+}

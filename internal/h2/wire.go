@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,15 @@ func (w *Wire) SetWriteDeadline(t time.Time) error {
 		return nil
 	}
 	return w.Conn.SetWriteDeadline(t)
+}
+
+// cut closes the connection at once. A tls.Conn that the dialer made would otherwise
+// wait up to 5 s for a peer that does not read its closing alert.
+func (w *Wire) cut() {
+	if t, ok := w.Conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+	}
+	_ = w.Conn.Close()
 }
 
 func (w *Wire) cork() {
