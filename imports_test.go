@@ -23,7 +23,9 @@ var mayImport = map[string][]string{
 	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/ledger", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
+	"e2e":                    nil,
 	"internal/addresslist":   nil,
+	"internal/backendtest":   {"internal/h2test", "internal/serial"}, // for tests
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},

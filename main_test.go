@@ -1,24 +1,9 @@
 package grpcdial
 
 import (
-	"os"
-	"strings"
 	"testing"
 
-	"github.com/grpcdial/grpcdial/internal/h2test"
-	"github.com/grpcdial/grpcdial/internal/serial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
-// TestMain fails the package if a goroutine outlives the tests: every channel
-// that a test makes must be gone without a trace when it is closed.
-//
-// What the machine's environment says to channels does not hold for those of the
-// tests. What belongs to a channel's queue may not be used elsewhere.
-func TestMain(m *testing.M) {
-	serial.Check()
-	for _, name := range []string{"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "GRPC_ENABLE_TXT_SERVICE_CONFIG"} {
-		os.Unsetenv(name)
-		os.Unsetenv(strings.ToLower(name))
-	}
-	h2test.VerifyNoLeaks(m)
-}
+func TestMain(m *testing.M) { backendtest.Main(m) }

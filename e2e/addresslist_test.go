@@ -1,0 +1,58 @@
+package e2e_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// TestAddressLists: targets of the schemes ipv4 and ipv6, which gRPC's naming document
+// has, reach each of their addresses, over TLS too.
+func TestAddressLists(t *testing.T) {
+	a, b := serveEcho(t), serveEcho(t)
+	dead := strings.Replace(a.addr, "127.0.0.1", "127.0.0.77", 1)
+	for _, tt := range []struct {
+		target, authority string
+		config            string
+	}{
+		{"ipv4:" + a.addr, a.addr, ""},
+		{"ipv4:" + dead + "," + a.addr, a.addr, ""},
+		{"ipv4:///" + a.addr + "," + b.addr, a.addr, ""},
+	} {
+		cc := newClient(t, tt.target, grpcdial.WithInsecure())
+		_, err := call(t, cc, "Echo")
+		require.NoError(t, err, tt.target)
+		_, md, _ := a.last()
+		assert.Equal(t, []string{tt.authority}, md.Get(":authority"), tt.target)
+	}
+	// Each by round_robin.
+	before := [2]int64{a.calls.Load(), b.calls.Load()}
+	cc := newClient(t, "ipv4:"+a.addr+","+b.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
+	for range 20 {
+		_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+		require.NoError(t, err)
+	}
+	assert.Positive(t, a.calls.Load()-before[0])
+	assert.Positive(t, b.calls.Load()-before[1])
+}
+
+func TestAddressListsRefused(t *testing.T) {
+	for target, want := range map[string]string{
+		"ipv4:localhost:80":       "names are for the scheme dns",
+		"ipv4:10.0.0.1,[::1]":     `"[::1]": it is no IPv4 address`,
+		"ipv6:10.0.0.1":           "it is no IPv6 address",
+		"ipv4:":                   "there is no address",
+		"vsock:2:1234":            `WithContextDialer a dialer that makes vsock connections, and dial "passthrough:///2:1234"`,
+		"ipv4://8.8.8.8/10.0.0.1": "has no authority",
+	} {
+		_, err := grpcdial.NewClient(target, grpcdial.WithInsecure())
+		assert.ErrorContains(t, err, want, target)
+		_, err = grpcdial.Dial(target, grpcdial.WithInsecure())
+		assert.ErrorContains(t, err, want, target)
+	}
+}

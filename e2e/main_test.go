@@ -1,0 +1,9 @@
+package e2e_test
+
+import (
+	"testing"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+)
+
+func TestMain(m *testing.M) { backendtest.Main(m) }

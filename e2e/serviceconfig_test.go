@@ -1,0 +1,100 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// everything is a service config with each field.
+func everything() grpcdial.ServiceConfig {
+	return grpcdial.ServiceConfig{
+		LoadBalancing: []grpcdial.LoadBalancingPolicy{{Name: "no_such"}, {Name: "pick_first", Config: json.RawMessage(`{"shuffleAddressList":true}`)}},
+		MethodSettings: []grpcdial.MethodSettings{
+			{Names: []grpcdial.MethodName{{}}, Timeout: new(3 * time.Second)},
+			{
+				Names:        []grpcdial.MethodName{{Service: "s"}, {Service: "t", Method: "m"}},
+				WaitForReady: new(true), MaxRequestBytes: new(1000), MaxResponseBytes: new(0),
+				Retry: &grpcdial.RetryPolicy{
+					MaxAttempts: 3, InitialBackoff: time.Second / 8, MaxBackoff: 2 * time.Second, BackoffMultiplier: 1.5,
+					RetryableStatusCodes: []codes.Code{codes.Canceled, codes.Unavailable}, PerAttemptRecvTimeout: time.Second,
+				},
+			},
+			{
+				Names:   []grpcdial.MethodName{{Service: "u"}},
+				Hedging: &grpcdial.HedgingPolicy{MaxAttempts: 2, HedgingDelay: time.Millisecond, NonFatalStatusCodes: []codes.Code{codes.Unavailable}},
+			},
+		},
+		RetryThrottling:             &grpcdial.RetryThrottling{MaxTokens: 10, TokenRatio: 0.1},
+		HealthCheckService:          new(""),
+		MaxConnectionsPerSubchannel: 4,
+	}
+}
+
+// TestServiceConfigRoundTrip: its JSON is what it was made from, and grpc-go takes it.
+func TestServiceConfigRoundTrip(t *testing.T) {
+	want := everything()
+	text, err := want.JSON()
+	require.NoError(t, err)
+	got, err := grpcdial.ParseServiceConfig(text)
+	require.NoError(t, err)
+	want.LoadBalancing[0].Config = json.RawMessage("{}")
+	assert.Equal(t, want, got)
+
+	conn, err := grpc.NewClient("passthrough:///nowhere", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(text))
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+
+	// Methods, as the fields that were there first, say the same.
+	old, err := grpcdial.ServiceConfig{LB: new("round_robin"), Methods: map[string]grpcdial.MethodConfig{"/s/m": {WaitForReady: new(true)}}}.JSON()
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"loadBalancingPolicy":"round_robin","methodConfig":[{"name":[{"service":"s","method":"m"}],"waitForReady":true}]}`, old)
+}
+
+func TestServiceConfigErrors(t *testing.T) {
+	for want, change := range map[string]func(*grpcdial.ServiceConfig){
+		"methodConfig[1].retryPolicy.maxAttempts: 1":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.MaxAttempts = 1 },
+		"methodConfig[1].retryPolicy.initialBackoff":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.InitialBackoff = 0 },
+		"methodConfig[2].hedgingPolicy.hedgingDelay":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Hedging.HedgingDelay = -1 },
+		"methodConfig[2].hedgingPolicy":                     func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Retry = c.MethodSettings[1].Retry },
+		"methodConfig[2].name[0]":                           func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Names[0].Service = "s" },
+		"methodConfig[1].maxRequestMessageBytes: -1":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].MaxRequestBytes = new(-1) },
+		"retryThrottling.maxTokens":                         func(c *grpcdial.ServiceConfig) { c.RetryThrottling.MaxTokens = 1001 },
+		"connectionScaling.maxConnectionsPerSubchannel: -1": func(c *grpcdial.ServiceConfig) { c.MaxConnectionsPerSubchannel = -1 },
+		"loadBalancingConfig[0].x": func(c *grpcdial.ServiceConfig) {
+			c.LoadBalancing[0] = grpcdial.LoadBalancingPolicy{Name: "x", Config: json.RawMessage("{")}
+		},
+		"loadBalancingConfig: ": func(c *grpcdial.ServiceConfig) { c.LoadBalancing = c.LoadBalancing[:1] },
+		`Methods["m"]`:          func(c *grpcdial.ServiceConfig) { c.Methods = map[string]grpcdial.MethodConfig{"m": {}} },
+	} {
+		c := everything()
+		change(&c)
+		_, err := c.JSON()
+		assert.ErrorContains(t, err, want)
+		_, err = grpcdial.NewClient("passthrough:///nowhere", grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(c))
+		assert.ErrorContains(t, err, want)
+	}
+	_, err := grpcdial.ParseServiceConfig("{")
+	assert.Error(t, err)
+}
+
+// TestWithDefaultConfig: it is in force as its JSON would be, and replaces that.
+func TestWithDefaultConfig(t *testing.T) {
+	cc := newClient(t, "passthrough:///nowhere", grpcdial.WithInsecure(),
+		grpcdial.WithDefaultServiceConfig(`{"methodConfig":[{"name":[{}],"timeout":"1s"}]}`), grpcdial.WithDefaultConfig(everything()))
+	cc.Connect()
+	ctx := soon(t)
+	for cc.GetMethodConfig("/x/y").Timeout == nil {
+		require.NoError(t, ctx.Err())
+	}
+	assert.Equal(t, 3*time.Second, *cc.GetMethodConfig("/x/y").Timeout)
+	assert.Equal(t, 3, cc.GetMethodConfig("/s/y").RetryPolicy.MaxAttempts)
+}
