@@ -3,10 +3,10 @@ package e2e_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 
 	"github.com/grpcdial/grpcdial"
 )
@@ -30,15 +30,14 @@ func TestAddressLists(t *testing.T) {
 		_, md, _ := a.last()
 		assert.Equal(t, []string{tt.authority}, md.Get(":authority"), tt.target)
 	}
-	// Each by round_robin.
+	// Each by round_robin, once it is connected to both.
 	before := [2]int64{a.calls.Load(), b.calls.Load()}
 	cc := newClient(t, "ipv4:"+a.addr+","+b.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
-	for range 20 {
-		_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+	require.Eventually(t, func() bool {
+		_, err := call(t, cc, "Echo")
 		require.NoError(t, err)
-	}
-	assert.Positive(t, a.calls.Load()-before[0])
-	assert.Positive(t, b.calls.Load()-before[1])
+		return a.calls.Load() > before[0] && b.calls.Load() > before[1]
+	}, 10*time.Second, time.Millisecond)
 }
 
 func TestAddressListsRefused(t *testing.T) {
