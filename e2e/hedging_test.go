@@ -1,4 +1,4 @@
-package grpcdial_test
+package e2e_test
 
 import (
 	"context"
