@@ -222,6 +222,7 @@ func (cc *ClientConn) Watch(ctx context.Context) iter.Seq[StateChange] {
 	return func(yield func(StateChange) bool) {
 		c, _ := cc.state.now()
 		c.From = c.To
+		cc.mirrors.catchUp()
 		for yield(c) && c.To != connectivity.Shutdown {
 			next, ok, changed := cc.state.after(c.Seq)
 			for !ok {

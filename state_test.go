@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"syscall"
 	"testing"
@@ -397,5 +398,52 @@ func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
 		r.UpdateState(addresses(two))
 		assert.ErrorContains(t, next(connectivity.Connecting).Cause, "gave the connection up")
 		next(connectivity.Ready)
+	}
+}
+
+// A wait for the channel's state ends when its mirror has caught up, which takes grpc-go
+// a moment.
+func TestWaitsForTheMirror(t *testing.T) {
+	b := startBackend(t, "one")
+	for name, wait := range map[string]func(cc *ClientConn){
+		"AwaitReady": func(cc *ClientConn) { assert.NoError(t, cc.AwaitReady(bounded(t))) },
+		"WaitForStateChange": func(cc *ClientConn) {
+			assert.True(t, cc.WaitForStateChange(bounded(t), connectivity.Connecting))
+		},
+		"Watch": func(cc *ClientConn) {
+			for c := range cc.Watch(bounded(t)) {
+				if c.To == connectivity.Ready {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dialing, proceed := make(chan struct{}), make(chan struct{})
+			cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				close(dialing)
+				<-proceed
+				return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+			}))
+			cc.GRPC()
+			cc.Connect()
+			<-dialing
+			awaitState(t, cc, connectivity.Connecting)
+			m := cc.mirrors.shared.Load()
+			ended := make(chan struct{})
+			go func() { defer close(ended); wait(cc) }()
+			m.mu.Lock()
+			close(proceed)
+			for cc.GetState() != connectivity.Ready {
+				time.Sleep(time.Millisecond)
+			}
+			select {
+			case <-ended:
+				t.Error("the wait has ended, and the mirror's state is another one")
+			case <-time.After(20 * time.Millisecond):
+			}
+			m.mu.Unlock()
+			<-ended
+		})
 	}
 }
