@@ -109,6 +109,49 @@ func TestCloseDoesNotWaitForABacklog(t *testing.T) {
 	assert.EqualValues(t, 1, told.Load())
 }
 
+// A Connect that waits for the policy when Close begins does not reach it any more, nor
+// does one on an idle channel have a resolver built.
+func TestCloseBeforeConnect(t *testing.T) {
+	t.Run("a policy", func(t *testing.T) {
+		entered, leave := make(chan struct{}), make(chan struct{})
+		var exits atomic.Int64
+		p := &spyPolicy{name: "grpcdial_test_left_alone", exit: func(*spy) { exits.Add(1) }, update: func(*spy, balancer.ClientConnState) error {
+			close(entered)
+			<-leave
+			return nil
+		}}
+		balancer.Register(p)
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithDefaultServiceConfig(p.config()))
+		require.NoError(t, err)
+		cc.wake()
+		<-entered
+		cc.askToConnect()
+		closed := make(chan error)
+		go func() { closed <- cc.Close() }()
+		<-cc.closing
+		close(leave)
+		require.NoError(t, <-closed)
+		assert.Zero(t, exits.Load())
+	})
+	t.Run("a resolver", func(t *testing.T) {
+		var built atomic.Int64
+		cc, err := NewClient("scripted:///x", WithInsecure(), WithResolvers(scripted{build: func(resolver.ClientConn, resolver.BuildOptions) error {
+			built.Add(1)
+			return nil
+		}}))
+		require.NoError(t, err)
+		leave := make(chan struct{})
+		cc.policyQueue.Post(func() { <-leave })
+		cc.askToConnect()
+		closed := make(chan error)
+		go func() { closed <- cc.Close() }()
+		<-cc.closing
+		close(leave)
+		require.NoError(t, <-closed)
+		assert.Zero(t, built.Load())
+	})
+}
+
 // The ends of streams have been told when Close returns, if those who are told do not
 // wait for it.
 func TestCloseHasTold(t *testing.T) {

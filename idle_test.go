@@ -167,3 +167,36 @@ func TestWaitersKeepTheBackoff(t *testing.T) {
 	assert.Len(t, e.Attempts, 1)
 	assert.EqualValues(t, 1, attempts.Load(), "the first delay is a second")
 }
+
+// A channel that leaves idle again begins anew with what it knows of its resolver: a wait
+// that ends says that the resolver has not answered, and since when.
+func TestIdleForgetsTheResolversAnswer(t *testing.T) {
+	b := startBackend(t, "one")
+	var built atomic.Int64
+	seen := new(events)
+	cc := plain(t, "scripted:///x", WithIdleTimeout(50*time.Millisecond), seen.option(), WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+		switch built.Add(1) {
+		case 1:
+			return cc.UpdateState(addresses(b))
+		case 2:
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+		_ = cc.UpdateState(resolver.State{})
+		return nil
+	}}))
+	awaitReady(t, cc)
+	awaitState(t, cc, connectivity.Idle)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	var e *DialError
+	require.ErrorAs(t, cc.AwaitReady(ctx), &e)
+	require.Len(t, e.Attempts, 1)
+	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
+	assert.ErrorIs(t, e.Attempts[0].Err, ErrUnfinished)
+
+	awaitState(t, cc, connectivity.Idle)
+	eventually(t, func() bool { cc.Connect(); return seen.find(EventResolveDone).Err != nil }, "the resolver gives no addresses")
+	assert.GreaterOrEqual(t, seen.find(EventResolveDone).Elapsed, 10*time.Millisecond)
+}
