@@ -54,7 +54,8 @@ func (ch *Channel) SetSelector(s Selector) {
 		// RPCs that ask it hold the lock, and those that take the lock later see that
 		// another one is in force.
 		before.asked.Lock()
-		before.asked.Unlock() //nolint:staticcheck // a barrier
+		//lint:ignore SA2001 it is a barrier
+		before.asked.Unlock()
 	}
 }
 
