@@ -232,10 +232,13 @@ func (c *Conn) flushed(b *buffer, full bool) {
 	c.room.add(c.inFlight)
 	c.inFlight = 0
 	if c.spare == nil && c.buffers.keeps(b) {
-		c.spare = b
+		c.spare, b = b, nil
 	}
 	c.tookLocked()
 	c.mu.Unlock()
+	if b != nil {
+		c.buffers.put(b) // the other of the two is the spare one
+	}
 }
 
 // After a write has failed the reader goes on for hearOutWait. If nothing comes for
