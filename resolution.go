@@ -99,7 +99,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 		return cc.applyProvisional(s)
 	}
 	config, bad := cc.chooseConfig(s.ServiceConfig)
-	if hasForeignSelector(s.Attributes) {
+	if selectorOf(s) == nil && hasForeignSelector(s.Attributes) {
 		config, bad = nil, errForeignSelector
 	}
 	if config == nil {

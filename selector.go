@@ -80,11 +80,17 @@ func SetCallConfigSelector(s resolver.State, sel CallConfigSelector) resolver.St
 	return s
 }
 
+// selectorOf returns the selector of a resolver's update, nil if it has none.
+func selectorOf(s resolver.State) CallConfigSelector {
+	sel, _ := s.Attributes.Value(selectorKey{}).(CallConfigSelector)
+	return sel
+}
+
 // useSelector puts the selector of a resolver's update in force, or none. What the policy
 // has reported before is in force by then. Policy queue only.
 func (cc *ClientConn) useSelector(s resolver.State) {
 	cc.policyQueue.AssertOn()
-	sel, _ := s.Attributes.Value(selectorKey{}).(CallConfigSelector)
+	sel := selectorOf(s)
 	if sel == nil {
 		cc.calls.SetSelector(nil)
 		return
@@ -123,7 +129,7 @@ func (s *callSelector) Select(ctx context.Context, method string) (call.Selectio
 }
 
 // errForeignSelector is why an update is refused that carries a selector of grpc-go's,
-// which only its own channel can ask. RPCs would go where the policy does not know them.
+// which only its own channel can ask, and none of ours. RPCs would go where the policy does not know them.
 var errForeignSelector = errors.New(`grpcdial: the resolver chooses RPCs' configs by a config selector of grpc-go's, as that for xDS does: import _ "github.com/grpcdial/grpcdial/xds", or wrap the resolver with that package`)
 
 // hasForeignSelector reports whether an update's attributes hold a selector of grpc-go's.

@@ -231,7 +231,8 @@ func isHex(c byte) bool {
 }
 
 // isXDS reports whether builder is grpc-go's for xDS. What its resolvers choose
-// routes and clusters with goes through types that grpc-go does not export.
+// routes and clusters with goes through types that grpc-go does not export: the
+// builder of the nested module xds, which wraps it, translates them.
 func isXDS(builder reflect.Type) bool {
 	if builder.Kind() == reflect.Pointer {
 		builder = builder.Elem()
@@ -240,7 +241,7 @@ func isXDS(builder reflect.Type) bool {
 }
 
 func noXDS(target string) error {
-	return fmt.Errorf("grpcdial: target %s: xDS is not supported: dial it with grpc-go, or name the servers by another scheme, dns for instance", text.QuoteTarget(target))
+	return fmt.Errorf("grpcdial: target %s: xDS needs the module of grpcdial's for it: import _ \"github.com/grpcdial/grpcdial/xds\", or give WithResolvers what xds.Wrap of that package makes of a builder", text.QuoteTarget(target))
 }
 
 // refuseTrap refuses targets that no connection can come of: those that have

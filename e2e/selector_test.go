@@ -304,3 +304,21 @@ func TestForeignSelectorRefused(t *testing.T) {
 	require.ErrorContains(t, err, `import _ "github.com/grpcdial/grpcdial/xds"`)
 	assert.Zero(t, srv.calls.Load())
 }
+
+// TestForeignSelectorTranslated: an update with both is for us, and is for grpc-go's
+// channels too.
+func TestForeignSelectorTranslated(t *testing.T) {
+	srv := serveEcho(t)
+	r := manual.NewBuilderWithScheme("translated")
+	r.InitialState(grpcdial.SetCallConfigSelector(resolver.State{
+		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: srv.addr}}}},
+		Attributes: attributes.New("selector", grpcSelector{}),
+	}, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+		return &grpcdial.CallConfig{Context: metadata.AppendToOutgoingContext(i.Context, "step", "ours")}, nil
+	})))
+	cc := newClient(t, "translated:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
+	_, err := call(t, cc, "Echo")
+	require.NoError(t, err)
+	_, md, _ := srv.last()
+	assert.Equal(t, []string{"ours"}, md.Get("step"))
+}

@@ -1,0 +1,157 @@
+package xds_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	managerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// management is an xDS management server.
+type management struct {
+	bootstrap string
+	cache     cache.SnapshotCache
+	version   atomic.Int64
+}
+
+const node = "test-node"
+
+func manage(t testing.TB) *management {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	m := &management{
+		bootstrap: fmt.Sprintf(`{"xds_servers":[{"server_uri":%q,"channel_creds":[{"type":"insecure"}],"server_features":["xds_v3"]}],"node":{"id":%q}}`, lis.Addr(), node),
+		cache:     cache.NewSnapshotCache(false, cache.IDHash{}, nil),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := grpc.NewServer()
+	discovery.RegisterAggregatedDiscoveryServiceServer(s, server.NewServer(ctx, m.cache, nil))
+	go s.Serve(lis)
+	t.Cleanup(func() {
+		cancel()
+		s.Stop()
+	})
+	return m
+}
+
+// config is what a management server hands out: a listener "shop" with a route
+// configuration in it.
+type config struct {
+	routes   []*routepb.Route
+	clusters map[string][]string // their endpoints' addresses
+	policy   func(*clusterpb.Cluster)
+	filters  []*managerpb.HttpFilter
+	noListen bool
+}
+
+func (m *management) set(t testing.TB, c config) {
+	t.Helper()
+	r := map[resource.Type][]types.Resource{}
+	if !c.noListen {
+		r[resource.ListenerType] = []types.Resource{listener(t, c)}
+	}
+	for name, addrs := range c.clusters {
+		cl := &clusterpb.Cluster{
+			Name:                 name,
+			ClusterDiscoveryType: &clusterpb.Cluster_Type{Type: clusterpb.Cluster_EDS},
+			EdsClusterConfig:     &clusterpb.Cluster_EdsClusterConfig{EdsConfig: &corepb.ConfigSource{ConfigSourceSpecifier: &corepb.ConfigSource_Ads{Ads: &corepb.AggregatedConfigSource{}}}},
+		}
+		if c.policy != nil {
+			c.policy(cl)
+		}
+		r[resource.ClusterType] = append(r[resource.ClusterType], cl)
+		r[resource.EndpointType] = append(r[resource.EndpointType], endpoints(t, name, addrs))
+	}
+	snapshot, err := cache.NewSnapshot(strconv.FormatInt(m.version.Add(1), 10), r)
+	require.NoError(t, err)
+	require.NoError(t, m.cache.SetSnapshot(t.Context(), node, snapshot))
+}
+
+func listener(t testing.TB, c config) *listenerpb.Listener {
+	return &listenerpb.Listener{
+		Name: "shop",
+		ApiListener: &listenerpb.ApiListener{ApiListener: packed(t, &managerpb.HttpConnectionManager{
+			RouteSpecifier: &managerpb.HttpConnectionManager_RouteConfig{RouteConfig: &routepb.RouteConfiguration{
+				Name:         "routes",
+				VirtualHosts: []*routepb.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: c.routes}},
+			}},
+			HttpFilters: append(c.filters, filter(t, "router", &routerpb.Router{})),
+		})},
+	}
+}
+
+func filter(t testing.TB, name string, m proto.Message) *managerpb.HttpFilter {
+	return &managerpb.HttpFilter{Name: name, ConfigType: &managerpb.HttpFilter_TypedConfig{TypedConfig: packed(t, m)}}
+}
+
+func endpoints(t testing.TB, name string, addrs []string) *endpointpb.ClusterLoadAssignment {
+	var all []*endpointpb.LbEndpoint
+	for _, addr := range addrs {
+		host, port, err := net.SplitHostPort(addr)
+		require.NoError(t, err)
+		n, err := strconv.ParseUint(port, 10, 16)
+		require.NoError(t, err)
+		all = append(all, &endpointpb.LbEndpoint{HostIdentifier: &endpointpb.LbEndpoint_Endpoint{Endpoint: &endpointpb.Endpoint{
+			Address: &corepb.Address{Address: &corepb.Address_SocketAddress{SocketAddress: &corepb.SocketAddress{
+				Address: host, PortSpecifier: &corepb.SocketAddress_PortValue{PortValue: uint32(n)},
+			}}},
+		}}})
+	}
+	return &endpointpb.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointpb.LocalityLbEndpoints{{
+		Locality: &corepb.Locality{Region: "r"}, LbEndpoints: all, LoadBalancingWeight: wrapperspb.UInt32(1),
+	}}}
+}
+
+func packed(t testing.TB, m proto.Message) *anypb.Any {
+	a, err := anypb.New(m)
+	require.NoError(t, err)
+	return a
+}
+
+// to is a route for RPCs whose method has a prefix, to a cluster.
+func to(prefix, cluster string, change ...func(*routepb.Route)) *routepb.Route {
+	r := &routepb.Route{
+		Match:  &routepb.RouteMatch{PathSpecifier: &routepb.RouteMatch_Prefix{Prefix: prefix}},
+		Action: &routepb.Route_Route{Route: &routepb.RouteAction{ClusterSpecifier: &routepb.RouteAction_Cluster{Cluster: cluster}}},
+	}
+	for _, f := range change {
+		f(r)
+	}
+	return r
+}
+
+// withHeader makes a route one for RPCs with a header.
+func withHeader(name, value string) func(*routepb.Route) {
+	return func(r *routepb.Route) {
+		r.Match.Headers = append(r.Match.Headers, &routepb.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routepb.HeaderMatcher_ExactMatch{ExactMatch: value}})
+	}
+}
+
+// soon is a context that ends before the test's patience does.
+func soon(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

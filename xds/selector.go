@@ -1,0 +1,149 @@
+package xds
+
+import (
+	"context"
+	"reflect"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// refusal is the selector of an update that cannot be translated.
+type refusal struct{ err error }
+
+func (r *refusal) SelectCallConfig(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	return nil, status.Error(codes.Unavailable, r.err.Error())
+}
+
+// selector asks a config selector of grpc-go's.
+type selector struct {
+	ask    reflect.Value // its method SelectConfig
+	info   rpcInfo
+	config rpcConfig
+}
+
+// translate returns a selector for grpcdial that asks theirs.
+func translate(theirs any) grpcdial.CallConfigSelector {
+	s := &selector{ask: reflect.ValueOf(theirs).MethodByName("SelectConfig")}
+	if err := s.check(); err != nil {
+		return &refusal{err}
+	}
+	return s
+}
+
+// check learns the shape of the method, func(RPCInfo) (*RPCConfig, error).
+func (s *selector) check() (err error) {
+	t := s.ask.Type()
+	if t.NumIn() != 1 || t.NumOut() != 2 || t.Out(1) != reflect.TypeFor[error]() || t.Out(0).Kind() != reflect.Pointer {
+		return unknown("SelectConfig is a %s", t)
+	}
+	if s.info, err = learnInfo(t.In(0)); err != nil {
+		return err
+	}
+	s.config, err = learnConfig(t.Out(0).Elem())
+	return err
+}
+
+func (s *selector) SelectCallConfig(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	ctx := extraContext{i.Context}
+	out := s.ask.Call([]reflect.Value{s.info.of(ctx, i)})
+	if err, _ := out[1].Interface().(error); err != nil || out[0].IsNil() {
+		return nil, err
+	}
+	return s.config.translate(out[0].Elem())
+}
+
+// rpcInfo is the shape of grpc-go's RPCInfo: the indices of its fields. authority is -1
+// if there is none.
+type rpcInfo struct {
+	t                          reflect.Type
+	context, method, authority int
+}
+
+func learnInfo(t reflect.Type) (rpcInfo, error) {
+	i := rpcInfo{t, -1, -1, -1}
+	if t.Kind() != reflect.Struct {
+		return i, unknown("%s is no struct", t)
+	}
+	for n := range t.NumField() {
+		switch f := t.Field(n); {
+		case f.Name == "Context" && f.Type == reflect.TypeFor[context.Context]():
+			i.context = n
+		case f.Name == "Method" && f.Type == reflect.TypeFor[string]():
+			i.method = n
+		case f.Name == "Authority" && f.Type == reflect.TypeFor[string]():
+			i.authority = n
+		default:
+			return i, unknown("%s has a field %s %s", t, f.Name, f.Type)
+		}
+	}
+	if i.context < 0 || i.method < 0 {
+		return i, unknown("%s lacks a context or a method", t)
+	}
+	return i, nil
+}
+
+// of returns an RPCInfo; without a context if ctx is nil.
+func (i rpcInfo) of(ctx context.Context, info grpcdial.CallInfo) reflect.Value {
+	v := reflect.New(i.t).Elem()
+	if ctx != nil {
+		v.Field(i.context).Set(reflect.ValueOf(ctx))
+	}
+	v.Field(i.method).SetString(info.Method)
+	if i.authority >= 0 {
+		v.Field(i.authority).SetString(info.Authority)
+	}
+	return v
+}
+
+// rpcConfig is the shape of grpc-go's RPCConfig: the indices of its fields.
+type rpcConfig struct{ context, methodConfig, onCommitted, interceptor int }
+
+func learnConfig(t reflect.Type) (rpcConfig, error) {
+	c := rpcConfig{-1, -1, -1, -1}
+	if t.Kind() != reflect.Struct {
+		return c, unknown("%s is no struct", t)
+	}
+	for n := range t.NumField() {
+		switch f := t.Field(n); {
+		case f.Name == "Context" && f.Type == reflect.TypeFor[context.Context]():
+			c.context = n
+		case f.Name == "MethodConfig" && f.Type == reflect.TypeFor[grpcdial.MethodConfig]():
+			c.methodConfig = n
+		case f.Name == "OnCommitted" && f.Type == reflect.TypeFor[func()]():
+			c.onCommitted = n
+		case f.Name == "Interceptor" && f.Type.Kind() == reflect.Interface:
+			c.interceptor = n
+		default:
+			return c, unknown("%s has a field %s %s", t, f.Name, f.Type)
+		}
+	}
+	if min(c.context, c.methodConfig, c.onCommitted, c.interceptor) < 0 {
+		return c, unknown("%s lacks a field", t)
+	}
+	return c, nil
+}
+
+// translate returns what v, an RPCConfig, says.
+func (c rpcConfig) translate(v reflect.Value) (*grpcdial.CallConfig, error) {
+	config := &grpcdial.CallConfig{
+		MethodConfig: *v.Field(c.methodConfig).Addr().Interface().(*grpcdial.MethodConfig),
+		OnCommitted:  v.Field(c.onCommitted).Interface().(func()),
+	}
+	config.Context, _ = v.Field(c.context).Interface().(context.Context)
+	theirs := v.Field(c.interceptor)
+	if theirs.IsNil() {
+		return config, nil
+	}
+	intercept, err := interceptorOf(theirs.Elem())
+	if err != nil {
+		if config.OnCommitted != nil {
+			config.OnCommitted()
+		}
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	config.Interceptor = intercept
+	return config, nil
+}

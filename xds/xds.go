@@ -1,0 +1,97 @@
+// Package xds makes xDS work on grpcdial's channels:
+//
+//	import _ "github.com/grpcdial/grpcdial/xds"
+//
+// From then on, targets xds:///listener are resolved by grpc-go's xDS resolver and
+// balanced by its policies. The bootstrap configuration is read as grpc-go reads it, from
+// the file that GRPC_XDS_BOOTSTRAP names or from GRPC_XDS_BOOTSTRAP_CONFIG. Targets
+// google-c2p:///service work too if the program imports
+// google.golang.org/grpc/xds/googledirectpath.
+//
+// grpc-go's own channels in the same program go on as before: the builder that this
+// package registers hands them what grpc-go's resolver says, unchanged but for an
+// attribute that they do not look at.
+//
+// grpc-go's resolver chooses each RPC's route through types that grpc-go does not export.
+// This package reads them by reflection, without package unsafe, and checks them when an
+// update comes. A version of grpc-go with other types than it knows makes the RPCs of a
+// grpcdial channel fail with the difference; none is sent astray.
+//
+// # Experimental
+//
+// The package may change in a later release, as what it stands on may:
+// [grpcdial.CallConfigSelector] and grpc-go's xDS.
+package xds
+
+import (
+	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/resolver"
+	_ "google.golang.org/grpc/xds" // registers grpc-go's resolver, policies and HTTP filters
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// scheme is that of xDS targets.
+const scheme = "xds"
+
+var registered = Wrap(resolver.Get(scheme))
+
+func init() { resolver.Register(registered) }
+
+// Resolver returns the builder for xds targets that the import of this package has
+// registered. A program needs it for [grpcdial.WithResolvers] only if it registers
+// another builder for the scheme.
+func Resolver() resolver.Builder { return registered }
+
+// Wrap returns a builder whose resolvers are b's, and choose RPCs' routes on grpcdial's
+// channels as on grpc-go's. b is grpc-go's xDS builder, perhaps with a bootstrap
+// configuration of its own, or one that builds on it.
+func Wrap(b resolver.Builder) resolver.Builder {
+	switch b := b.(type) {
+	case builder, overridingBuilder:
+		return b
+	case interface {
+		resolver.Builder
+		resolver.AuthorityOverrider
+	}:
+		return overridingBuilder{builder{b}, b}
+	default:
+		return builder{b}
+	}
+}
+
+type builder struct{ resolver.Builder }
+
+func (b builder) Build(t resolver.Target, cc resolver.ClientConn, o resolver.BuildOptions) (resolver.Resolver, error) {
+	return b.Builder.Build(t, translatingConn{cc}, o)
+}
+
+// overridingBuilder is for builders that choose the channel's authority.
+type overridingBuilder struct {
+	builder
+	resolver.AuthorityOverrider
+}
+
+// translatingConn is a channel as its resolver sees it. To an update with a config
+// selector of grpc-go's it adds one for grpcdial, that asks it.
+type translatingConn struct{ resolver.ClientConn }
+
+func (cc translatingConn) UpdateState(s resolver.State) error {
+	if sel := selectorFor(s.Attributes); sel != nil {
+		s = grpcdial.SetCallConfigSelector(s, sel)
+	}
+	return cc.ClientConn.UpdateState(s)
+}
+
+// selectorFor returns the selector for an update: nil if grpc-go's has none, one that
+// fails every RPC if it cannot be translated.
+func selectorFor(a *attributes.Attributes) grpcdial.CallConfigSelector {
+	theirs, err := configSelector(a)
+	switch {
+	case err != nil:
+		return &refusal{err}
+	case theirs == nil:
+		return nil
+	}
+	return translate(theirs)
+}
