@@ -2,6 +2,7 @@ package h2_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +76,8 @@ func TestWindowsGrow(t *testing.T) {
 		server := receiving(t, h2.Config{})
 		sent, _ := far(server, 13, 1<<30)
 		assert.Equal(t, 512<<10, sent[0])
-		assert.Greater(t, sent[len(sent)-1], 14<<20, "%v", sent)
+		// What is given back after a round's last answer counts in the next one.
+		assert.Greater(t, slices.Max(sent[len(sent)-4:]), 14<<20, "%v", sent)
 	})
 }
 

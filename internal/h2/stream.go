@@ -248,8 +248,9 @@ func (s *Stream) consume(offset int64) {
 	}
 }
 
-// owing is how much of the window is kept at most before it is given back. mu is held.
-func (s *Stream) owing() int64 { return min(s.size/4, 1<<20) }
+// owing is how much of the window is kept at most before it is given back. It stays small
+// when the window grows, so that a server that is far away hears of it early. mu is held.
+func (s *Stream) owing() int64 { return min(s.size, defaultStreamWindow) / 4 }
 
 // grant returns what to give back to the server now; 0: nothing. mu is held.
 func (s *Stream) grant() (credit int64) {
