@@ -17,6 +17,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/metrics"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -46,7 +47,7 @@ type ClientConn struct {
 	noConfigs bool                  // WithServiceConfig's channel was closed without one
 	connector connect.Config        // but for what connectConfig changes
 	connect   connectFunc           // connect.Connect, except in tests
-	metrics   *metrics
+	metrics   *metrics.Recorder
 	calls     *call.Channel
 	books     *ledger.Channel // what package channelz serves
 	chain     *callChain      // in front of calls

@@ -12,6 +12,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/metrics"
 )
 
 // Dial is DialContext without a context: nothing but WithTimeout bounds it.
@@ -105,7 +106,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.policies.cc = cc
 	cc.observer = newObserver(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
-	cc.metrics = newMetrics(o.statsHandlers, cc.shownTarget())
+	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
 	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
 	cc.published.calls = cc.calls

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
@@ -85,7 +86,7 @@ func (w *healthWatch) run(ctx context.Context) {
 		if failures++; answered {
 			failures = 0
 		}
-		if failures > 0 && !w.pause(ctx, backoffDelay(backoff.DefaultConfig, failures-1, rand.Float64())) {
+		if failures > 0 && !w.pause(ctx, backoff.Delay(grpcbackoff.DefaultConfig, failures-1, rand.Float64())) {
 			return
 		}
 	}

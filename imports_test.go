@@ -19,17 +19,18 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/addresslist", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/addresslist", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
 	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/ledger", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
 	"e2e":                    nil,
 	"internal/addresslist":   nil,
 	"internal/backendtest":   {"internal/h2test", "internal/serial"}, // for tests
+	"internal/backoff":       nil,
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},
 	"internal/connect":       {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},
-	"internal/dns":           {"internal/lookup", "internal/text"},
+	"internal/dns":           {"internal/backoff", "internal/lookup", "internal/text"},
 	"internal/dnstest":       nil, // for tests
 	"internal/failure":       {"internal/text"},
 	"internal/h2":            {"internal/bytepool", "internal/text"},
@@ -38,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/ledger":        {"internal/text"},
 	"internal/lookup":        nil,
 	"internal/mask":          nil,
+	"internal/metrics":       {"internal/h2"},
 	"internal/proxy":         {"internal/text"},
 	"internal/proxytest":     nil, // for tests
 	"internal/serial":        nil,

@@ -3,20 +3,15 @@ package grpcdial
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
-	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
@@ -24,8 +19,6 @@ import (
 	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
-
-	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // recorder is a stats handler that is a recorder as well, and writes down what
@@ -220,20 +213,6 @@ func TestIdleIsADisconnection(t *testing.T) {
 	awaitState(t, cc, connectivity.Idle)
 	eventually(t, func() bool { return r.sum("disconnections") == 1 }, "the end is recorded")
 	assert.Zero(t, r.sum("open_connections"))
-}
-
-func TestDisconnectLabels(t *testing.T) {
-	for label, why := range map[string]error{
-		"GOAWAY ENHANCE_YOUR_CALM": fmt.Errorf("lost: %w", http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm}),
-		"subchannel shutdown":      errAddressRemoved,
-		"connection reset":         &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
-		"connection timed out":     h2.ErrKeepalive,
-		"connection aborted":       syscall.ECONNABORTED,
-		"socket error":             syscall.EPIPE,
-		"unknown":                  io.EOF,
-	} {
-		assert.Equal(t, label, disconnectLabel(why))
-	}
 }
 
 // Metrics of the test's own: registered once, as policies and resolvers do.

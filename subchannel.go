@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -194,7 +195,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		cfg.Trace = cc.observer.steps(l.attempt)
 		share, stop := ctx, context.CancelFunc(func() {})
 		if others := len(l.addrs) - i - 1; others > 0 {
-			share, stop = context.WithTimeout(ctx, addressLimit(time.Until(end), 1+others))
+			share, stop = context.WithTimeout(ctx, backoff.AddressLimit(time.Until(end), 1+others))
 		}
 		conn, err := cc.connect(share, cfg, cc.marked(addr), cc.serverName(addr))
 		stop()
@@ -216,7 +217,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		}
 	}
 	if ctx.Err() != context.Canceled {
-		cc.metrics.failed()
+		cc.metrics.Failed()
 	}
 	return nil, failed
 }
@@ -245,12 +246,12 @@ func (l *link) ready(conn *h2.Conn, served *bool) {
 		}
 	}()
 	told := l.sc.cc.beginConn(conn)
-	l.sc.cc.metrics.connected(conn)
+	l.sc.cc.metrics.Connected(conn.Peer().AuthInfo)
 	closeBooks := l.openSocket(conn)
 	l.tellReady()
 	if !l.connected(conn) {
 		why := cmp.Or(l.endedBy(), errShutDown)
-		l.sc.cc.metrics.disconnected(conn, why)
+		l.sc.cc.metrics.Disconnected(conn.Peer().AuthInfo, why)
 		conn.Close(why, nil)
 	}
 	*served = true
@@ -386,7 +387,7 @@ func (l *link) lost(conn *h2.Conn, why error) {
 	if !given {
 		return
 	}
-	l.sc.cc.metrics.disconnected(conn, why)
+	l.sc.cc.metrics.Disconnected(conn.Peer().AuthInfo, why)
 	if unserved != nil {
 		l.sc.cc.attempts.disconnected(unserved) // the explanation of an RPC that waits in vain
 	}
@@ -479,7 +480,7 @@ func (l *link) drain(why error) {
 		return
 	}
 	if conn := l.end(nil); conn != nil {
-		l.sc.cc.metrics.disconnected(conn, why)
+		l.sc.cc.metrics.Disconnected(conn.Peer().AuthInfo, why)
 		conn.Drain(why)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/mask"
@@ -92,8 +93,8 @@ func (sc *subConn) connectLocked() {
 	} else if until, wanted := sc.record.pause(); l.begun.Before(until) {
 		l.retry, l.until, l.wanted = make(chan struct{}), until, wanted
 	}
-	l.backoff = backoffDelay(params.Backoff, made, rand.Float64())
-	l.limit = connectLimit(params, l.backoff)
+	l.backoff = backoff.Delay(params.Backoff, made, rand.Float64())
+	l.limit = backoff.ConnectLimit(params.MinConnectTimeout, l.backoff)
 	if !sc.cc.addLink(l) {
 		cancel()
 		return
@@ -177,7 +178,7 @@ func (sc *subConn) resetBackoff() {
 		return
 	}
 	if sc.state == connectivity.Connecting {
-		l.backoff = backoffDelay(sc.cc.opts.connectParams.Backoff, 0, rand.Float64())
+		l.backoff = backoff.Delay(sc.cc.opts.connectParams.Backoff, 0, rand.Float64())
 	}
 	if l.retry != nil {
 		close(l.retry)

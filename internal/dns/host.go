@@ -6,10 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
+	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/lookup"
 )
 
@@ -127,7 +127,7 @@ func (r *hostResolver) end(succeeded bool) {
 	switch {
 	case !succeeded:
 		r.failures++
-		r.earliest = now.Add(delay(r.cfg.Backoff, r.failures, rand.Float64()))
+		r.earliest = now.Add(backoff.Delay(r.cfg.Backoff, r.failures, rand.Float64()))
 		r.schedule(r.earliest)
 		return
 	case again:
@@ -140,15 +140,4 @@ func (r *hostResolver) end(succeeded bool) {
 		}
 	}
 	r.failures = 0
-}
-
-// delay is how long to wait after failures resolutions in a row have failed, as
-// Config.Backoff says. random is from [0, 1).
-func delay(cfg backoff.Config, failures int, random float64) time.Duration {
-	d, limit := float64(cfg.BaseDelay), float64(cfg.MaxDelay)
-	for ; failures > 0 && d < limit && cfg.Multiplier > 1 && d > 0; failures-- {
-		d *= cfg.Multiplier
-	}
-	d = min(d, limit) * (1 + cfg.Jitter*(2*random-1))
-	return time.Duration(max(d, 0))
 }

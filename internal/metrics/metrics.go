@@ -1,12 +1,16 @@
-package grpcdial
+// Package metrics hands what is recorded for a channel to the program's metrics
+// recorders (gRFC A79), and records the channel's own grpc.subchannel.* (gRFC A94).
+package metrics
 
 import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/net/http2"
+	_ "google.golang.org/grpc" // registers the metrics of gRFC A94
 	"google.golang.org/grpc/credentials"
 	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/stats"
@@ -14,21 +18,25 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// metrics hands what is recorded for a channel, by itself, its policies and its
+// Recorder hands what is recorded for a channel, by itself, its policies and its
 // resolvers, to those of the stats handlers that are recorders too (gRFC A79).
 // Those run where the recording happens, with no lock of the channel held.
 //
 // It does not change once made. Any number of goroutines may record.
-type metrics struct {
+type Recorder struct {
 	estats.UnimplementedMetricsRecorder
 	recorders []estats.MetricsRecorder
-	target    string // canonical
+	target    string  // canonical
+	shutdown  []error // what a connection ends with when its subchannel is shut down
 }
 
-var _ estats.MetricsRecorder = (*metrics)(nil)
+var _ estats.MetricsRecorder = (*Recorder)(nil)
 
-func newMetrics(handlers []stats.Handler, target string) *metrics {
-	m := &metrics{target: target}
+// New returns the recorder of a channel to target, which records with those of the
+// handlers that are recorders. A connection that ends because of an error in shutdown
+// counts as ended by its subchannel.
+func New(handlers []stats.Handler, target string, shutdown ...error) *Recorder {
+	m := &Recorder{target: target, shutdown: shutdown}
 	for _, h := range handlers {
 		if r, ok := h.(estats.MetricsRecorder); ok {
 			m.recorders = append(m.recorders, r)
@@ -37,7 +45,7 @@ func newMetrics(handlers []stats.Handler, target string) *metrics {
 	return m
 }
 
-// The channel's own metrics (gRFC A94). grpc-go has registered them, as it was
+// The channel's own metrics (gRFC A94). grpc-go has registered them: it is imported, and so
 // initialized before.
 var (
 	attemptsSucceeded = (*estats.Int64CountHandle)(estats.DescriptorForMetric("grpc.subchannel.connection_attempts_succeeded"))
@@ -50,34 +58,36 @@ var (
 // grpc.lb.locality.
 const noBackendService, noLocality = "", ""
 
-// connected counts an attempt that led to conn, and conn among those open.
-func (m *metrics) connected(conn *h2.Conn) {
+// Connected counts a successful attempt, and its connection, with the credentials' auth,
+// among those open.
+func (m *Recorder) Connected(auth credentials.AuthInfo) {
 	if len(m.recorders) == 0 {
 		return
 	}
 	attemptsSucceeded.Record(m, 1, m.target, noBackendService, noLocality)
-	openConnections.Record(m, 1, m.target, noBackendService, securityLevel(conn), noLocality)
+	openConnections.Record(m, 1, m.target, noBackendService, securityLevel(auth), noLocality)
 }
 
-// failed counts an attempt that led to nothing.
-func (m *metrics) failed() {
+// Failed counts a failed attempt.
+func (m *Recorder) Failed() {
 	if len(m.recorders) > 0 {
 		attemptsFailed.Record(m, 1, m.target, noBackendService, noLocality)
 	}
 }
 
-// disconnected takes back connected: the subchannel has let conn go, or lost it.
-func (m *metrics) disconnected(conn *h2.Conn, why error) {
+// Disconnected counts the end of a connection that Connected counted: the subchannel has
+// let it go, or lost it, because of why.
+func (m *Recorder) Disconnected(auth credentials.AuthInfo, why error) {
 	if len(m.recorders) == 0 {
 		return
 	}
-	disconnections.Record(m, 1, m.target, noBackendService, noLocality, disconnectLabel(why))
-	openConnections.Record(m, -1, m.target, noBackendService, securityLevel(conn), noLocality)
+	disconnections.Record(m, 1, m.target, noBackendService, noLocality, m.disconnectLabel(why))
+	openConnections.Record(m, -1, m.target, noBackendService, securityLevel(auth), noLocality)
 }
 
 // securityLevel is what the credentials say of the connection; "" if they do not.
-func securityLevel(conn *h2.Conn) string {
-	if info, ok := conn.Peer().AuthInfo.(interface {
+func securityLevel(auth credentials.AuthInfo) string {
+	if info, ok := auth.(interface {
 		GetCommonAuthInfo() credentials.CommonAuthInfo
 	}); ok {
 		return info.GetCommonAuthInfo().SecurityLevel.String()
@@ -86,13 +96,13 @@ func securityLevel(conn *h2.Conn) string {
 }
 
 // disconnectLabel is gRFC A94's name for the end of a connection.
-func disconnectLabel(why error) string {
+func (m *Recorder) disconnectLabel(why error) string {
 	var goAway http2.GoAwayError
 	var errno syscall.Errno
 	switch {
 	case errors.As(why, &goAway):
 		return "GOAWAY " + goAway.ErrCode.String()
-	case errors.Is(why, errShutDown), errors.Is(why, errAddressRemoved):
+	case slices.ContainsFunc(m.shutdown, func(s error) bool { return errors.Is(why, s) }):
 		return "subchannel shutdown"
 	case errors.Is(why, syscall.ECONNRESET):
 		return "connection reset"
@@ -112,53 +122,53 @@ func fits(d *estats.MetricDescriptor, labels []string) bool {
 	return len(labels) == len(d.Labels)+len(d.OptionalLabels)
 }
 
-func (m *metrics) RecordInt64Count(h *estats.Int64CountHandle, incr int64, labels ...string) {
+func (m *Recorder) RecordInt64Count(h *estats.Int64CountHandle, incr int64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordInt64Count(h, incr, labels...)
 	}
 }
 
-func (m *metrics) RecordFloat64Count(h *estats.Float64CountHandle, incr float64, labels ...string) {
+func (m *Recorder) RecordFloat64Count(h *estats.Float64CountHandle, incr float64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordFloat64Count(h, incr, labels...)
 	}
 }
 
-func (m *metrics) RecordInt64Histo(h *estats.Int64HistoHandle, value int64, labels ...string) {
+func (m *Recorder) RecordInt64Histo(h *estats.Int64HistoHandle, value int64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordInt64Histo(h, value, labels...)
 	}
 }
 
-func (m *metrics) RecordFloat64Histo(h *estats.Float64HistoHandle, value float64, labels ...string) {
+func (m *Recorder) RecordFloat64Histo(h *estats.Float64HistoHandle, value float64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordFloat64Histo(h, value, labels...)
 	}
 }
 
-func (m *metrics) RecordInt64Gauge(h *estats.Int64GaugeHandle, value int64, labels ...string) {
+func (m *Recorder) RecordInt64Gauge(h *estats.Int64GaugeHandle, value int64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordInt64Gauge(h, value, labels...)
 	}
 }
 
-func (m *metrics) RecordInt64UpDownCount(h *estats.Int64UpDownCountHandle, incr int64, labels ...string) {
+func (m *Recorder) RecordInt64UpDownCount(h *estats.Int64UpDownCountHandle, incr int64, labels ...string) {
 	for _, r := range m.taking(h.Descriptor(), labels) {
 		r.RecordInt64UpDownCount(h, incr, labels...)
 	}
 }
 
-// taking returns the recorders that are to be told of a measurement.
-func (m *metrics) taking(d *estats.MetricDescriptor, labels []string) []estats.MetricsRecorder {
+// taking returns the recorders that take a measurement.
+func (m *Recorder) taking(d *estats.MetricDescriptor, labels []string) []estats.MetricsRecorder {
 	if len(m.recorders) == 0 || !fits(d, labels) {
 		return nil
 	}
 	return m.recorders
 }
 
-// RegisterAsyncReporter registers reporter with every recorder. It hears of
+// RegisterAsyncReporter registers reporter with every recorder. It receives
 // measurements of the metrics named only.
-func (m *metrics) RegisterAsyncReporter(reporter estats.AsyncMetricReporter, named ...estats.AsyncMetric) func() {
+func (m *Recorder) RegisterAsyncReporter(reporter estats.AsyncMetricReporter, named ...estats.AsyncMetric) func() {
 	known := make(map[*estats.MetricDescriptor]bool, len(named))
 	for _, n := range named {
 		known[n.Descriptor()] = true

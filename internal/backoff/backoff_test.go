@@ -1,4 +1,4 @@
-package grpcdial
+package backoff
 
 import (
 	"testing"
@@ -37,15 +37,15 @@ func TestBackoffDelay(t *testing.T) {
 		{"jitter above one", backoff.Config{BaseDelay: time.Second, Multiplier: 1, MaxDelay: time.Second, Jitter: 3}, 1, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			assert.InDelta(t, tt.want, backoffDelay(tt.cfg, tt.failures, tt.random), float64(10*time.Millisecond))
+			assert.InDelta(t, tt.want, Delay(tt.cfg, tt.failures, tt.random), float64(10*time.Millisecond))
 		})
 	}
 }
 
 func TestConnectLimit(t *testing.T) {
-	p := ConnectParams{MinConnectTimeout: 20 * time.Second}
-	assert.Equal(t, 20*time.Second, connectLimit(p, time.Second))
-	assert.Equal(t, 90*time.Second, connectLimit(p, 90*time.Second))
+	const least = 20 * time.Second
+	assert.Equal(t, 20*time.Second, ConnectLimit(least, time.Second))
+	assert.Equal(t, 90*time.Second, ConnectLimit(least, 90*time.Second))
 }
 
 func TestAddressLimit(t *testing.T) {
@@ -61,6 +61,6 @@ func TestAddressLimit(t *testing.T) {
 		{time.Second, 2, time.Second},
 		{-time.Second, 2, -time.Second},
 	} {
-		assert.Equal(t, tt.want, addressLimit(tt.left, tt.addresses), "%+v", tt)
+		assert.Equal(t, tt.want, AddressLimit(tt.left, tt.addresses), "%+v", tt)
 	}
 }
