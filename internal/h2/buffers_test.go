@@ -8,7 +8,9 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -47,6 +49,39 @@ func TestReadBuffersServeAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// sizedReads notes for how many bytes a read waits.
+type sizedReads struct {
+	net.Conn
+	waiting atomic.Int64
+}
+
+func (r *sizedReads) Read(p []byte) (int, error) {
+	r.waiting.Store(int64(len(p)))
+	defer r.waiting.Store(0)
+	return r.Conn.Read(p)
+}
+
+// A connection that has to wait for bytes with a buffer waits with a small one, whatever
+// came before.
+func TestIdleConnectionHoldsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, server := h2test.Pipe(t)
+		reads := &sizedReads{Conn: nc}
+		ready := shake(t, reads, nil, h2.Config{ReadBufferSize: 1 << 20})
+		server.Handshake()
+		c := ready()
+		for i, size := range []int{0, 300, 5000, 200000} {
+			res := c.call(context.Background(), "/test/Call", "x")
+			h, _ := server.ExpectUnary()
+			server.ReplyUnary(h.StreamID, make([]byte, size))
+			require.Nil(t, await(t, res, "the call").failure(), i)
+			synctest.Wait()
+			require.Positive(t, reads.waiting.Load())
+			require.LessOrEqual(t, reads.waiting.Load(), int64(512), "after a message of %d bytes", size)
+		}
+	})
 }
 
 // swallow is the address of a server that gives one connection windows without end and

@@ -20,7 +20,12 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	c.shut(err, nil, silently)
+	how := silently
+	if errors.As(err, new(*ConnError)) {
+		how = saidGoodbye
+	}
+	c.shut(err, nil, how)
+	c.farewell.Wait()
 	c.nc.Close()
 	c.flushers.Wait()
 	if ahead := c.rd.ahead; ahead != nil {

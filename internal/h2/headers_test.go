@@ -178,6 +178,11 @@ func TestResponses(t *testing.T) {
 				s.ReplyTrailers(id, codes.OK, "")
 			},
 			check: func(t *testing.T, r result) { require.Equal(t, "padded", r.reply) }},
+		{name: "a priority alone in HEADERS", code: codes.OK,
+			send: func(s *h2test.Conn, id uint32) {
+				s.RawFrame(http2.FrameHeaders, http2.FlagHeadersPriority|http2.FlagHeadersEndStream, id, make([]byte, 5))
+				s.RawFrame(http2.FrameContinuation, http2.FlagContinuationEndHeaders, id, s.Encode(append(grpcOK, "grpc-status", "0")...))
+			}},
 		{name: "headers in pieces", code: codes.OK,
 			send: func(s *h2test.Conn, id uint32) {
 				s.HeadersSplit(id, false, 30, append(grpcOK, "k", "v")...)

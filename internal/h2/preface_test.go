@@ -48,6 +48,8 @@ func TestPrefaceErrors(t *testing.T) {
 		{name: "closed within GOAWAY", answer: "\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00", end: "close"},
 		{name: "closed within the header", answer: settings[:5], end: "close", err: io.EOF},
 		{name: "silent", waits: true, err: context.DeadlineExceeded, text: "deadline"},
+		{name: "closed after a byte", answer: "\x00", end: "close", err: io.EOF, text: "\\x00\" and the end of the connection"},
+		{name: "silent after a byte", answer: "\x00", waits: true, err: context.DeadlineExceeded, text: "\\x00\", then: context deadline exceeded"},
 		{name: "silent within SETTINGS", answer: settings[:12], waits: true, err: context.DeadlineExceeded, text: "\\x03\\x00\", then: context deadline exceeded"},
 		{name: "silent after an ACK", answer: ack, waits: true, err: context.DeadlineExceeded},
 	} {
@@ -142,14 +144,46 @@ func TestPrefaceSettingsForbidden(t *testing.T) {
 		{"too long", "\x00\xff\xff\x04\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, "65535 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, server := unshaken(t, "pipe")
-			server.RawBytes([]byte(tt.answer))
-			err := c.Handshake(context.Background())
-			var ce *h2.ConnError
-			require.ErrorAs(t, err, &ce)
-			require.Equal(t, tt.code, ce.Code)
-			require.Contains(t, ce.Reason, tt.text)
-			require.ErrorIs(t, err, http2.ConnectionError(tt.code))
+			for _, wire := range []string{"pipe", "tcp", "TLS"} {
+				c, server := unshaken(t, wire)
+				server.Go(func(server *h2test.Conn) {
+					server.ExpectPreface()
+					server.ExpectSettings()
+					server.ExpectWindowUpdate(0)
+					server.RawBytes([]byte(tt.answer))
+					server.ExpectGoAway(tt.code)
+					server.ExpectClosed()
+				})
+				err := c.Handshake(context.Background())
+				var ce *h2.ConnError
+				require.ErrorAs(t, err, &ce)
+				require.Equal(t, tt.code, ce.Code)
+				require.Contains(t, ce.Reason, tt.text)
+				require.ErrorIs(t, err, http2.ConnectionError(tt.code))
+				server.Wait()
+			}
+		})
+	}
+}
+
+// What the server said tells more than that our preface could not be written, were it one
+// byte.
+func TestPrefaceNotWritten(t *testing.T) {
+	for _, said := range []string{"", "\x00", "HTTP/1.1 503 Busy\r\n"} {
+		synctest.Test(t, func(t *testing.T) {
+			nc, server := h2test.Pipe(t)
+			server.RawBytes([]byte(said))
+			g := &gate{Conn: nc}
+			g.broken.Store(true)
+			w := h2.NewWire(g)
+			err := h2.New(w, w, h2.Config{}).Handshake(context.Background())
+			var pe *h2.PrefaceError
+			if said == "" {
+				require.Equal(t, errBroken, err)
+			} else {
+				require.ErrorAs(t, err, &pe)
+				require.Equal(t, said, string(pe.First))
+			}
 		})
 	}
 }
