@@ -5,8 +5,8 @@
 //
 // # Dial
 //
-// DialContext returns at once and connects in the background, or waits for a
-// connection if it is told to:
+// DialContext returns at once and connects in the background, or with WithBlock
+// waits for a connection:
 //
 //	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 //	defer cancel()
@@ -27,8 +27,8 @@
 // # Read a failure
 //
 // A wait that ended without a connection returns a [*DialError]. Printed, it
-// tells for each address how far the attempt got, what ended it, and what can be
-// done about it when that is known:
+// shows for each address how far the attempt got, its error, and how to mend it
+// when that is known:
 //
 //	grpcdial: no connection for "dns:///api.example.com:443" after 5s, in TRANSIENT_FAILURE for 4.99s (context deadline exceeded)
 //		192.0.2.1:443: dial failed after 1.2ms: connect: connection refused
@@ -36,7 +36,7 @@
 //
 // A program reads the same from Attempts, or asks errors.As for the cause:
 // *net.OpError, *net.DNSError, the types of package x509. errors.Is with
-// context.DeadlineExceeded or context.Canceled tells whether the caller's own
+// context.DeadlineExceeded or context.Canceled reports whether the caller's own
 // context ended the wait. An RPC that finds no connection fails with Unavailable
 // and has the *DialError in its error's chain.
 //
@@ -47,10 +47,11 @@
 // # Follow a channel
 //
 // [ClientConn.Watch] yields every transition of the connectivity state with its
-// cause, and [ClientConn.Snapshot] tells of the channel and its endpoints at one
-// instant; [ClientConn.GetState] and [ClientConn.WaitForStateChange] are grpc-go's.
+// cause, and [ClientConn.Snapshot] returns the state of the channel and of its
+// endpoints at one instant; [ClientConn.GetState] and
+// [ClientConn.WaitForStateChange] are grpc-go's.
 //
-// [WithDialTrace] has functions told of each step on the way to a connection, as
+// [WithDialTrace] calls functions for each step on the way to a connection, as
 // package httptrace does for requests, and [WithLogger] writes the same events to a
-// log. Without them nothing is spent on that, and nothing is logged.
+// log. A channel without them spends nothing on events and logs nothing.
 package grpcdial

@@ -23,16 +23,16 @@ import (
 // RPC had run on it for a while. It is not a failure: the next RPC connects.
 var ErrIdle = errors.New("grpcdial: no RPC ran for a while, so the channel closed its connections")
 
-// ErrClosed is what RPCs on a channel that was closed end with, and what the second Close
-// and any further one returns. It is a status error, Canceled, and the same value as
-// grpc.ErrClientConnClosing, which grpc-go has deprecated: either is found by errors.Is.
+// ErrClosed ends the RPCs of a closed channel; the second and any further Close returns
+// it. It is a status error, Canceled, and the same value as grpc.ErrClientConnClosing,
+// which grpc-go has deprecated: errors.Is finds either.
 var ErrClosed = grpc.ErrClientConnClosing
 
-// GoAwayError is a GOAWAY of the server's (RFC 9113 §6.8), as the cause of what it ended:
-// errors.As finds it in the causes of state changes and of RPCs.
+// GoAwayError is a GOAWAY frame from the server (RFC 9113 §6.8), as the cause of a lost
+// connection or a failed RPC: errors.As finds it in the causes of state changes and of RPCs.
 type GoAwayError struct {
 	Code         uint32 // HTTP/2 error code: 0 for an end without an error
-	Debug        string // what the server says besides, made fit to be shown
+	Debug        string // the server's debug text, safe to print
 	LastStreamID uint32 // streams above it were not processed
 }
 
@@ -49,8 +49,8 @@ func newGoAwayError(code uint32, debug string, last uint32) error {
 	return &GoAwayError{Code: code, Debug: text.Line(debug), LastStreamID: last}
 }
 
-// ErrUnfinished is the cause of an attempt that was still running when whoever
-// waited for it stopped waiting. The attempt's Phase says where it was.
+// ErrUnfinished is the cause of a connection attempt that was still in progress when the
+// wait ended. The attempt's Phase says where it was.
 var ErrUnfinished = errors.New("grpcdial: the attempt to connect was not finished when the wait ended")
 
 // Phase is a step on the way to a connection.
@@ -73,16 +73,27 @@ const (
 type Attempt struct {
 	_ [0]func()
 
-	AttemptID  uint64 // that of the DialEvents of this attempt; 0 for what is none: the resolver, a health service
-	Addr       string // what was dialed; the target's endpoint when resolving it failed
-	ServerName string // the authority that the credentials were asked to check
+	// AttemptID is the AttemptID of this attempt's DialEvents. It is 0 for a failure of
+	// the resolver or of a health service.
+	AttemptID uint64
+
+	Addr       string // the address dialed; the target's endpoint when resolving it failed
+	ServerName string // the authority that the credentials were asked to verify
 	Proxy      string // the proxy's URL without credentials, if one was used
-	Phase      Phase  // where it ended, or was when the wait for it did; empty if it had not begun
-	Start      time.Time
-	Elapsed    time.Duration // from Start to the failure
-	Err        error         // the cause
-	Hint       string        // what to do about it, when we can tell; else empty
-	Permanent  bool          // will not heal by itself: wrong certificate, not HTTP/2, ALPN, ... (no such host, refused and time-outs are not)
+
+	// Phase is the phase in which the attempt failed, or in which it was when the wait
+	// ended. It is empty if the attempt had not begun.
+	Phase Phase
+
+	Start   time.Time
+	Elapsed time.Duration // from Start to the failure
+	Err     error         // the cause
+	Hint    string        // how to mend the failure; empty if that is not known
+
+	// Permanent reports that a retry will fail too: a certificate that does not verify,
+	// a server that does not speak HTTP/2, a missing ALPN protocol. An unknown host, a
+	// refused connection and a time-out are not permanent.
+	Permanent bool
 }
 
 // String returns the attempt as one line: the address, where it ended, the
@@ -109,13 +120,23 @@ func publicAttempt(a *failure.Attempt) Attempt {
 // AwaitReady return it; an RPC that fails for want of a connection has it in its
 // error's chain, and so have transitions to TRANSIENT_FAILURE as their cause.
 type DialError struct {
-	Target   string             // canonical target
-	State    connectivity.State // when the wait ended
-	Elapsed  time.Duration      // how long the wait took, for an RPC since it began; 0 where nothing waited
-	InState  time.Duration      // how long the channel had been in State then; 0 if it came to be in it just then
-	Attempts []Attempt          // the latest per address, oldest first; at most 16
-	Omitted  int                // attempts left out of Attempts
-	Err      error              // what ended the wait: the context's error, or the permanent failure; nil where nothing waited
+	Target string             // canonical target
+	State  connectivity.State // when the wait ended
+
+	// Elapsed is how long the wait took; for an RPC, the time since it began. It is 0 in
+	// the cause of a state change.
+	Elapsed time.Duration
+
+	// InState is how long the channel had been in State when the wait ended; 0 if it had
+	// just entered it.
+	InState time.Duration
+
+	Attempts []Attempt // the latest per address, oldest first; at most 16
+	Omitted  int       // attempts left out of Attempts
+
+	// Err ended the wait: the context's error, or the permanent failure. It is nil in the
+	// error of an RPC and in the cause of a state change.
+	Err error
 
 	later []Attempt // that were running, at addresses where Attempts has one that failed before
 	says  error     // context.Cause of the waiter's context, if that ended the wait and says more than Err
@@ -164,13 +185,13 @@ func next(a *Attempt, later []Attempt) string {
 }
 
 // Unwrap returns Err, the cause of the waiter's context if it has one (context.Cause),
-// and every attempt's cause. errors.Is finds
-// context.DeadlineExceeded or context.Canceled in it only if the waiter's own
-// context ended the wait: attempts have time-outs of their own, and these are
-// masked. Everything else in a cause is found as usual.
+// and every attempt's cause. errors.Is finds context.DeadlineExceeded or
+// context.Canceled in it only if the waiter's own context ended the wait: attempts have
+// time-outs of their own, and these are masked. Everything else in a cause is found as
+// usual.
 //
-// If nobody waited, because this is why an RPC found no connection or why a state
-// changed, standard sentinels are masked too, as they are in an RPC's error: io.EOF and
+// In the error of an RPC that found no connection, and in the cause of a state change,
+// standard sentinels are masked too, as they are in an RPC's error: io.EOF and
 // fs.ErrNotExist are not found in it. Typed causes, errnos by identity, and a dialer's or
 // credentials' own values are.
 func (e *DialError) Unwrap() []error {
@@ -221,7 +242,7 @@ func (e *DialError) summary(most int) string {
 	return head
 }
 
-// endedWith notes what whoever ended the waiter's context gave as its cause.
+// endedWith keeps the cause with which the waiter's context was cancelled (context.Cause).
 func (e *DialError) endedWith(ctx context.Context) *DialError {
 	if why := context.Cause(ctx); e.waiterEnded() && why != nil && why != e.Err {
 		e.says = why
@@ -229,9 +250,9 @@ func (e *DialError) endedWith(ctx context.Context) *DialError {
 	return e
 }
 
-// waiterEnded reports whether the context of the one who waited ended the wait.
-// That error is kept as the context gave it, so identity tells it from a failure
-// that has a context's error somewhere in its chain.
+// waiterEnded reports whether the waiter's own context ended the wait. Err is then the
+// context's error itself, so a comparison by identity distinguishes it from a failure
+// with a context's error somewhere in its chain.
 func (e *DialError) waiterEnded() bool {
 	return e.Err == context.DeadlineExceeded || e.Err == context.Canceled
 }

@@ -17,8 +17,8 @@ type ProxyStep string
 
 // The steps, in their order.
 const (
-	ProxyStepChoose    ProxyStep = "choose"    // the function of WithProxy failed, or the environment is of no use
-	ProxyStepURL       ProxyStep = "url"       // the proxy's URL is of no use
+	ProxyStepChoose    ProxyStep = "choose"    // the function of WithProxy failed, or the environment's proxy is invalid
+	ProxyStepURL       ProxyStep = "url"       // the proxy's URL is invalid
 	ProxyStepResolve   ProxyStep = "resolve"   // the target's name was not found, for socks5
 	ProxyStepDial      ProxyStep = "dial"      // the proxy was not reached
 	ProxyStepTLS       ProxyStep = "tls"       // TLS with the proxy failed
@@ -33,23 +33,23 @@ type ProxyError struct {
 	Proxy  string // the proxy's URL without credentials; empty if none was chosen
 	Target string // "host:port" that was to be reached through it
 
-	Step ProxyStep // how far it came
+	Step ProxyStep // the step that failed
 
-	// The proxy's answer, if it came to one. StatusCode is HTTP's, 407 for instance,
-	// or for socks5 and socks5h the reply of RFC 1928 §6; 0 means no answer. Status
-	// is its text.
+	// The proxy's answer, if there was one. StatusCode is HTTP's, 407 for instance, or
+	// for socks5 and socks5h the reply of RFC 1928 §6; 0 means no answer. Status is its
+	// text.
 	StatusCode int
 	Status     string
 
-	// Challenges are the schemes in which an HTTP proxy would be authenticated to
-	// (RFC 9110 §11.7.1), "Basic" for instance.
+	// Challenges are the authentication schemes that an HTTP proxy accepts (RFC 9110
+	// §11.7.1), "Basic" for instance.
 	Challenges []string
 
 	// Authenticated says that a user name was sent.
 	Authenticated bool
 
-	Body string // of an HTTP answer: at most 1 KiB, without bytes that are no text
-	Err  error  // the cause; nil if the answer says all
+	Body string // of an HTTP answer: at most 1 KiB, without non-text bytes
+	Err  error  // the cause; nil if the proxy's answer is the whole cause
 }
 
 // Error is one line that names the proxy, the target and the reason.
@@ -66,8 +66,8 @@ func (e *ProxyError) internal() *proxy.Error {
 		Challenges: e.Challenges, Authenticated: e.Authenticated, Body: e.Body, Err: e.Err}
 }
 
-// publicCause returns err, or what programs can match that says the same. Its text is fit
-// to leave the library.
+// publicCause returns err, or the public error type that stands for it. Its text is safe
+// to show.
 func publicCause(err error) error {
 	if err == failure.ErrInsecure {
 		return insecureConnError{}
@@ -108,7 +108,7 @@ func (cc *ClientConn) chooseRoute(r *resolverConn) (resolver.Builder, error) {
 	if scheme == schemeDNS {
 		withPort, err := dns.HostPort(endpoint)
 		if err != nil {
-			return cc.builder, nil // which says it too
+			return cc.builder, nil // whose resolver reports the same error
 		}
 		endpoint = withPort
 	}
@@ -129,7 +129,7 @@ type asWritten string
 func (asWritten) Scheme() string { return schemeDNS }
 
 func (a asWritten) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
-	// To give it again would change nothing: the verdict has no use here.
+	// The resolver would report the same address again: the error has no use here.
 	_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: string(a)}}})
 	return a, nil
 }

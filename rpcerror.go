@@ -9,7 +9,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 )
 
-// RPCError says where an RPC was when it failed, and what its time was spent on.
+// RPCError says in which stage an RPC failed, and how its time was spent.
 // errors.As finds it in the error of every RPC of which the channel knows more than a
 // status: that ended with its context, found no connection, lost the one it had, or
 // failed in a codec, a compressor or credentials. An RPC that the server ended has a
@@ -26,16 +26,24 @@ type RPCError struct {
 
 	Stage    Stage         // where the RPC was
 	Elapsed  time.Duration // since it began
-	Attempts int           // RPC attempts made, the last one included; 0 if it did not come to one
+	Attempts int           // RPC attempts made, the last one included; 0 if the RPC ended before the first
 	Peer     string        // address of the connection in use; empty if there was none
 
 	Resolving  time.Duration // waiting for the name resolver's first result
 	Connecting time.Duration // waiting for a connection
 	Picking    time.Duration // waiting for the load-balancing policy, on a channel that was READY
-	Preparing  time.Duration // in per-RPC credentials, compressors and codecs other than protobuf's, before the stream was opened
+
+	// Preparing is the time before the stream was opened that was spent in per-RPC
+	// credentials, in compressors, and in codecs other than protobuf's.
+	Preparing time.Duration
+
 	Queued     time.Duration // waiting for one of the streams that the server allows (MAX_CONCURRENT_STREAMS)
-	BackingOff time.Duration // waiting before another attempt
-	OnWire     time.Duration // the rest: between the RPC and the server. Of a stream, in the program's hands too. 0 if no stream was opened
+	BackingOff time.Duration // waiting before another RPC attempt
+
+	// OnWire is the time from the opening of the stream to the end of the RPC; for a
+	// streaming RPC that includes the time spent in the program between its calls. It is
+	// 0 if no stream was opened.
+	OnWire time.Duration
 
 	err *call.Error
 }
@@ -51,11 +59,11 @@ const (
 	StageEncode      Stage = "encode"      // encoding or compressing a message. Of a unary RPC nothing was sent
 	StageCredentials Stage = "credentials" // in per-RPC credentials
 	StageQueue       Stage = "queue"       // waiting for one of the streams that the server allows
-	StageSend        Stage = "send"        // sending, or about to: the server did not have all of it
+	StageSend        Stage = "send"        // sending, or about to: the server did not have the whole request
 	StageReply       Stage = "reply"       // sent, waiting for the server
 	StageDecode      Stage = "decode"      // decompressing or decoding what the server sent
 	StageUnread      Stage = "unread"      // the server had ended the stream, and the program had not received all of it
-	StageBackoff     Stage = "backoff"     // waiting before another attempt
+	StageBackoff     Stage = "backoff"     // waiting before another RPC attempt
 )
 
 var stages = [...]Stage{
@@ -97,8 +105,8 @@ func (e *RPCError) Unwrap() error {
 	return e.err
 }
 
-// rpcErrorAs serves errors.As: it makes the RPCError that target asks for. So an RPC's
-// error is not made twice unless a program wants to know.
+// rpcErrorAs serves errors.As: it makes the RPCError that target asks for, so that only
+// programs that ask for one pay for it.
 func rpcErrorAs(e *call.Error, target any) bool {
 	to, ok := target.(**RPCError)
 	if !ok {

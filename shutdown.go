@@ -28,15 +28,15 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // Shutdown closes the channel as Close does, but lets the RPCs that run end first.
-// New RPCs are refused from the start, with [ErrClosed]. An RPC runs until its caller has its outcome:
-// one that waits for a connection, or to be tried again, may still succeed, and a
-// stream that nobody reads to its end runs until its context ends. What an
-// interceptor of the program does before it begins an RPC does not count.
+// New RPCs are refused from the start, with [ErrClosed]. An RPC runs until its caller
+// has its outcome: an RPC that waits for a connection or for a retry may still succeed,
+// and a stream that the program does not read to its end runs until its context ends.
+// An interceptor that has not yet begun its RPC does not count as one.
 //
-// When ctx ends, what still runs is cut as by Close and the error is a
-// *ShutdownError. Else it is nil, or [ErrClosed] if the channel was
-// closed before, or by somebody else meanwhile. When nil or a *ShutdownError is
-// returned, what Close says of the channel's goroutines holds.
+// When ctx ends, the RPCs that still run are cut as by Close and the error is a
+// *ShutdownError. Else it is nil, or [ErrClosed] if the channel was closed before or by
+// another goroutine meanwhile. When Shutdown returns nil or a *ShutdownError, the
+// channel's goroutines have ended as Close documents.
 //
 // It must not be called where Close must not.
 func (cc *ClientConn) Shutdown(ctx context.Context) error {

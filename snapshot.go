@@ -13,8 +13,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// Snapshot is a channel at one instant. It is the receiver's own and does not
-// change any more.
+// Snapshot is the state of a channel at one instant. The caller owns it, and it does
+// not change any more.
 type Snapshot struct {
 	Target string // canonical target
 
@@ -27,18 +27,18 @@ type Snapshot struct {
 	Cause error
 	Seq   uint64
 
-	// ResolveErr is why the resolver failed the last time that it said something; nil
-	// if it gave addresses, or has said nothing yet.
+	// ResolveErr is the error of the resolver's latest report; nil if that had
+	// addresses, or if the resolver has reported nothing yet.
 	ResolveErr error
 
-	// Keepalive is in force for connections to come: what WithKeepaliveParams asked
-	// for, raised to the least that gRFC A8 allows, and doubled each time that a server
+	// Keepalive is in force for new connections: the value of WithKeepaliveParams,
+	// raised to the least that gRFC A8 allows, and doubled each time that a server
 	// complained of too many pings. Time is 0 if keepalive is off.
 	Keepalive keepalive.ClientParameters
 
-	// Endpoints are the addresses that the policy uses, in the order in which it came
-	// to them, and connections that it uses no more and that serve RPCs still. A
-	// channel that is IDLE for want of RPCs has none.
+	// Endpoints are the addresses that the policy uses, in the order in which it first
+	// used them, and draining connections that still serve RPCs. A channel that went
+	// IDLE because no RPC ran has none.
 	Endpoints []EndpointSnapshot
 }
 
@@ -48,19 +48,20 @@ type EndpointSnapshot struct {
 	_ [0]func()
 
 	Addr       string // as the resolver gave it
-	ServerName string // the authority that the credentials are asked to check
+	ServerName string // the authority that the credentials are asked to verify
 
 	// State is that of the subchannel, which connects to one of its addresses: the
 	// others are IDLE while it is CONNECTING or READY.
 	State connectivity.State
-	Since time.Time // zero for one that has been IDLE from the beginning
+	Since time.Time // zero if the endpoint has been IDLE from the beginning
 
-	// Cause is why it is not READY: for TRANSIENT_FAILURE a *DialError with the failed
-	// attempts, for IDLE what ended the connection. It may be nil. One that is READY has
-	// a cause if its backend's health service speaks against it.
+	// Cause is why the endpoint is not READY: for TRANSIENT_FAILURE a *DialError with
+	// the failed attempts, for IDLE the error that ended the connection. It may be nil.
+	// An endpoint that is READY has a cause if its health service reports it as not
+	// serving.
 	Cause error
 
-	// NextAttempt is when the wait of the back-off ends; zero if none goes on. The
+	// NextAttempt is the end of the back-off; zero if no back-off is in progress. The
 	// policy may connect later than that.
 	NextAttempt time.Time
 
@@ -70,11 +71,11 @@ type EndpointSnapshot struct {
 	Draining  bool                       // it takes no new RPCs; State is SHUTDOWN then
 }
 
-// Snapshot returns what the channel is doing now. It does no I/O, waits for
-// nothing, and may be called from anywhere, trace hooks and policies included.
+// Snapshot returns the channel's current state. It does no I/O, does not wait, and
+// may be called from anywhere, trace hooks and policies included.
 //
-// Everything in it is of one instant: no state changes while it is put together,
-// which takes some hundred nanoseconds for each endpoint. RPCs do not notice.
+// All of it is of one instant: no state changes while it is put together, which
+// takes some hundred nanoseconds for each endpoint. It does not delay RPCs.
 func (cc *ClientConn) Snapshot() Snapshot {
 	subs := cc.holdSubConns()
 	defer release(subs)
@@ -108,9 +109,9 @@ func (cc *ClientConn) Snapshot() Snapshot {
 // holdSubConns locks every subchannel that there is and returns them in the order
 // in which they were made.
 //
-// Nobody else holds two of these locks, and this takes them in one order, so it
-// does not deadlock with itself. A subchannel may be made, by code that holds
-// none of the locks, while they are being taken. Then all are taken anew.
+// No other code holds two of these locks, and holdSubConns takes them in one order, so
+// concurrent calls do not deadlock. A subchannel may be made, by code that holds none
+// of the locks, while they are being taken. Then all are taken anew.
 func (cc *ClientConn) holdSubConns() []*subConn {
 	subs := cc.subConns()
 	for {
@@ -178,7 +179,7 @@ func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapsh
 	return to
 }
 
-// causeLocked is why the subchannel is not READY, in the words of those outside.
+// causeLocked returns why the subchannel is not READY, as an error of the public API.
 func (sc *subConn) causeLocked() error {
 	switch sc.why.(type) {
 	case *failure.Attempt, failure.List:
@@ -192,7 +193,7 @@ func (sc *subConn) causeLocked() error {
 	return e
 }
 
-// endpointLocked tells of the link's connection, which is in use or, in state
+// endpointLocked describes the link's connection, which is in use or, in state
 // SHUTDOWN, draining.
 func (l *link) endpointLocked(state connectivity.State) EndpointSnapshot {
 	e := EndpointSnapshot{

@@ -19,11 +19,13 @@ type StateChange struct {
 	Seq      uint64             // 1 for a channel's first transition, and one more for each that follows
 	Time     time.Time          // when it happened
 	From, To connectivity.State // never equal, except in the first element of Watch
-	Cause    error              // why it left READY, why it failed, ErrIdle; nil where there is nothing to say
+
+	// Cause is why the channel left READY, why it failed to connect, or ErrIdle; nil for
+	// a transition that needs no reason.
+	Cause error
 }
 
-// keptTransitions is how many transitions a channel remembers for those who
-// watch it.
+// keptTransitions is how many transitions a channel keeps for Watch.
 const keptTransitions = 1024
 
 // stateMachine is the connectivity state of one channel and its recent past.
@@ -41,9 +43,9 @@ const keptTransitions = 1024
 //	Close leads from each of them to SHUTDOWN, which is final.
 //
 // The policy may ask for any transition between the first four; the drawing
-// shows those that pick_first and round_robin make. Who changes the state:
-// functions that run on the policy queue, and Close. Who is told: those who wait
-// on the channel that now returns.
+// shows those that pick_first and round_robin make. Functions on the policy queue
+// change the state, and Close does. A transition closes the Go channel that now
+// returns, which wakes the goroutines that wait for it.
 type stateMachine struct {
 	mu      sync.Mutex
 	last    StateChange   // guarded by mu: the latest transition, whose To is the state
@@ -55,8 +57,8 @@ type stateMachine struct {
 // reports false if it did not: if the channel is in that state already, or in
 // SHUTDOWN, which nothing leads out of.
 //
-// also, unless it is nil, is called in either case, with mu held: nobody sees the
-// new state without what it did, nor that without the new state. It must not wait.
+// also, unless it is nil, is called in either case, with mu held: its effects and the
+// new state become visible together. It must not wait.
 func (m *stateMachine) set(to connectivity.State, cause error, also func()) (before StateChange, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,8 +79,8 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 	return before, true
 }
 
-// poke wakes those who wait, without a transition: something else that they
-// look at has changed.
+// poke wakes the waiting goroutines without a transition: another condition of theirs
+// has changed.
 func (m *stateMachine) poke() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,9 +149,9 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 	return m.changed
 }
 
-// setState is stateMachine.set, and notes the transition in the books and tells of it, which
-// stateMachine does not do because the text of cause and trace hooks may be user
-// code.
+// setState is stateMachine.set, followed by the records and reports of the transition:
+// channelz, the mirrors, the observer. stateMachine does not make them because it holds
+// its lock, and the text of cause and trace hooks may be user code.
 func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) {
 	cause = fitCause(cause)
 	before, ok := cc.state.set(to, cause, func() {
@@ -211,7 +213,7 @@ func (cc *ClientConn) WaitForStateChange(ctx context.Context, source connectivit
 
 // Watch returns the channel's transitions as they happen: first an element whose
 // From and To are both the current state, with the number, time and cause of the
-// transition that led there (number 0 and no time on a channel that never left
+// transition that led there (number 0 and no time for a channel that never left
 // IDLE), then every transition that follows, in order. The sequence ends when
 // ctx does, and after the transition to SHUTDOWN.
 //

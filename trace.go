@@ -22,23 +22,26 @@ type EventKind string
 // host name's addresses are dialed beside each other, and that a Start may be
 // followed by EventFailed and nothing else.
 const (
-	EventResolveStart  EventKind = "resolve_start" // the resolver was built, or a host name is being looked up
-	EventResolveDone   EventKind = "resolve_done"  // the resolver gave addresses or failed, any number of times; or the look-up has ended
-	EventDialStart     EventKind = "dial_start"    // the network connection
-	EventDialDone      EventKind = "dial_done"
-	EventProxyStart    EventKind = "proxy_start" // the proxy's handshake, once it was dialed
-	EventProxyDone     EventKind = "proxy_done"
-	EventTLSStart      EventKind = "tls_start" // the transport credentials' handshake; not for insecure ones
-	EventTLSDone       EventKind = "tls_done"
-	EventHTTP2Start    EventKind = "http2_start"    // the HTTP/2 preface
-	EventHTTP2Done     EventKind = "http2_done"     // the server's SETTINGS came, or something else (its verdict on our certificate in TLS 1.3, of which Failed says PhaseTLS), or nothing
-	EventReady         EventKind = "ready"          // the connection is about to be given RPCs
-	EventFailed        EventKind = "failed"         // the attempt at an address failed, or its backend's health service speaks against it
+	EventResolveStart EventKind = "resolve_start" // the resolver was built, or a host name is being looked up
+	EventResolveDone  EventKind = "resolve_done"  // the resolver reported addresses or an error, any number of times; or the look-up has ended
+	EventDialStart    EventKind = "dial_start"    // the network connection
+	EventDialDone     EventKind = "dial_done"
+	EventProxyStart   EventKind = "proxy_start" // the proxy's handshake, once it was dialed
+	EventProxyDone    EventKind = "proxy_done"
+	EventTLSStart     EventKind = "tls_start" // the transport credentials' handshake; not for insecure ones
+	EventTLSDone      EventKind = "tls_done"
+	EventHTTP2Start   EventKind = "http2_start" // the HTTP/2 preface
+	// EventHTTP2Done: the server's SETTINGS arrived, or the wait for them failed. In TLS
+	// 1.3 a server rejects the client's certificate at this point only: EventFailed then
+	// has PhaseTLS.
+	EventHTTP2Done     EventKind = "http2_done"
+	EventReady         EventKind = "ready"          // the connection is ready to carry RPCs
+	EventFailed        EventKind = "failed"         // the attempt at an address failed, or its health service reports it as not serving
 	EventLost          EventKind = "lost"           // a connection that was ready takes no more RPCs
 	EventBackoff       EventKind = "backoff"        // the next attempt at an address has to wait
 	EventKeepalive     EventKind = "keepalive"      // a server complained of too many pings; new connections send fewer
-	EventConfigRefused EventKind = "config_refused" // a service config came that is invalid; the one in force before, if any, stays
-	EventState         EventKind = "state"          // a transition of the channel, as Watch tells
+	EventConfigRefused EventKind = "config_refused" // an invalid service config was refused; the one in force before, if any, stays
+	EventState         EventKind = "state"          // a transition of the channel's state, as Watch returns it
 )
 
 // Setting is a parameter of a server's HTTP/2 SETTINGS (RFC 9113 §6.5.2).
@@ -51,8 +54,8 @@ type Setting struct {
 func (s Setting) String() string { return fmt.Sprintf("%v=%d", http2.SettingID(s.ID), s.Value) }
 
 // DialEvent is one event in the life of a channel: a step on the way to a
-// connection, or what became of it. A field that is not said to be set for its
-// kind is zero. What it points to must not be changed.
+// connection, or the end of one. A field is zero unless its comment says that it is
+// set for the event's kind. The values that it points to must not be changed.
 type DialEvent struct {
 	Kind   EventKind
 	Time   time.Time
@@ -60,20 +63,20 @@ type DialEvent struct {
 
 	// AttemptID numbers the attempts to make a connection, from 1 in each channel. All
 	// events of one attempt have it, those of the connection that it led to, and the
-	// Attempt of a DialError. It is 0 for what concerns no attempt: the resolver, the
-	// back-off, the channel.
+	// Attempt of a DialError. It is 0 for events that belong to no attempt: of the
+	// resolver, the back-off, the channel.
 	AttemptID uint64
 
-	Addr       string // what is resolved or dialed; the endpoint of the target for the resolver
-	ServerName string // TLS, Failed, Ready: the authority that the credentials are asked to check
+	Addr       string // the address or name being resolved or dialed; for the resolver the target's endpoint
+	ServerName string // TLS, Failed, Ready: the authority that the credentials are asked to verify
 	Proxy      string // the proxy's URL without credentials, from Proxy on, if one is used
 
 	// Elapsed is the time since the Start for a Done, since the attempt began for Ready
 	// and Failed, since Ready for Lost, and the time in From for State.
 	Elapsed time.Duration
 
-	// Err is why a Done, Failed or Lost came to be; nil for a Done that went well. For
-	// ConfigRefused it is what is wrong with the config.
+	// Err is the failure that a Done, Failed or Lost reports; nil for a Done without one.
+	// For ConfigRefused it is the error in the config.
 	Err error
 
 	// Cause is why the state changed, for State; as in StateChange.
@@ -83,26 +86,26 @@ type DialEvent struct {
 	Hint      string               // Failed, and ResolveDone if the resolver failed: as in Attempt
 	Permanent bool                 // Failed, and ResolveDone if the resolver failed: as in Attempt
 	Addrs     []string             // ResolveDone: the addresses, in order
-	TLS       *tls.ConnectionState // TLSDone, with credentials that tell it, as those of crypto/tls do; nil if it failed
+	TLS       *tls.ConnectionState // TLSDone, with credentials that return a credentials.TLSInfo; nil if it failed
 	Settings  []Setting            // HTTP2Done: the server's, as it sent them
 	Wait      time.Duration        // Backoff: until the next attempt
 	Keepalive time.Duration        // Keepalive: the time between pings from now on
 	From, To  connectivity.State   // State
 }
 
-// DialTrace is a set of functions that are told what happens on the way to the
-// connections of a channel, like net/http/httptrace's for requests. Those that
-// are nil are passed over.
+// DialTrace is a set of functions that the channel calls for each step on the way to
+// its connections, like net/http/httptrace's for requests. Functions that are nil are
+// not called.
 //
-// They are called on the goroutines of the channel, several at a time, without a
-// lock held, and should return soon: what they are told of waits for them. They
-// may call methods of the ClientConn that do not wait, such as Snapshot; those that
-// do, Close first of all, would wait for themselves. None is called after Close has
-// returned. Nothing recovers from a panic in them.
+// The functions are called on the goroutines of the channel, several at a time, without
+// a lock held, and should return soon: the step that they report waits for them. They
+// may call methods of the ClientConn that do not wait, such as Snapshot. Methods that
+// wait, above all Close, deadlock. No function is called after Close has returned. A
+// panic in a function is not recovered.
 //
-// Of one attempt, each call has returned before the next one is made, but for
-// addresses of a host name that are dialed beside each other. A dial that waits
-// for READY returns after the call of Ready has.
+// Within one connection attempt, each call has returned before the next one is made,
+// except for a host name's addresses that are dialed concurrently. A dial that waits
+// for READY returns after Ready has returned.
 type DialTrace struct {
 	ResolveStart, ResolveDone func(DialEvent)
 	DialStart, DialDone       func(DialEvent)
@@ -160,8 +163,8 @@ func (t *DialTrace) of(kind EventKind) func(DialEvent) {
 	return nil
 }
 
-// observer tells those who asked for them of a channel's events. nil: nobody did,
-// and its methods do nothing. They are called without a lock held.
+// observer passes a channel's events to its traces and its log. A nil observer, that of
+// a channel without either, does nothing. Its methods are called without a lock held.
 type observer struct {
 	target string       // set once
 	traces []*DialTrace // set once
@@ -179,8 +182,8 @@ func newObserver(target resolver.Target, o *dialOptions) *observer {
 	return obs
 }
 
-// tell is told of e, but for what it fills in itself. Its texts leave the library: they
-// are made fit here.
+// tell completes e and passes it to the traces and the log. Its texts leave the library,
+// so credentials are masked and non-text bytes removed here.
 func (o *observer) tell(e DialEvent) {
 	if o == nil {
 		return
@@ -204,8 +207,8 @@ func (o *observer) tell(e DialEvent) {
 	}
 }
 
-// steps returns the function that is told of the phases of an attempt; nil if
-// nobody wants to know.
+// steps returns the function that reports the phases of an attempt; nil if the channel
+// has neither a trace nor a log.
 func (o *observer) steps(attempt uint64) func(connect.Step) {
 	if o == nil {
 		return nil
@@ -245,7 +248,7 @@ func eventOf(s connect.Step, attempt uint64) DialEvent {
 	return e
 }
 
-// failed tells of an attempt that failed.
+// failed reports a failed attempt.
 func (o *observer) failed(attempt uint64, attempts failure.List) {
 	if o == nil {
 		return
@@ -276,8 +279,8 @@ func (l *link) tellReady() {
 	}
 }
 
-// tellLost tells of the end of a connection, once: it may be told of by the
-// server before it comes.
+// tellLost reports the end of a connection, once: the server may announce it first
+// with a GOAWAY.
 func (l *link) tellLost(why error) {
 	if o := l.sc.cc.observer; o != nil && !l.readyAt.IsZero() {
 		o.tell(DialEvent{Kind: EventLost, AttemptID: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
@@ -295,13 +298,13 @@ func (l *link) tellBackoff(wait time.Duration) {
 	}
 }
 
-// tellResolving tells that the resolver is being built. Policy queue only.
+// tellResolving reports that the resolver is being built. Policy queue only.
 func (cc *ClientConn) tellResolving() {
 	cc.observer.tell(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
 }
 
-// tellResolved tells what the resolver said, of whose failure the log of attempts
-// knows already; since is as resolution.answer has it.
+// tellResolved reports a result of the resolver. A failure is in the log of attempts
+// already; since is as resolution.answer has it.
 // Policy queue only.
 func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
 	if cc.observer == nil {

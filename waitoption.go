@@ -1,6 +1,6 @@
 package grpcdial
 
-// WaitOption says what ends one wait of [ClientConn.AwaitReady] before its context does.
+// WaitOption ends one wait of [ClientConn.AwaitReady] before its context does.
 // [FailFast] and [GiveUpOn] make them.
 type WaitOption interface {
 	applyToWait(*waitEnds)
