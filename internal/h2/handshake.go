@@ -83,7 +83,7 @@ func (c *Conn) exchangePrefaces() error {
 		c.rd.bw.greeted()
 	}
 	if !c.apart {
-		if _, err := c.nc.Write(c.appendPreface(nil)); err != nil {
+		if _, err := c.nc.Write(c.appendPreface(make([]byte, 0, 96))); err != nil {
 			return c.rd.lastWords(err)
 		}
 	} else {
