@@ -1,0 +1,76 @@
+package policies
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/balancer/grpclb" // the policy
+	lbpb "google.golang.org/grpc/balancer/grpclb/grpc_lb_v1"
+	"google.golang.org/grpc/balancer/grpclb/state"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// lookaside is a grpclb balancer that names one backend.
+type lookaside struct {
+	lbpb.UnimplementedLoadBalancerServer
+	backend netip.AddrPort
+}
+
+func (l *lookaside) BalanceLoad(stream lbpb.LoadBalancer_BalanceLoadServer) error {
+	if _, err := stream.Recv(); err != nil {
+		return err
+	}
+	if err := stream.Send(&lbpb.LoadBalanceResponse{LoadBalanceResponseType: &lbpb.LoadBalanceResponse_InitialResponse{
+		InitialResponse: &lbpb.InitialLoadBalanceResponse{},
+	}}); err != nil {
+		return err
+	}
+	ip := l.backend.Addr().As4()
+	if err := stream.Send(&lbpb.LoadBalanceResponse{LoadBalanceResponseType: &lbpb.LoadBalanceResponse_ServerList{
+		ServerList: &lbpb.ServerList{Servers: []*lbpb.Server{{IpAddress: ip[:], Port: int32(l.backend.Port()), LoadBalanceToken: "token"}}},
+	}}); err != nil {
+		return err
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
+// TestGRPCLB: the policy runs where a resolver sets the balancers' addresses.
+func TestGRPCLB(t *testing.T) {
+	b := start(t, "one")
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := grpc.NewServer()
+	lbpb.RegisterLoadBalancerServer(srv, &lookaside{backend: netip.MustParseAddrPort(b.addr)})
+	var served sync.WaitGroup
+	served.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() {
+		srv.Stop()
+		served.Wait()
+	})
+
+	r := manual.NewBuilderWithScheme("balanced")
+	r.InitialState(state.Set(resolver.State{}, &state.State{
+		BalancerAddresses: []resolver.Address{{Addr: lis.Addr().String(), ServerName: "balancer"}},
+	}))
+	cc, err := grpcdial.NewClient("balanced:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r),
+		grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"grpclb":{}}]}`))
+	require.NoError(t, err)
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	reply, err := testpb.NewTestServiceClient(cc).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true))
+	require.NoError(t, err)
+	assert.Equal(t, "one", reply.GetServerId())
+}
