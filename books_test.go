@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -52,7 +54,7 @@ func serveChannelz(t *testing.T) reader {
 // top returns the top channel with this target; nil if there is none.
 func (r reader) top(target string) *channelzpb.Channel {
 	r.t.Helper()
-	resp, err := r.client.GetTopChannels(bounded(r.t), &channelzpb.GetTopChannelsRequest{})
+	resp, err := r.client.GetTopChannels(backendtest.Bounded(r.t), &channelzpb.GetTopChannelsRequest{})
 	require.NoError(r.t, err)
 	require.True(r.t, resp.End)
 	for _, c := range resp.Channel {
@@ -64,17 +66,17 @@ func (r reader) top(target string) *channelzpb.Channel {
 }
 
 func (r reader) channel(id int64) (*channelzpb.Channel, error) {
-	resp, err := r.client.GetChannel(bounded(r.t), &channelzpb.GetChannelRequest{ChannelId: id})
+	resp, err := r.client.GetChannel(backendtest.Bounded(r.t), &channelzpb.GetChannelRequest{ChannelId: id})
 	return resp.GetChannel(), err
 }
 
 func (r reader) subchannel(id int64) (*channelzpb.Subchannel, error) {
-	resp, err := r.client.GetSubchannel(bounded(r.t), &channelzpb.GetSubchannelRequest{SubchannelId: id})
+	resp, err := r.client.GetSubchannel(backendtest.Bounded(r.t), &channelzpb.GetSubchannelRequest{SubchannelId: id})
 	return resp.GetSubchannel(), err
 }
 
 func (r reader) socket(id int64) (*channelzpb.Socket, error) {
-	resp, err := r.client.GetSocket(bounded(r.t), &channelzpb.GetSocketRequest{SocketId: id})
+	resp, err := r.client.GetSocket(backendtest.Bounded(r.t), &channelzpb.GetSocketRequest{SocketId: id})
 	return resp.GetSocket(), err
 }
 
@@ -102,9 +104,9 @@ func traced(trace *channelzpb.ChannelTrace) []string {
 // TestChannelz follows a channel through RPCs, the loss of its connection, a change
 // of its policy and its end, as an operator sees them.
 func TestChannelz(t *testing.T) {
-	r, a, b := serveChannelz(t), startBackend(t, "a"), startBackend(t, "b")
+	r, a, b := serveChannelz(t), backendtest.Start(t, "a"), backendtest.Start(t, "b")
 	names, target, option := handResolver(t)
-	names.InitialState(addresses(a))
+	names.InitialState(backendtest.Addresses(a))
 	cc := plain(t, target, option)
 
 	c := r.top(target)
@@ -116,11 +118,11 @@ func TestChannelz(t *testing.T) {
 	// RPCs.
 	before := time.Now()
 	for range 3 {
-		_, err := askName(bounded(t), cc)
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 	}
-	ctx, cancel := context.WithCancel(bounded(t))
-	go func() { <-a.held; cancel() }()
+	ctx, cancel := context.WithCancel(backendtest.Bounded(t))
+	go func() { <-a.Held; cancel() }()
 	require.Equal(t, codes.Canceled, status.Code(cc.Invoke(ctx, "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue))))
 
 	c, err := r.channel(id)
@@ -133,14 +135,14 @@ func TestChannelz(t *testing.T) {
 	assert.Equal(t, []string{
 		"Channel Created",
 		"State changed to CONNECTING",
-		"Resolved to " + a.addr,
+		"Resolved to " + a.Addr,
 		"Load balancing policy changed to pick_first",
 		"Subchannel Created",
 		"State changed to READY",
 	}, traced(c.Data.Trace))
 	subs := r.subchannels(c)
 	require.Len(t, subs, 1)
-	assert.Equal(t, a.addr, subs[0].Ref.Name)
+	assert.Equal(t, a.Addr, subs[0].Ref.Name)
 	assert.Equal(t, channelzpb.ChannelConnectivityState_READY, subs[0].Data.State.State)
 	assert.EqualValues(t, 4, subs[0].Data.CallsStarted)
 	assert.EqualValues(t, 3, subs[0].Data.CallsSucceeded)
@@ -150,8 +152,8 @@ func TestChannelz(t *testing.T) {
 	first := subs[0].SocketRef[0]
 	k, err := r.socket(first.SocketId)
 	require.NoError(t, err)
-	assert.Equal(t, a.addr, (&net.TCPAddr{IP: k.Remote.GetTcpipAddress().IpAddress, Port: int(k.Remote.GetTcpipAddress().Port)}).String())
-	assert.Equal(t, first.Name, (&net.TCPAddr{IP: k.Local.GetTcpipAddress().IpAddress, Port: int(k.Local.GetTcpipAddress().Port)}).String()+" -> "+a.addr)
+	assert.Equal(t, a.Addr, (&net.TCPAddr{IP: k.Remote.GetTcpipAddress().IpAddress, Port: int(k.Remote.GetTcpipAddress().Port)}).String())
+	assert.Equal(t, first.Name, (&net.TCPAddr{IP: k.Local.GetTcpipAddress().IpAddress, Port: int(k.Local.GetTcpipAddress().Port)}).String()+" -> "+a.Addr)
 	assert.EqualValues(t, 4, k.Data.StreamsStarted)
 	assert.EqualValues(t, 3, k.Data.StreamsSucceeded)
 	assert.EqualValues(t, 1, k.Data.StreamsFailed)
@@ -161,9 +163,9 @@ func TestChannelz(t *testing.T) {
 	assert.Positive(t, k.Data.RemoteFlowControlWindow.Value)
 
 	// A lost connection.
-	a.cut()
+	a.Cut()
 	awaitState(t, cc, connectivity.Idle)
-	eventually(t, func() bool { _, err := r.socket(first.SocketId); return status.Code(err) == codes.NotFound }, "the socket goes")
+	backendtest.Eventually(t, func() bool { _, err := r.socket(first.SocketId); return status.Code(err) == codes.NotFound }, "the socket goes")
 	sub, err := r.subchannel(subs[0].Ref.SubchannelId)
 	require.NoError(t, err, "though pick_first may have shut it down")
 	assert.EqualValues(t, 4, sub.Data.CallsStarted, "as before")
@@ -181,17 +183,17 @@ func TestChannelz(t *testing.T) {
 	assert.Contains(t, text[len(text)-1], "connection reset by peer")
 
 	// Another policy.
-	s := addresses(a, b)
-	s.ServiceConfig = names.CC().ParseServiceConfig(policyConfig("round_robin"))
+	s := backendtest.Addresses(a, b)
+	s.ServiceConfig = names.CC().ParseServiceConfig(backendtest.PolicyConfig("round_robin"))
 	names.UpdateState(s)
-	awaitNames(t, cc, "a", "b")
-	eventually(t, func() bool {
+	backendtest.AwaitNames(t, cc, "a", "b")
+	backendtest.Eventually(t, func() bool {
 		c, err = r.channel(id)
 		require.NoError(t, err)
 		return len(c.SubchannelRef) == 2
 	}, "the subchannels of pick_first are gone")
 	text = traced(c.Data.Trace)
-	assert.Contains(t, text, "Resolved to 2 addresses: "+a.addr+", "+b.addr+", with a service config")
+	assert.Contains(t, text, "Resolved to 2 addresses: "+a.Addr+", "+b.Addr+", with a service config")
 	assert.Contains(t, text, "Load balancing policy changed to round_robin")
 	assert.Contains(t, text, "Subchannel Deleted")
 	var started int64
@@ -215,14 +217,14 @@ func TestChannelz(t *testing.T) {
 
 // TestChannelzOfAnIdleChannel: the subchannels go, the channel stays.
 func TestChannelzOfAnIdleChannel(t *testing.T) {
-	r, a := serveChannelz(t), startBackend(t, "a")
+	r, a := serveChannelz(t), backendtest.Start(t, "a")
 	names, target, option := handResolver(t)
-	names.InitialState(addresses(a))
+	names.InitialState(backendtest.Addresses(a))
 	cc := plain(t, target, option, WithIdleTimeout(50*time.Millisecond))
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	awaitState(t, cc, connectivity.Idle)
-	eventually(t, func() bool { return len(r.top(target).SubchannelRef) == 0 }, "no subchannel is left")
+	backendtest.Eventually(t, func() bool { return len(r.top(target).SubchannelRef) == 0 }, "no subchannel is left")
 	c := r.top(target)
 	assert.Equal(t, channelzpb.ChannelConnectivityState_IDLE, c.Data.State.State)
 	assert.EqualValues(t, 1, c.Data.CallsSucceeded)
@@ -249,7 +251,7 @@ func TestChannelzTellsOfFailures(t *testing.T) {
 
 	s.ServiceConfig = nil
 	names.UpdateState(s)
-	eventually(t, func() bool {
+	backendtest.Eventually(t, func() bool {
 		for _, s := range r.subchannels(r.top(target)) {
 			for _, e := range s.Data.Trace.Events {
 				if strings.HasPrefix(e.Description, "State changed to TRANSIENT_FAILURE: ") && strings.Contains(e.Description, "no way") {
@@ -274,30 +276,30 @@ func TestChannelzOfARefusedServiceConfig(t *testing.T) {
 
 // TestChannelzOfASubchannelThatMoves: a policy gives a subchannel other addresses.
 func TestChannelzOfASubchannelThatMoves(t *testing.T) {
-	r, a, b := serveChannelz(t), startBackend(t, "a"), startBackend(t, "b")
+	r, a, b := serveChannelz(t), backendtest.Start(t, "a"), backendtest.Start(t, "b")
 	states := make(chan balancer.SubConnState, 100)
-	cc, sc := oneSubchannel(t, states, addresses(a).Addresses)
-	sc.UpdateAddresses(addresses(b).Addresses)
-	awaitNames(t, cc, "b")
+	cc, sc := oneSubchannel(t, states, backendtest.Addresses(a).Addresses)
+	sc.UpdateAddresses(backendtest.Addresses(b).Addresses)
+	backendtest.AwaitNames(t, cc, "b")
 	subs := r.subchannels(r.top(cc.Target()))
 	require.Len(t, subs, 1)
-	assert.Equal(t, b.addr, subs[0].Ref.Name)
-	assert.Contains(t, traced(subs[0].Data.Trace), "Addresses changed to "+b.addr)
-	sc.UpdateAddresses(addresses(b, a).Addresses)
+	assert.Equal(t, b.Addr, subs[0].Ref.Name)
+	assert.Contains(t, traced(subs[0].Data.Trace), "Addresses changed to "+b.Addr)
+	sc.UpdateAddresses(backendtest.Addresses(b, a).Addresses)
 	subs = r.subchannels(r.top(cc.Target()))
 	require.Len(t, subs, 1)
-	assert.Equal(t, b.addr+" and 1 more", subs[0].Ref.Name, "the connection stays")
+	assert.Equal(t, b.Addr+" and 1 more", subs[0].Ref.Name, "the connection stays")
 }
 
 // TestNestedChannels: a policy makes a channel of its own, as rls and grpclb do.
 func TestNestedChannels(t *testing.T) {
 	r := serveChannelz(t)
 	built := make(chan balancer.BuildOptions, 1)
-	policy := &spyPolicy{name: t.Name(), build: func(s *spy) { built <- s.opts }}
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnBuild: func(s *backendtest.Spy) { built <- s.Opts }}
 	balancer.Register(policy)
 	names, target, option := handResolver(t)
 	names.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
-	outer := plain(t, target, option, WithDefaultServiceConfig(policy.config()))
+	outer := plain(t, target, option, WithDefaultServiceConfig(policy.Config()))
 	outer.Connect()
 	parent := (<-built).ChannelzParent
 	require.NotNil(t, parent)

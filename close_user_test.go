@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -25,27 +27,15 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// endHandler is told of the end of each RPC.
-type endHandler func()
-
-func (endHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (endHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (endHandler) HandleConn(context.Context, stats.ConnStats)                       {}
-func (h endHandler) HandleRPC(_ context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.End); ok {
-		h()
-	}
-}
-
 // A program may hold a lock while it closes the channel, and take it when an RPC
 // has ended: pools that count do. Each of the RPCs ends all the same, with its
 // OnFinish and stats.
 func TestCloseUnderALockOfTheProgram(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	const streams = 10
 	var mu sync.Mutex
 	var ended, finished atomic.Int64
-	cc := plain(t, b.addr, WithStatsHandler(endHandler(func() {
+	cc := plain(t, b.Addr, WithStatsHandler(backendtest.EndHandler(func() {
 		mu.Lock()
 		defer mu.Unlock()
 		ended.Add(1)
@@ -68,7 +58,7 @@ func TestCloseUnderALockOfTheProgram(t *testing.T) {
 	for _, s := range open {
 		assert.Equal(t, codes.Canceled, status.Code(s.RecvMsg(nil)))
 	}
-	eventually(t, func() bool { return finished.Load() == streams && ended.Load() == streams }, "each has ended once")
+	backendtest.Eventually(t, func() bool { return finished.Load() == streams && ended.Load() == streams }, "each has ended once")
 }
 
 // What waits for a policy when Close begins is not told to it any more: of a
@@ -77,10 +67,10 @@ func TestCloseDoesNotWaitForABacklog(t *testing.T) {
 	const backends = 1000
 	entered, leave := make(chan struct{}), make(chan struct{})
 	var told atomic.Int64
-	p := &spyPolicy{name: "grpcdial_test_backlog"}
-	p.update = func(s *spy, state balancer.ClientConnState) error {
+	p := &backendtest.SpyPolicy{As: "grpcdial_test_backlog"}
+	p.OnUpdate = func(s *backendtest.Spy, state balancer.ClientConnState) error {
 		for range backends {
-			sc, err := s.cc.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(balancer.SubConnState) {
+			sc, err := s.CC.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(balancer.SubConnState) {
 				if told.Add(1) == 1 {
 					close(entered)
 					<-leave
@@ -96,7 +86,7 @@ func TestCloseDoesNotWaitForABacklog(t *testing.T) {
 	balancer.Register(p)
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
-	cc := plain(t, target, option, WithDefaultServiceConfig(p.config()), WithContextDialer(func(context.Context, string) (net.Conn, error) {
+	cc := plain(t, target, option, WithDefaultServiceConfig(p.Config()), WithContextDialer(func(context.Context, string) (net.Conn, error) {
 		return nil, errors.New("refused")
 	}))
 	cc.Connect()
@@ -115,13 +105,13 @@ func TestCloseBeforeConnect(t *testing.T) {
 	t.Run("a policy", func(t *testing.T) {
 		entered, leave := make(chan struct{}), make(chan struct{})
 		var exits atomic.Int64
-		p := &spyPolicy{name: "grpcdial_test_left_alone", exit: func(*spy) { exits.Add(1) }, update: func(*spy, balancer.ClientConnState) error {
+		p := &backendtest.SpyPolicy{As: "grpcdial_test_left_alone", OnExitIdle: func(*backendtest.Spy) { exits.Add(1) }, OnUpdate: func(*backendtest.Spy, balancer.ClientConnState) error {
 			close(entered)
 			<-leave
 			return nil
 		}}
 		balancer.Register(p)
-		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithDefaultServiceConfig(p.config()))
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithDefaultServiceConfig(p.Config()))
 		require.NoError(t, err)
 		cc.wake()
 		<-entered
@@ -135,7 +125,7 @@ func TestCloseBeforeConnect(t *testing.T) {
 	})
 	t.Run("a resolver", func(t *testing.T) {
 		var built atomic.Int64
-		cc, err := NewClient("scripted:///x", WithInsecure(), WithResolvers(scripted{build: func(resolver.ClientConn, resolver.BuildOptions) error {
+		cc, err := NewClient("scripted:///x", WithInsecure(), WithResolvers(backendtest.Scripted{OnBuild: func(resolver.ClientConn, resolver.BuildOptions) error {
 			built.Add(1)
 			return nil
 		}}))
@@ -155,11 +145,11 @@ func TestCloseBeforeConnect(t *testing.T) {
 // The ends of streams have been told when Close returns, if those who are told do not
 // wait for it.
 func TestCloseHasTold(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	const streams = 50
 	// Another try is for a machine that is busy with something else.
 	for try := 1; ; try++ {
-		cc := plain(t, b.addr)
+		cc := plain(t, b.Addr)
 		var finished atomic.Int64
 		for range streams {
 			_, err := cc.NewStream(context.Background(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream",
@@ -193,7 +183,7 @@ func TestGoexitInCallbacks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
 			ended := make(chan struct{}, 100)
-			addr := serveRaw(t, func(c net.Conn) {
+			addr := backendtest.ServeRaw(t, func(c net.Conn) {
 				defer func() { ended <- struct{}{} }()
 				if tt.refuse {
 					return
@@ -215,7 +205,7 @@ func TestGoexitInCallbacks(t *testing.T) {
 			cc.Connect()
 			if tt.refuse {
 				<-ended
-				eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the goroutine has ended")
+				backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the goroutine has ended")
 			} else {
 				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 				defer cancel()
@@ -243,15 +233,15 @@ func (h connHandler) HandleConn(_ context.Context, s stats.ConnStats) {
 
 // A policy that goes on reporting after Close is not listened to, nor kept.
 func TestReportsAfterClose(t *testing.T) {
-	built := make(chan *spy, 1)
-	p := &spyPolicy{name: "grpcdial_test_talkative", build: func(s *spy) { built <- s }}
+	built := make(chan *backendtest.Spy, 1)
+	p := &backendtest.SpyPolicy{As: "grpcdial_test_talkative", OnBuild: func(s *backendtest.Spy) { built <- s }}
 	balancer.Register(p)
-	cc := plain(t, "passthrough:///x:1", WithDefaultServiceConfig(p.config()))
+	cc := plain(t, "passthrough:///x:1", WithDefaultServiceConfig(p.Config()))
 	cc.Connect()
 	lb := <-built
 	require.NoError(t, cc.Close())
 	for range 10 {
-		lb.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: fixedPicker{}})
+		lb.CC.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: backendtest.FixedPicker{}})
 	}
 	assert.Empty(t, cc.reports.take())
 }

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -29,17 +31,19 @@ import (
 )
 
 func TestBlockingDialIsReady(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for name, dial := range map[string]func() (*ClientConn, error){
-		"Dial":                      func() (*ClientConn, error) { return Dial(b.addr, WithInsecure(), WithBlock()) },
-		"DialContext":               func() (*ClientConn, error) { return DialContext(bounded(t), b.addr, WithInsecure(), WithBlock()) },
-		"WithReturnConnectionError": func() (*ClientConn, error) { return Dial(b.addr, WithInsecure(), WithReturnConnectionError()) },
+		"Dial": func() (*ClientConn, error) { return Dial(b.Addr, WithInsecure(), WithBlock()) },
+		"DialContext": func() (*ClientConn, error) {
+			return DialContext(backendtest.Bounded(t), b.Addr, WithInsecure(), WithBlock())
+		},
+		"WithReturnConnectionError": func() (*ClientConn, error) { return Dial(b.Addr, WithInsecure(), WithReturnConnectionError()) },
 		"WithTimeout": func() (*ClientConn, error) {
-			return Dial(b.addr, WithInsecure(), WithBlock(), WithTimeout(10*time.Second))
+			return Dial(b.Addr, WithInsecure(), WithBlock(), WithTimeout(10*time.Second))
 		},
 		"one of two": func() (*ClientConn, error) {
 			r := manual.NewBuilderWithScheme("two")
-			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: unusedAddr(t)}, {Addr: b.addr}}})
+			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: backendtest.UnusedAddr(t)}, {Addr: b.Addr}}})
 			return Dial("two:///x", WithInsecure(), WithBlock(), WithResolvers(r))
 		},
 	} {
@@ -48,7 +52,7 @@ func TestBlockingDialIsReady(t *testing.T) {
 			require.NoError(t, err)
 			defer cc.Close()
 			assert.Equal(t, connectivity.Ready, cc.GetState())
-			got, err := askName(bounded(t), cc)
+			got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			assert.Equal(t, "one", got)
 		})
@@ -56,7 +60,7 @@ func TestBlockingDialIsReady(t *testing.T) {
 }
 
 func TestDialSchemes(t *testing.T) {
-	dialed, err := Dial("backend:1", WithInsecure(), WithContextDialer(hang))
+	dialed, err := Dial("backend:1", WithInsecure(), WithContextDialer(backendtest.Hang))
 	require.NoError(t, err)
 	defer dialed.Close()
 	assert.Equal(t, "backend:1", dialed.Target())
@@ -65,24 +69,18 @@ func TestDialSchemes(t *testing.T) {
 	assert.Equal(t, "passthrough:///backend:1", plain(t, "passthrough:///backend:1").CanonicalTarget())
 }
 
-// hang is a dialer that waits until it is told to stop.
-func hang(ctx context.Context, _ string) (net.Conn, error) {
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
 // A dial that does not wait returns though nothing goes forward.
 func TestNonBlockingDialDoesNotWait(t *testing.T) {
 	silent := manual.NewBuilderWithScheme("silent")
 	for name, opts := range map[string][]DialOption{
-		"a dialer that hangs":              {WithContextDialer(hang)},
+		"a dialer that hangs":              {WithContextDialer(backendtest.Hang)},
 		"a resolver that never delivers":   {WithResolvers(silent)},
-		"a refused connection":             {WithContextDialer(refuse)},
-		"a connection that never answers":  {WithContextDialer(mute)},
-		"options of a blocking dial alone": {WithContextDialer(hang), FailOnNonTempDialError(true), WithTimeout(time.Hour)},
+		"a refused connection":             {WithContextDialer(backendtest.Refuse)},
+		"a connection that never answers":  {WithContextDialer(backendtest.Mute)},
+		"options of a blocking dial alone": {WithContextDialer(backendtest.Hang), FailOnNonTempDialError(true), WithTimeout(time.Hour)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cc, err := DialContext(bounded(t), "silent:///x", append(opts, WithInsecure())...)
+			cc, err := DialContext(backendtest.Bounded(t), "silent:///x", append(opts, WithInsecure())...)
 			require.NoError(t, err)
 			require.NoError(t, cc.Close())
 		})
@@ -117,66 +115,51 @@ func TestDialWithDeafDialer(t *testing.T) {
 			close(release)
 			_, err = server.Read(make([]byte, 1))
 			assert.ErrorIs(t, err, io.EOF)
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 		})
 	}
 }
 
-var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-
-func refuse(context.Context, string) (net.Conn, error) { return nil, errRefused }
-
-// mute is a dialer to a server that accepts and says nothing.
-func mute(context.Context, string) (net.Conn, error) {
-	client, server := net.Pipe()
-	go func() {
-		buf := make([]byte, 1024)
-		for {
-			if _, err := server.Read(buf); err != nil {
-				return
-			}
-		}
-	}()
-	return client, nil
-}
-
 func TestEndedContextFailsTheDial(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	expired, cancel := context.WithTimeout(context.Background(), -1)
 	defer cancel()
 	for _, opts := range [][]DialOption{{WithInsecure()}, {WithInsecure(), WithBlock()}} {
-		_, err := DialContext(canceled, b.addr, opts...)
+		_, err := DialContext(canceled, b.Addr, opts...)
 		var e *DialError
 		require.ErrorAs(t, err, &e)
 		assert.ErrorIs(t, err, context.Canceled)
 		assert.Equal(t, codes.Canceled, status.Code(err))
 		assert.Equal(t, connectivity.Idle, e.State)
 
-		_, err = DialContext(expired, b.addr, opts...)
+		_, err = DialContext(expired, b.Addr, opts...)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 	}
-	assert.Zero(t, b.accepted())
+	assert.Zero(t, b.Accepted())
 
-	_, err := DialContext(canceled, b.addr)
+	_, err := DialContext(canceled, b.Addr)
 	assert.ErrorIs(t, err, ErrNoTransportSecurity, "what is wrong with the options comes first")
 }
 
 // The context bounds the dial and not the channel.
 func TestContextHasNoHoldOnTheChannel(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for _, opts := range [][]DialOption{{WithInsecure()}, {WithInsecure(), WithBlock()}} {
 		ctx, cancel := context.WithCancel(context.Background())
-		cc, err := DialContext(ctx, b.addr, opts...)
+		cc, err := DialContext(ctx, b.Addr, opts...)
 		require.NoError(t, err)
 		defer cc.Close()
 		cancel()
-		_, err = askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err = backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
-		b.cut()
-		eventually(t, func() bool { _, err := askName(bounded(t), cc, grpc.WaitForReady(true)); return err == nil }, "connected again")
+		b.Cut()
+		backendtest.Eventually(t, func() bool {
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
+			return err == nil
+		}, "connected again")
 	}
 }
 
@@ -190,7 +173,7 @@ func TestBlockingDialFailures(t *testing.T) {
 		return srv.Addr()
 	}
 	raw := func(answer string) string {
-		return serveRaw(t, func(c net.Conn) {
+		return backendtest.ServeRaw(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1024))
 			_, _ = c.Write([]byte(answer))
 			_, _ = c.Read(make([]byte, 1024))
@@ -206,17 +189,17 @@ func TestBlockingDialFailures(t *testing.T) {
 		is     error
 		as     any
 	}{
-		{name: "refused", target: unusedAddr(t), phase: PhaseDial, says: []string{"refused"}, is: syscall.ECONNREFUSED, as: new(*net.OpError)},
-		{name: "dialer hangs", target: "x:1", opts: []DialOption{WithContextDialer(hang)}, phase: PhaseDial, says: []string{"x:1: dial not finished after"}},
-		{name: "never answers", target: "x:1", opts: []DialOption{WithContextDialer(mute)}, phase: PhaseHTTP2, says: []string{"x:1: http2 not finished after"}},
+		{name: "refused", target: backendtest.UnusedAddr(t), phase: PhaseDial, says: []string{"refused"}, is: syscall.ECONNREFUSED, as: new(*net.OpError)},
+		{name: "dialer hangs", target: "x:1", opts: []DialOption{WithContextDialer(backendtest.Hang)}, phase: PhaseDial, says: []string{"x:1: dial not finished after"}},
+		{name: "never answers", target: "x:1", opts: []DialOption{WithContextDialer(backendtest.Mute)}, phase: PhaseHTTP2, says: []string{"x:1: http2 not finished after"}},
 		{name: "no such host", target: "x:1", phase: PhaseDial, says: []string{"no such host"}, as: new(*net.DNSError),
 			opts: []DialOption{WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, noSuchHost })}},
 		{name: "unknown authority", target: tlsServer(other.ServerConfig("backend.example")), opts: []DialOption{creds}, phase: PhaseTLS, says: []string{"unknown authority"}, as: new(x509.UnknownAuthorityError)},
 		{name: "another name", target: tlsServer(ca.ServerConfig("other.example")), opts: []DialOption{creds}, phase: PhaseTLS, says: []string{"other.example"}, as: new(x509.HostnameError)},
-		{name: "plaintext server", target: startBackend(t, "plain").addr, opts: []DialOption{creds}, phase: PhaseTLS},
+		{name: "plaintext server", target: backendtest.Start(t, "plain").Addr, opts: []DialOption{creds}, phase: PhaseTLS},
 		{name: "TLS server", target: tlsServer(ca.ServerConfig("backend.example")), phase: PhaseHTTP2, says: []string{"TLS"}},
 		{name: "HTTP/1 server", target: raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"), phase: PhaseHTTP2, says: []string{"HTTP/1.1 400"}},
-		{name: "closes at once", target: serveRaw(t, func(net.Conn) {}), phase: PhaseHTTP2},
+		{name: "closes at once", target: backendtest.ServeRaw(t, func(net.Conn) {}), phase: PhaseHTTP2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -253,29 +236,8 @@ func TestBlockingDialFailures(t *testing.T) {
 	}
 }
 
-// unusedAddr returns an address on which nothing listens.
-func unusedAddr(t *testing.T) string { return h2test.RefusedAddr(t) }
-
-// serveRaw runs a server that does f with each connection and closes it.
-func serveRaw(t *testing.T, f func(net.Conn)) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = lis.Close() })
-	go func() {
-		for {
-			c, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go func() { f(c); _ = c.Close() }()
-		}
-	}()
-	return lis.Addr().String()
-}
-
 func TestBlockingDialTellsOfEveryAddress(t *testing.T) {
-	refused, closes := unusedAddr(t), serveRaw(t, func(net.Conn) {})
+	refused, closes := backendtest.UnusedAddr(t), backendtest.ServeRaw(t, func(net.Conn) {})
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: refused}, {Addr: closes}}})
 	ctx, cancel := context.WithTimeout(context.Background(), 250*time.Millisecond)
@@ -294,7 +256,7 @@ func TestBlockingDialTellsOfEveryAddress(t *testing.T) {
 }
 
 func TestBlockingDialWithoutAddresses(t *testing.T) {
-	picky := &spyPolicy{name: t.Name(), update: func(*spy, balancer.ClientConnState) error { return errors.New("not these") }}
+	picky := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(*backendtest.Spy, balancer.ClientConnState) error { return errors.New("not these") }}
 	balancer.Register(picky)
 	for name, tt := range map[string]struct {
 		prepare func(r *manual.Resolver)
@@ -302,11 +264,11 @@ func TestBlockingDialWithoutAddresses(t *testing.T) {
 		opts    []DialOption
 	}{
 		"the resolver never answers": {func(*manual.Resolver) {}, "backends: resolve not finished after", nil},
-		"it fails":                   {func(r *manual.Resolver) { r.BuildCallback = reportError }, "no zone", nil},
+		"it fails":                   {func(r *manual.Resolver) { r.BuildCallback = backendtest.ReportError }, "no zone", nil},
 		"it gives no addresses":      {func(r *manual.Resolver) { r.InitialState(resolver.State{}) }, "no addresses", nil},
 		"the policy refuses them": {func(r *manual.Resolver) {
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
-		}, "the load-balancing policy refused the resolver's addresses: not these", []DialOption{WithDefaultServiceConfig(picky.config())}},
+		}, "the load-balancing policy refused the resolver's addresses: not these", []DialOption{WithDefaultServiceConfig(picky.Config())}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, target, option := handResolver(t)
@@ -324,10 +286,6 @@ func TestBlockingDialWithoutAddresses(t *testing.T) {
 	}
 }
 
-func reportError(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) {
-	cc.ReportError(errors.New("no zone"))
-}
-
 func TestFailOnNonTempDialError(t *testing.T) {
 	ca := h2test.NewCA(t)
 	otherCA := h2test.Listen(t, h2test.WithTLSConfig(h2test.NewCA(t).ServerConfig("backend.example")))
@@ -340,13 +298,13 @@ func TestFailOnNonTempDialError(t *testing.T) {
 		opts   []DialOption
 		ends   bool
 	}{
-		{"refused", unusedAddr(t), []DialOption{WithInsecure()}, true},
-		{"the dialer says it is not temporary", "x:1", []DialOption{WithInsecure(), WithContextDialer(refuse)}, true},
+		{"refused", backendtest.UnusedAddr(t), []DialOption{WithInsecure()}, true},
+		{"the dialer says it is not temporary", "x:1", []DialOption{WithInsecure(), WithContextDialer(backendtest.Refuse)}, true},
 		{"the dialer says it is temporary", "x:1", []DialOption{WithInsecure(), WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, temporary })}, false},
 		{"the dialer does not say", "x:1", []DialOption{WithInsecure(), WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no") })}, false},
 		{"a certificate that is not trusted", otherCA.Addr(), []DialOption{creds}, true},
-		{"not HTTP/2", serveRaw(t, func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }), []DialOption{WithInsecure()}, true},
-		{"closed at once", serveRaw(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), []DialOption{WithInsecure()}, false},
+		{"not HTTP/2", backendtest.ServeRaw(t, func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }), []DialOption{WithInsecure()}, true},
+		{"closed at once", backendtest.ServeRaw(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), []DialOption{WithInsecure()}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			limit := 300 * time.Millisecond
@@ -391,7 +349,7 @@ func TestTimeoutOption(t *testing.T) {
 				ctx, cancel := withTimeout(t.Context(), tt.context)
 				defer cancel()
 				begun := time.Now()
-				_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), WithContextDialer(hang), WithTimeout(tt.option))
+				_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), WithContextDialer(backendtest.Hang), WithTimeout(tt.option))
 				assert.Equal(t, tt.want, time.Since(begun))
 				assert.ErrorIs(t, err, context.DeadlineExceeded)
 				assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
@@ -402,7 +360,7 @@ func TestTimeoutOption(t *testing.T) {
 		attempts := 0
 		cc, err := Dial("x:1", WithInsecure(), WithTimeout(time.Second), WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			attempts++
-			return nil, errRefused
+			return nil, backendtest.ErrRefused
 		}))
 		require.NoError(t, err)
 		defer cc.Close()
@@ -415,18 +373,18 @@ func TestTimeoutOption(t *testing.T) {
 // One address that may still succeed keeps the wait going.
 func TestFailOnNonTempDialErrorWithHope(t *testing.T) {
 	var calls atomic.Int32
-	b := startBackend(t, "late")
+	b := backendtest.Start(t, "late")
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "bad:1"}, {Addr: "late:1"}}})
-	cc, err := DialContext(bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, fastBackoff(),
+	cc, err := DialContext(backendtest.Bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, fastBackoff(),
 		WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			switch {
 			case addr == "bad:1":
-				return nil, errRefused
+				return nil, backendtest.ErrRefused
 			case calls.Add(1) < 3:
 				return nil, errors.New("not yet")
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+			return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 		}))
 	require.NoError(t, err)
 	defer cc.Close()
@@ -466,8 +424,8 @@ func TestBuildIsBoundedAfterAnUpdate(t *testing.T) {
 	defer close(release)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithContextDialer(hang), WithResolvers(scripted{
-		build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithContextDialer(backendtest.Hang), WithResolvers(backendtest.Scripted{
+		OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 			_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
 			<-release
 			return nil
@@ -485,7 +443,7 @@ func TestBuildErrorFailsTheDial(t *testing.T) {
 	assert.Contains(t, err.Error(), `"failing:///x"`)
 
 	cc := plain(t, "failing:///x", WithResolvers(failingBuilder{boom}))
-	_, err = askName(bounded(t), cc)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	assert.Contains(t, err.Error(), "boom")
 	assert.Equal(t, connectivity.TransientFailure, cc.GetState())
@@ -499,41 +457,41 @@ func (b failingBuilder) Build(resolver.Target, resolver.ClientConn, resolver.Bui
 }
 
 func TestFirstServiceConfigIsBounded(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	configs := make(chan ServiceConfig, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	_, err := DialContext(ctx, b.addr, WithInsecure(), WithServiceConfig(configs))
+	_, err := DialContext(ctx, b.Addr, WithInsecure(), WithServiceConfig(configs))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
 	configs <- ServiceConfig{Methods: map[string]MethodConfig{"/test.Backend/": {Timeout: new(time.Duration)}}}
-	cc, err := Dial(b.addr, WithInsecure(), WithServiceConfig(configs))
+	cc, err := Dial(b.Addr, WithInsecure(), WithServiceConfig(configs))
 	require.NoError(t, err)
 	defer cc.Close()
-	_, err = askName(bounded(t), cc)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "the first config is in force for the first RPC")
 
 	configs <- ServiceConfig{}
-	eventually(t, func() bool { _, err := askName(bounded(t), cc); return err == nil }, "later configs replace it")
+	backendtest.Eventually(t, func() bool { _, err := backendtest.AskName(backendtest.Bounded(t), cc); return err == nil }, "later configs replace it")
 
 	closed := make(chan ServiceConfig)
 	close(closed)
-	cc, err = Dial(b.addr, WithInsecure(), WithServiceConfig(closed), WithBlock())
+	cc, err = Dial(b.Addr, WithInsecure(), WithServiceConfig(closed), WithBlock())
 	require.NoError(t, err)
 	require.NoError(t, cc.Close())
 }
 
 // NewClient does no I/O and builds nothing.
 func TestNewClientIsIdle(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for name, leave := range map[string]func(*ClientConn) error{
-		"RPC":        func(cc *ClientConn) error { _, err := askName(bounded(t), cc); return err },
+		"RPC":        func(cc *ClientConn) error { _, err := backendtest.AskName(backendtest.Bounded(t), cc); return err },
 		"Connect":    func(cc *ClientConn) error { cc.Connect(); return nil },
-		"AwaitReady": func(cc *ClientConn) error { return cc.AwaitReady(bounded(t)) },
+		"AwaitReady": func(cc *ClientConn) error { return cc.AwaitReady(backendtest.Bounded(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, target, option := handResolver(t)
-			r.InitialState(addresses(b))
+			r.InitialState(backendtest.Addresses(b))
 			var built atomic.Bool
 			r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { built.Store(true) }
 			configs := make(chan ServiceConfig)
@@ -549,7 +507,7 @@ func TestNewClientIsIdle(t *testing.T) {
 
 func TestAwaitReady(t *testing.T) {
 	t.Run("tells of attempts that still run", func(t *testing.T) {
-		cc := plain(t, "x:1", WithContextDialer(hang))
+		cc := plain(t, "x:1", WithContextDialer(backendtest.Hang))
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		err := cc.AwaitReady(ctx)
@@ -563,35 +521,35 @@ func TestAwaitReady(t *testing.T) {
 	t.Run("on a closed channel", func(t *testing.T) {
 		cc := plain(t, "x:1")
 		require.NoError(t, cc.Close())
-		err := cc.AwaitReady(bounded(t))
+		err := cc.AwaitReady(backendtest.Bounded(t))
 		var e *DialError
 		require.ErrorAs(t, err, &e)
 		assert.Equal(t, connectivity.Shutdown, e.State)
 		assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
 	})
 	t.Run("connects again after a loss", func(t *testing.T) {
-		b := startBackend(t, "one")
-		cc := plain(t, b.addr)
+		b := backendtest.Start(t, "one")
+		cc := plain(t, b.Addr)
 		awaitReady(t, cc)
-		b.cut()
+		b.Cut()
 		awaitState(t, cc, connectivity.Idle)
 		awaitReady(t, cc)
 	})
 	t.Run("finds a backend that comes late", func(t *testing.T) {
-		b := startBackend(t, "late")
-		b.stop()
-		cc := plain(t, b.addr, fastBackoff())
+		b := backendtest.Start(t, "late")
+		b.Stop()
+		cc := plain(t, b.Addr, fastBackoff())
 		cc.Connect()
 		awaitState(t, cc, connectivity.TransientFailure)
-		b.start()
+		b.Start()
 		awaitReady(t, cc)
 	})
 }
 
 // An RPC that finds no connection says why the channel has none.
 func TestRPCErrorHoldsTheDialError(t *testing.T) {
-	cc := plain(t, unusedAddr(t))
-	_, err := askName(bounded(t), cc)
+	cc := plain(t, backendtest.UnusedAddr(t))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	var e *DialError
 	require.ErrorAs(t, err, &e)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
@@ -24,14 +26,6 @@ import (
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 )
 
-// portOf is the port of "host:port".
-func portOf(t *testing.T, addr string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	return port
-}
-
 // txt is a TXT record with a service config (gRFC A2).
 func txt(config string) dnstest.Records {
 	return dnstest.Records{TXT: []string{`grpc_config=[{"serviceConfig":` + config + `}]`}}
@@ -41,10 +35,10 @@ func txt(config string) dnstest.Records {
 func asked(s *dnstest.Server, name string) string { return "dns://" + s.Addr() + "/" + name }
 
 func TestDNSNames(t *testing.T) {
-	one := startBackend(t, "one")
-	port := portOf(t, one.addr)
-	startBackendAt(t, "two", "127.0.0.2:"+port)
-	startBackendAt(t, "six", "[::1]:"+port)
+	one := backendtest.Start(t, "one")
+	port := backendtest.PortOf(t, one.Addr)
+	backendtest.StartAt(t, "two", "127.0.0.2:"+port)
+	backendtest.StartAt(t, "six", "[::1]:"+port)
 	s := dnstest.Listen(t, dnstest.Zone{
 		"one.test":               {Addrs: []string{"127.0.0.1"}},
 		"six.test":               {Addrs: []string{"::1"}},
@@ -63,12 +57,12 @@ func TestDNSNames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			target := asked(s, name+":"+port)
-			awaitNames(t, plain(t, target), want...)
-			dialed, err := DialContext(bounded(t), strings.Replace(target, "dns:", "DNS:", 1), WithInsecure(), WithBlock())
+			backendtest.AwaitNames(t, plain(t, target), want...)
+			dialed, err := DialContext(backendtest.Bounded(t), strings.Replace(target, "dns:", "DNS:", 1), WithInsecure(), WithBlock())
 			require.NoError(t, err)
 			defer dialed.Close()
 			assert.Equal(t, target, dialed.CanonicalTarget())
-			awaitNames(t, dialed, want...)
+			backendtest.AwaitNames(t, dialed, want...)
 		})
 	}
 }
@@ -124,7 +118,7 @@ func TestDNSFailures(t *testing.T) {
 				opts.Timeout = 50 * time.Millisecond
 			}
 			cc := plain(t, target, WithDNS(opts))
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			check(t, err)
 			assert.NotErrorIs(t, err, context.DeadlineExceeded, "the look-up's time-out is not that of the RPC")
@@ -149,57 +143,57 @@ func TestDNSFailures(t *testing.T) {
 		defer cancel()
 		_, err := DialContext(ctx, asked(s, "silent.test:443"), WithInsecure(), WithBlock())
 		assert.ErrorContains(t, err, "silent.test:443: resolve not finished after ")
-		assertNothingRuns(t)
+		backendtest.AssertNothingRuns(t)
 	})
 }
 
 // A name server that was wrong, or a name that was not there, is asked again.
 func TestDNSNameThatAppearsLater(t *testing.T) {
-	b := startBackend(t, "late")
+	b := backendtest.Start(t, "late")
 	s := dnstest.Listen(t, dnstest.Zone{"bad.test": {Code: dnsmessage.RCodeServerFailure}})
 	var channels []*ClientConn
 	for _, name := range []string{"absent.test", "bad.test"} {
-		cc := plain(t, asked(s, name+":"+portOf(t, b.addr)))
+		cc := plain(t, asked(s, name+":"+backendtest.PortOf(t, b.Addr)))
 		cc.Connect()
 		awaitState(t, cc, connectivity.TransientFailure)
 		s.Set(name, dnstest.Records{Addrs: []string{"127.0.0.1"}})
 		channels = append(channels, cc)
 	}
 	for _, cc := range channels {
-		got, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		assert.Equal(t, "late", got)
 	}
 }
 
 func TestDNSChangesAreFound(t *testing.T) {
-	one := startBackend(t, "one")
-	port := portOf(t, one.addr)
-	startBackendAt(t, "two", "127.0.0.2:"+port)
+	one := backendtest.Start(t, "one")
+	port := backendtest.PortOf(t, one.Addr)
+	backendtest.StartAt(t, "two", "127.0.0.2:"+port)
 	s := dnstest.Listen(t, dnstest.Zone{
 		"loses.test":     {Addrs: []string{"127.0.0.1"}},
 		"refreshes.test": {Addrs: []string{"127.0.0.1"}},
 	})
 	t.Run("by refreshing", func(t *testing.T) {
 		cc := plain(t, asked(s, "refreshes.test:"+port), WithDNS(DNSOptions{MinInterval: -1, Refresh: 10 * time.Millisecond}))
-		awaitNames(t, cc, "one")
+		backendtest.AwaitNames(t, cc, "one")
 		s.Set("refreshes.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
-		eventually(t, func() bool {
-			got, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		backendtest.Eventually(t, func() bool {
+			got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 			return err == nil && got == "two"
 		}, "the new address")
 	})
 	t.Run("after a loss", func(t *testing.T) {
 		cc := plain(t, asked(s, "loses.test:"+port), fastBackoff(), WithDNS(DNSOptions{MinInterval: -1}))
-		awaitNames(t, cc, "one")
+		backendtest.AwaitNames(t, cc, "one")
 		s.Set("loses.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
-		one.stop()
-		awaitNames(t, cc, "two")
+		one.Stop()
+		backendtest.AwaitNames(t, cc, "two")
 
 		// A name that is gone leaves the channel with the addresses it has.
 		s.Set("loses.test", dnstest.Records{Code: dnsmessage.RCodeNameError})
 		cc.policyQueue.Post(func() { cc.resolver.resolveNow() })
-		got, err := askName(bounded(t), cc)
+		got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 		assert.Equal(t, "two", got)
 	})
@@ -208,18 +202,18 @@ func TestDNSChangesAreFound(t *testing.T) {
 // The channel connects to a name's addresses while the service config is still
 // being looked up, and its first RPC sees that config.
 func TestDNSSlowServiceConfig(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	slow := func(gate chan struct{}, config string) *dnstest.Server {
 		r := txt(config)
 		r.Held = gate
 		return dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}, "_grpc_config.one.test": r})
 	}
-	target := func(s *dnstest.Server) string { return asked(s, "one.test:"+portOf(t, b.addr)) }
+	target := func(s *dnstest.Server) string { return asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)) }
 	const noTime = `{"methodConfig":[{"name":[{}],"timeout":"0s"}]}`
 	begin := func(cc *ClientConn) <-chan error {
 		result := make(chan error, 1)
-		go func() { _, err := askName(bounded(t), cc); result <- err }()
-		eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
+		go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
+		backendtest.Eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
 		return result
 	}
 
@@ -232,17 +226,17 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 		close(gate)
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(<-result))
 		assert.NotNil(t, cc.GetMethodConfig("/test.Backend/Name").Timeout)
-		assert.Equal(t, 1, b.accepted(), "the connection that was made meanwhile")
+		assert.Equal(t, 1, b.Accepted(), "the connection that was made meanwhile")
 	})
 	t.Run("names another policy", func(t *testing.T) {
 		gate := make(chan struct{})
-		two := startBackendAt(t, "two", "127.0.0.2:"+portOf(t, b.addr))
+		two := backendtest.StartAt(t, "two", "127.0.0.2:"+backendtest.PortOf(t, b.Addr))
 		s := slow(gate, `{"loadBalancingConfig":[{"round_robin":{}}]}`)
 		s.Set("one.test", dnstest.Records{Addrs: []string{"127.0.0.1", "127.0.0.2"}})
 		cc := plain(t, target(s), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
 		awaitReady(t, cc)
 		close(gate)
-		awaitNames(t, cc, b.name, two.name)
+		backendtest.AwaitNames(t, cc, b.Name, two.Name)
 	})
 	t.Run("does not come", func(t *testing.T) {
 		cc := plain(t, target(slow(make(chan struct{}), noTime)), WithDNS(DNSOptions{ServiceConfigWait: 50 * time.Millisecond}))
@@ -253,10 +247,10 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 	t.Run("comes late", func(t *testing.T) {
 		gate := make(chan struct{})
 		cc := plain(t, target(slow(gate, noTime)), WithDNS(DNSOptions{ServiceConfigWait: -1}))
-		_, err := askName(bounded(t), cc)
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 		close(gate)
-		eventually(t, func() bool { return cc.GetMethodConfig("/test.Backend/Name").Timeout != nil }, "in force")
+		backendtest.Eventually(t, func() bool { return cc.GetMethodConfig("/test.Backend/Name").Timeout != nil }, "in force")
 	})
 	t.Run("goes idle meanwhile", func(t *testing.T) {
 		gate := make(chan struct{})
@@ -274,7 +268,7 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 	} {
 		t.Run("not asked for by "+name, func(t *testing.T) {
 			cc := plain(t, target(slow(make(chan struct{}), noTime)), option, WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.NoError(t, err)
 		})
 	}
@@ -292,7 +286,7 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			updates := make(chan []string, 10)
-			policy := &spyPolicy{name: strings.ReplaceAll(t.Name(), "/", ""), update: func(_ *spy, s balancer.ClientConnState) error {
+			policy := &backendtest.SpyPolicy{As: strings.ReplaceAll(t.Name(), "/", ""), OnUpdate: func(_ *backendtest.Spy, s balancer.ClientConnState) error {
 				var addrs []string
 				for _, e := range s.ResolverState.Endpoints {
 					addrs = append(addrs, e.Addresses[0].Addr)
@@ -308,7 +302,7 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 			}
 			r.Held = gate
 			s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": r})
-			cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+			cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.Config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
 			cc.Connect()
 			assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
 			close(gate)
@@ -316,7 +310,7 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 				assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
 			}
 			opened := make(chan struct{})
-			eventually(t, func() bool {
+			backendtest.Eventually(t, func() bool {
 				cc.policyQueue.Post(func() {
 					if cc.published.through {
 						close(opened)
@@ -340,15 +334,15 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 // that the name is looked up again.
 func TestDNSPolicyRefusesAddressesEarly(t *testing.T) {
 	updates := make(chan struct{}, 10)
-	policy := &spyPolicy{name: t.Name(), update: func(s *spy, _ balancer.ClientConnState) error {
-		s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(errRefused)})
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, _ balancer.ClientConnState) error {
+		s.CC.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(backendtest.ErrRefused)})
 		updates <- struct{}{}
 		return errors.New("not these")
 	}}
 	balancer.Register(policy)
 	gate := make(chan struct{})
 	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {Held: gate}})
-	cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1}))
+	cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.Config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1}))
 	cc.Connect()
 	<-updates
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -362,7 +356,7 @@ func TestDNSPolicyRefusesAddressesEarly(t *testing.T) {
 // An invalid service config that is the channel's first fails RPCs with the
 // reason (gRFC A21), though a connection was made before it came.
 func TestDNSInvalidServiceConfig(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	const valid, invalid = `{"methodConfig":[{"name":[{}],"waitForReady":true}]}`, `{"methodConfig":1}`
 	listen := func(t *testing.T, config string) (*dnstest.Server, chan struct{}) {
 		gate := make(chan struct{})
@@ -374,11 +368,11 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 
 	t.Run("first", func(t *testing.T) {
 		s, gate := listen(t, invalid)
-		cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait)
+		cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), wait)
 		awaitReady(t, cc)
 		close(gate)
 		for _, option := range []grpc.CallOption{grpc.WaitForReady(false), grpc.WaitForReady(true)} {
-			_, err := askName(bounded(t), cc, option)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc, option)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.ErrorContains(t, err, "methodConfig")
 		}
@@ -386,28 +380,28 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		err := cc.AwaitReady(ctx)
-		assert.ErrorContains(t, err, "one.test:"+portOf(t, b.addr)+": resolve failed")
+		assert.ErrorContains(t, err, "one.test:"+backendtest.PortOf(t, b.Addr)+": resolve failed")
 		assert.ErrorContains(t, err, "methodConfig")
 
 		s.Set("_grpc_config.one.test", txt(valid))
 		awaitReady(t, cc)
-		_, err = askName(bounded(t), cc)
+		_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 	})
 	t.Run("no choice list", func(t *testing.T) {
 		s, gate := listen(t, invalid)
 		s.Set("_grpc_config.one.test", dnstest.Records{TXT: []string{"grpc_config={}"}})
 		close(gate)
-		_, err := askName(bounded(t), plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait))
+		_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), wait))
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, `the service config in the TXT record of "_grpc_config.one.test": not a list of choices`)
 	})
 	t.Run("with a default", func(t *testing.T) {
 		s, gate := listen(t, invalid)
-		cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), wait, WithDefaultServiceConfig(valid))
+		cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), wait, WithDefaultServiceConfig(valid))
 		awaitReady(t, cc)
 		close(gate)
-		_, err := askName(bounded(t), cc)
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 		assert.NotNil(t, cc.GetMethodConfig("/test.Backend/Name").WaitForReady)
 	})
@@ -415,12 +409,12 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 
 // A channel whose name was looked up has its connection's goroutine and no other.
 func TestDNSAtRest(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}})
-	cc := plain(t, asked(s, "one.test:"+portOf(t, b.addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
-	_, err := askName(bounded(t), cc)
+	cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
-	assert.Contains(t, awaitOurs(t, 1)[0], "(*link).serve")
+	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*link).serve")
 }
 
 // Close does not wait for name servers.
@@ -431,16 +425,16 @@ func TestDNSClose(t *testing.T) {
 		"_grpc_config.one.test": {Silent: true},
 	})
 	for _, name := range []string{"silent.test", "one.test", "absent.test"} {
-		within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
-			cc := plain(t, asked(s, name), WithContextDialer(hang))
+		backendtest.Within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
+			cc := plain(t, asked(s, name), WithContextDialer(backendtest.Hang))
 			require.NoError(t, startAndWait(cc))
 			if name != "silent.test" {
-				eventually(t, func() bool { return cc.resolution.answered.Load() }, "an update or an error")
+				backendtest.Eventually(t, func() bool { return cc.resolution.answered.Load() }, "an update or an error")
 			}
 			begun := time.Now()
 			require.NoError(t, cc.Close())
 			took := time.Since(begun)
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 			return took
 		})
 	}
@@ -476,7 +470,7 @@ func TestWhoServesDNS(t *testing.T) {
 // A host name that the resolver passes through is looked up for the connection,
 // and its addresses are tried.
 func TestPassthroughNames(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	s := dnstest.New(dnstest.Zone{
 		"both.test": {Addrs: []string{"127.0.0.9", "127.0.0.1"}},
 		"dead.test": {Addrs: []string{"127.0.0.8", "127.0.0.9"}},
@@ -484,15 +478,15 @@ func TestPassthroughNames(t *testing.T) {
 	t.Cleanup(s.Close)
 	names := s.OverPipes()
 	dial := func(name string) *ClientConn {
-		cc := plain(t, "passthrough:///"+name+":"+portOf(t, b.addr))
+		cc := plain(t, "passthrough:///"+name+":"+backendtest.PortOf(t, b.Addr))
 		cc.connector.Resolver = names // before it connects
 		return cc
 	}
-	got, err := askName(bounded(t), dial("both.test"))
+	got, err := backendtest.AskName(backendtest.Bounded(t), dial("both.test"))
 	require.NoError(t, err)
 	assert.Equal(t, "one", got)
 
-	_, err = askName(bounded(t), dial("dead.test"))
+	_, err = backendtest.AskName(backendtest.Bounded(t), dial("dead.test"))
 	var e *DialError
 	require.ErrorAs(t, err, &e)
 	var addrs []string
@@ -500,9 +494,9 @@ func TestPassthroughNames(t *testing.T) {
 		assert.Equal(t, PhaseDial, a.Phase)
 		addrs = append(addrs, a.Addr)
 	}
-	assert.ElementsMatch(t, []string{"127.0.0.8:" + portOf(t, b.addr), "127.0.0.9:" + portOf(t, b.addr)}, addrs)
+	assert.ElementsMatch(t, []string{"127.0.0.8:" + backendtest.PortOf(t, b.Addr), "127.0.0.9:" + backendtest.PortOf(t, b.Addr)}, addrs)
 
-	_, err = askName(bounded(t), dial("absent.test"))
+	_, err = backendtest.AskName(backendtest.Bounded(t), dial("absent.test"))
 	var d *net.DNSError
 	require.ErrorAs(t, err, &d)
 	assert.True(t, d.IsNotFound)

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
@@ -70,10 +72,10 @@ func TestFailuresGolden(t *testing.T) {
 	g := golden{file: "failures.golden"}
 	for _, k := range failureKinds(t) {
 		t.Run(k.name, func(t *testing.T) {
-			files := checkFiles(t)
+			files := backendtest.CheckFiles(t)
 			err := k.dial(t)
 			files()
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 			var e *DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
@@ -111,7 +113,7 @@ func TestFailuresInEveryWait(t *testing.T) {
 		for _, w := range waits[1:] {
 			t.Run(k.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
-				err := w.wait(t, bounded(t), k.target, opts...)
+				err := w.wait(t, backendtest.Bounded(t), k.target, opts...)
 				var e *DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 1)
@@ -136,8 +138,8 @@ func TestFailuresInEveryWait(t *testing.T) {
 func severalFail(t *testing.T) error {
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{
-		{Addr: unusedAddr(t)},
-		{Addr: serveRaw(t, func(c net.Conn) {
+		{Addr: backendtest.UnusedAddr(t)},
+		{Addr: backendtest.ServeRaw(t, func(c net.Conn) {
 			_, _ = io.WriteString(c, "220 mail.example ESMTP\r\n")
 			_, _ = io.Copy(io.Discard, c)
 		})},
@@ -176,7 +178,7 @@ func (k *failureKind) dial(t *testing.T) error {
 	// Another try is for a machine that is busy with something else.
 	for try := 1; ; try++ {
 		begun := time.Now()
-		cc, err := DialContext(bounded(t), k.target, opts...)
+		cc, err := DialContext(backendtest.Bounded(t), k.target, opts...)
 		took := time.Since(begun)
 		require.Nil(t, cc)
 		if !k.final() || took < swift || try == 3 {
@@ -203,33 +205,33 @@ func failureKinds(t *testing.T) []failureKind {
 
 	// Peers.
 	says := func(answer string) string {
-		return serveRaw(t, func(c net.Conn) {
+		return backendtest.ServeRaw(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 4096))
 			_, _ = io.WriteString(c, answer)
 			_, _ = io.Copy(io.Discard, c)
 		})
 	}
 	ends := func() string {
-		return serveRaw(t, func(c net.Conn) {
+		return backendtest.ServeRaw(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 4096))
 			_ = c.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, c)
 		})
 	}
 	resets := func() string {
-		return serveRaw(t, func(c net.Conn) {
+		return backendtest.ServeRaw(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1))
 			_ = c.(*net.TCPConn).SetLinger(0)
 		})
 	}
-	silent := func() string { return serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }
+	silent := func() string { return backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }
 	speaks := func(cert tls.Certificate, change ...func(*tls.Config)) string {
 		cfg := ca.ServerConfig(name)
 		cfg.Certificates = []tls.Certificate{cert}
 		for _, f := range change {
 			f(cfg)
 		}
-		return serveRaw(t, func(c net.Conn) {
+		return backendtest.ServeRaw(t, func(c net.Conn) {
 			tc := tls.Server(c, cfg)
 			if tc.Handshake() == nil {
 				_, _ = io.WriteString(tc, settings)
@@ -275,16 +277,16 @@ func failureKinds(t *testing.T) []failureKind {
 		{name: "no port", target: "backend.example", opts: plaintext,
 			phase: PhaseResolve, cause: causeAs[*net.AddrError](), permanent: true, hint: "host:port"},
 
-		{name: "refused", target: unusedAddr(t), opts: plaintext,
+		{name: "refused", target: backendtest.UnusedAddr(t), opts: plaintext,
 			phase: PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nothing listens there"},
-		{name: "nothing answers", target: "backend.example:443", opts: with(plaintext, WithContextDialer(hang)),
+		{name: "nothing answers", target: "backend.example:443", opts: with(plaintext, WithContextDialer(backendtest.Hang)),
 			phase: PhaseDial, timeout: true, hint: "a firewall drops"},
 		{name: "no such socket", target: "unix://" + filepath.Join(dir, "absent"), opts: plaintext,
 			phase: PhaseDial, cause: causeIs(os.ErrNotExist), sentinel: true, refused: true, hint: "no such socket"},
 		{name: "a socket that nobody serves", target: "unix://" + stale, opts: plaintext,
 			phase: PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nobody serves it"},
 
-		{name: "proxy that is not there", target: proxied, opts: through(unusedAddr(t)),
+		{name: "proxy that is not there", target: proxied, opts: through(backendtest.UnusedAddr(t)),
 			phase: PhaseDial, cause: causeAs[*ProxyError](), refused: true, hint: "about the proxy"},
 		{name: "proxy that wants a password", target: proxied, opts: through(auth.Addr),
 			phase: PhaseProxy, cause: causeAs(func(e *ProxyError) bool { return e.StatusCode == 407 }), permanent: true, hint: "wants a user name"},
@@ -317,7 +319,7 @@ func failureKinds(t *testing.T) []failureKind {
 			phase: PhaseTLS, cause: func(err error) bool { return strings.Contains(err.Error(), "ALPN") }, permanent: true, hint: "gRPC needs h2"},
 		{name: "another protocol by ALPN", target: speaks(right, func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }), opts: secure(),
 			phase: PhaseTLS, cause: isAlert(120), permanent: true, hint: "does not offer h2"},
-		{name: "TLS to a plaintext gRPC server", target: startBackend(t, "plaintext").addr, opts: secure(),
+		{name: "TLS to a plaintext gRPC server", target: backendtest.Start(t, "plaintext").Addr, opts: secure(),
 			phase: PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: "HTTP/2 without TLS"},
 		{name: "TLS to a web server", target: web.Listener.Addr().String(), opts: secure(),
 			phase: PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: `"HTTP/1.1 400 Bad Request"`},
@@ -343,7 +345,7 @@ func failureKinds(t *testing.T) []failureKind {
 			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"HTTP/1.1 `},
 		{name: "plaintext to an SSH server", target: says("SSH-2.0-OpenSSH_9.6\r\n"), opts: plaintext,
 			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
-		{name: "HTTP/1 within TLS", opts: secure(), target: serveRaw(t, func(c net.Conn) {
+		{name: "HTTP/1 within TLS", opts: secure(), target: backendtest.ServeRaw(t, func(c net.Conn) {
 			tc := tls.Server(c, ca.ServerConfig(name))
 			_, _ = tc.Read(make([]byte, 4096))
 			_, _ = io.WriteString(tc, "HTTP/1.1 502 Bad Gateway\r\n\r\n")

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -107,11 +109,11 @@ func dialChecked(t *testing.T, config string, backends []*checkedBackend, opts .
 func TestHealthDecidesWhoServes(t *testing.T) {
 	a, b := startChecked(t, "a", serving), startChecked(t, "b", notServing)
 	cc := dialChecked(t, checkedConfig, []*checkedBackend{a, b})
-	awaitNames(t, cc, "a")
+	backendtest.AwaitNames(t, cc, "a")
 	b.set(serving)
-	awaitNames(t, cc, "a", "b")
+	backendtest.AwaitNames(t, cc, "a", "b")
 	a.set(notServing)
-	awaitNames(t, cc, "b")
+	backendtest.AwaitNames(t, cc, "b")
 	for _, e := range cc.Snapshot().Endpoints {
 		if e.Addr == a.addr {
 			assert.Equal(t, connectivity.Ready, e.State, "it is connected")
@@ -124,7 +126,7 @@ func TestHealthDecidesWhoServes(t *testing.T) {
 	// Nobody serves: the channel says so, and why.
 	b.set(notServing)
 	awaitState(t, cc, connectivity.TransientFailure)
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	var why *DialError
 	require.ErrorAs(t, err, &why)
@@ -136,7 +138,7 @@ func TestHealthDecidesWhoServes(t *testing.T) {
 		assert.False(t, attempt.Permanent)
 	}
 	a.set(serving)
-	awaitNames(t, cc, "a")
+	backendtest.AwaitNames(t, cc, "a")
 }
 
 // TestHealthFallbacks: who is not asked, or cannot say, is healthy.
@@ -167,7 +169,7 @@ func TestHealthFallbacks(t *testing.T) {
 				awaitState(t, cc, connectivity.TransientFailure)
 				return
 			}
-			awaitNames(t, cc, tt.want...)
+			backendtest.AwaitNames(t, cc, tt.want...)
 		})
 	}
 }
@@ -188,21 +190,21 @@ func TestUnknownServiceSaysSo(t *testing.T) {
 
 // legacyPolicy publishes the state of one subchannel that was made with
 // HealthCheckEnabled.
-func legacyPolicy(t *testing.T, states chan<- balancer.SubConnState) *spyPolicy {
-	p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
-		if s.sub != nil {
-			s.sub.UpdateAddresses(state.ResolverState.Addresses)
+func legacyPolicy(t *testing.T, states chan<- balancer.SubConnState) *backendtest.SpyPolicy {
+	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		if s.Sub != nil {
+			s.Sub.UpdateAddresses(state.ResolverState.Addresses)
 			return nil
 		}
 		var sc balancer.SubConn
-		sc, err := s.cc.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{
+		sc, err := s.CC.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{
 			HealthCheckEnabled: true,
 			StateListener: func(state balancer.SubConnState) {
-				s.cc.UpdateState(balancer.State{ConnectivityState: state.ConnectivityState, Picker: pickerFor(sc, state)})
+				s.CC.UpdateState(balancer.State{ConnectivityState: state.ConnectivityState, Picker: backendtest.PickerFor(sc, state)})
 				states <- state
 			},
 		})
-		s.sub = sc
+		s.Sub = sc
 		sc.Connect()
 		return err
 	}}
@@ -210,8 +212,8 @@ func legacyPolicy(t *testing.T, states chan<- balancer.SubConnState) *spyPolicy 
 	return p
 }
 
-func (p *spyPolicy) checkedConfig() string {
-	return strings.Replace(checkedConfig, "round_robin", p.name, 1)
+func configChecked(p *backendtest.SpyPolicy) string {
+	return strings.Replace(checkedConfig, "round_robin", p.As, 1)
 }
 
 // TestLegacyHealthChecking: the subchannel itself is READY only while the backend
@@ -220,16 +222,16 @@ func TestLegacyHealthChecking(t *testing.T) {
 	states := make(chan balancer.SubConnState, 100)
 	p := legacyPolicy(t, states)
 	b := startChecked(t, "a", notServing)
-	cc := dialChecked(t, p.checkedConfig(), []*checkedBackend{b})
+	cc := dialChecked(t, configChecked(p), []*checkedBackend{b})
 	cc.Connect()
 	failed := expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
 	assert.ErrorContains(t, failed.ConnectionError, "NOT_SERVING")
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.ErrorContains(t, err, "NOT_SERVING")
 
 	b.set(serving)
 	expectStates(t, states, connectivity.Ready)
-	got, err := askName(bounded(t), cc)
+	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, "a", got)
 
@@ -245,12 +247,12 @@ func TestLegacyHealthCheckingAfterShutdown(t *testing.T) {
 	states := make(chan balancer.SubConnState, 100)
 	p := legacyPolicy(t, states)
 	subs := make(chan *subConn, 1)
-	update := p.update
-	p.update = func(s *spy, state balancer.ClientConnState) error {
-		defer func() { subs <- s.sub.(*subConn) }()
+	update := p.OnUpdate
+	p.OnUpdate = func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		defer func() { subs <- s.Sub.(*subConn) }()
 		return update(s, state)
 	}
-	cc := dialChecked(t, p.checkedConfig(), []*checkedBackend{startChecked(t, "a", serving)})
+	cc := dialChecked(t, configChecked(p), []*checkedBackend{startChecked(t, "a", serving)})
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 	sc := <-subs
@@ -269,7 +271,7 @@ func TestLegacyHealthCheckingWithoutService(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			states := make(chan balancer.SubConnState, 100)
 			p := legacyPolicy(t, states)
-			cc := dialChecked(t, p.checkedConfig(), []*checkedBackend{startWith(t, "a", nil)}, opts...)
+			cc := dialChecked(t, configChecked(p), []*checkedBackend{startWith(t, "a", nil)}, opts...)
 			cc.Connect()
 			expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 		})
@@ -306,7 +308,7 @@ func TestLegacyHealthOnAnotherAddress(t *testing.T) {
 	sick, other := startWith(t, "sick", sayAndWait(notServing, gone)), startChecked(t, "other", serving)
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: sick.addr}}})
-	cc := plain(t, target, option, WithDefaultServiceConfig(p.checkedConfig()), fastBackoff())
+	cc := plain(t, target, option, WithDefaultServiceConfig(configChecked(p)), fastBackoff())
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
 	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: sick.addr}, {Addr: other.addr}}})
@@ -321,7 +323,7 @@ func TestLegacyHealthAndLoss(t *testing.T) {
 	states := make(chan balancer.SubConnState, 100)
 	p := legacyPolicy(t, states)
 	b := startChecked(t, "a", notServing)
-	cc := dialChecked(t, p.checkedConfig(), []*checkedBackend{b})
+	cc := dialChecked(t, configChecked(p), []*checkedBackend{b})
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
 	b.stop()
@@ -336,9 +338,9 @@ func TestHealthStreamDoesNotOutliveItsUse(t *testing.T) {
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.addr}}})
 	cc := plain(t, target, option, WithDefaultServiceConfig(checkedConfig))
-	awaitNames(t, cc, "b")
+	backendtest.AwaitNames(t, cc, "b")
 	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: other.addr}}})
-	awaitNames(t, cc, "other")
+	backendtest.AwaitNames(t, cc, "other")
 	assert.Equal(t, "checked", <-gone)
 }
 
@@ -403,7 +405,7 @@ func TestHealthFailureIsExplained(t *testing.T) {
 	cc := dialChecked(t, checkedConfig, []*checkedBackend{b})
 	cc.Connect()
 	awaitState(t, cc, connectivity.TransientFailure)
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Equal(t, codes.Unavailable, status.Code(err), "the health service's status is not the RPC's")
 	assert.ErrorContains(t, err, "not for you")
 }
@@ -419,9 +421,9 @@ func TestCloseEndsHealthWatches(t *testing.T) {
 	}}
 	all := []*checkedBackend{startWith(t, "hangs", hangs), startWith(t, "fails", fails), startChecked(t, "serves", serving)}
 	cc := dialChecked(t, checkedConfig, all)
-	awaitNames(t, cc, "serves")
+	backendtest.AwaitNames(t, cc, "serves")
 	require.NoError(t, cc.Close())
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // The end of the channel ends the watch's stream, for which the backend is not to

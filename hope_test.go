@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/balancer"
@@ -30,11 +32,11 @@ import (
 func TestHope(t *testing.T) {
 	const connected = "connected"
 	kinds := map[string]*failure.Attempt{
-		"refused": {Phase: failure.Dial, Err: errRefused},
+		"refused": {Phase: failure.Dial, Err: backendtest.ErrRefused},
 		"bad":     {Phase: failure.TLS, Err: errors.New("bad"), Permanent: true},
 		"maybe":   {Phase: failure.Dial, Err: errors.New("maybe")},
 		"reset":   {Phase: failure.Dial, Err: &net.OpError{Err: syscall.ECONNRESET}},
-		"tls":     {Phase: failure.TLS, Err: errRefused},
+		"tls":     {Phase: failure.TLS, Err: backendtest.ErrRefused},
 		"no name": {Phase: failure.Resolve, Err: &net.DNSError{IsNotFound: true}},
 		"no port": {Phase: failure.Resolve, Err: &net.AddrError{}, Permanent: true},
 	}
@@ -94,7 +96,7 @@ func TestHopeWithManyAddresses(t *testing.T) {
 			cc := plain(t, "x:1")
 			cc.opts.failOnNonTempDialError = true
 			for i := range 1000 {
-				err := error(errRefused)
+				err := error(backendtest.ErrRefused)
 				if i == hopeful {
 					err = errors.New("maybe")
 				}
@@ -103,7 +105,7 @@ func TestHopeWithManyAddresses(t *testing.T) {
 			}
 			h := hope{cc: cc, waitEnds: cc.waitEnds()}
 			if hopeful < 0 {
-				assert.Equal(t, error(errRefused), h.lost(connectivity.TransientFailure))
+				assert.Equal(t, error(backendtest.ErrRefused), h.lost(connectivity.TransientFailure))
 			} else {
 				assert.NoError(t, h.lost(connectivity.TransientFailure))
 			}
@@ -114,18 +116,18 @@ func TestHopeWithManyAddresses(t *testing.T) {
 func TestWithGiveUpCountsAttempts(t *testing.T) {
 	for name, wait := range map[string]func(addr string, opts ...DialOption) error{
 		"DialContext": func(addr string, opts ...DialOption) error {
-			_, err := DialContext(bounded(t), addr, append(opts, WithBlock())...)
+			_, err := DialContext(backendtest.Bounded(t), addr, append(opts, WithBlock())...)
 			return err
 		},
 		"AwaitReady": func(addr string, opts ...DialOption) error {
 			cc, err := NewClient("passthrough:///"+addr, opts...)
 			require.NoError(t, err)
 			defer cc.Close()
-			return cc.AwaitReady(bounded(t))
+			return cc.AwaitReady(backendtest.Bounded(t))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := unusedAddr(t)
+			addr := backendtest.UnusedAddr(t)
 			var seen []Attempt
 			err := wait(addr, WithInsecure(), fastBackoff(), WithGiveUp(func(a Attempt) bool {
 				seen = append(seen, a)
@@ -150,9 +152,9 @@ func TestWithGiveUpCountsAttempts(t *testing.T) {
 
 // One address that is not given up keeps the wait going.
 func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
-	b := startBackend(t, "late")
+	b := backendtest.Start(t, "late")
 	r, target, option := handResolver(t)
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: unusedAddr(t)}, {Addr: "late:1"}}})
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: backendtest.UnusedAddr(t)}, {Addr: "late:1"}}})
 	var asked atomic.Int32
 	cc := plain(t, target, option, fastBackoff(),
 		WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
@@ -160,7 +162,7 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 				if asked.Load() == 0 {
 					return nil, errors.New("not yet")
 				}
-				addr = b.addr
+				addr = b.Addr
 			}
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}),
@@ -174,13 +176,13 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
 	for _, succeeds := range []bool{true, false} {
 		t.Run(fmt.Sprint(succeeds), func(t *testing.T) {
-			b := startBackend(t, "slow")
+			b := backendtest.Start(t, "slow")
 			failed := make(chan struct{})
-			p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
+			p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
 				for _, addr := range state.ResolverState.Addresses {
-					sc, err := s.cc.NewSubConn([]resolver.Address{addr}, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
+					sc, err := s.CC.NewSubConn([]resolver.Address{addr}, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
 						if now.ConnectivityState == connectivity.Ready || now.ConnectivityState == connectivity.TransientFailure {
-							s.cc.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(errRefused)})
+							s.CC.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(backendtest.ErrRefused)})
 						}
 					}})
 					if err != nil {
@@ -193,8 +195,8 @@ func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
 			balancer.Register(p)
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "bad:1"}, {Addr: "slow:1"}}})
-			cc, err := DialContext(bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, WithConnectParams(longBackoff),
-				WithDefaultServiceConfig(p.config()),
+			cc, err := DialContext(backendtest.Bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, WithConnectParams(longBackoff),
+				WithDefaultServiceConfig(p.Config()),
 				WithDialTrace(&DialTrace{State: func(e DialEvent) {
 					if e.To == connectivity.TransientFailure {
 						time.AfterFunc(20*time.Millisecond, func() { close(failed) })
@@ -202,13 +204,13 @@ func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
 				}}),
 				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 					if addr == "bad:1" {
-						return nil, errRefused
+						return nil, backendtest.ErrRefused
 					}
 					<-failed
 					if !succeeds {
-						return nil, errRefused
+						return nil, backendtest.ErrRefused
 					}
-					return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+					return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 				}))
 			if !succeeds {
 				var e *DialError
@@ -232,48 +234,48 @@ func TestGiveUpSeesFailuresThatChangeNoState(t *testing.T) {
 			b.set(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
 			return strings.Contains(a.Err.Error(), "SERVICE_UNKNOWN")
 		}))
-		err := cc.AwaitReady(bounded(t))
+		err := cc.AwaitReady(backendtest.Bounded(t))
 		assert.ErrorContains(t, err, "SERVICE_UNKNOWN")
 		assert.NotErrorIs(t, err, context.DeadlineExceeded)
 	})
 	t.Run("one of several addresses", func(t *testing.T) {
-		p := &spyPolicy{name: "grpcdial_test_sticky", update: func(s *spy, state balancer.ClientConnState) (err error) {
-			s.sub, err = s.cc.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
+		p := &backendtest.SpyPolicy{As: "grpcdial_test_sticky", OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) (err error) {
+			s.Sub, err = s.CC.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(now balancer.SubConnState) {
 				switch now.ConnectivityState {
 				case connectivity.TransientFailure: // and that is what it stays
-					s.cc.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(errRefused)})
+					s.CC.UpdateState(balancer.State{ConnectivityState: now.ConnectivityState, Picker: base.NewErrPicker(backendtest.ErrRefused)})
 				case connectivity.Idle:
-					s.sub.Connect()
+					s.Sub.Connect()
 				}
 			}})
-			s.sub.Connect()
+			s.Sub.Connect()
 			return err
 		}}
 		balancer.Register(p)
 		r, target, option := handResolver(t)
 		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}, {Addr: "b:1"}}})
 		var rounds atomic.Int64
-		cc := plain(t, target, option, fastBackoff(), WithDefaultServiceConfig(p.config()), WithGiveUp(func(a Attempt) bool { return a.Err == errRefused }),
+		cc := plain(t, target, option, fastBackoff(), WithDefaultServiceConfig(p.Config()), WithGiveUp(func(a Attempt) bool { return a.Err == backendtest.ErrRefused }),
 			WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				switch {
 				case addr == "a:1" && rounds.Add(1) == 1:
 					return nil, errors.New("maybe")
 				case addr == "b:1" && rounds.Load() > 1:
-					return hang(ctx, addr)
+					return backendtest.Hang(ctx, addr)
 				}
-				return nil, errRefused
+				return nil, backendtest.ErrRefused
 			}))
-		err := cc.AwaitReady(bounded(t))
-		assert.ErrorIs(t, err, errRefused)
+		err := cc.AwaitReady(backendtest.Bounded(t))
+		assert.ErrorIs(t, err, backendtest.ErrRefused)
 		assert.NotErrorIs(t, err, context.DeadlineExceeded)
 	})
 }
 
 func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {
 	r := manual.NewBuilderWithScheme("hand")
-	r.BuildCallback = reportError
+	r.BuildCallback = backendtest.ReportError
 	begun := time.Now()
-	_, err := DialContext(bounded(t), "hand:///x", WithInsecure(), WithBlock(), WithResolvers(r),
+	_, err := DialContext(backendtest.Bounded(t), "hand:///x", WithInsecure(), WithBlock(), WithResolvers(r),
 		WithGiveUp(func(a Attempt) bool { return a.Phase == PhaseResolve && a.Addr == "x" }))
 	assert.ErrorContains(t, err, "no zone")
 	assert.Less(t, time.Since(begun), 5*time.Second)
@@ -282,9 +284,9 @@ func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {
 // The function may ask the channel.
 func TestWithGiveUpMayCallTheChannel(t *testing.T) {
 	var cc *ClientConn
-	cc = plain(t, "passthrough:///"+unusedAddr(t), WithGiveUp(func(Attempt) bool {
+	cc = plain(t, "passthrough:///"+backendtest.UnusedAddr(t), WithGiveUp(func(Attempt) bool {
 		cc.ResetConnectBackoff()
 		return cc.Snapshot().State == connectivity.TransientFailure
 	}), fastBackoff())
-	require.Error(t, cc.AwaitReady(bounded(t)))
+	require.Error(t, cc.AwaitReady(backendtest.Bounded(t)))
 }

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -23,30 +25,30 @@ import (
 // A channel without RPCs goes back to how NewClient made it, says why, and
 // connects again for the next RPC.
 func TestIdleAfterAWhile(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	r, target, option := handResolver(t)
-	r.InitialState(addresses(b))
+	r.InitialState(backendtest.Addresses(b))
 	var built, closed atomic.Int32
 	r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { built.Add(1) }
 	r.CloseCallback = func() { closed.Add(1) }
 	cc := plain(t, target, option, WithIdleTimeout(20*time.Millisecond))
 	next := watched(t, cc)
 	for i := range 3 {
-		_, err := askName(bounded(t), cc)
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 		assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
-		eventually(t, func() bool { return closed.Load() == int32(i+1) }, "the resolver is closed")
+		backendtest.Eventually(t, func() bool { return closed.Load() == int32(i+1) }, "the resolver is closed")
 		assert.Equal(t, int32(i+1), built.Load())
-		eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "no connection is left")
+		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "no connection is left")
 	}
-	awaitOurs(t, 1) // the watcher
+	backendtest.AwaitOurs(t, 1) // the watcher
 }
 
 // An RPC that runs keeps the channel busy, however long it takes.
 func TestRPCKeepsTheChannelBusy(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr, WithIdleTimeout(5*time.Millisecond))
-	s, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr, WithIdleTimeout(5*time.Millisecond))
+	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -67,7 +69,7 @@ func TestIdleTimeoutOfNextToNothing(t *testing.T) {
 		require.NoError(t, err)
 		defer cc.Close()
 		ended := make(chan error, 1)
-		go func() { _, err := askName(t.Context(), cc); ended <- err }()
+		go func() { _, err := backendtest.AskName(t.Context(), cc); ended <- err }()
 		server.Handshake()
 		headers, _ := server.ExpectUnary()
 		time.Sleep(time.Second)
@@ -79,14 +81,14 @@ func TestIdleTimeoutOfNextToNothing(t *testing.T) {
 
 // RPCs that begin while the channel goes idle all succeed.
 func TestIdleUnderLoad(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr, WithIdleTimeout(time.Millisecond))
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr, WithIdleTimeout(time.Millisecond))
 	next := watched(t, cc)
 	var load sync.WaitGroup
 	for i := range 4 {
 		load.Go(func() {
 			for j := range 100 {
-				if _, err := askName(bounded(t), cc); err != nil {
+				if _, err := backendtest.AskName(backendtest.Bounded(t), cc); err != nil {
 					t.Errorf("an RPC failed: %v", err)
 				}
 				time.Sleep(time.Duration((i+j)%5) * 500 * time.Microsecond)
@@ -100,7 +102,7 @@ func TestIdleUnderLoad(t *testing.T) {
 // The time counts from the last RPC's end, or from when idle was left.
 func TestIdleTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(hang))
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(backendtest.Hang))
 		require.NoError(t, err)
 		defer cc.Close()
 		cc.Connect()
@@ -108,7 +110,7 @@ func TestIdleTimer(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		_, err = askName(ctx, cc)
+		_, err = backendtest.AskName(ctx, cc)
 		require.Error(t, err)
 		time.Sleep(30*time.Minute - time.Second)
 		synctest.Wait()
@@ -126,7 +128,7 @@ func TestIdleTimer(t *testing.T) {
 		assert.Equal(t, connectivity.Idle, cc.GetState())
 	})
 	synctest.Test(t, func(t *testing.T) {
-		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(hang), WithIdleTimeout(0))
+		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(backendtest.Hang), WithIdleTimeout(0))
 		require.NoError(t, err)
 		defer cc.Close()
 		cc.Connect()
@@ -138,15 +140,15 @@ func TestIdleTimer(t *testing.T) {
 
 // Who waits for READY keeps the channel from going idle, however soon it would.
 func TestWaitersKeepTheChannelBusy(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	slow := func(ctx context.Context, addr string) (net.Conn, error) {
 		time.Sleep(50 * time.Millisecond)
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
 	for _, timeout := range []time.Duration{1, time.Millisecond, 20 * time.Millisecond} {
-		cc := plain(t, b.addr, WithIdleTimeout(timeout), WithContextDialer(slow))
-		require.NoError(t, cc.AwaitReady(bounded(t)))
-		cc, err := DialContext(bounded(t), b.addr, WithInsecure(), WithBlock(), WithIdleTimeout(timeout), WithContextDialer(slow))
+		cc := plain(t, b.Addr, WithIdleTimeout(timeout), WithContextDialer(slow))
+		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+		cc, err := DialContext(backendtest.Bounded(t), b.Addr, WithInsecure(), WithBlock(), WithIdleTimeout(timeout), WithContextDialer(slow))
 		require.NoError(t, err)
 		require.NoError(t, cc.Close())
 	}
@@ -171,13 +173,13 @@ func TestWaitersKeepTheBackoff(t *testing.T) {
 // A channel that leaves idle again begins anew with what it knows of its resolver: a wait
 // that ends says that the resolver has not answered, and since when.
 func TestIdleForgetsTheResolversAnswer(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var built atomic.Int64
 	seen := new(events)
-	cc := plain(t, "scripted:///x", WithIdleTimeout(50*time.Millisecond), seen.option(), WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", WithIdleTimeout(50*time.Millisecond), seen.option(), WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		switch built.Add(1) {
 		case 1:
-			return cc.UpdateState(addresses(b))
+			return cc.UpdateState(backendtest.Addresses(b))
 		case 2:
 			return nil
 		}
@@ -197,6 +199,6 @@ func TestIdleForgetsTheResolversAnswer(t *testing.T) {
 	assert.ErrorIs(t, e.Attempts[0].Err, ErrUnfinished)
 
 	awaitState(t, cc, connectivity.Idle)
-	eventually(t, func() bool { cc.Connect(); return seen.find(EventResolveDone).Err != nil }, "the resolver gives no addresses")
+	backendtest.Eventually(t, func() bool { cc.Connect(); return seen.find(EventResolveDone).Err != nil }, "the resolver gives no addresses")
 	assert.GreaterOrEqual(t, seen.find(EventResolveDone).Elapsed, 10*time.Millisecond)
 }

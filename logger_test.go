@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -42,9 +44,9 @@ func messages(records []map[string]any) (all []string) {
 }
 
 func TestLogger(t *testing.T) {
-	addr := unusedAddr(t)
+	addr := backendtest.UnusedAddr(t)
 	use := func(l *slog.Logger) {
-		_, err := DialContext(bounded(t), addr, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), WithLogger(l))
+		_, err := DialContext(backendtest.Bounded(t), addr, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), WithLogger(l))
 		require.Error(t, err)
 	}
 	records := logged(t, slog.LevelWarn, use)
@@ -74,7 +76,7 @@ func TestNoLogger(t *testing.T) {
 	defer slog.SetDefault(before)
 	assert.Empty(t, logged(t, slog.LevelDebug, func(l *slog.Logger) {
 		slog.SetDefault(l)
-		_, err := DialContext(bounded(t), unusedAddr(t), WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
+		_, err := DialContext(backendtest.Bounded(t), backendtest.UnusedAddr(t), WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
 		require.Error(t, err)
 	}))
 }

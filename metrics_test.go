@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -126,14 +128,14 @@ func TestSubchannelMetricsParity(t *testing.T) {
 	)
 	lives := []struct {
 		name string
-		end  func(*backend, eitherChannel) // after an RPC; nil: there is no server
+		end  func(*backendtest.Backend, eitherChannel) // after an RPC; nil: there is no server
 		want []string
 	}{
-		{"closed", func(_ *backend, cc eitherChannel) { _ = cc.Close() },
+		{"closed", func(_ *backendtest.Backend, cc eitherChannel) { _ = cc.Close() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "subchannel shutdown"]`, gone}},
-		{"told to go", func(b *backend, _ eitherChannel) { b.drain() },
+		{"told to go", func(b *backendtest.Backend, _ eitherChannel) { b.Drain() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "GOAWAY NO_ERROR"]`, gone}},
-		{"reset", func(b *backend, _ eitherChannel) { b.cut() },
+		{"reset", func(b *backendtest.Backend, _ eitherChannel) { b.Cut() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "connection reset"]`, gone}},
 		{"no server", nil, []string{`grpc.subchannel.connection_attempts_failed 1 ["TARGET" "" ""]`}},
 	}
@@ -158,20 +160,20 @@ func TestSubchannelMetricsParity(t *testing.T) {
 
 // recordLife is what a recorder is told of a channel until end has ended its
 // connection, n records. The target is called TARGET.
-func recordLife(t *testing.T, dial func(string, *recorder) eitherChannel, end func(*backend, eitherChannel), n int) (got []string) {
-	b, r := startBackend(t, "b"), new(recorder)
-	target := "passthrough:///" + b.addr
+func recordLife(t *testing.T, dial func(string, *recorder) eitherChannel, end func(*backendtest.Backend, eitherChannel), n int) (got []string) {
+	b, r := backendtest.Start(t, "b"), new(recorder)
+	target := "passthrough:///" + b.Addr
 	cc := dial(target, r)
 	defer cc.Close()
 	if end == nil {
-		b.stop()
+		b.Stop()
 		cc.Connect()
 	} else {
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		end(b, cc)
 	}
-	eventually(t, func() bool { return len(r.all()) == n }, "all is recorded")
+	backendtest.Eventually(t, func() bool { return len(r.all()) == n }, "all is recorded")
 	for _, s := range r.all() {
 		got = append(got, strings.Replace(s, target, "TARGET", 1))
 	}
@@ -181,21 +183,21 @@ func recordLife(t *testing.T, dial func(string, *recorder) eitherChannel, end fu
 // TestOpenConnectionsAddUp: whatever ends a connection, it is taken off the count
 // once.
 func TestOpenConnectionsAddUp(t *testing.T) {
-	backends, r := startBackends(t, "a", "b", "c"), new(recorder)
+	backends, r := backendtest.StartAll(t, "a", "b", "c"), new(recorder)
 	hand, target, option := handResolver(t)
-	hand.InitialState(addresses(backends...))
-	cc := plain(t, target, option, WithStatsHandler(r), WithDefaultServiceConfig(roundRobin), fastBackoff())
-	awaitNames(t, cc, "a", "b", "c")
+	hand.InitialState(backendtest.Addresses(backends...))
+	cc := plain(t, target, option, WithStatsHandler(r), WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
+	backendtest.AwaitNames(t, cc, "a", "b", "c")
 	assert.EqualValues(t, 3, r.sum("open_connections"))
 
-	backends[0].cut()
-	awaitNames(t, cc, "a", "b", "c")
-	backends[1].drain()
-	awaitNames(t, cc, "a", "c")
-	eventually(t, func() bool { return r.sum("connection_attempts_failed") > 0 }, "it is tried again")
-	hand.UpdateState(addresses(backends[2]))
-	awaitNames(t, cc, "c")
-	eventually(t, func() bool { return r.sum("open_connections") == 1 }, "one is left")
+	backends[0].Cut()
+	backendtest.AwaitNames(t, cc, "a", "b", "c")
+	backends[1].Drain()
+	backendtest.AwaitNames(t, cc, "a", "c")
+	backendtest.Eventually(t, func() bool { return r.sum("connection_attempts_failed") > 0 }, "it is tried again")
+	hand.UpdateState(backendtest.Addresses(backends[2]))
+	backendtest.AwaitNames(t, cc, "c")
+	backendtest.Eventually(t, func() bool { return r.sum("open_connections") == 1 }, "one is left")
 	assert.EqualValues(t, 3, r.sum("disconnections"))
 
 	require.NoError(t, cc.Close())
@@ -206,12 +208,12 @@ func TestOpenConnectionsAddUp(t *testing.T) {
 
 // TestIdleIsADisconnection: a channel that goes idle lets its connection go.
 func TestIdleIsADisconnection(t *testing.T) {
-	b, r := startBackend(t, "b"), new(recorder)
-	cc := plain(t, b.addr, WithStatsHandler(r), WithIdleTimeout(time.Millisecond))
-	_, err := askName(bounded(t), cc)
+	b, r := backendtest.Start(t, "b"), new(recorder)
+	cc := plain(t, b.Addr, WithStatsHandler(r), WithIdleTimeout(time.Millisecond))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	awaitState(t, cc, connectivity.Idle)
-	eventually(t, func() bool { return r.sum("disconnections") == 1 }, "the end is recorded")
+	backendtest.Eventually(t, func() bool { return r.sum("disconnections") == 1 }, "the end is recorded")
 	assert.Zero(t, r.sum("open_connections"))
 }
 
@@ -246,11 +248,11 @@ func recordAll(to estats.MetricsRecorder, labels ...string) {
 // TestPoliciesRecord: what policies record reaches each handler that is a
 // recorder.
 func TestPoliciesRecord(t *testing.T) {
-	b := startBackend(t, "b")
+	b := backendtest.Start(t, "b")
 	first, second := new(recorder), new(recorder)
 	registered := make(chan func(), 1)
-	p := &spyPolicy{name: t.Name(), build: func(s *spy) {
-		m := s.cc.MetricsRecorder()
+	p := &backendtest.SpyPolicy{As: t.Name(), OnBuild: func(s *backendtest.Spy) {
+		m := s.CC.MetricsRecorder()
 		recordAll(m, "l1", "l2")
 		recordAll(m, "too few")
 		registered <- m.RegisterAsyncReporter(estats.AsyncMetricReporterFunc(func(to estats.AsyncMetricsRecorder) error {
@@ -261,7 +263,7 @@ func TestPoliciesRecord(t *testing.T) {
 		}), testAsync)
 	}}
 	balancer.Register(p)
-	cc := plain(t, b.addr, WithStatsHandler(first), WithStatsHandler(&eventsOnly{}), WithStatsHandler(second), WithDefaultServiceConfig(p.config()))
+	cc := plain(t, b.Addr, WithStatsHandler(first), WithStatsHandler(&eventsOnly{}), WithStatsHandler(second), WithDefaultServiceConfig(p.Config()))
 	cc.Connect()
 	unregister := <-registered
 	first.report(t)
@@ -303,5 +305,5 @@ func TestResolversRecord(t *testing.T) {
 	}
 	cc := plain(t, target, option, WithStatsHandler(r))
 	cc.Connect()
-	eventually(t, func() bool { return len(r.all()) == 6 }, "the resolver is built")
+	backendtest.Eventually(t, func() bool { return len(r.all()) == 6 }, "the resolver is built")
 }

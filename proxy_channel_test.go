@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -48,10 +50,10 @@ func noProxies(t *testing.T) {
 
 // What a proxy is asked for: the name where it looks it up, else an address.
 func TestProxies(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	names := dnstest.Listen(t, dnstest.Zone{"backend.test": {Addrs: []string{"192.0.2.1"}}})
 	at := func(endpoint string) string { return asked(names, endpoint) }
-	hosts := map[string]string{"backend.test:443": b.addr, "backend.test:50051": b.addr, "192.0.2.1:443": b.addr, "192.0.2.7:443": b.addr}
+	hosts := map[string]string{"backend.test:443": b.Addr, "backend.test:50051": b.Addr, "192.0.2.1:443": b.Addr, "192.0.2.7:443": b.Addr}
 	ca := h2test.NewCA(t)
 	plainProxy := proxytest.ListenHTTP(t, hosts, authorization, nil)
 	secureProxy := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("127.0.0.1"))
@@ -81,13 +83,13 @@ func TestProxies(t *testing.T) {
 			var cc *ClientConn
 			if tt.by == byDial {
 				var err error
-				cc, err = DialContext(bounded(t), tt.target, append(tt.opts, WithInsecure(), WithBlock())...)
+				cc, err = DialContext(backendtest.Bounded(t), tt.target, append(tt.opts, WithInsecure(), WithBlock())...)
 				require.NoError(t, err)
 				defer cc.Close()
 			} else {
 				cc = plain(t, tt.target, tt.opts...)
 			}
-			got, err := askName(bounded(t), cc)
+			got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			assert.Equal(t, "one", got)
 			var seen []string
@@ -105,8 +107,8 @@ func TestProxies(t *testing.T) {
 
 // TestProxyTLSConfig: what the program says of TLS with an https proxy.
 func TestProxyTLSConfig(t *testing.T) {
-	b := startBackend(t, "one")
-	hosts := map[string]string{"backend.test:443": b.addr}
+	b := backendtest.Start(t, "one")
+	hosts := map[string]string{"backend.test:443": b.Addr}
 	ca := h2test.NewCA(t)
 	open := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("127.0.0.1"))
 	elsewhere := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("proxy.example"))
@@ -142,11 +144,11 @@ func TestProxyTLSConfig(t *testing.T) {
 				opts = append(opts, via("https", tt.proxy.Addr))
 			}
 			before := len(tt.proxy.Requests())
-			cc, err := DialContext(bounded(t), "backend.test:443", opts...)
+			cc, err := DialContext(backendtest.Bounded(t), "backend.test:443", opts...)
 			if tt.step == "" {
 				require.NoError(t, err)
 				defer cc.Close()
-				got, err := askName(bounded(t), cc)
+				got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 				require.NoError(t, err)
 				assert.Equal(t, "one", got)
 				return
@@ -179,22 +181,22 @@ func TestTLSThroughAProxy(t *testing.T) {
 }
 
 func TestProxyOutlivesALoss(t *testing.T) {
-	b := startBackend(t, "one")
-	p := proxytest.ListenSOCKS(t, map[string]string{"backend.test:443": b.addr}, userPassword)
+	b := backendtest.Start(t, "one")
+	p := proxytest.ListenSOCKS(t, map[string]string{"backend.test:443": b.Addr}, userPassword)
 	cc := plain(t, "backend.test", via("socks5h", p.Addr))
-	awaitNames(t, cc, "one")
-	b.cut()
-	awaitNames(t, cc, "one")
+	backendtest.AwaitNames(t, cc, "one")
+	b.Cut()
+	backendtest.AwaitNames(t, cc, "one")
 	assert.Len(t, p.Requests(), 2)
 }
 
 // The function of WithProxy is asked about the target first, and then about each
 // address.
 func TestProxyFunction(t *testing.T) {
-	b := startBackend(t, "one")
-	port := portOf(t, b.addr)
+	b := backendtest.Start(t, "one")
+	port := backendtest.PortOf(t, b.Addr)
 	names := dnstest.Listen(t, dnstest.Zone{"backend.test": {Addrs: []string{"127.0.0.1"}}})
-	p := proxytest.ListenHTTP(t, map[string]string{"127.0.0.1:" + port: b.addr, "backend.test:" + port: b.addr}, "", nil)
+	p := proxytest.ListenHTTP(t, map[string]string{"127.0.0.1:" + port: b.Addr, "backend.test:" + port: b.Addr}, "", nil)
 	for name, tt := range map[string]struct {
 		direct string // target without a proxy
 		asked  []string
@@ -218,7 +220,7 @@ func TestProxyFunction(t *testing.T) {
 				return &url.URL{Scheme: "http", Host: p.Addr}, nil
 			}
 			cc := plain(t, asked(names, "backend.test:"+port), WithProxy(f), WithLocalDNSResolution())
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			mu.Lock()
 			defer mu.Unlock()
@@ -229,15 +231,15 @@ func TestProxyFunction(t *testing.T) {
 }
 
 func TestProxyFromEnvironment(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	unix := h2test.Listen(t, h2test.Unix())
 	unix.Serve(nil)
 	names := dnstest.Listen(t, dnstest.Zone{"direct.test": {Addrs: []string{"127.0.0.1"}}, "behind.test": {Addrs: []string{"192.0.2.1"}}})
-	port := portOf(t, b.addr)
-	p := proxytest.ListenHTTP(t, map[string]string{"behind.test:" + port: b.addr, "direct.test:" + port: b.addr, "192.0.2.1:" + port: b.addr}, authorization, nil)
+	port := backendtest.PortOf(t, b.Addr)
+	p := proxytest.ListenHTTP(t, map[string]string{"behind.test:" + port: b.Addr, "direct.test:" + port: b.Addr, "192.0.2.1:" + port: b.Addr}, authorization, nil)
 	u := "http://" + userPassword + "@" + p.Addr
 	dialer := WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+		return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 	})
 	behind, direct := asked(names, "behind.test:"+port), asked(names, "direct.test:"+port)
 	for _, tt := range []struct {
@@ -260,7 +262,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 		{"NO_PROXY, all", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "*"}, direct, nil, ""},
 		{"an address of this host", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{WithLocalDNSResolution()}, ""},
 		{"another address", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{WithLocalDNSResolution()}, "192.0.2.1:" + port},
-		{"this host", map[string]string{"HTTPS_PROXY": u}, b.addr, nil, ""},
+		{"this host", map[string]string{"HTTPS_PROXY": u}, b.Addr, nil, ""},
 		{"localhost", map[string]string{"HTTPS_PROXY": u}, "localhost:" + port, nil, ""},
 		{"a dialer", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{dialer}, ""},
 		{"unix socket", map[string]string{"HTTPS_PROXY": u}, "unix:" + unix.Addr(), nil, ""},
@@ -288,14 +290,14 @@ func TestProxyFromEnvironment(t *testing.T) {
 
 // A dialer of the program's own makes the connection to the proxy of WithProxy.
 func TestDialerAndProxyCompose(t *testing.T) {
-	b := startBackend(t, "one")
-	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": b.addr}, authorization, nil)
+	b := backendtest.Start(t, "one")
+	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": b.Addr}, authorization, nil)
 	dialed := make(chan string, 10)
 	cc := plain(t, "backend.test:443", via("http", "proxy.test"), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		dialed <- addr
 		return new(net.Dialer).DialContext(ctx, "tcp", p.Addr)
 	}))
-	got, err := askName(bounded(t), cc)
+	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, "one", got)
 	assert.Equal(t, "proxy.test:80", <-dialed)
@@ -308,7 +310,7 @@ func TestProxyPorts(t *testing.T) {
 		dialed := make(chan string, 10)
 		cc := plain(t, "192.0.2.1:50051", via(scheme, "proxy.test"), WithContextDialer(func(_ context.Context, addr string) (net.Conn, error) {
 			dialed <- addr
-			return nil, errRefused
+			return nil, backendtest.ErrRefused
 		}))
 		cc.Connect()
 		assert.Equal(t, "proxy.test:"+want, <-dialed, scheme)
@@ -319,7 +321,7 @@ func TestProxyPorts(t *testing.T) {
 func TestProxyFailures(t *testing.T) {
 	demanding := proxytest.ListenHTTP(t, nil, "Basic other", nil)
 	socks := proxytest.ListenSOCKS(t, map[string]string{"backend.test:443": "2"}, userPassword)
-	refused := unusedAddr(t)
+	refused := backendtest.UnusedAddr(t)
 	for _, tt := range []struct {
 		name  string
 		proxy DialOption
@@ -372,13 +374,13 @@ func TestProxyFailures(t *testing.T) {
 				assert.NotContains(t, err.Error(), "\n")
 			}
 			cc := plain(t, "backend.test:443", tt.proxy)
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			check(t, err)
 			now, _ := cc.state.now()
 			assert.Equal(t, connectivity.TransientFailure, now.To)
 			check(t, now.Cause)
-			_, err = DialContext(bounded(t), "backend.test:443", tt.proxy, WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
+			_, err = DialContext(backendtest.Bounded(t), "backend.test:443", tt.proxy, WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
 			check(t, err)
 			assertOnlyChannels(t, cc)
 		})
@@ -396,7 +398,7 @@ func assertOnlyChannels(t *testing.T, channels ...*ClientConn) {
 	for _, cc := range channels {
 		require.NoError(t, cc.Close())
 	}
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // A choice that is of no use fails the dial at once, and the RPCs of a channel
@@ -438,7 +440,7 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 			_, err := Dial("backend.test:443", append(tt.opts, WithInsecure())...)
 			check(err)
 			cc := plain(t, "backend.test", tt.opts...)
-			_, err = askName(bounded(t), cc)
+			_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 			check(err)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			var e *DialError
@@ -453,9 +455,9 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 
 // What is wrong behind the proxy is told as such.
 func TestFailureBehindAProxy(t *testing.T) {
-	addr := serveRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0\r\n"); _, _ = io.Copy(io.Discard, c) })
+	addr := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0\r\n"); _, _ = io.Copy(io.Discard, c) })
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": addr}, authorization, nil)
-	_, err := askName(bounded(t), plain(t, "backend.test", via("http", p.Addr)))
+	_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, "backend.test", via("http", p.Addr)))
 	var e *DialError
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
@@ -480,10 +482,10 @@ func TestHTTPSProxyGetsNoCredentialInClear(t *testing.T) {
 	})
 	untrusted := proxytest.ListenHTTP(t, nil, authorization, other.ServerConfig("127.0.0.1"))
 	for _, addr := range []string{deaf, untrusted.Addr} {
-		_, err := askName(bounded(t), plain(t, "backend.test", via("https", addr)))
+		_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, "backend.test", via("https", addr)))
 		var p *ProxyError
 		require.ErrorAs(t, err, &p)
-		assert.Equal(t, "tls", p.Step)
+		assert.EqualValues(t, "tls", p.Step)
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -509,7 +511,7 @@ func TestUnixTargetsTakeNoProxy(t *testing.T) {
 	})
 	for _, target := range []string{"unix:" + srv.Addr(), "unix://" + srv.Addr()} {
 		awaitReady(t, plain(t, target, ask))
-		cc, err := DialContext(bounded(t), target, WithInsecure(), WithBlock(), ask)
+		cc, err := DialContext(backendtest.Bounded(t), target, WithInsecure(), WithBlock(), ask)
 		require.NoError(t, err)
 		require.NoError(t, cc.Close())
 	}
@@ -532,14 +534,14 @@ func TestSilentProxy(t *testing.T) {
 	assert.Equal(t, "http://"+addr, e.Attempts[0].Proxy)
 	assert.Equal(t, PhaseProxy, e.Attempts[0].Phase)
 	assert.ErrorContains(t, err, "backend.test:443 via http://"+addr+": proxy not finished after ")
-	within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
+	backendtest.Within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
 		cc := plain(t, "backend.test:443", via("http", addr))
 		cc.Connect()
-		eventually(t, func() bool { return len(cc.connecting().attempts) == 1 }, "connecting")
+		backendtest.Eventually(t, func() bool { return len(cc.connecting().attempts) == 1 }, "connecting")
 		begun := time.Now()
 		require.NoError(t, cc.Close())
 		took := time.Since(begun)
-		assertNothingRuns(t)
+		backendtest.AssertNothingRuns(t)
 		return took
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -46,18 +48,18 @@ const proxyChild = "GRPCDIAL_TEST_PROXY_PROCESS"
 // what it is asked for, in grpc-go and here. net/http, which grpc-go asks, reads
 // the environment once in a program: so each environment is one of another process.
 func TestProxiesAsGRPCTakesThem(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	names := dnstest.Listen(t, dnstest.Zone{
 		"behind.test":  {Addrs: []string{"192.0.2.1"}},
 		"direct.test":  {Addrs: []string{"127.0.0.1"}},
 		"a.sub.test":   {Addrs: []string{"127.0.0.1"}},
 		"network.test": {Addrs: []string{"198.51.100.1"}},
 	})
-	port := portOf(t, b.addr)
+	port := backendtest.PortOf(t, b.Addr)
 	place := strings.NewReplacer("NS", names.Addr(), "PORT", port)
 	hosts := map[string]string{}
 	for _, host := range []string{"behind.test", "BEHIND.test", "direct.test", "network.test", "192.0.2.1", "198.51.100.1", "[2001:db8::1]"} {
-		hosts[host+":"+port], hosts[host+":443"] = b.addr, b.addr
+		hosts[host+":"+port], hosts[host+":443"] = b.Addr, b.Addr
 	}
 	p := proxytest.ListenHTTP(t, hosts, authorization, nil)
 	host := userPassword + "@" + p.Addr
@@ -156,7 +158,7 @@ func TestProxyRowsInAnotherProcess(t *testing.T) {
 		}
 		cc, err := makeOurs(row.Target, ours...)
 		require.NoError(t, err)
-		_, err = askName(bounded(t), cc)
+		_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 		want := codes.OK
 		if row.Unlike != "" {
 			want = codes.Unavailable
@@ -166,7 +168,7 @@ func TestProxyRowsInAnotherProcess(t *testing.T) {
 
 		other, err := makeTheirs(row.Target, theirs...)
 		require.NoError(t, err)
-		_, err = askName(bounded(t), other)
+		_, err = backendtest.AskName(backendtest.Bounded(t), other)
 		assert.Equal(t, codes.OK, status.Code(err), "%s: theirs: %v", row.Name, err)
 		require.NoError(t, other.Close())
 	}

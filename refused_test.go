@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -36,9 +38,9 @@ func inOutage(t *testing.T, backends int, policy string, opts ...DialOption) *Cl
 	refuse := func(_ context.Context, addr string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connect: %w", syscall.ECONNREFUSED)}
 	}
-	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(policyConfig(policy)), WithConnectParams(p), WithContextDialer(refuse))...)
+	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(backendtest.PolicyConfig(policy)), WithConnectParams(p), WithContextDialer(refuse))...)
 	cc.Connect()
-	eventually(t, func() bool {
+	backendtest.Eventually(t, func() bool {
 		_, tried := cc.attempts.standing()
 		return cc.GetState() == connectivity.TransientFailure && len(tried) == backends
 	}, "every backend has refused")
@@ -80,10 +82,10 @@ func TestRefusalsMessageIsShort(t *testing.T) {
 	for name, cc := range map[string]*ClientConn{
 		"one":         inOutage(t, 1, "pick_first"),
 		"twenty":      inOutage(t, 20, "round_robin"),
-		"long target": plain(t, "passthrough:///"+long, WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errRefused })),
+		"long target": plain(t, "passthrough:///"+long, WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, backendtest.ErrRefused })),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			var e *DialError
 			require.ErrorAs(t, err, &e)
 			message := status.Convert(err).Message()
@@ -121,10 +123,10 @@ func TestRefusalsMessageIsShort(t *testing.T) {
 func TestRefusalsAreIndependent(t *testing.T) {
 	cc := inOutage(t, 3, "round_robin")
 	var first, second *DialError
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.True(t, errors.As(err, &first))
 	first.Attempts[0].Addr = "changed"
-	_, err = askName(bounded(t), cc)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	require.True(t, errors.As(err, &second))
 	assert.NotEqual(t, "changed", second.Attempts[0].Addr)
 	assert.NotContains(t, status.Convert(err).Message(), "changed")
@@ -138,7 +140,7 @@ func TestReasonIsNeverStale(t *testing.T) {
 	var attempts int // of the one link's goroutine
 	cc := plain(t, "passthrough:///x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		if attempts++; attempts == 1 {
-			return nil, errRefused
+			return nil, backendtest.ErrRefused
 		}
 		select {
 		case <-gate:
@@ -146,16 +148,16 @@ func TestReasonIsNeverStale(t *testing.T) {
 		}
 		return nil, errors.New("refused anew")
 	}))
-	_, err := askName(bounded(t), cc)
-	require.ErrorIs(t, err, errRefused)
-	eventually(t, func() bool {
-		_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+	require.ErrorIs(t, err, backendtest.ErrRefused)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		var e *DialError
 		return errors.As(err, &e) && len(e.later) == 1 && e.later[0].Phase == PhaseDial
 	}, "an RPC's error has the attempt in progress")
 	close(gate)
-	eventually(t, func() bool {
-		_, err := askName(bounded(t), cc)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		return err != nil && strings.Contains(err.Error(), "refused anew")
 	}, "an RPC's error has the latest failure")
 }

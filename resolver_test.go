@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/attributes"
@@ -24,74 +26,39 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// scripted is a resolver builder and the resolvers that it builds.
-type scripted struct {
-	build      func(cc resolver.ClientConn, opts resolver.BuildOptions) error
-	resolveNow func(cc resolver.ClientConn)
-	close      func(cc resolver.ClientConn)
-}
-
-func (scripted) Scheme() string { return "scripted" }
-
-func (s scripted) Build(_ resolver.Target, cc resolver.ClientConn, opts resolver.BuildOptions) (resolver.Resolver, error) {
-	if s.build != nil {
-		if err := s.build(cc, opts); err != nil {
-			return nil, err
-		}
-	}
-	return scriptedResolver{s, cc}, nil
-}
-
-type scriptedResolver struct {
-	scripted
-	cc resolver.ClientConn
-}
-
-func (r scriptedResolver) ResolveNow(resolver.ResolveNowOptions) {
-	if r.resolveNow != nil {
-		r.resolveNow(r.cc)
-	}
-}
-
-func (r scriptedResolver) Close() {
-	if r.close != nil {
-		r.close(r.cc)
-	}
-}
-
 func TestUpdateStateInsideBuild(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, "scripted:///x", WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	b := backendtest.Start(t, "one")
+	cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		for range 10 {
-			if err := cc.UpdateState(addresses(b)); err != nil {
+			if err := cc.UpdateState(backendtest.Addresses(b)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}}))
-	got, err := askName(bounded(t), cc)
+	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, "one", got)
 }
 
 // A resolver may update from within ResolveNow, which is asked for on every loss.
 func TestUpdateStateInsideResolveNow(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var asked atomic.Int32
-	cc := plain(t, "scripted:///x", fastBackoff(), WithResolvers(scripted{
-		build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
-			return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: unusedAddr(t)}}})
+	cc := plain(t, "scripted:///x", fastBackoff(), WithResolvers(backendtest.Scripted{
+		OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+			return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: backendtest.UnusedAddr(t)}}})
 		},
-		resolveNow: func(cc resolver.ClientConn) {
+		OnResolveNow: func(cc resolver.ClientConn) {
 			asked.Add(1)
-			assert.NoError(t, cc.UpdateState(addresses(b)))
+			assert.NoError(t, cc.UpdateState(backendtest.Addresses(b)))
 		},
 	}))
 	awaitReady(t, cc)
 	before := asked.Load()
 	assert.Positive(t, before, "asked after a failure")
-	b.cut()
-	eventually(t, func() bool { return asked.Load() > before }, "asked after a loss")
+	b.Cut()
+	backendtest.Eventually(t, func() bool { return asked.Load() > before }, "asked after a loss")
 	awaitReady(t, cc)
 }
 
@@ -101,8 +68,8 @@ func TestCloseWhileResolverUpdates(t *testing.T) {
 	for range 20 {
 		var watcher sync.WaitGroup
 		stop := make(chan struct{})
-		cc, err := NewClient("scripted:///x", WithInsecure(), WithContextDialer(refuse), WithResolvers(scripted{
-			build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+		cc, err := NewClient("scripted:///x", WithInsecure(), WithContextDialer(backendtest.Refuse), WithResolvers(backendtest.Scripted{
+			OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 				watcher.Go(func() {
 					for {
 						select {
@@ -116,7 +83,7 @@ func TestCloseWhileResolverUpdates(t *testing.T) {
 				})
 				return nil
 			},
-			close: func(resolver.ClientConn) { close(stop); watcher.Wait() },
+			OnClose: func(resolver.ClientConn) { close(stop); watcher.Wait() },
 		}))
 		require.NoError(t, err)
 		cc.Connect()
@@ -128,14 +95,14 @@ func TestCloseWhileResolverUpdates(t *testing.T) {
 // The verdict on an update is the policy's.
 func TestVerdicts(t *testing.T) {
 	verdict := errors.New("not like this")
-	policy := &spyPolicy{name: t.Name(), update: func(*spy, balancer.ClientConnState) error { return verdict }}
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(*backendtest.Spy, balancer.ClientConnState) error { return verdict }}
 	balancer.Register(policy)
 	r, target, option := handResolver(t)
 	verdicts := make(chan error, 10)
 	r.UpdateStateCallback = func(err error) { verdicts <- err }
-	cc := plain(t, target, option, WithContextDialer(refuse))
+	cc := plain(t, target, option, WithContextDialer(backendtest.Refuse))
 	cc.Connect()
-	eventually(t, func() bool { defer func() { _ = recover() }(); return r.CC() != nil }, "built")
+	backendtest.Eventually(t, func() bool { defer func() { _ = recover() }(); return r.CC() != nil }, "built")
 
 	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
 	assert.NoError(t, <-verdicts)
@@ -156,9 +123,9 @@ func TestVerdicts(t *testing.T) {
 // Whoever has its verdict finds the channel in the state that the update led to.
 func TestVerdictComesAfterItsEffect(t *testing.T) {
 	r, target, option := handResolver(t)
-	cc := plain(t, target, option, WithContextDialer(hang))
+	cc := plain(t, target, option, WithContextDialer(backendtest.Hang))
 	cc.Connect()
-	eventually(t, func() bool { defer func() { _ = recover() }(); return r.CC() != nil }, "built")
+	backendtest.Eventually(t, func() bool { defer func() { _ = recover() }(); return r.CC() != nil }, "built")
 	for range 50 {
 		r.UpdateState(resolver.State{})
 		require.Equal(t, connectivity.TransientFailure, cc.GetState())
@@ -169,13 +136,13 @@ func TestVerdictComesAfterItsEffect(t *testing.T) {
 
 func TestPolicySeesEndpoints(t *testing.T) {
 	states := make(chan resolver.State, 10)
-	policy := &spyPolicy{name: t.Name(), update: func(_ *spy, s balancer.ClientConnState) error {
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(_ *backendtest.Spy, s balancer.ClientConnState) error {
 		states <- s.ResolverState
 		return nil
 	}}
 	balancer.Register(policy)
 	var conn resolver.ClientConn
-	cc := plain(t, "scripted:///x", WithDefaultServiceConfig(policy.config()), WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", WithDefaultServiceConfig(policy.Config()), WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		conn = cc
 		return nil
 	}}))
@@ -204,8 +171,8 @@ func TestResolverBuildOptions(t *testing.T) {
 	ca := h2test.NewCA(t)
 	creds := credentials.NewTLS(ca.ClientConfig("backend.example"))
 	var got resolver.BuildOptions
-	cc, err := NewClient("scripted:///x", WithTransportCredentials(creds), WithDisableServiceConfig(), WithContextDialer(refuse),
-		WithResolvers(scripted{build: func(_ resolver.ClientConn, opts resolver.BuildOptions) error { got = opts; return nil }}))
+	cc, err := NewClient("scripted:///x", WithTransportCredentials(creds), WithDisableServiceConfig(), WithContextDialer(backendtest.Refuse),
+		WithResolvers(backendtest.Scripted{OnBuild: func(_ resolver.ClientConn, opts resolver.BuildOptions) error { got = opts; return nil }}))
 	require.NoError(t, err)
 	defer cc.Close()
 	require.NoError(t, startAndWait(cc))
@@ -214,7 +181,7 @@ func TestResolverBuildOptions(t *testing.T) {
 	assert.NotSame(t, creds, got.DialCreds, "a clone, which the resolver may change")
 	assert.Equal(t, creds.Info(), got.DialCreds.Info())
 	_, err = got.Dialer(context.Background(), "x:1")
-	assert.Equal(t, error(errRefused), err)
+	assert.Equal(t, error(backendtest.ErrRefused), err)
 	require.NotNil(t, got.MetricsRecorder)
 	got.MetricsRecorder.RecordInt64Count(nil, 1)
 	got.MetricsRecorder.RegisterAsyncReporter(nil)()
@@ -224,7 +191,7 @@ func TestCredentialsBundleReachesTheResolver(t *testing.T) {
 	bundle := testBundle{transport: insecure.NewCredentials()}
 	var got resolver.BuildOptions
 	cc, err := NewClient("scripted:///x", WithCredentialsBundle(bundle),
-		WithResolvers(scripted{build: func(_ resolver.ClientConn, opts resolver.BuildOptions) error { got = opts; return nil }}))
+		WithResolvers(backendtest.Scripted{OnBuild: func(_ resolver.ClientConn, opts resolver.BuildOptions) error { got = opts; return nil }}))
 	require.NoError(t, err)
 	defer cc.Close()
 	require.NoError(t, startAndWait(cc))
@@ -234,7 +201,7 @@ func TestCredentialsBundleReachesTheResolver(t *testing.T) {
 // A bad service config after a good one changes nothing; a bad first one fails
 // RPCs, wait-for-ready ones too, and the reason is in their error.
 func TestBadServiceConfig(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	const good, bad = `{"methodConfig": [{"name": [{}], "waitForReady": true}]}`, `{"methodConfig": 1}`
 	type update struct {
 		config string // "-": none
@@ -260,13 +227,13 @@ func TestBadServiceConfig(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var conn resolver.ClientConn
-			cc := plain(t, "scripted:///x", append(tt.opts, WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+			cc := plain(t, "scripted:///x", append(tt.opts, WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 				conn = cc
 				return nil
 			}}))...)
 			require.NoError(t, startAndWait(cc))
 			for _, u := range tt.updates {
-				s := addresses(b)
+				s := backendtest.Addresses(b)
 				if u.config != "-" {
 					s.ServiceConfig = conn.ParseServiceConfig(u.config)
 				}
@@ -277,7 +244,7 @@ func TestBadServiceConfig(t *testing.T) {
 					require.ErrorIs(t, err, balancer.ErrBadResolverState)
 				}
 			}
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			if !tt.works {
 				assert.Equal(t, codes.Unavailable, status.Code(err))
 				assert.Contains(t, err.Error(), "methodConfig")
@@ -292,11 +259,11 @@ func TestBadServiceConfig(t *testing.T) {
 
 func TestIllegalServiceConfigType(t *testing.T) {
 	verdict := make(chan error, 1)
-	cc := plain(t, "scripted:///x", WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		verdict <- cc.UpdateState(resolver.State{ServiceConfig: &grpcsc.ParseResult{Config: struct{ grpcsc.Config }{}}})
 		return nil
 	}}))
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Contains(t, err.Error(), "illegal service config type")
 	assert.ErrorIs(t, <-verdict, balancer.ErrBadResolverState)
 }
@@ -304,26 +271,26 @@ func TestIllegalServiceConfigType(t *testing.T) {
 // RPCs begun before the resolver has said anything see the method config that
 // it says.
 func TestRPCsWaitForTheFirstResult(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var conn resolver.ClientConn
-	cc := plain(t, "scripted:///x", WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		conn = cc
 		return nil
 	}}))
 	require.NoError(t, startAndWait(cc))
 	result := make(chan error, 1)
-	go func() { _, err := askName(bounded(t), cc); result <- err }()
-	eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
-	s := addresses(b)
+	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
+	backendtest.Eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
+	s := backendtest.Addresses(b)
 	s.ServiceConfig = conn.ParseServiceConfig(`{"methodConfig": [{"name": [{}], "timeout": "0s"}]}`)
 	require.NoError(t, conn.UpdateState(s))
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(<-result))
 }
 
 func TestResolverErrors(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var conn resolver.ClientConn
-	cc := plain(t, "scripted:///x", WithResolvers(scripted{build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		conn = cc
 		return nil
 	}}))
@@ -332,7 +299,7 @@ func TestResolverErrors(t *testing.T) {
 	noHost := &net.DNSError{Err: "no such host", Name: "x", IsNotFound: true}
 	conn.ReportError(noHost)
 	assert.Equal(t, connectivity.TransientFailure, cc.GetState())
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	var dns *net.DNSError
 	assert.ErrorAs(t, err, &dns)
@@ -340,29 +307,31 @@ func TestResolverErrors(t *testing.T) {
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
 
-	require.NoError(t, conn.UpdateState(addresses(b)))
+	require.NoError(t, conn.UpdateState(backendtest.Addresses(b)))
 	awaitReady(t, cc)
 	conn.ReportError(noHost)
-	_, err = askName(bounded(t), cc)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.NoError(t, err, "addresses that work are kept")
 }
 
 // The policy queue goes on while a resolver does not return.
 func TestSlowResolverHoldsUpNothing(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	stuck, release := make(chan struct{}, 10), make(chan struct{})
-	cc := plain(t, "scripted:///x", WithResolvers(scripted{
-		build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error { return cc.UpdateState(addresses(b)) },
-		resolveNow: func(resolver.ClientConn) {
+	cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{
+		OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+			return cc.UpdateState(backendtest.Addresses(b))
+		},
+		OnResolveNow: func(resolver.ClientConn) {
 			stuck <- struct{}{}
 			<-release
 		},
 	}))
 	awaitReady(t, cc)
-	b.cut()
+	b.Cut()
 	<-stuck
 	awaitReady(t, cc)
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.NoError(t, err)
 	close(release)
 	start := time.Now()
@@ -377,12 +346,12 @@ func TestFailedDialLeavesASlowResolveNow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dialed := make(chan error, 1)
 	go func() {
-		_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithBlock(), WithContextDialer(refuse), WithResolvers(scripted{
-			build: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+		_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithBlock(), WithContextDialer(backendtest.Refuse), WithResolvers(backendtest.Scripted{
+			OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 				return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}}})
 			},
-			resolveNow: func(resolver.ClientConn) { asked <- struct{}{}; <-release },
-			close:      func(resolver.ClientConn) { close(closed) },
+			OnResolveNow: func(resolver.ClientConn) { asked <- struct{}{}; <-release },
+			OnClose:      func(resolver.ClientConn) { close(closed) },
 		}))
 		dialed <- err
 	}()

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -73,7 +75,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 	dialing := func(cc *ClientConn) func() bool {
 		return func() bool { all := cc.connecting().attempts; return len(all) == 1 && all[0].Phase == PhaseDial }
 	}
-	addr := unusedAddr(t)
+	addr := backendtest.UnusedAddr(t)
 	two := func() (string, DialOption) {
 		r, target, option := handResolver(t)
 		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: addr}, {Addr: "unix:///absent/socket"}}})
@@ -81,7 +83,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 	}
 	target, option := two()
 	oneByOne := plain(t, target, option)
-	roundRobin := plain(t, addr, WithDefaultServiceConfig(policyConfig("round_robin")))
+	roundRobin := plain(t, addr, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")))
 	names := dnstest.Listen(t, dnstest.Zone{})
 	// silent starts a server that allows one stream and answers nothing; arrived reports
 	// whether there was one.
@@ -109,39 +111,39 @@ func TestRPCErrorsGolden(t *testing.T) {
 		code codes.Code
 		dial bool // a *DialError is in the chain
 	}{
-		{"no connection", func() error { _, err := askName(bounded(t), plain(t, addr)); return err }, codes.Unavailable, true},
-		{"no connection, two addresses", func() error { _, err := askName(bounded(t), oneByOne); return err }, codes.Unavailable, true},
-		{"no connection, round_robin", func() error { _, err := askName(bounded(t), roundRobin); return err }, codes.Unavailable, true},
+		{"no connection", func() error { _, err := backendtest.AskName(backendtest.Bounded(t), plain(t, addr)); return err }, codes.Unavailable, true},
+		{"no connection, two addresses", func() error { _, err := backendtest.AskName(backendtest.Bounded(t), oneByOne); return err }, codes.Unavailable, true},
+		{"no connection, round_robin", func() error { _, err := backendtest.AskName(backendtest.Bounded(t), roundRobin); return err }, codes.Unavailable, true},
 		{"no such host", func() error {
-			_, err := askName(bounded(t), plain(t, "dns://"+names.Addr()+"/absent.example:443"))
+			_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, "dns://"+names.Addr()+"/absent.example:443"))
 			return err
 		}, codes.Unavailable, true},
 		{"deadline, resolving", func() error {
-			cc := plain(t, "scripted:///x", WithResolvers(scripted{}))
-			_, err := askName(once(cc, is(cc, connectivity.Connecting)), cc)
+			cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{}))
+			_, err := backendtest.AskName(once(cc, is(cc, connectivity.Connecting)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting", func() error {
-			cc := resolved(plain(t, "backend.example:443", WithContextDialer(hang)))
-			_, err := askName(once(cc, dialing(cc)), cc)
+			cc := resolved(plain(t, "backend.example:443", WithContextDialer(backendtest.Hang)))
+			_, err := backendtest.AskName(once(cc, dialing(cc)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting after a slow resolver", func() error {
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "backend.example:443"}}})
 			r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { time.Sleep(10 * time.Millisecond) }
-			cc := plain(t, target, option, WithContextDialer(hang))
-			_, err := askName(once(cc, dialing(cc)), cc)
+			cc := plain(t, target, option, WithContextDialer(backendtest.Hang))
+			_, err := backendtest.AskName(once(cc, dialing(cc)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, waiting for a connection after failures", func() error {
 			cc := resolved(plain(t, addr))
-			_, err := askName(once(cc, is(cc, connectivity.TransientFailure)), cc, wait)
+			_, err := backendtest.AskName(once(cc, is(cc, connectivity.TransientFailure)), cc, wait)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, sent", func() error {
 			cc, ctx := sent()
-			_, err := askName(ctx, cc)
+			_, err := backendtest.AskName(ctx, cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, waiting for a stream", func() error {
@@ -152,37 +154,40 @@ func TestRPCErrorsGolden(t *testing.T) {
 			awaitReady(t, cc)
 			_, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Backend/Stream")
 			require.NoError(t, err)
-			_, err = askName(within(30*time.Millisecond), cc)
+			_, err = backendtest.AskName(within(30*time.Millisecond), cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, a slow connection and a silent server", func() error {
 			var channel atomic.Pointer[ClientConn]
 			addr, arrived := silent()
 			cc := plain(t, addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-				eventually(t, func() bool { running, _ := channel.Load().calls.Active(); return running == 1 }, "the RPC has begun")
+				backendtest.Eventually(t, func() bool { running, _ := channel.Load().calls.Active(); return running == 1 }, "the RPC has begun")
 				time.Sleep(10 * time.Millisecond)
 				return new(net.Dialer).DialContext(ctx, "tcp", addr)
 			}))
 			channel.Store(cc)
 			resolved(cc)
-			_, err := askName(once(cc, arrived), cc)
+			_, err := backendtest.AskName(once(cc, arrived), cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"cancelled, sent", func() error {
 			ctx, cancel := context.WithCancel(context.Background())
 			cc, isSent := sent()
 			context.AfterFunc(isSent, cancel)
-			_, err := askName(ctx, cc)
+			_, err := backendtest.AskName(ctx, cc)
 			return err
 		}, codes.Canceled, false},
-		{"a stream, no connection", func() error { return askStream(bounded(t), plain(t, addr)) }, codes.Unavailable, true},
+		{"a stream, no connection", func() error { return askStream(backendtest.Bounded(t), plain(t, addr)) }, codes.Unavailable, true},
 		{"a stream, deadline, connecting", func() error {
-			cc := resolved(plain(t, "backend.example:443", WithContextDialer(hang)))
+			cc := resolved(plain(t, "backend.example:443", WithContextDialer(backendtest.Hang)))
 			return askStream(once(cc, dialing(cc)), cc)
 		}, codes.DeadlineExceeded, true},
 		{"a stream, deadline, sent", func() error { cc, ctx := sent(); return askStream(ctx, cc) }, codes.DeadlineExceeded, false},
-		{"connection lost", func() error { _, err := askName(bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
-		{"connection closed", func() error { _, err := askName(bounded(t), plain(t, closes.Addr())); return err }, codes.Unavailable, false},
+		{"connection lost", func() error { _, err := backendtest.AskName(backendtest.Bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
+		{"connection closed", func() error {
+			_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, closes.Addr()))
+			return err
+		}, codes.Unavailable, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.call()
@@ -201,7 +206,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 			g.add(tt.name, err.Error())
 		})
 	}
-	_, err := askName(bounded(t), oneByOne)
+	_, err := backendtest.AskName(backendtest.Bounded(t), oneByOne)
 	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
 	assert.ErrorIs(t, err, syscall.ENOENT, "every address's cause is found")
 	g.check(t)

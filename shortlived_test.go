@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -29,7 +31,7 @@ import (
 // serveShortly serves connections that end as soon as they are set up, after
 // farewell.
 func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(net.Conn, *http2.Framer)) (addr string) {
-	return serveRaw(t, func(c net.Conn) {
+	return backendtest.ServeRaw(t, func(c net.Conn) {
 		accepted.Add(1)
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 		framer := http2.NewFramer(c, c)
@@ -85,7 +87,7 @@ func TestShortLivedConnectionsBackOff(t *testing.T) {
 	require.Len(t, e.Attempts, 1)
 	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
 	assert.Contains(t, e.Error(), "accepts connections and ends them")
-	eventually(t, func() bool { return accepted.Load() >= 5 }, "five attempts")
+	backendtest.Eventually(t, func() bool { return accepted.Load() >= 5 }, "five attempts")
 	// Two at once, then after 50, 100 and 200 ms.
 	assert.Greater(t, time.Since(begun), 300*time.Millisecond)
 }
@@ -115,7 +117,7 @@ func TestShortLivedConnectionsThatEndWell(t *testing.T) {
 				}
 			})
 			defer connectAllTheTime(cc)()
-			eventually(t, func() bool { return accepted.Load() > 0 }, "the first connection")
+			backendtest.Eventually(t, func() bool { return accepted.Load() > 0 }, "the first connection")
 			time.Sleep(500 * time.Millisecond)
 			assert.LessOrEqual(t, accepted.Load(), int32(5), "in half a second")
 			cc.ResetConnectBackoff()
@@ -185,16 +187,16 @@ func TestGoAwayAtOnceAndAgain(t *testing.T) {
 	var accepted atomic.Int32
 	addr := serveShortly(t, &accepted, func(_ net.Conn, f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, []byte("draining")) })
 	cc := plain(t, addr)
-	require.NoError(t, cc.AwaitReady(bounded(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	defer connectAllTheTime(cc)()
 	begun := time.Now()
-	eventually(t, func() bool {
-		_, err := askName(bounded(t), cc)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		return cc.GetState() == connectivity.TransientFailure
 	}, "TRANSIENT_FAILURE")
 	assert.Less(t, time.Since(begun), 5*time.Second, "RPCs hurry it")
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	var e *DialError
 	require.ErrorAs(t, err, &e)
 	var goAway *GoAwayError
@@ -212,13 +214,13 @@ func TestServersThatEndConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := startBackend(t, "one", grpc.KeepaliveParams(p))
+			b := backendtest.Start(t, "one", grpc.KeepaliveParams(p))
 			for _, policy := range []string{"pick_first", "round_robin"} {
-				cc := plain(t, b.addr, WithDefaultServiceConfig(`{"loadBalancingConfig": [{"`+policy+`": {}}]}`))
+				cc := plain(t, b.Addr, WithDefaultServiceConfig(`{"loadBalancingConfig": [{"`+policy+`": {}}]}`))
 				for range 12 {
-					_, err := askName(bounded(t), cc)
+					_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 					require.NoError(t, err)
-					s, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+					s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
 					require.NoError(t, err)
 					time.Sleep(120 * time.Millisecond) // how often the program calls
 					require.NoError(t, s.CloseSend())
@@ -240,17 +242,17 @@ func TestBackoffBeginsAnew(t *testing.T) {
 		"neither":         {want: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := startBackend(t, "one")
+			b := backendtest.Start(t, "one")
 			states := make(chan balancer.SubConnState, 100)
-			cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+			cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
 			if tt.rpc {
-				_, err := askName(bounded(t), cc)
+				_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 				require.NoError(t, err)
 			}
 			sc.mu.Lock()
 			sc.link.since = sc.link.since.Add(-tt.lasts) // it has been up for as long
 			sc.mu.Unlock()
-			b.cut()
+			b.Cut()
 			expectStates(t, states, connectivity.Idle)
 			sc.mu.Lock()
 			defer sc.mu.Unlock()
@@ -282,7 +284,7 @@ func TestShortLivedThenRefused(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
 			var e *DialError
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.ErrorAs(t, err, &e)
 			assert.ErrorIs(t, e, refused)
 		}

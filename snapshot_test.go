@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -42,11 +44,11 @@ func TestSnapshotOfAnIdleChannel(t *testing.T) {
 // A channel's picture in each of its states, one after the other, agrees with what a
 // watcher is told, and says what its endpoint does and why.
 func TestSnapshotInEachState(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var slow atomic.Bool
-	cc := plain(t, "passthrough:///"+b.addr, WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "passthrough:///"+b.Addr, WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if slow.Load() {
-			return hang(ctx, addr)
+			return backendtest.Hang(ctx, addr)
 		}
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}))
@@ -56,7 +58,7 @@ func TestSnapshotInEachState(t *testing.T) {
 	in := func(state, endpoint connectivity.State) (s Snapshot, e EndpointSnapshot) {
 		t.Helper()
 		change := next(state)
-		eventually(t, func() bool {
+		backendtest.Eventually(t, func() bool {
 			s = cc.Snapshot()
 			return len(s.Endpoints) == 1 && s.Endpoints[0].State == endpoint
 		}, endpoint.String())
@@ -80,7 +82,7 @@ func TestSnapshotInEachState(t *testing.T) {
 	assert.Equal(t, next(connectivity.Shutdown).Cause, s.Cause)
 	assert.Empty(t, s.Endpoints)
 
-	cc = plain(t, "passthrough:///"+b.addr, WithConnectParams(longBackoff))
+	cc = plain(t, "passthrough:///"+b.Addr, WithConnectParams(longBackoff))
 	next = watched(t, cc)
 	cc.Connect()
 	s, e = in(connectivity.Ready, connectivity.Ready)
@@ -91,13 +93,13 @@ func TestSnapshotInEachState(t *testing.T) {
 	go func() {
 		held <- cc.Invoke(ctx, "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue))
 	}()
-	<-b.held
+	<-b.Held
 	assert.Equal(t, 1, cc.Snapshot().Endpoints[0].Streams)
 	cancel()
 	<-held
-	eventually(t, func() bool { return cc.Snapshot().Endpoints[0].Streams == 0 }, "the RPC has ended")
+	backendtest.Eventually(t, func() bool { return cc.Snapshot().Endpoints[0].Streams == 0 }, "the RPC has ended")
 
-	b.stop()
+	b.Stop()
 	s, e = in(connectivity.Idle, connectivity.Idle)
 	assert.Error(t, s.Cause, "why it left READY")
 	assert.Equal(t, s.Cause, e.Cause)
@@ -112,7 +114,7 @@ func TestSnapshotInEachState(t *testing.T) {
 	assert.ErrorIs(t, e.Cause, syscall.ECONNREFUSED)
 	assert.WithinRange(t, e.NextAttempt, begun.Add(time.Minute), time.Now().Add(2*time.Hour))
 
-	b.start()
+	b.Start()
 	cc.ResetConnectBackoff()
 	_, e = in(connectivity.Ready, connectivity.Ready)
 	assert.NoError(t, e.Cause)
@@ -124,27 +126,27 @@ func TestSnapshotOfASecondAttempt(t *testing.T) {
 	var attempts atomic.Int32
 	cc := plain(t, "passthrough:///x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if attempts.Add(1) == 1 {
-			return nil, errRefused
+			return nil, backendtest.ErrRefused
 		}
-		return hang(ctx, addr)
+		return backendtest.Hang(ctx, addr)
 	}))
 	cc.Connect()
 	var e EndpointSnapshot
-	eventually(t, func() bool {
+	backendtest.Eventually(t, func() bool {
 		s := cc.Snapshot()
 		if len(s.Endpoints) == 1 {
 			e = s.Endpoints[0]
 		}
 		return attempts.Load() == 2 && e.State == connectivity.Connecting
 	}, "the second attempt")
-	assert.ErrorIs(t, e.Cause, errRefused)
+	assert.ErrorIs(t, e.Cause, backendtest.ErrRefused)
 	assert.Equal(t, connectivity.TransientFailure, cc.Snapshot().State)
 }
 
 // An endpoint of a channel that went idle is not there any more, and the cause says so.
 func TestSnapshotOfAChannelThatWentIdle(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr, WithIdleTimeout(20*time.Millisecond))
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr, WithIdleTimeout(20*time.Millisecond))
 	next := watched(t, cc)
 	awaitReady(t, cc)
 	assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
@@ -157,20 +159,20 @@ func TestSnapshotOfAChannelThatWentIdle(t *testing.T) {
 // A channel with a backend that answers, one that does not, and one that is being
 // connected to.
 func TestSnapshotOfEndpoints(t *testing.T) {
-	b, dead := startBackend(t, "one"), unusedAddr(t)
+	b, dead := backendtest.Start(t, "one"), backendtest.UnusedAddr(t)
 	r, target, option := handResolver(t)
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.addr}, {Addr: dead, ServerName: "dead.test"}, {Addr: "slow:1"}}})
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.Addr}, {Addr: dead, ServerName: "dead.test"}, {Addr: "slow:1"}}})
 	begun := time.Now()
-	cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
+	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
 		WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			if addr == "slow:1" {
-				return hang(ctx, addr)
+				return backendtest.Hang(ctx, addr)
 			}
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}))
 	awaitReady(t, cc)
 	for range 3 {
-		s, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
+		s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
 		require.NoError(t, err)
 		defer func() { _ = s.CloseSend() }()
 	}
@@ -183,7 +185,7 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 		}
 		return EndpointSnapshot{}
 	}
-	eventually(t, func() bool {
+	backendtest.Eventually(t, func() bool {
 		s = cc.Snapshot()
 		return len(s.Endpoints) == 3 && endpoint(dead).State == connectivity.TransientFailure
 	}, "the attempt at the dead one has ended")
@@ -193,7 +195,7 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	assert.NoError(t, s.Cause)
 	assert.NoError(t, s.ResolveErr)
 
-	one := endpoint(b.addr)
+	one := endpoint(b.Addr)
 	assert.Equal(t, connectivity.Ready, one.State)
 	assert.False(t, one.Since.Before(begun))
 	assert.Equal(t, 3, one.Streams)
@@ -218,7 +220,7 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 
 	r.CC().ReportError(errors.New("no zone"))
 	assert.ErrorContains(t, cc.Snapshot().ResolveErr, "no zone")
-	r.UpdateState(addresses(b))
+	r.UpdateState(backendtest.Addresses(b))
 	s = cc.Snapshot()
 	assert.NoError(t, s.ResolveErr)
 	assert.Len(t, s.Endpoints, 1)
@@ -233,9 +235,9 @@ var longBackoff = func() ConnectParams {
 
 // Of a subchannel with several addresses, one is in use.
 func TestSnapshotOfAnAddressGroup(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
-	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: unusedAddr(t)}, {Addr: b.addr}, {Addr: "x:1"}})
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: backendtest.UnusedAddr(t)}, {Addr: b.Addr}, {Addr: "x:1"}})
 	all := func() (states []connectivity.State) {
 		for _, e := range cc.Snapshot().Endpoints {
 			states = append(states, e.State)
@@ -243,7 +245,7 @@ func TestSnapshotOfAnAddressGroup(t *testing.T) {
 		return states
 	}
 	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Ready, connectivity.Idle}, all())
-	b.stop()
+	b.Stop()
 	expectStates(t, states, connectivity.Idle)
 	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Idle, connectivity.Idle}, all())
 	assert.Error(t, cc.Snapshot().Endpoints[1].Cause)
@@ -264,7 +266,7 @@ func TestSnapshotOfADrainingConnection(t *testing.T) {
 	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
 	old := <-accepted
 	result := make(chan error, 1)
-	go func() { _, err := askName(bounded(t), cc); result <- err }()
+	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
 	headers, payload := old.ExpectUnary()
 	old.GoAway(headers.StreamID, http2.ErrCodeNo, "bye")
 	expectStates(t, states, connectivity.Idle)
@@ -285,7 +287,7 @@ func TestSnapshotOfADrainingConnection(t *testing.T) {
 	old.Lenient()
 	old.ReplyUnary(headers.StreamID, payload)
 	require.NoError(t, <-result)
-	eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 1 }, "it ends with its last RPC")
+	backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 1 }, "it ends with its last RPC")
 }
 
 // The keepalive that a server's complaint led to can be seen.
@@ -297,16 +299,16 @@ func TestSnapshotAfterTooManyPings(t *testing.T) {
 	})
 	cc := plain(t, srv.Addr(), WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
 	cc.Connect()
-	eventually(t, func() bool { return cc.Snapshot().Keepalive.Time == time.Minute }, "it is doubled")
+	backendtest.Eventually(t, func() bool { return cc.Snapshot().Keepalive.Time == time.Minute }, "it is doubled")
 }
 
 // Pictures taken while everything changes contradict themselves in nothing, and
 // nobody waits for anybody.
 func TestSnapshotWhileEverythingChanges(t *testing.T) {
-	backends := startBackends(t, "one", "two", "three")
+	backends := backendtest.StartAll(t, "one", "two", "three")
 	r, target, option := handResolver(t)
-	r.InitialState(addresses(backends...))
-	cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig("round_robin")), fastBackoff())
+	r.InitialState(backendtest.Addresses(backends...))
+	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), fastBackoff())
 	awaitReady(t, cc)
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -336,9 +338,9 @@ func TestSnapshotWhileEverythingChanges(t *testing.T) {
 		})
 	}
 	for i := range 30 {
-		backends[i%3].cut()
-		r.UpdateState(addresses(backends[:1+i%3]...))
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		backends[i%3].Cut()
+		r.UpdateState(backendtest.Addresses(backends[:1+i%3]...))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 	}
 	close(done)

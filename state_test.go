@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -83,7 +85,7 @@ func TestWaitForStateChangeNeverMisses(t *testing.T) {
 			cc.state.set(connectivity.Idle, nil, nil)
 		}
 	})
-	ctx := bounded(t)
+	ctx := backendtest.Bounded(t)
 	for range rounds {
 		last, changed := cc.state.now()
 		go func() { turn <- struct{}{} }()
@@ -109,7 +111,7 @@ func TestWaitForStateChangeNeverMisses(t *testing.T) {
 
 func TestWaitForStateChange(t *testing.T) {
 	cc := plain(t, "x:1")
-	assert.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready), "it is in another state already")
+	assert.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Ready), "it is in another state already")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	assert.False(t, cc.WaitForStateChange(ctx, connectivity.Idle), "the context ends the wait")
@@ -144,7 +146,7 @@ func TestWatchYieldsEveryTransition(t *testing.T) {
 		_ = cc.Close()
 	})
 	var seen []StateChange
-	for c := range cc.Watch(bounded(t)) {
+	for c := range cc.Watch(backendtest.Bounded(t)) {
 		if len(seen) == 0 {
 			close(started)
 		}
@@ -190,8 +192,8 @@ func TestWatchEnds(t *testing.T) {
 // disconnects, in order, with its cause.
 func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
 	const disconnects = 200
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr)
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr)
 	began, ended := make(chan struct{}), make(chan []StateChange, 1)
 	go func() {
 		var seen []StateChange
@@ -205,11 +207,11 @@ func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
 	}()
 	<-began
 	for range disconnects {
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		awaitState(t, cc, connectivity.Ready) // set after the picker that the RPC has found
-		b.cut()
-		require.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready))
+		b.Cut()
+		require.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Ready))
 	}
 	require.NoError(t, cc.Close())
 	seen := <-ended
@@ -229,8 +231,8 @@ func TestSlowWatcherSeesEveryDisconnect(t *testing.T) {
 // Any number may watch: all see the same, whatever they take for it, and one that
 // leaves its loop, or whose context ends, leaves nothing behind.
 func TestManyWatchers(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr)
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr)
 	const watchers, disconnects = 8, 20
 	began := make(chan struct{}, watchers+2)
 	all := make([][]StateChange, watchers)
@@ -267,11 +269,11 @@ func TestManyWatchers(t *testing.T) {
 		<-began
 	}
 	for range disconnects {
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		awaitState(t, cc, connectivity.Ready)
-		b.cut()
-		require.True(t, cc.WaitForStateChange(bounded(t), connectivity.Ready))
+		b.Cut()
+		require.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Ready))
 	}
 	require.NoError(t, cc.Close())
 	watching.Wait()
@@ -290,7 +292,7 @@ func TestWatcherThatFallsBehind(t *testing.T) {
 	cc := plain(t, "x:1")
 	const n = 3 * keptTransitions
 	var seen []StateChange
-	for c := range cc.Watch(bounded(t)) {
+	for c := range cc.Watch(backendtest.Bounded(t)) {
 		if seen = append(seen, c); len(seen) == 1 {
 			for i := range n {
 				cc.state.set([]connectivity.State{connectivity.Connecting, connectivity.Idle}[i%2], nil, nil)
@@ -337,14 +339,14 @@ func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChan
 
 // A policy may fail without an attempt: its transition has a cause nevertheless.
 func TestTransitionOfAPolicyThatFails(t *testing.T) {
-	p := &spyPolicy{name: t.Name(), update: func(s *spy, _ balancer.ClientConnState) error {
-		s.cc.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(errors.New("no"))})
+	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, _ balancer.ClientConnState) error {
+		s.CC.UpdateState(balancer.State{ConnectivityState: connectivity.TransientFailure, Picker: base.NewErrPicker(errors.New("no"))})
 		return nil
 	}}
 	balancer.Register(p)
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
-	cc := plain(t, target, option, WithDefaultServiceConfig(p.config()))
+	cc := plain(t, target, option, WithDefaultServiceConfig(p.Config()))
 	next := watched(t, cc)
 	cc.Connect()
 	assert.ErrorContains(t, next(connectivity.TransientFailure).Cause, "the load-balancing policy reported TRANSIENT_FAILURE")
@@ -387,15 +389,15 @@ func TestTransitionsHaveCauses(t *testing.T) {
 
 // So does one that no loss led to.
 func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
-	one, two := startBackend(t, "one"), startBackend(t, "two")
+	one, two := backendtest.Start(t, "one"), backendtest.Start(t, "two")
 	for _, policy := range []string{"pick_first", "round_robin"} {
 		r, target, option := handResolver(t)
-		r.InitialState(addresses(one))
-		cc := plain(t, target, option, WithDefaultServiceConfig(policyConfig(policy)))
+		r.InitialState(backendtest.Addresses(one))
+		cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig(policy)))
 		cc.Connect()
 		awaitReady(t, cc)
 		next := watched(t, cc)
-		r.UpdateState(addresses(two))
+		r.UpdateState(backendtest.Addresses(two))
 		assert.ErrorContains(t, next(connectivity.Connecting).Cause, "gave the connection up")
 		next(connectivity.Ready)
 	}
@@ -404,14 +406,14 @@ func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
 // A wait for the channel's state ends when its mirror has caught up, which takes grpc-go
 // a moment.
 func TestWaitsForTheMirror(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for name, wait := range map[string]func(cc *ClientConn){
-		"AwaitReady": func(cc *ClientConn) { assert.NoError(t, cc.AwaitReady(bounded(t))) },
+		"AwaitReady": func(cc *ClientConn) { assert.NoError(t, cc.AwaitReady(backendtest.Bounded(t))) },
 		"WaitForStateChange": func(cc *ClientConn) {
-			assert.True(t, cc.WaitForStateChange(bounded(t), connectivity.Connecting))
+			assert.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Connecting))
 		},
 		"Watch": func(cc *ClientConn) {
-			for c := range cc.Watch(bounded(t)) {
+			for c := range cc.Watch(backendtest.Bounded(t)) {
 				if c.To == connectivity.Ready {
 					return
 				}
@@ -423,7 +425,7 @@ func TestWaitsForTheMirror(t *testing.T) {
 			cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 				close(dialing)
 				<-proceed
-				return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+				return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 			}))
 			cc.GRPC()
 			cc.Connect()

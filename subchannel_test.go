@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -178,7 +180,7 @@ func TestAddressGroupIsTriedInOrder(t *testing.T) {
 		var a attempts
 		states := make(chan balancer.SubConnState, 100)
 		policy := groupPolicy(t.Name(), states)
-		cc := inBubble(t, a.failing(time.Second), WithDefaultServiceConfig(policy.config()), WithResolvers(group("a:1", "b:1", "c:1")))
+		cc := inBubble(t, a.failing(time.Second), WithDefaultServiceConfig(policy.Config()), WithResolvers(group("a:1", "b:1", "c:1")))
 		cc.builder = group("a:1", "b:1", "c:1")
 		defer cc.Close()
 		cc.Connect()
@@ -217,7 +219,7 @@ func TestSilentAddressOfAGroup(t *testing.T) {
 			w := h2.NewWire(client)
 			conn := h2.New(w, w, cfg.H2)
 			return conn, conn.Handshake(ctx)
-		}, WithDefaultServiceConfig(policy.config()))
+		}, WithDefaultServiceConfig(policy.Config()))
 		cc.builder = group("silent:1", "b:1")
 		defer cc.Close()
 		cc.Connect()
@@ -244,10 +246,10 @@ func group(addrs ...string) *manual.Resolver {
 
 // groupPolicy connects all addresses as one subchannel, once, and tells states of
 // what becomes of it.
-func groupPolicy(name string, states chan<- balancer.SubConnState) *spyPolicy {
-	p := &spyPolicy{name: name, update: func(s *spy, state balancer.ClientConnState) error {
-		if s.sub == nil {
-			s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+func groupPolicy(name string, states chan<- balancer.SubConnState) *backendtest.SpyPolicy {
+	p := &backendtest.SpyPolicy{As: name, OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		if s.Sub == nil {
+			s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
 		}
 		return nil
 	}}
@@ -260,16 +262,16 @@ func groupPolicy(name string, states chan<- balancer.SubConnState) *spyPolicy {
 func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []resolver.Address, opts ...DialOption) (*ClientConn, *subConn) {
 	t.Helper()
 	subs := make(chan balancer.SubConn, 1)
-	p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
-		if s.sub == nil {
-			subs <- s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		if s.Sub == nil {
+			subs <- s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
 		}
 		return nil
 	}}
 	balancer.Register(p)
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: addrs})
-	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(p.config()))...)
+	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(p.Config()))...)
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 	return cc, (<-subs).(*subConn)
@@ -291,37 +293,37 @@ func expectStates(t *testing.T, states <-chan balancer.SubConnState, want ...con
 
 // After a loss the subchannel is idle, and connects without delay when told to.
 func TestLossLeadsToIdle(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
-	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
-	_, err := askName(bounded(t), cc)
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	for range 20 {
-		b.cut()
+		b.Cut()
 		assert.NoError(t, expectStates(t, states, connectivity.Idle).ConnectionError)
 		start := time.Now()
 		sc.Connect()
 		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 		assert.Less(t, time.Since(start), 500*time.Millisecond)
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 	}
 }
 
 // A backend that goes and comes back is found again.
 func TestDeadBackendComesBack(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr, fastBackoff())
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr, fastBackoff())
 	for range 5 {
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
-		b.stop()
-		eventually(t, func() bool {
-			_, err := askName(bounded(t), cc) // the first one may be cut, and makes the channel connect
+		b.Stop()
+		backendtest.Eventually(t, func() bool {
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc) // the first one may be cut, and makes the channel connect
 			var e *DialError
 			return status.Code(err) == codes.Unavailable && errors.As(err, &e)
 		}, "RPCs tell that nobody is there")
-		b.start()
+		b.Start()
 	}
 }
 
@@ -338,7 +340,7 @@ func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
 	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
 	old := <-accepted
 	result := make(chan error, 1)
-	go func() { _, err := askName(bounded(t), cc); result <- err }()
+	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
 	headers, payload := old.ExpectUnary()
 	old.GoAway(headers.StreamID, http2.ErrCodeNo, "")
 	expectStates(t, states, connectivity.Idle)
@@ -353,16 +355,16 @@ func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
 	old.ExpectClosed()
 	assert.Empty(t, states, "the end of the old connection is nothing to the subchannel")
 	assert.True(t, sc.Conn() != nil)
-	eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old goroutine is gone")
+	backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old goroutine is gone")
 }
 
 // A server that stops with grace: streams go on until they end, and the channel
 // is free for another connection meanwhile.
 func TestGracefulStop(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
-	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
-	stream, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
+	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
+	stream, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
 	require.NoError(t, err)
 	exchange := func() error {
 		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
@@ -372,7 +374,7 @@ func TestGracefulStop(t *testing.T) {
 	}
 	require.NoError(t, exchange())
 	stopped := make(chan struct{})
-	go func() { b.drain(); close(stopped) }()
+	go func() { b.Drain(); close(stopped) }()
 	expectStates(t, states, connectivity.Idle)
 	for range 10 {
 		require.NoError(t, exchange())
@@ -384,10 +386,10 @@ func TestGracefulStop(t *testing.T) {
 
 // Shutdown lets RPCs end, and tells of SHUTDOWN at once.
 func TestShutdownDrains(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
-	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
-	stream, err := cc.NewStream(bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
+	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
+	stream, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
 	require.NoError(t, err)
 	exchange := func() error {
 		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
@@ -403,7 +405,7 @@ func TestShutdownDrains(t *testing.T) {
 	sc.Connect()
 	require.NoError(t, exchange(), "a stream that runs goes on")
 	require.NoError(t, stream.CloseSend())
-	eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the connection ends with its last RPC")
+	backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the connection ends with its last RPC")
 	assert.Empty(t, states)
 }
 
@@ -412,12 +414,12 @@ func TestShutdownWhileConnecting(t *testing.T) {
 		var a attempts
 		states := make(chan balancer.SubConnState, 100)
 		subs := make(chan balancer.SubConn, 1)
-		p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
-			subs <- s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+		p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+			subs <- s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
 			return nil
 		}}
 		balancer.Register(p)
-		cc := inBubble(t, a.failing(time.Hour), WithDefaultServiceConfig(p.config()))
+		cc := inBubble(t, a.failing(time.Hour), WithDefaultServiceConfig(p.Config()))
 		defer cc.Close()
 		cc.Connect()
 		sc := <-subs
@@ -431,11 +433,13 @@ func TestShutdownWhileConnecting(t *testing.T) {
 }
 
 func TestUpdateAddresses(t *testing.T) {
-	a, b := startBackend(t, "a"), startBackend(t, "b")
-	at := func(backends ...*backend) []resolver.Address { return addresses(backends...).Addresses }
+	a, b := backendtest.Start(t, "a"), backendtest.Start(t, "b")
+	at := func(backends ...*backendtest.Backend) []resolver.Address {
+		return backendtest.Addresses(backends...).Addresses
+	}
 	name := func(cc *ClientConn) string {
 		t.Helper()
-		name, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		name, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		return name
 	}
@@ -444,7 +448,7 @@ func TestUpdateAddresses(t *testing.T) {
 		cc, sc := oneSubchannel(t, states, at(a))
 		conn := sc.Conn()
 		sc.UpdateAddresses(at(b, a))
-		sc.UpdateAddresses([]resolver.Address{{Addr: a.addr, BalancerAttributes: attributes.New("k", "v")}})
+		sc.UpdateAddresses([]resolver.Address{{Addr: a.Addr, BalancerAttributes: attributes.New("k", "v")}})
 		assert.True(t, conn == sc.Conn())
 		assert.Equal(t, "a", name(cc))
 		assert.Empty(t, states)
@@ -455,12 +459,12 @@ func TestUpdateAddresses(t *testing.T) {
 		sc.UpdateAddresses(at(b))
 		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 		assert.Equal(t, "b", name(cc))
-		eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
 	})
 	t.Run("another server name is another address", func(t *testing.T) {
 		states := make(chan balancer.SubConnState, 100)
 		_, sc := oneSubchannel(t, states, at(a))
-		sc.UpdateAddresses([]resolver.Address{{Addr: a.addr, ServerName: "other"}})
+		sc.UpdateAddresses([]resolver.Address{{Addr: a.Addr, ServerName: "other"}})
 		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 	})
 	t.Run("no address is left", func(t *testing.T) {
@@ -468,7 +472,7 @@ func TestUpdateAddresses(t *testing.T) {
 		cc, sc := oneSubchannel(t, states, at(a))
 		sc.UpdateAddresses(nil)
 		expectStates(t, states, connectivity.Idle, connectivity.Connecting)
-		eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
 		sc.UpdateAddresses(at(b))
 		expectStates(t, states, connectivity.Ready)
 		assert.Equal(t, "b", name(cc))
@@ -480,12 +484,12 @@ func TestUpdateAddresses(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var tried attempts
 			subs := make(chan balancer.SubConn, 1)
-			p := &spyPolicy{name: "update while connecting", update: func(s *spy, state balancer.ClientConnState) error {
-				subs <- s.connect(state.ResolverState.Addresses, nil)
+			p := &backendtest.SpyPolicy{As: "update while connecting", OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+				subs <- s.Connect(state.ResolverState.Addresses, nil)
 				return nil
 			}}
 			balancer.Register(p)
-			cc := inBubble(t, tried.failing(time.Hour), WithDefaultServiceConfig(p.config()))
+			cc := inBubble(t, tried.failing(time.Hour), WithDefaultServiceConfig(p.Config()))
 			defer cc.Close()
 			cc.Connect()
 			sc := <-subs
@@ -522,7 +526,7 @@ func TestServerNameOfAnAddress(t *testing.T) {
 			cc, err := NewClient(target, append(tt.opts, option, WithTransportCredentials(credentials.NewTLS(ca.ClientConfig(""))))...)
 			require.NoError(t, err)
 			defer cc.Close()
-			_, err = askName(bounded(t), cc)
+			_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, authority.Load())
 		})
@@ -554,7 +558,7 @@ func TestTooManyPingsDoublesKeepalive(t *testing.T) {
 // A health listener is told READY, on the policy's queue, and only as long as
 // it is the one in force.
 func TestHealthListener(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	heard := make(chan string, 10)
 	register := func(sc balancer.SubConn, name string) {
 		sc.RegisterHealthListener(func(s balancer.SubConnState) {
@@ -563,11 +567,11 @@ func TestHealthListener(t *testing.T) {
 	}
 	states := make(chan balancer.SubConnState, 100)
 	var sub balancer.SubConn
-	p := &spyPolicy{name: t.Name(), update: func(s *spy, state balancer.ClientConnState) error {
-		sub = s.connect(state.ResolverState.Addresses, func(state balancer.SubConnState) {
+	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		sub = s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) {
 			if state.ConnectivityState == connectivity.Ready {
-				register(s.sub, "replaced")
-				register(s.sub, "in force")
+				register(s.Sub, "replaced")
+				register(s.Sub, "in force")
 				assert.Empty(t, heard, "never while it is registered")
 			}
 			states <- state
@@ -575,14 +579,14 @@ func TestHealthListener(t *testing.T) {
 		return nil
 	}}
 	balancer.Register(p)
-	cc := plain(t, b.addr, WithDefaultServiceConfig(p.config()))
+	cc := plain(t, b.Addr, WithDefaultServiceConfig(p.Config()))
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 	assert.Equal(t, "in force READY", <-heard)
 	assert.Empty(t, heard)
 
 	sub.RegisterHealthListener(nil)
-	b.cut()
+	b.Cut()
 	expectStates(t, states, connectivity.Idle)
 	register(sub, "not ready")
 	done := make(chan struct{})
@@ -605,9 +609,9 @@ func (p *countingProducer) Build(conn any) (balancer.Producer, func()) {
 }
 
 func TestProducers(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
-	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
 	var p, other countingProducer
 	one, closeOne := sc.GetOrBuildProducer(&p)
 	two, closeTwo := sc.GetOrBuildProducer(&p)
@@ -616,10 +620,10 @@ func TestProducers(t *testing.T) {
 	assert.EqualValues(t, 1, p.built.Load())
 
 	var from peer.Peer
-	got, err := askName(bounded(t), *p.conn.Load(), grpc.Peer(&from))
+	got, err := backendtest.AskName(backendtest.Bounded(t), *p.conn.Load(), grpc.Peer(&from))
 	require.NoError(t, err)
 	assert.Equal(t, "one", got)
-	assert.Equal(t, b.addr, from.Addr.String())
+	assert.Equal(t, b.Addr, from.Addr.String())
 
 	closeOne()
 	closeOne()
@@ -630,21 +634,21 @@ func TestProducers(t *testing.T) {
 
 	_, closeThree := sc.GetOrBuildProducer(&p)
 	assert.EqualValues(t, 2, p.built.Load())
-	b.cut()
+	b.Cut()
 	expectStates(t, states, connectivity.Idle)
 	assert.EqualValues(t, 2, p.closed.Load(), "a change of state closes them")
 	assert.EqualValues(t, 1, other.closed.Load())
 	closeThree()
 	closeOther()
 	assert.EqualValues(t, 2, p.closed.Load())
-	_, err = askName(bounded(t), *p.conn.Load())
+	_, err = backendtest.AskName(backendtest.Bounded(t), *p.conn.Load())
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 }
 
 func TestProducersFromManyGoroutines(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 1000)
-	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.addr}})
+	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
 	var p countingProducer
 	var wg sync.WaitGroup
 	for range 8 {
@@ -655,7 +659,7 @@ func TestProducersFromManyGoroutines(t *testing.T) {
 			}
 		})
 	}
-	b.cut()
+	b.Cut()
 	wg.Wait()
 	expectStates(t, states, connectivity.Idle)
 	assert.Equal(t, p.built.Load(), p.closed.Load())
@@ -664,10 +668,10 @@ func TestProducersFromManyGoroutines(t *testing.T) {
 // RPCs that run when connections are cut again and again either reach the
 // server or are tried again, unless they may have been handled.
 func TestDisconnectsUnderLoad(t *testing.T) {
-	backends := startBackends(t, "a", "b")
+	backends := backendtest.StartAll(t, "a", "b")
 	r, target, option := handResolver(t)
-	r.InitialState(addresses(backends...))
-	cc := plain(t, target, option, WithDefaultServiceConfig(roundRobin), fastBackoff())
+	r.InitialState(backendtest.Addresses(backends...))
+	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
 	awaitReady(t, cc)
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -680,7 +684,7 @@ func TestDisconnectsUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+				_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 				switch {
 				case err == nil:
 					done.Add(1)
@@ -694,11 +698,20 @@ func TestDisconnectsUnderLoad(t *testing.T) {
 	}
 	for i := range 50 {
 		goal := done.Load() + 10
-		eventually(t, func() bool { return done.Load() > goal }, "RPCs go on")
-		backends[i%2].cut()
+		backendtest.Eventually(t, func() bool { return done.Load() > goal }, "RPCs go on")
+		backends[i%2].Cut()
 	}
 	close(stop)
 	load.Wait()
 	t.Logf("%d RPCs done, %d cut", done.Load(), lost.Load())
 	assert.LessOrEqual(t, lost.Load(), int64(50*4))
+}
+
+// A policy sees nothing of the channel's end but its own Close.
+func TestPolicyIsClosedQuietly(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	states := make(chan balancer.SubConnState, 10)
+	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
+	require.NoError(t, cc.Close())
+	assert.Empty(t, states)
 }

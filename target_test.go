@@ -1,10 +1,11 @@
 package grpcdial
 
 import (
-	"context"
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -12,8 +13,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 )
-
-func noDial(context.Context, string) (net.Conn, error) { return nil, net.ErrClosed }
 
 // schemeBuilder is a builder that only has its scheme.
 type schemeBuilder string
@@ -24,7 +23,7 @@ func (b schemeBuilder) Build(resolver.Target, resolver.ClientConn, resolver.Buil
 }
 
 func TestChooseTarget(t *testing.T) {
-	dialer, own := WithContextDialer(noDial), WithResolvers(schemeBuilder("own"), schemeBuilder("Upper"))
+	dialer, own := WithContextDialer(backendtest.NoDial), WithResolvers(schemeBuilder("own"), schemeBuilder("Upper"))
 	tests := []struct {
 		name      string
 		by        constructor
@@ -172,7 +171,7 @@ func TestOwnResolversComeFirst(t *testing.T) {
 // grpcTarget returns the canonical target that grpc-go gives target, "" if it
 // refuses it.
 func grpcTarget(target string, by constructor) string {
-	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(noDial)}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(backendtest.NoDial)}
 	connect := grpc.NewClient
 	if by == byDial {
 		connect = grpc.Dial //nolint:staticcheck // what is compared with

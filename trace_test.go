@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -65,7 +67,7 @@ func (s *events) reached(state connectivity.State) bool {
 // await waits for an event of a kind.
 func (s *events) await(t *testing.T, kind EventKind) DialEvent {
 	t.Helper()
-	eventually(t, func() bool { return s.find(kind).Kind != "" }, string(kind))
+	backendtest.Eventually(t, func() bool { return s.find(kind).Kind != "" }, string(kind))
 	return s.find(kind)
 }
 
@@ -86,7 +88,7 @@ func TestTraceGolden(t *testing.T) {
 		seen := new(events)
 		cc, err := Dial(target, append([]DialOption{seen.option(), WithConnectParams(longBackoff)}, opts...)...)
 		require.NoError(t, err)
-		eventually(t, func() bool { return done(seen) }, name)
+		backendtest.Eventually(t, func() bool { return done(seen) }, name)
 		require.NoError(t, cc.Close())
 		var channel, conns []string
 		for _, e := range seen.seen() {
@@ -123,7 +125,7 @@ func TestTraceGolden(t *testing.T) {
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.example:443": secure.Addr()}, "", nil)
 	run("through a proxy", "passthrough:///backend.example:443", isReady, creds, WithProxy(proxyAt("http://"+p.Addr)))
 	run("a proxy that refuses", "passthrough:///other.example:443", hasFailed, creds, WithProxy(proxyAt("http://"+p.Addr)))
-	run("refused", unusedAddr(t), hasFailed, WithInsecure())
+	run("refused", backendtest.UnusedAddr(t), hasFailed, WithInsecure())
 
 	pings := h2test.Listen(t)
 	seenReady := make(chan struct{})
@@ -155,7 +157,7 @@ func TestTraceFunctions(t *testing.T) {
 		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
 		c.ExpectClosed()
 	})
-	dead := unusedAddr(t)
+	dead := backendtest.UnusedAddr(t)
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.example:443": srv.Addr(), "dead.example:443": dead}, "", nil)
 	trace := new(DialTrace)
 	var every events
@@ -176,7 +178,10 @@ func TestTraceFunctions(t *testing.T) {
 	}
 	refused := ServiceConfig{Methods: map[string]MethodConfig{"no slash": {}}}
 	for target, last := range map[string]EventKind{"backend.example:443": EventKeepalive, "dead.example:443": EventBackoff} {
-		cc, err := Dial(target, append(opts, WithServiceConfig(configsOf(ServiceConfig{}, refused)))...)
+		configs := make(chan ServiceConfig, 2)
+		configs <- ServiceConfig{}
+		configs <- refused
+		cc, err := Dial(target, append(opts, WithServiceConfig(configs))...)
 		require.NoError(t, err)
 		every.await(t, last)
 		every.await(t, EventConfigRefused)
@@ -225,12 +230,12 @@ func proxyAt(proxy string) func(string) (*url.URL, error) {
 // A channel that nobody asked to tell anything tells nobody anything: what its
 // connections would tell of allocates nothing, and is not put together.
 func TestNoTraceCostsNothing(t *testing.T) {
-	b := startBackend(t, "one")
-	cc := plain(t, b.addr)
+	b := backendtest.Start(t, "one")
+	cc := plain(t, b.Addr)
 	awaitReady(t, cc)
 	require.Nil(t, cc.observer)
 	o, l := cc.observer, cc.allLinks()[0]
-	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: errRefused}}
+	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: backendtest.ErrRefused}}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		if o.steps(1) != nil {
 			panic("the connection is asked to tell of its steps")
@@ -239,7 +244,7 @@ func TestNoTraceCostsNothing(t *testing.T) {
 		o.tell(DialEvent{Kind: EventKeepalive, Keepalive: time.Minute})
 		l.tellBackoff(time.Second)
 		l.tellReady()
-		l.tellLost(errRefused)
+		l.tellLost(backendtest.ErrRefused)
 		cc.tellResolving()
 		cc.tellResolved(time.Time{}, resolver.State{}, nil)
 	}))
@@ -268,11 +273,11 @@ func BenchmarkDial(b *testing.B) {
 
 // A trace may ask the channel, from wherever it is called.
 func TestTraceMayCallTheChannel(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	var channel atomic.Pointer[ClientConn]
 	calls := make(map[EventKind]bool)
 	var mu sync.Mutex
-	cc := plain(t, "passthrough:///"+b.addr, fastBackoff(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+	cc := plain(t, "passthrough:///"+b.Addr, fastBackoff(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
 		mu.Lock()
 		calls[e.Kind] = true
 		mu.Unlock()
@@ -285,9 +290,9 @@ func TestTraceMayCallTheChannel(t *testing.T) {
 	}}))
 	channel.Store(cc)
 	awaitReady(t, cc)
-	b.stop()
+	b.Stop()
 	awaitState(t, cc, connectivity.TransientFailure)
-	b.start()
+	b.Start()
 	awaitReady(t, cc)
 	require.NoError(t, cc.Close())
 	mu.Lock()
@@ -301,11 +306,11 @@ func TestTraceMayCallTheChannel(t *testing.T) {
 // Nothing is told of after Close, and each connection that was ready is told of
 // as lost, once.
 func TestTraceEndsWithClose(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for range 20 {
 		var seen events
 		var closed atomic.Bool
-		cc, err := Dial(b.addr, WithInsecure(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+		cc, err := Dial(b.Addr, WithInsecure(), WithDialTrace(&DialTrace{Every: func(e DialEvent) {
 			assert.False(t, closed.Load(), "%v", e)
 			seen.add(e)
 		}}))
@@ -335,10 +340,10 @@ func TestTraceEndsWithClose(t *testing.T) {
 // A blocking dial returns after Ready was called: what a trace has measured is
 // there to be used.
 func TestTraceIsCompleteWhenTheDialReturns(t *testing.T) {
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	for range 20 {
 		var ready atomic.Int32
-		cc, err := Dial(b.addr, WithInsecure(), WithBlock(), WithDialTrace(&DialTrace{Ready: func(e DialEvent) {
+		cc, err := Dial(b.Addr, WithInsecure(), WithBlock(), WithDialTrace(&DialTrace{Ready: func(e DialEvent) {
 			assert.Positive(t, e.Elapsed)
 			ready.Add(1)
 		}}))
@@ -350,10 +355,10 @@ func TestTraceIsCompleteWhenTheDialReturns(t *testing.T) {
 
 // One trace may serve many channels: events say which.
 func TestTraceOfManyChannels(t *testing.T) {
-	backends := startBackends(t, "one", "two")
+	backends := backendtest.StartAll(t, "one", "two")
 	var seen events
 	for _, b := range backends {
-		cc, err := Dial(b.addr, WithInsecure(), WithBlock(), seen.option())
+		cc, err := Dial(b.Addr, WithInsecure(), WithBlock(), seen.option())
 		require.NoError(t, err)
 		defer cc.Close()
 	}
@@ -364,7 +369,7 @@ func TestTraceOfManyChannels(t *testing.T) {
 			assert.EqualValues(t, 1, e.AttemptID, "attempts are numbered in each channel")
 		}
 	}
-	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].addr: true, "passthrough:///" + backends[1].addr: true}, targets)
+	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].Addr: true, "passthrough:///" + backends[1].Addr: true}, targets)
 }
 
 // What a backend's health service says against it is told of.
@@ -378,7 +383,7 @@ func TestTraceOfHealth(t *testing.T) {
 	assert.Equal(t, b.addr, failed.Addr)
 	assert.ErrorContains(t, failed.Err, "NOT_SERVING")
 	var e *DialError
-	eventually(t, func() bool { return errors.As(cc.Snapshot().Endpoints[0].Cause, &e) }, "it is in the picture of the channel")
+	backendtest.Eventually(t, func() bool { return errors.As(cc.Snapshot().Endpoints[0].Cause, &e) }, "it is in the picture of the channel")
 	assert.Equal(t, PhaseHealth, e.Attempts[0].Phase)
 	assert.Equal(t, connectivity.Ready, cc.Snapshot().Endpoints[0].State)
 }
@@ -387,7 +392,7 @@ func TestTraceOfHealth(t *testing.T) {
 func TestTraceOfResolverUpdates(t *testing.T) {
 	seen := new(events)
 	r, target, option := handResolver(t)
-	cc := plain(t, target, option, seen.option(), WithContextDialer(hang))
+	cc := plain(t, target, option, seen.option(), WithContextDialer(backendtest.Hang))
 	cc.Connect()
 	for _, s := range []resolver.State{
 		{},

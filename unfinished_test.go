@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -69,7 +71,7 @@ var waits = []struct {
 		cc, err := NewClient(target, opts...)
 		require.NoError(t, err)
 		defer cc.Close()
-		_, err = askName(ctx, cc)
+		_, err = backendtest.AskName(ctx, cc)
 		return err
 	}},
 }
@@ -80,8 +82,8 @@ func TestUnfinishedGolden(t *testing.T) {
 	g := golden{file: "unfinished.golden"}
 	ca := h2test.NewCA(t)
 	secure := WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
-	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	shakes := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(c, ca.ServerConfig("backend.example"))) })
+	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	shakes := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(c, ca.ServerConfig("backend.example"))) })
 	proxy := proxytest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	ill := h2test.Listen(t)
 	ill.Serve(func(*h2test.Stream) {})
@@ -96,11 +98,11 @@ func TestUnfinishedGolden(t *testing.T) {
 		proxy  string
 		hint   string
 	}{
-		{name: "resolver", target: "scripted:///x", opts: []DialOption{WithInsecure(), WithResolvers(scripted{})},
+		{name: "resolver", target: "scripted:///x", opts: []DialOption{WithInsecure(), WithResolvers(backendtest.Scripted{})},
 			ends: EventResolveStart, addr: "x", phase: PhaseResolve, hint: `scheme "scripted"`},
 		{name: "name server", target: "dns://" + names.Addr() + "/silent.example:443", opts: []DialOption{WithInsecure()},
 			ends: EventResolveStart, addr: "silent.example:443", phase: PhaseResolve, hint: "name servers"},
-		{name: "dial", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithContextDialer(hang)},
+		{name: "dial", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithContextDialer(backendtest.Hang)},
 			ends: EventDialStart, addr: "backend.example:443", phase: PhaseDial, hint: "a firewall drops"},
 		{name: "proxy", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithProxy(proxyAt("http://" + proxy))},
 			ends: EventProxyStart, addr: "backend.example:443", phase: PhaseProxy, proxy: "http://" + proxy, hint: "the proxy took the connection"},
@@ -163,7 +165,7 @@ func TestUnfinishedGolden(t *testing.T) {
 // Nobody has to set up anything for that: a server that accepts and says nothing, and
 // a program that waits for a while.
 func TestAwaitReadyOfASilentServer(t *testing.T) {
-	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	cc := plain(t, silent)
 	for wait := 100 * time.Millisecond; ; wait *= 2 { // a busy machine may need longer to connect
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
@@ -188,7 +190,7 @@ func TestAwaitReadyOfASilentServer(t *testing.T) {
 // Of a host name with several addresses, a wait that ends tells of each: those that
 // have failed, and those that are still being tried.
 func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
-	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	_, port, err := net.SplitHostPort(silent)
 	require.NoError(t, err)
 	refused := "127.0.0.2:" + port // nothing listens there
@@ -239,7 +241,7 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 // A server that refused connections takes them now and says nothing: the failure is
 // told of, and how far the attempt after it is.
 func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
-	silent := serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, w := range waits {
 		t.Run(w.name, func(t *testing.T) {
 			ctx := newUntilNow()
@@ -248,7 +250,7 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 				WithDefaultCallOptions(grpc.WaitForReady(true)),
 				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 					if attempts.Add(1) == 1 {
-						return nil, errRefused
+						return nil, backendtest.ErrRefused
 					}
 					return new(net.Dialer).DialContext(ctx, "tcp", addr)
 				}),
@@ -257,7 +259,7 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
 			assert.Equal(t, PhaseDial, e.Attempts[0].Phase)
-			assert.ErrorIs(t, err, errRefused)
+			assert.ErrorIs(t, err, backendtest.ErrRefused)
 			assert.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.Regexp(t, `is the port right\?; the attempt after that: http2 not finished after \S+$`, err.Error())
 		})
@@ -291,7 +293,7 @@ func TestCauseOfTheWaitersContext(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(context.Background())
 			dialer := func(ctx context.Context, addr string) (net.Conn, error) {
 				cancel(stopped)
-				return hang(ctx, addr)
+				return backendtest.Hang(ctx, addr)
 			}
 			err := w.wait(t, ctx, "passthrough:///x:1", WithInsecure(), WithContextDialer(dialer))
 			assert.ErrorIs(t, err, stopped)
@@ -319,13 +321,13 @@ func TestTimeOutsOfAttemptsAreNotTheCallers(t *testing.T) {
 	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
 	for _, w := range waits {
 		for name, dialer := range map[string]func(context.Context, string) (net.Conn, error){
-			"context": hang,
+			"context": backendtest.Hang,
 			"network": func(context.Context, string) (net.Conn, error) {
 				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: timedOut{}}
 			},
 		} {
 			t.Run(name+", "+w.name, func(t *testing.T) {
-				err := w.wait(t, bounded(t), "passthrough:///x:1", WithInsecure(), WithConnectParams(p), WithContextDialer(dialer),
+				err := w.wait(t, backendtest.Bounded(t), "passthrough:///x:1", WithInsecure(), WithConnectParams(p), WithContextDialer(dialer),
 					WithGiveUp(func(Attempt) bool { return true }))
 				require.Error(t, err)
 				assert.NotErrorIs(t, err, context.DeadlineExceeded)
@@ -346,9 +348,9 @@ func (timedOut) Is(target error) bool { return target == context.DeadlineExceede
 
 // The channel of a wait that has ended goes on, and the next one may succeed.
 func TestUnfinishedAttemptGoesOn(t *testing.T) {
-	b := startBackend(t, "late")
+	b := backendtest.Start(t, "late")
 	release := make(chan struct{})
-	cc := plain(t, "passthrough:///"+b.addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "passthrough:///"+b.Addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		<-release
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}))
@@ -357,7 +359,7 @@ func TestUnfinishedAttemptGoesOn(t *testing.T) {
 	require.ErrorIs(t, cc.AwaitReady(ctx), context.DeadlineExceeded)
 	close(release)
 	awaitReady(t, cc)
-	name, err := askName(bounded(t), cc, grpc.WaitForReady(false))
+	name, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(false))
 	require.NoError(t, err)
 	assert.Equal(t, "late", name)
 }

@@ -17,8 +17,6 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/grpcdial/grpcdial"
 )
 
 // echo is a grpc-go server on loopback whose methods are
@@ -107,15 +105,6 @@ func (e *echo) HandleRPC(_ context.Context, s stats.RPCStats) {
 		e.compression = in.Compression
 		e.mu.Unlock()
 	}
-}
-
-// newClient makes a channel that the test closes.
-func newClient(t *testing.T, target string, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
-	t.Helper()
-	cc, err := grpcdial.NewClient(target, opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = cc.Close() })
-	return cc
 }
 
 // soon bounds an RPC that is expected to end well before.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -47,8 +48,6 @@ func withEach(t *testing.T, target, config string, dial func(context.Context, st
 		require.NoError(t, cc.Close())
 	}
 }
-
-const roundRobin = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
 // servePiped runs a grpc-go server in a bubble whose unary RPCs take as long as given.
 // wrap, if not nil, is put around its side of each connection.
@@ -113,7 +112,7 @@ func TestRareRPCsAndIdleConnections(t *testing.T) {
 		"GOAWAY":      {100 * time.Millisecond, nil},
 		"end of file": {time.Hour, newClosesIdle},
 	} {
-		for policy, config := range map[string]string{"pick_first": "{}", "round_robin": roundRobin} {
+		for policy, config := range map[string]string{"pick_first": "{}", "round_robin": backendtest.RoundRobin} {
 			for _, every := range []time.Duration{3030 * time.Millisecond, 150 * time.Millisecond, 1050 * time.Millisecond} {
 				t.Run(fmt.Sprintf("%s, %s, every %v", name, policy, every), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -136,7 +135,7 @@ func TestRareRPCsAndIdleConnections(t *testing.T) {
 // as on others.
 func TestOldConnectionsAndSlowRPCs(t *testing.T) {
 	for _, age := range []time.Duration{100 * time.Millisecond, 30 * time.Millisecond} {
-		for policy, config := range map[string]string{"pick_first": "{}", "round_robin": roundRobin} {
+		for policy, config := range map[string]string{"pick_first": "{}", "round_robin": backendtest.RoundRobin} {
 			t.Run(fmt.Sprintf("%v, %s", age, policy), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					dial, stop := servePiped(t, 300*time.Millisecond, nil, keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: time.Minute})

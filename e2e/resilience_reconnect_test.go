@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // connectionTimes notes when connections are accepted.
@@ -73,7 +74,7 @@ func TestConnectionsToServersThatServeNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, config := range []string{"{}", roundRobin} {
+			for _, config := range []string{"{}", backendtest.RoundRobin} {
 				lis, err := net.Listen("tcp", "127.0.0.1:0")
 				require.NoError(t, err)
 				defer lis.Close()

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -120,7 +121,7 @@ func TestRefusedRPCsGoElsewhere(t *testing.T) {
 	}
 	r := manual.NewBuilderWithScheme("hand")
 	r.InitialState(resolver.State{Addresses: addrs})
-	cc := newClient(t, "hand:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(roundRobin))
+	cc := newClient(t, "hand:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin))
 	cc.Connect()
 	require.Eventually(t, func() bool {
 		ready := 0

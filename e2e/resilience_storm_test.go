@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,7 +25,7 @@ import (
 // connection serves on.
 func TestCancelStorm(t *testing.T) {
 	n := 10_000
-	if underRace {
+	if backendtest.UnderRace {
 		n = 1_000
 	}
 	for _, limit := range []int{0, 100} {
@@ -59,7 +61,7 @@ func TestCancelStorm(t *testing.T) {
 			var callers sync.WaitGroup
 			for i := range n {
 				callers.Go(func() {
-					ctx, cancel := context.WithTimeout(ctx, patience)
+					ctx, cancel := context.WithTimeout(ctx, backendtest.Patience)
 					defer cancel()
 					var err error
 					if i%2 == 0 {
@@ -72,17 +74,16 @@ func TestCancelStorm(t *testing.T) {
 					assert.Equal(t, codes.Canceled, status.Code(err), "%v", err)
 				})
 			}
-			await(t, func() bool {
-				all, _ := cc.calls.Active()
-				return all == n && begun.Load() == int64(running)
+			backendtest.Eventually(t, func() bool {
+				return rpcsRunning(t, cc) == n && begun.Load() == int64(running)
 			}, "the RPCs run, or wait for those that do")
 			cancel()
 			callers.Wait()
-			await(t, func() bool { return reset.Load() == begun.Load() }, "each one that began is reset")
-			await(t, func() bool { return finished.Load() >= int64(n) }, "each has ended")
+			backendtest.Eventually(t, func() bool { return reset.Load() == begun.Load() }, "each one that began is reset")
+			backendtest.Eventually(t, func() bool { return finished.Load() >= int64(n) }, "each has ended")
 			assert.LessOrEqual(t, begun.Load(), int64(running+(n-running)/2), "most of those that waited do not begin")
 
-			_, err := askName(bounded(t), cc)
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			assert.Equal(t, 1, srv.Connections())
 			assert.EqualValues(t, n, finished.Load(), "once")

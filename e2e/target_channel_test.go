@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,16 +61,16 @@ func TestSchemeInAnotherProcess(t *testing.T) {
 	own := manual.NewBuilderWithScheme("own")
 	for _, target := range []string{"backend:1", "backend", "dns:///backend:1", "passthrough:///backend:1", "zk:p"} {
 		for _, dialer := range []bool{false, true} {
-			ours, theirs := []DialOption{WithInsecure(), WithResolvers(own)}, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithResolvers(own)}
+			ours, theirs := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithResolvers(own)}, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithResolvers(own)}
 			if dialer {
-				ours, theirs = append(ours, WithContextDialer(noDial)), append(theirs, grpc.WithContextDialer(noDial))
+				ours, theirs = append(ours, grpcdial.WithContextDialer(backendtest.NoDial)), append(theirs, grpc.WithContextDialer(backendtest.NoDial))
 			}
 			for name, both := range map[string]struct {
-				ours   func(string, ...DialOption) (*ClientConn, error)
+				ours   func(string, ...grpcdial.DialOption) (*grpcdial.ClientConn, error)
 				theirs func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
 			}{
-				"Dial":      {Dial, grpc.Dial}, //nolint:staticcheck // what is compared with
-				"NewClient": {NewClient, grpc.NewClient},
+				"Dial":      {grpcdial.Dial, grpc.Dial}, //nolint:staticcheck // what is compared with
+				"NewClient": {grpcdial.NewClient, grpc.NewClient},
 			} {
 				cc, err := both.ours(target, ours...)
 				require.NoError(t, err)
@@ -155,7 +158,7 @@ func TestTargetsAreDialed(t *testing.T) {
 	}
 	port6 := ""
 	if lis, err := net.Listen("tcp", "[::1]:0"); err == nil { // a machine may have no IPv6
-		port6 = portOf(t, lis.Addr().String())
+		port6 = backendtest.PortOf(t, lis.Addr().String())
 		listeners = append(listeners, lis)
 	}
 	serveAuthority(t, listeners...)
@@ -165,7 +168,7 @@ func TestTargetsAreDialed(t *testing.T) {
 	log := &dialLog{addr: tcp.Addr().String()}
 
 	const aDialersTarget = "there it is looked up in DNS; here a dialer gets it as it is written"
-	port := portOf(t, tcp.Addr().String())
+	port := backendtest.PortOf(t, tcp.Addr().String())
 	place := strings.NewReplacer("PORT6", port6, "PORT", port, "NS", names.Addr(), "DIR", dir, "ENCODED", strings.ReplaceAll(dir, "/", "%2F"), "ABSTRACT", abstract)
 	for _, row := range []struct {
 		target    string
@@ -264,27 +267,27 @@ func TestTargetsAreDialed(t *testing.T) {
 			continue
 		}
 		by := "NewClient"
-		makeOurs, makeTheirs := NewClient, grpc.NewClient
+		makeOurs, makeTheirs := grpcdial.NewClient, grpc.NewClient
 		if row.dial {
-			by, makeOurs, makeTheirs = "Dial", Dial, grpc.Dial //nolint:staticcheck // what is compared with
+			by, makeOurs, makeTheirs = "Dial", grpcdial.Dial, grpc.Dial //nolint:staticcheck // what is compared with
 		}
 		t.Run(fmt.Sprintf("%s %s, dialer %t", by, row.target, row.dialer), func(t *testing.T) {
 			target := place.Replace(row.target)
-			ours, theirs := []DialOption{WithInsecure(), WithResolvers(own)}, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithResolvers(own)}
+			ours, theirs := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithResolvers(own)}, []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithResolvers(own)}
 			if row.dialer {
-				ours, theirs = append(ours, WithContextDialer(log.dial)), append(theirs, grpc.WithContextDialer(log.dial))
+				ours, theirs = append(ours, grpcdial.WithContextDialer(log.dial)), append(theirs, grpc.WithContextDialer(log.dial))
 			}
 			cc, err := makeOurs(target, ours...)
 			var authority string
 			if err == nil {
-				authority, err = askName(bounded(t), cc)
+				authority, err = backendtest.AskName(backendtest.Bounded(t), cc)
 				require.NoError(t, cc.Close())
 			}
 			asked := log.take()
 			other, theirErr := makeTheirs(target, theirs...)
 			var theirAuthority string
 			if theirErr == nil {
-				theirAuthority, theirErr = askName(bounded(t), other)
+				theirAuthority, theirErr = backendtest.AskName(backendtest.Bounded(t), other)
 				require.NoError(t, other.Close())
 			}
 			theirAsked := log.take()

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,10 +49,10 @@ func (b *attemptBooks) HandleRPC(_ context.Context, s stats.RPCStats) {
 }
 
 // noBackoff makes attempts follow each other at once, or nearly so.
-func noBackoff() DialOption {
-	p := ConnectParams{MinConnectTimeout: 20 * time.Second}
+func noBackoff() grpcdial.DialOption {
+	p := grpcdial.ConnectParams{MinConnectTimeout: 20 * time.Second}
 	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Millisecond, 2*time.Millisecond, 1.6
-	return WithConnectParams(p)
+	return grpcdial.WithConnectParams(p)
 }
 
 // Connections are cut in all manners while RPCs run. An RPC that fails is one
@@ -99,12 +102,12 @@ func TestForcedDisconnects(t *testing.T) {
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a"}, {Addr: "b"}}})
 			books := new(attemptBooks)
-			handler := DialOption(EmptyDialOption{}) // it makes RPCs go another way
+			handler := grpcdial.DialOption(grpcdial.EmptyDialOption{}) // it makes RPCs go another way
 			if tt.tls {
-				handler = WithStatsHandler(books)
+				handler = grpcdial.WithStatsHandler(books)
 			}
-			cc := channelTo(t, target, creds, option, handler, WithDefaultServiceConfig(roundRobin), noBackoff(),
-				WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) {
+			cc := channelTo(t, target, creds, option, handler, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), noBackoff(),
+				grpcdial.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) {
 					nc, err := new(net.Dialer).DialContext(ctx, tt.network, targets[name].String())
 					if err != nil {
 						return nil, err
@@ -195,20 +198,20 @@ func TestBackendIsFoundAgain(t *testing.T) {
 			for _, told := range []bool{false, true} {
 				params := noBackoff()
 				if told {
-					params = EmptyDialOption{} // back-offs of a second and more
+					params = grpcdial.EmptyDialOption{} // back-offs of a second and more
 				}
 				cc := channelTo(t, backend.addr, creds, params)
 				for range 3 {
 					awaitReady(t, cc)
 					backend.stop((*grpc.Server).Stop)
-					await(t, func() bool {
-						_, err := askName(bounded(t), cc)
+					backendtest.Eventually(t, func() bool {
+						_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 						return errors.Is(err, syscall.ECONNREFUSED)
 					}, "the backend is found gone")
 					backend.start()
 					waiting := make(chan error)
 					go func() {
-						_, err := askName(withName(bounded(t)), cc, grpc.WaitForReady(true))
+						_, err := backendtest.AskName(withName(backendtest.Bounded(t)), cc, grpc.WaitForReady(true))
 						waiting <- err
 					}()
 					if told {
@@ -359,7 +362,7 @@ func TestUnprocessedUnderLoad(t *testing.T) {
 			srv.Serve(p.handle)
 			cc := channelTo(t, srv.Addr(), creds, noBackoff())
 			l := startLoad(t, cc, d)
-			await(t, func() bool { return p.turnsTaken() >= 60 }, "GOAWAYs")
+			backendtest.Eventually(t, func() bool { return p.turnsTaken() >= 60 }, "GOAWAYs")
 			p.rest()
 			l.end()
 		})
@@ -386,7 +389,7 @@ func TestGoAwayBeforeTheRequestIsWritten(t *testing.T) {
 	h2test.CheckLeaks(t)
 	srv := h2test.Listen(t, h2test.SocketBuffers(4096, 0))
 	attempts := make(gated)
-	cc := plain(t, "passthrough:///"+srv.Addr(), WithContextDialer(small), WithWriteBufferSize(1<<20))
+	cc := plain(t, "passthrough:///"+srv.Addr(), grpcdial.WithContextDialer(small), grpcdial.WithWriteBufferSize(1<<20))
 	cc.Connect()
 	server := srv.Accept()
 	server.Handshake(h2test.InitialWindowSize(1 << 30))
@@ -394,18 +397,18 @@ func TestGoAwayBeforeTheRequestIsWritten(t *testing.T) {
 
 	result := make(chan error, 1)
 	go func() {
-		result <- cc.Invoke(bounded(t), "/test/Once", sized(10), new(wrapperspb.BytesValue), grpc.PerRPCCredentials(attempts))
+		result <- cc.Invoke(backendtest.Bounded(t), "/test/Once", sized(10), new(wrapperspb.BytesValue), grpc.PerRPCCredentials(attempts))
 	}()
 	attempts <- struct{}{}
 	server.ExpectUnary()
 	server.RST(1, http2.ErrCodeRefusedStream)
 
 	// Now the server does not read any more, and more is sent than the sockets hold.
-	other, err := cc.NewStream(bounded(t), bidi, "/test/Stream")
+	other, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test/Stream")
 	require.NoError(t, err)
 	require.NoError(t, other.SendMsg(sized(500_000)))
 	attempts <- struct{}{}
-	await(t, func() bool { return streams(cc) == 2 }, "the second attempt waits to be written")
+	backendtest.Eventually(t, func() bool { return streams(cc) == 2 }, "the second attempt waits to be written")
 	server.GoAway(3, http2.ErrCodeNo, "")
 
 	close(attempts)
@@ -451,19 +454,19 @@ func TestWritesFailAndReadsWait(t *testing.T) {
 	for _, deadlines := range []bool{true, false} {
 		both.Go(func() {
 			conns := make(chan *failingWriter, 10)
-			cc := plain(t, "passthrough:///"+srv.Addr(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			cc := plain(t, "passthrough:///"+srv.Addr(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 				f := &failingWriter{Conn: nc, deadlines: deadlines}
 				conns <- f
 				return f, err
 			}))
-			answered, err := cc.NewStream(bounded(t), bidi, "/test/Echo")
+			answered, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test/Echo")
 			require.NoError(t, err)
 			require.NoError(t, answered.SendMsg(sized(10)))
 			require.NoError(t, answered.RecvMsg(new(wrapperspb.BytesValue))) // so nothing is left to be written
 			(<-conns).broken.Store(true)
 			begun := time.Now()
-			_, err = askName(bounded(t), cc, grpc.WaitForReady(true))
+			_, err = backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 			assert.NoError(t, err, "it was never written, so it goes elsewhere")
 			if deadlines {
 				assert.Less(t, time.Since(begun), 800*time.Millisecond)

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -28,26 +31,26 @@ func (b broken) Write(p []byte) (int, error) {
 // An RPC of which nothing was written is made again on another connection, without a
 // retry policy, though the one it was to be written to still has an RPC to be answered.
 func TestUnwrittenGoesElsewhere(t *testing.T) {
-	b := startBackend(t, "a")
+	b := backendtest.Start(t, "a")
 	var now atomic.Bool
 	var dials atomic.Int64
-	cc := plain(t, b.addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, b.Addr, grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		if dials.Add(1) == 1 && err == nil {
 			return broken{nc, &now}, nil
 		}
 		return nc, err
 	}))
-	held, cancel := context.WithCancel(bounded(t))
+	held, cancel := context.WithCancel(backendtest.Bounded(t))
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		_ = cc.Invoke(held, "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue))
 	}()
-	<-b.held
+	<-b.Held
 	now.Store(true)
-	name, err := askName(bounded(t), cc)
+	name, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	require.Equal(t, "a", name)
 	require.EqualValues(t, 2, dials.Load())

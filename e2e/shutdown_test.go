@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,31 +34,31 @@ func assertRefused(t *testing.T, err error) {
 }
 
 // shutDown calls Shutdown and returns its outcome later.
-func shutDown(ctx context.Context, cc *ClientConn) <-chan error {
+func shutDown(ctx context.Context, cc *grpcdial.ClientConn) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- cc.Shutdown(ctx) }()
 	return done
 }
 
 // awaitRefusal waits until the channel refuses RPCs, of both kinds.
-func awaitRefusal(t *testing.T, cc *ClientConn) {
+func awaitRefusal(t *testing.T, cc *grpcdial.ClientConn) {
 	t.Helper()
-	eventually(t, func() bool {
-		_, err := askName(bounded(t), cc)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		return errors.Is(err, grpc.ErrClientConnClosing)
 	}, "RPCs are refused")
-	_, err := askName(bounded(t), cc)
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assertRefused(t, err)
-	_, err = cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	_, err = cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	assertRefused(t, err)
 }
 
 // TestShutdownLetsRPCsEnd: what runs goes on, what is new is refused, and the
 // channel is closed after the last.
 func TestShutdownLetsRPCsEnd(t *testing.T) {
-	b := startBackend(t, "b")
-	cc := plain(t, b.addr)
-	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	b := backendtest.Start(t, "b")
+	cc := plain(t, b.Addr)
+	s, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	require.NoError(t, err)
 	talk := func() {
 		reply := new(wrapperspb.StringValue)
@@ -64,7 +67,7 @@ func TestShutdownLetsRPCsEnd(t *testing.T) {
 		assert.Equal(t, "b", reply.Value)
 	}
 	talk()
-	done := shutDown(bounded(t), cc)
+	done := shutDown(backendtest.Bounded(t), cc)
 	awaitRefusal(t, cc)
 	talk()
 	assert.Equal(t, connectivity.Ready, cc.GetState())
@@ -74,23 +77,23 @@ func TestShutdownLetsRPCsEnd(t *testing.T) {
 	require.Equal(t, io.EOF, s.RecvMsg(new(wrapperspb.StringValue)))
 	require.NoError(t, <-done)
 	assert.Equal(t, connectivity.Shutdown, cc.GetState())
-	assertNothingRuns(t)
-	assertRefused(t, cc.Shutdown(bounded(t)))
+	backendtest.AssertNothingRuns(t)
+	assertRefused(t, cc.Shutdown(backendtest.Bounded(t)))
 	assertRefused(t, cc.Close())
 }
 
 // TestShutdownCutsAtTheEnd: what still runs when ctx ends is cut and counted.
 func TestShutdownCutsAtTheEnd(t *testing.T) {
-	b := startBackend(t, "b")
-	cc := plain(t, b.addr)
+	b := backendtest.Start(t, "b")
+	cc := plain(t, b.Addr)
 	var held sync.WaitGroup
 	for range 2 {
 		held.Go(func() {
-			assertRefused(t, cc.Invoke(bounded(t), "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue)))
+			assertRefused(t, cc.Invoke(backendtest.Bounded(t), "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue)))
 		})
-		<-b.held
+		<-b.Held
 	}
-	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	s, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -98,54 +101,54 @@ func TestShutdownCutsAtTheEnd(t *testing.T) {
 	awaitRefusal(t, cc)
 	cancel()
 	err = <-done
-	var cut *ShutdownError
+	var cut *grpcdial.ShutdownError
 	require.ErrorAs(t, err, &cut)
 	assert.Equal(t, 3, cut.Aborted)
 	assert.ErrorIs(t, err, context.Canceled)
-	assert.EqualError(t, err, "grpcdial: Shutdown cut 3 RPCs that were still running: context canceled")
+	assert.EqualError(t, err, "grpcdial: Shutdown aborted 3 RPCs that were still running: context canceled")
 	held.Wait()
 	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 func TestShutdownErrorText(t *testing.T) {
-	assert.EqualError(t, &ShutdownError{Aborted: 1, Err: context.DeadlineExceeded}, "grpcdial: Shutdown cut 1 RPC that was still running: context deadline exceeded")
+	assert.EqualError(t, &grpcdial.ShutdownError{Aborted: 1, Err: context.DeadlineExceeded}, "grpcdial: Shutdown aborted 1 RPC that was still running: context deadline exceeded")
 }
 
 // TestShutdownAtRest: with nothing to wait for it is Close, in whatever state.
 func TestShutdownAtRest(t *testing.T) {
-	b := startBackend(t, "b")
-	t.Run("idle", func(t *testing.T) { require.NoError(t, plain(t, b.addr).Shutdown(t.Context())) })
+	b := backendtest.Start(t, "b")
+	t.Run("idle", func(t *testing.T) { require.NoError(t, plain(t, b.Addr).Shutdown(t.Context())) })
 	t.Run("ready", func(t *testing.T) {
-		cc := plain(t, b.addr)
+		cc := plain(t, b.Addr)
 		awaitReady(t, cc)
 		require.NoError(t, cc.Shutdown(t.Context()))
 	})
 	t.Run("ended context", func(t *testing.T) {
-		cc := plain(t, b.addr)
+		cc := plain(t, b.Addr)
 		awaitReady(t, cc)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.NoError(t, cc.Shutdown(ctx))
 		assert.Equal(t, connectivity.Shutdown, cc.GetState())
 	})
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // TestShutdownWaitsForWhatWaits: an RPC that has no connection yet runs too.
 func TestShutdownWaitsForWhatWaits(t *testing.T) {
-	b := startBackend(t, "b")
-	b.stop()
-	cc := plain(t, b.addr, fastBackoff())
+	b := backendtest.Start(t, "b")
+	b.Stop()
+	cc := plain(t, b.Addr, fastBackoff())
 	got := make(chan error, 1)
 	go func() {
-		_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		got <- err
 	}()
 	awaitState(t, cc, connectivity.TransientFailure)
-	done := shutDown(bounded(t), cc)
+	done := shutDown(backendtest.Bounded(t), cc)
 	awaitRefusal(t, cc)
-	b.start()
+	b.Start()
 	require.NoError(t, <-got)
 	require.NoError(t, <-done)
 }
@@ -153,11 +156,11 @@ func TestShutdownWaitsForWhatWaits(t *testing.T) {
 // TestCloseDuringShutdown: Close does not wait for RPCs, and Shutdown says that
 // it was not the one.
 func TestCloseDuringShutdown(t *testing.T) {
-	b := startBackend(t, "b")
-	cc := plain(t, b.addr)
-	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	b := backendtest.Start(t, "b")
+	cc := plain(t, b.Addr)
+	s, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	require.NoError(t, err)
-	done := shutDown(bounded(t), cc)
+	done := shutDown(backendtest.Bounded(t), cc)
 	awaitRefusal(t, cc)
 	require.NoError(t, cc.Close())
 	assertRefused(t, <-done)
@@ -167,11 +170,11 @@ func TestCloseDuringShutdown(t *testing.T) {
 // TestShutdownTwice: of those who wait, one closes the channel; the others are told
 // that it was not they, once it is closed.
 func TestShutdownTwice(t *testing.T) {
-	b := startBackend(t, "b")
-	cc := plain(t, b.addr)
-	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	b := backendtest.Start(t, "b")
+	cc := plain(t, b.Addr)
+	s, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	require.NoError(t, err)
-	first, second := shutDown(bounded(t), cc), shutDown(bounded(t), cc)
+	first, second := shutDown(backendtest.Bounded(t), cc), shutDown(backendtest.Bounded(t), cc)
 	awaitRefusal(t, cc)
 	require.NoError(t, s.CloseSend())
 	require.Equal(t, io.EOF, s.RecvMsg(new(wrapperspb.StringValue)))
@@ -181,20 +184,20 @@ func TestShutdownTwice(t *testing.T) {
 	}
 	require.NoError(t, one)
 	assertRefused(t, other)
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // TestShortShutdownDuringALongOne: the one whose context ends first cuts what runs.
 func TestShortShutdownDuringALongOne(t *testing.T) {
-	b := startBackend(t, "b")
-	cc := plain(t, b.addr)
-	s, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+	b := backendtest.Start(t, "b")
+	cc := plain(t, b.Addr)
+	s, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 	require.NoError(t, err)
-	long := shutDown(bounded(t), cc)
+	long := shutDown(backendtest.Bounded(t), cc)
 	awaitRefusal(t, cc)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	var cut *ShutdownError
+	var cut *grpcdial.ShutdownError
 	require.ErrorAs(t, cc.Shutdown(ended), &cut)
 	assert.Equal(t, 1, cut.Aborted)
 	assertRefused(t, <-long)
@@ -204,12 +207,12 @@ func TestShortShutdownDuringALongOne(t *testing.T) {
 // TestShutdownAndCloseAtOnce: exactly one of them closes the channel, however they
 // meet.
 func TestShutdownAndCloseAtOnce(t *testing.T) {
-	b := startBackend(t, "b")
+	b := backendtest.Start(t, "b")
 	for range 200 {
-		cc := plain(t, b.addr)
-		_, err := askName(bounded(t), cc)
+		cc := plain(t, b.Addr)
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
-		down := shutDown(bounded(t), cc)
+		down := shutDown(backendtest.Bounded(t), cc)
 		closed := cc.Close()
 		if err := <-down; err != nil {
 			require.NoError(t, closed)
@@ -219,7 +222,7 @@ func TestShutdownAndCloseAtOnce(t *testing.T) {
 		}
 		assert.Equal(t, connectivity.Shutdown, cc.GetState())
 	}
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // TestShutdownBeforeThereIsAConnection: an attempt is nothing to wait for, but an RPC that waits
@@ -230,31 +233,31 @@ func TestShutdownBeforeThereIsAConnection(t *testing.T) {
 		cc := plain(t, silent.Target())
 		cc.Connect()
 		awaitState(t, cc, connectivity.Connecting)
-		require.NoError(t, cc.Shutdown(bounded(t)))
-		assertNothingRuns(t)
+		require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+		backendtest.AssertNothingRuns(t)
 	})
 	t.Run("RPCs that wait", func(t *testing.T) {
 		cc := plain(t, silent.Target())
 		var waiting sync.WaitGroup
 		for range 2 {
 			waiting.Go(func() {
-				_, err := askName(bounded(t), cc, grpc.WaitForReady(true))
+				_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 				assertRefused(t, err)
 			})
 			waiting.Go(func() {
-				_, err := cc.NewStream(bounded(t), bidi, "/test.Backend/Stream")
+				_, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
 				assertRefused(t, err)
 			})
 		}
-		eventually(t, func() bool { n, _ := cc.calls.Active(); return n == 4 }, "RPCs wait")
+		backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 4 }, "RPCs wait")
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		var cut *ShutdownError
+		var cut *grpcdial.ShutdownError
 		require.ErrorAs(t, cc.Shutdown(ctx), &cut)
 		assert.Equal(t, 4, cut.Aborted)
 		assert.ErrorIs(t, cut, context.DeadlineExceeded)
 		waiting.Wait()
-		assertNothingRuns(t)
+		backendtest.AssertNothingRuns(t)
 	})
 }
 
@@ -283,7 +286,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 			callers.Go(func() {
 				for {
 					asked.Add(1)
-					_, err := askName(context.Background(), cc)
+					_, err := backendtest.AskName(context.Background(), cc)
 					if err != nil {
 						assertRefused(t, err)
 						return
@@ -292,7 +295,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, func() bool { return well.Load() > 100 }, "RPCs run")
+		backendtest.Eventually(t, func() bool { return well.Load() > 100 }, "RPCs run")
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		assert.NoError(t, cc.Shutdown(ctx))
 		cancel()

@@ -1,10 +1,13 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
 	"fmt"
 	"sync"
 	"testing"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -68,7 +71,7 @@ func (p *securePeer) take() map[string]string {
 
 // bundleOf is testBundle, or nil for one without parts, as an option wants it.
 func bundleOf(transport credentials.TransportCredentials, perRPC credentials.PerRPCCredentials) credentials.Bundle {
-	return testBundle{transport: transport, perRPC: perRPC}
+	return bundle{transport: transport, perRPC: perRPC}
 }
 
 // securityOf asks grpc-go and us: the channel cannot be made, or what became of an
@@ -78,7 +81,7 @@ func securityOf(t *testing.T, p *securePeer, err error, cc grpc.ClientConnInterf
 	if err != nil {
 		return nil, err
 	}
-	_, err = askName(bounded(t), cc, call...)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc, call...)
 	return p.take(), err
 }
 
@@ -118,12 +121,12 @@ func TestCredentialsMatrix(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%s by %s, from %q, strict %t", transport.name, by, from, strict), func(t *testing.T) {
 						token := sender{from, strict}
-						ours, theirs := []DialOption(nil), []grpc.DialOption(nil)
+						ours, theirs := []grpcdial.DialOption(nil), []grpc.DialOption(nil)
 						var ofBundle credentials.PerRPCCredentials
 						var call []grpc.CallOption
 						switch from {
 						case "option":
-							ours, theirs = append(ours, WithPerRPCCredentials(token)), append(theirs, grpc.WithPerRPCCredentials(token))
+							ours, theirs = append(ours, grpcdial.WithPerRPCCredentials(token)), append(theirs, grpc.WithPerRPCCredentials(token))
 						case "bundle":
 							ofBundle = token
 						case "call":
@@ -131,15 +134,15 @@ func TestCredentialsMatrix(t *testing.T) {
 						}
 						switch {
 						case transport.creds == nil:
-							ours, theirs = append(ours, WithInsecure()), append(theirs, grpc.WithTransportCredentials(insecure.NewCredentials()))
+							ours, theirs = append(ours, grpcdial.WithInsecure()), append(theirs, grpc.WithTransportCredentials(insecure.NewCredentials()))
 						case by == "bundle":
 							b := bundleOf(transport.creds, ofBundle)
-							ours, theirs = append(ours, WithCredentialsBundle(b)), append(theirs, grpc.WithCredentialsBundle(b))
+							ours, theirs = append(ours, grpcdial.WithCredentialsBundle(b)), append(theirs, grpc.WithCredentialsBundle(b))
 						default:
-							ours, theirs = append(ours, WithTransportCredentials(transport.creds)), append(theirs, grpc.WithTransportCredentials(transport.creds))
+							ours, theirs = append(ours, grpcdial.WithTransportCredentials(transport.creds)), append(theirs, grpc.WithTransportCredentials(transport.creds))
 						}
 
-						cc, made := NewClient(transport.peer.target, ours...)
+						cc, made := grpcdial.NewClient(transport.peer.target, ours...)
 						if made == nil {
 							defer cc.Close()
 						}
@@ -169,20 +172,20 @@ func TestCredentialsMatrix(t *testing.T) {
 							assert.Equal(t, want, seen)
 							return
 						}
-						require.ErrorIs(t, err, ErrPerRPCNeedsTransportSecurity)
+						require.ErrorIs(t, err, grpcdial.ErrPerRPCNeedsTransportSecurity)
 						assert.NotContains(t, err.Error(), "\n")
 						assert.Empty(t, seen)
 						switch {
 						case from == "call":
 							assert.Equal(t, codes.Unauthenticated, status.Code(err))
 						case transport.late:
-							var e *DialError
+							var e *grpcdial.DialError
 							require.ErrorAs(t, err, &e)
 							require.Len(t, e.Attempts, 1)
-							assert.Equal(t, PhaseTLS, e.Attempts[0].Phase)
+							assert.Equal(t, grpcdial.PhaseTLS, e.Attempts[0].Phase)
 							assert.True(t, e.Attempts[0].Permanent)
-							_, err := Dial(transport.peer.target, append(ours, WithBlock(), FailOnNonTempDialError(true))...)
-							assert.ErrorIs(t, err, ErrPerRPCNeedsTransportSecurity)
+							_, err := grpcdial.Dial(transport.peer.target, append(ours, grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))...)
+							assert.ErrorIs(t, err, grpcdial.ErrPerRPCNeedsTransportSecurity)
 						default:
 							assert.Error(t, made)
 						}
@@ -227,10 +230,10 @@ func TestSubchannelCredentials(t *testing.T) {
 		{name: "plaintext for the option's strict ones", peer: plainPeer, creds: theTLS, perRPC: []credentials.PerRPCCredentials{sender{"option", true}}, own: bundleOf(plaintext, nil)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &spyPolicy{name: fmt.Sprintf("bundled_%d", i), update: func(s *spy, state balancer.ClientConnState) error {
+			p := &backendtest.SpyPolicy{As: fmt.Sprintf("bundled_%d", i), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
 				var sc balancer.SubConn
-				sc, err := s.cc.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{CredsBundle: tt.own, StateListener: func(state balancer.SubConnState) {
-					s.cc.UpdateState(balancer.State{ConnectivityState: state.ConnectivityState, Picker: pickerFor(sc, state)})
+				sc, err := s.CC.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{CredsBundle: tt.own, StateListener: func(state balancer.SubConnState) {
+					s.CC.UpdateState(balancer.State{ConnectivityState: state.ConnectivityState, Picker: backendtest.PickerFor(sc, state)})
 				}})
 				if err == nil {
 					sc.Connect()
@@ -238,16 +241,16 @@ func TestSubchannelCredentials(t *testing.T) {
 				return err
 			}}
 			balancer.Register(p)
-			ours, theirs := []DialOption{WithDefaultServiceConfig(p.config())}, []grpc.DialOption{grpc.WithDefaultServiceConfig(p.config())}
+			ours, theirs := []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(p.Config())}, []grpc.DialOption{grpc.WithDefaultServiceConfig(p.Config())}
 			if tt.creds != nil {
-				ours, theirs = append(ours, WithTransportCredentials(tt.creds)), append(theirs, grpc.WithTransportCredentials(tt.creds))
+				ours, theirs = append(ours, grpcdial.WithTransportCredentials(tt.creds)), append(theirs, grpc.WithTransportCredentials(tt.creds))
 			} else {
-				ours, theirs = append(ours, WithCredentialsBundle(tt.bundle)), append(theirs, grpc.WithCredentialsBundle(tt.bundle))
+				ours, theirs = append(ours, grpcdial.WithCredentialsBundle(tt.bundle)), append(theirs, grpc.WithCredentialsBundle(tt.bundle))
 			}
 			for _, c := range tt.perRPC {
-				ours, theirs = append(ours, WithPerRPCCredentials(c)), append(theirs, grpc.WithPerRPCCredentials(c))
+				ours, theirs = append(ours, grpcdial.WithPerRPCCredentials(c)), append(theirs, grpc.WithPerRPCCredentials(c))
 			}
-			cc, err := NewClient(tt.peer.target, ours...)
+			cc, err := grpcdial.NewClient(tt.peer.target, ours...)
 			require.NoError(t, err)
 			defer cc.Close()
 			seen, err := securityOf(t, tt.peer, nil, cc, nil)
@@ -261,7 +264,7 @@ func TestSubchannelCredentials(t *testing.T) {
 			assert.Equal(t, tt.seen, seen)
 			if tt.seen == nil {
 				assert.Equal(t, codes.Unavailable, status.Code(err))
-				assert.ErrorIs(t, err, ErrPerRPCNeedsTransportSecurity)
+				assert.ErrorIs(t, err, grpcdial.ErrPerRPCNeedsTransportSecurity)
 			}
 		})
 	}

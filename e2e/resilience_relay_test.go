@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"bufio"
@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"golang.org/x/net/http2"
@@ -105,7 +107,7 @@ func (r *relay) remove(c *relayed) {
 // pick returns a connection that has not been cut.
 func (r *relay) pick() (c *relayed) {
 	r.t.Helper()
-	await(r.t, func() bool {
+	backendtest.Eventually(r.t, func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for c = range r.conns {

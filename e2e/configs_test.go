@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -7,19 +7,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/resolver"
 )
 
 // timeoutConfig has one time-out for all methods.
-func timeoutConfig(seconds int) ServiceConfig {
+func timeoutConfig(seconds int) grpcdial.ServiceConfig {
 	d := time.Duration(seconds) * time.Second
-	return ServiceConfig{Methods: map[string]MethodConfig{"": {Timeout: &d}}}
+	return grpcdial.ServiceConfig{Methods: map[string]grpcdial.MethodConfig{"": {Timeout: &d}}}
 }
 
 // timeoutOf returns the seconds of the config in force; 0: none.
-func timeoutOf(cc *ClientConn) int {
+func timeoutOf(cc *grpcdial.ClientConn) int {
 	d := cc.GetMethodConfig("/any/method").Timeout
 	if d == nil {
 		return 0
@@ -32,20 +35,20 @@ func timeoutOf(cc *ClientConn) int {
 // gives a config too, and a default one; time is synctest's.
 func TestServiceConfigChannel(t *testing.T) {
 	const resolversConfig, defaultConfig = `{"methodConfig": [{"name": [{}], "timeout": "91s"}]}`, `{"methodConfig": [{"name": [{}], "timeout": "92s"}]}`
-	bad := ServiceConfig{Methods: map[string]MethodConfig{"no slash": {}}}
+	bad := grpcdial.ServiceConfig{Methods: map[string]grpcdial.MethodConfig{"no slash": {}}}
 	// dialed is a dial that does not wait for READY.
 	type dialed struct {
-		cc    *ClientConn
+		cc    *grpcdial.ClientConn
 		err   error
 		after time.Duration
 	}
 	for _, tt := range []struct {
 		name    string
-		configs func() chan ServiceConfig
-		run     func(t *testing.T, configs chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool)
+		configs func() chan grpcdial.ServiceConfig
+		run     func(t *testing.T, configs chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool)
 	}{
-		{"one that waits is read at once", func() chan ServiceConfig { return configsOf(timeoutConfig(1)) },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"one that waits is read at once", func() chan grpcdial.ServiceConfig { return configsOf(timeoutConfig(1)) },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				d := <-dial(t.Context())
 				require.NoError(t, d.err)
 				defer d.cc.Close()
@@ -54,8 +57,8 @@ func TestServiceConfigChannel(t *testing.T) {
 				synctest.Wait()
 				assert.Equal(t, 1, timeoutOf(d.cc), "it wins over the resolver's and the default")
 			}},
-		{"the resolver is not built before the first", func() chan ServiceConfig { return make(chan ServiceConfig) },
-			func(t *testing.T, configs chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"the resolver is not built before the first", func() chan grpcdial.ServiceConfig { return make(chan grpcdial.ServiceConfig) },
+			func(t *testing.T, configs chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				result := dial(t.Context())
 				time.Sleep(time.Hour)
 				synctest.Wait()
@@ -68,8 +71,8 @@ func TestServiceConfigChannel(t *testing.T) {
 				assert.Equal(t, time.Hour, d.after)
 				assert.True(t, built())
 			}},
-		{"closed while the first is waited for", func() chan ServiceConfig { return make(chan ServiceConfig) },
-			func(t *testing.T, configs chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"closed while the first is waited for", func() chan grpcdial.ServiceConfig { return make(chan grpcdial.ServiceConfig) },
+			func(t *testing.T, configs chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				result := dial(t.Context())
 				time.Sleep(time.Second)
 				close(configs)
@@ -80,8 +83,8 @@ func TestServiceConfigChannel(t *testing.T) {
 				assert.True(t, built())
 				assert.Equal(t, 91, timeoutOf(d.cc), "as if the option had not been given")
 			}},
-		{"closed before", func() chan ServiceConfig { c := make(chan ServiceConfig); close(c); return c },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"closed before", func() chan grpcdial.ServiceConfig { c := make(chan grpcdial.ServiceConfig); close(c); return c },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				d := <-dial(t.Context())
 				require.NoError(t, d.err)
 				assert.Zero(t, d.after)
@@ -89,35 +92,35 @@ func TestServiceConfigChannel(t *testing.T) {
 				assert.Equal(t, 91, timeoutOf(d.cc))
 				require.NoError(t, d.cc.Close())
 			}},
-		{"closed after the first", func() chan ServiceConfig { c := configsOf(timeoutConfig(1)); close(c); return c },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"closed after the first", func() chan grpcdial.ServiceConfig { c := configsOf(timeoutConfig(1)); close(c); return c },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				d := <-dial(t.Context())
 				require.NoError(t, d.err)
 				synctest.Wait()
 				assert.Equal(t, 1, timeoutOf(d.cc), "it stays in force")
 				require.NoError(t, d.cc.Close())
 			}},
-		{"the context bounds the wait", func() chan ServiceConfig { return make(chan ServiceConfig) },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"the context bounds the wait", func() chan grpcdial.ServiceConfig { return make(chan grpcdial.ServiceConfig) },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				d := <-dial(ctx)
 				assert.ErrorIs(t, d.err, context.DeadlineExceeded)
 				assert.EqualError(t, d.err, `grpcdial: no connection for "scripted:///x" after 1m0s, in IDLE (context deadline exceeded): `+
 					`x: resolve not finished after 1m0s: it has not begun: the first config of WithServiceConfig has not come`)
-				assert.ErrorAs(t, d.err, new(*DialError))
+				assert.ErrorAs(t, d.err, new(*grpcdial.DialError))
 				assert.Equal(t, time.Minute, d.after)
 				assert.False(t, built())
 			}},
-		{"WithTimeout bounds the wait", func() chan ServiceConfig { return make(chan ServiceConfig) },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
-				d := <-dial(t.Context(), WithTimeout(time.Minute))
+		{"WithTimeout bounds the wait", func() chan grpcdial.ServiceConfig { return make(chan grpcdial.ServiceConfig) },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
+				d := <-dial(t.Context(), grpcdial.WithTimeout(time.Minute))
 				assert.ErrorIs(t, d.err, context.DeadlineExceeded)
 				assert.Equal(t, time.Minute, d.after)
 				assert.False(t, built())
 			}},
-		{"a context that ends the wait", func() chan ServiceConfig { return make(chan ServiceConfig) },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"a context that ends the wait", func() chan grpcdial.ServiceConfig { return make(chan grpcdial.ServiceConfig) },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				ctx, cancel := context.WithCancel(t.Context())
 				result := dial(ctx)
 				time.Sleep(time.Second)
@@ -126,24 +129,24 @@ func TestServiceConfigChannel(t *testing.T) {
 				assert.ErrorIs(t, d.err, context.Canceled)
 				assert.False(t, built())
 			}},
-		{"an illegal first one", func() chan ServiceConfig { return configsOf(bad) },
-			func(t *testing.T, _ chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"an illegal first one", func() chan grpcdial.ServiceConfig { return configsOf(bad) },
+			func(t *testing.T, _ chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				d := <-dial(t.Context())
 				assert.ErrorContains(t, d.err, `WithServiceConfig: `)
 				assert.ErrorContains(t, d.err, `"no slash"`)
 				assert.False(t, built())
 			}},
-		{"later ones replace it, illegal ones do not", func() chan ServiceConfig { return configsOf(timeoutConfig(1)) },
-			func(t *testing.T, configs chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"later ones replace it, illegal ones do not", func() chan grpcdial.ServiceConfig { return configsOf(timeoutConfig(1)) },
+			func(t *testing.T, configs chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				var refused []error
-				d := <-dial(t.Context(), WithDialTrace(&DialTrace{ConfigRefused: func(e DialEvent) { refused = append(refused, e.Err) }}))
+				d := <-dial(t.Context(), grpcdial.WithDialTrace(&grpcdial.DialTrace{ConfigRefused: func(e grpcdial.DialEvent) { refused = append(refused, e.Err) }}))
 				require.NoError(t, d.err)
 				defer d.cc.Close()
 				for _, step := range []struct {
-					config  ServiceConfig
+					config  grpcdial.ServiceConfig
 					want    int
 					refused int
-				}{{timeoutConfig(2), 2, 0}, {bad, 2, 1}, {timeoutConfig(3), 3, 1}, {ServiceConfig{}, 0, 1}, {bad, 0, 2}} {
+				}{{timeoutConfig(2), 2, 0}, {bad, 2, 1}, {timeoutConfig(3), 3, 1}, {grpcdial.ServiceConfig{}, 0, 1}, {bad, 0, 2}} {
 					configs <- step.config
 					synctest.Wait()
 					assert.Equal(t, step.want, timeoutOf(d.cc))
@@ -153,8 +156,8 @@ func TestServiceConfigChannel(t *testing.T) {
 					assert.ErrorContains(t, err, `"no slash"`)
 				}
 			}},
-		{"nothing is read after Close", func() chan ServiceConfig { return configsOf(timeoutConfig(1)) },
-			func(t *testing.T, configs chan ServiceConfig, dial func(context.Context, ...DialOption) <-chan dialed, built func() bool) {
+		{"nothing is read after Close", func() chan grpcdial.ServiceConfig { return configsOf(timeoutConfig(1)) },
+			func(t *testing.T, configs chan grpcdial.ServiceConfig, dial func(context.Context, ...grpcdial.DialOption) <-chan dialed, built func() bool) {
 				d := <-dial(t.Context())
 				require.NoError(t, d.err)
 				require.NoError(t, d.cc.Close())
@@ -167,18 +170,18 @@ func TestServiceConfigChannel(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				configs := tt.configs()
 				wasBuilt := false
-				r := scripted{build: func(cc resolver.ClientConn, o resolver.BuildOptions) error {
+				r := backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, o resolver.BuildOptions) error {
 					wasBuilt = true
 					looks := strings.HasPrefix(tt.name, "closed") && tt.name != "closed after the first"
 					assert.Equal(t, looks, !o.DisableServiceConfig, "it need not look for a config that does not count")
 					return cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}, ServiceConfig: cc.ParseServiceConfig(resolversConfig)})
 				}}
 				begun := time.Now()
-				dial := func(ctx context.Context, opts ...DialOption) <-chan dialed {
+				dial := func(ctx context.Context, opts ...grpcdial.DialOption) <-chan dialed {
 					result := make(chan dialed, 1)
 					go func() {
-						opts := append(opts, WithInsecure(), WithContextDialer(hang), WithResolvers(r), WithDefaultServiceConfig(defaultConfig), WithServiceConfig(configs))
-						cc, err := DialContext(ctx, "scripted:///x", opts...)
+						opts := append(opts, grpcdial.WithInsecure(), grpcdial.WithContextDialer(backendtest.Hang), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(defaultConfig), grpcdial.WithServiceConfig(configs))
+						cc, err := grpcdial.DialContext(ctx, "scripted:///x", opts...)
 						result <- dialed{cc, err, time.Since(begun)}
 					}()
 					return result
@@ -193,8 +196,8 @@ func TestServiceConfigChannel(t *testing.T) {
 // counts all the same, and Close ends the wait for it.
 func TestServiceConfigChannelOfNewClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		configs := make(chan ServiceConfig)
-		cc, err := NewClient("x:1", WithInsecure(), WithContextDialer(hang), WithServiceConfig(configs))
+		configs := make(chan grpcdial.ServiceConfig)
+		cc, err := grpcdial.NewClient("x:1", grpcdial.WithInsecure(), grpcdial.WithContextDialer(backendtest.Hang), grpcdial.WithServiceConfig(configs))
 		require.NoError(t, err)
 		assert.Zero(t, timeoutOf(cc))
 		configs <- timeoutConfig(1)
@@ -209,13 +212,13 @@ func TestServiceConfigChannelOfNewClient(t *testing.T) {
 		default:
 		}
 
-		cc, err = NewClient("x:1", WithInsecure(), WithServiceConfig(configsOf(timeoutConfig(3))))
+		cc, err = grpcdial.NewClient("x:1", grpcdial.WithInsecure(), grpcdial.WithServiceConfig(configsOf(timeoutConfig(3))))
 		require.NoError(t, err)
 		synctest.Wait()
 		assert.Equal(t, 3, timeoutOf(cc))
 		require.NoError(t, cc.Close())
 
-		_, err = NewClient("x:1", WithInsecure(), WithServiceConfig(configsOf(ServiceConfig{Methods: map[string]MethodConfig{"no slash": {}}})))
+		_, err = grpcdial.NewClient("x:1", grpcdial.WithInsecure(), grpcdial.WithServiceConfig(configsOf(grpcdial.ServiceConfig{Methods: map[string]grpcdial.MethodConfig{"no slash": {}}})))
 		assert.ErrorContains(t, err, `WithServiceConfig: `)
 	})
 }

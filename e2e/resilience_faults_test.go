@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,7 +51,7 @@ func answerTo(question string) string { return "answer to " + question }
 // add up.
 func TestManyRPCsUnderFaults(t *testing.T) {
 	total := 100_000
-	if underRace {
+	if backendtest.UnderRace {
 		total = 10_000
 	}
 	const callers = 64
@@ -66,7 +69,7 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 	}
 	r, target, option := handResolver(t)
 	r.InitialState(s)
-	cc := plain(t, target, option, noBackoff(), WithStatsHandler(told), WithDefaultServiceConfig(`{
+	cc := plain(t, target, option, noBackoff(), grpcdial.WithStatsHandler(told), grpcdial.WithDefaultServiceConfig(`{
 		"loadBalancingConfig": [{"round_robin": {}}],
 		"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {"maxAttempts": 5,
 			"initialBackoff": "0.001s", "maxBackoff": "0.005s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
@@ -100,6 +103,7 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 	for _, r := range restarting {
 		r.rest()
 	}
+	calls := callsOf(t, cc)
 	require.NoError(t, cc.Close())
 
 	for n := range rpcs.finished {
@@ -111,25 +115,22 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 		total, well.Load(), unavailable.Load(), internal.Load(), told.begun.Load(), told.connsBegun.Load(), restarting[0].restarts+restarting[1].restarts)
 	assert.EqualValues(t, total, well.Load()+failed)
 	assert.Less(t, failed, int64(total/10), "retries help")
-	calls := cc.calls.Calls()
-	assert.EqualValues(t, total, calls.Started)
-	assert.Equal(t, well.Load(), calls.Succeeded)
-	assert.Equal(t, failed, calls.Failed)
-	left, _ := cc.calls.Active()
-	assert.Zero(t, left)
+	assert.EqualValues(t, total, calls.CallsStarted)
+	assert.Equal(t, well.Load(), calls.CallsSucceeded)
+	assert.Equal(t, failed, calls.CallsFailed)
 	assert.Greater(t, told.begun.Load(), int64(total), "some took more than one attempt")
 	assert.Equal(t, told.begun.Load(), told.ended.Load(), "attempts that began and ended")
 	assert.Equal(t, well.Load(), told.endedWell.Load(), "attempts that ended well: one for each RPC that did")
 	assert.LessOrEqual(t, rpcs.begun.Load(), told.begun.Load(), "servers have seen what was an attempt")
 	assert.GreaterOrEqual(t, rpcs.begun.Load(), well.Load()+internal.Load())
 	assert.Equal(t, told.connsBegun.Load(), told.connsEnded.Load(), "connections")
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 }
 
 // askNumbered makes one RPC, a stream now and then, and holds its answers to what
 // was asked.
-func askNumbered(cc *ClientConn, n int, rpcs *ledgerOfRPCs) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func askNumbered(cc *grpcdial.ClientConn, n int, rpcs *ledgerOfRPCs) error {
+	ctx, cancel := context.WithTimeout(context.Background(), backendtest.Patience)
 	defer cancel()
 	finish := grpc.OnFinish(func(error) { rpcs.finished[n].Add(1) })
 	question := wrapperspb.String(strconv.Itoa(n))

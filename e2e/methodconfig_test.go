@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,11 +46,11 @@ func TestMethodConfigsAreFoundByName(t *testing.T) {
 		{"the second name of an entry", []string{entry(other+","+method, tooLittle)}, true},
 		{"entries are not merged", []string{entry(service, tooLittle), `{"name": [` + method + `], "timeout": "10s"}`}, false},
 	}
-	b := startBackend(t, "b")
+	b := backendtest.Start(t, "b")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cc := plain(t, b.addr, WithDefaultServiceConfig(`{"methodConfig": [`+strings.Join(tt.entries, ",")+`]}`))
-			_, err := askName(bounded(t), cc)
+			cc := plain(t, b.Addr, grpcdial.WithDefaultServiceConfig(`{"methodConfig": [`+strings.Join(tt.entries, ",")+`]}`))
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			if tt.fails {
 				assert.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
 			} else {
@@ -79,12 +82,12 @@ func TestMethodConfigInForce(t *testing.T) {
 		{name: "timeout", field: `"timeout": "0.05s"`, call: "Hold", code: codes.DeadlineExceeded, text: "sent, waiting for"},
 		{name: "timeout that is over", field: `"timeout": "0s"`, call: "Name", code: codes.DeadlineExceeded},
 	}
-	b := startBackend(t, "b")
+	b := backendtest.Start(t, "b")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cc := plain(t, b.addr, WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], `+tt.field+`}]}`))
+			cc := plain(t, b.Addr, grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], `+tt.field+`}]}`))
 			awaitReady(t, cc)
-			err := cc.Invoke(bounded(t), "/test.Backend/"+tt.call, wrapperspb.String(tt.body), new(wrapperspb.StringValue), tt.opts...)
+			err := cc.Invoke(backendtest.Bounded(t), "/test.Backend/"+tt.call, wrapperspb.String(tt.body), new(wrapperspb.StringValue), tt.opts...)
 			assert.Equal(t, tt.code, status.Code(err), "%v", err)
 			if tt.text != "" {
 				assert.ErrorContains(t, err, tt.text)
@@ -95,18 +98,18 @@ func TestMethodConfigInForce(t *testing.T) {
 
 // TestWaitForReadyOfMethodConfig: it is the default, and the RPC has the last word.
 func TestWaitForReadyOfMethodConfig(t *testing.T) {
-	b := startBackend(t, "b")
-	b.stop()
-	cc := plain(t, b.addr, fastBackoff(), WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "waitForReady": true}]}`))
+	b := backendtest.Start(t, "b")
+	b.Stop()
+	cc := plain(t, b.Addr, fastBackoff(), grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "waitForReady": true}]}`))
 	cc.Connect()
 	awaitState(t, cc, connectivity.TransientFailure)
-	_, err := askName(bounded(t), cc, grpc.WaitForReady(false))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(false))
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = askName(ctx, cc)
+	_, err = backendtest.AskName(ctx, cc)
 	require.Equal(t, codes.DeadlineExceeded, status.Code(err), "it waits")
-	b.start()
-	_, err = askName(bounded(t), cc)
+	b.Start()
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.NoError(t, err)
 }

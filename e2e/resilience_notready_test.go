@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,21 +60,21 @@ func TestNotReadyAndWhy(t *testing.T) {
 		name   string
 		target string
 		creds  credentials.TransportCredentials
-		phase  Phase
+		phase  grpcdial.Phase
 		says   string
 		as     any
 		is     error
 	}{
-		{"nothing listens", unusedAddr(t), nil, PhaseDial, "refused", new(*net.OpError), syscall.ECONNREFUSED},
-		{"nothing answers", listenDeaf(t), nil, PhaseDial, "not finished after", nil, nil},
-		{"TLS to plaintext", startBackend(t, "one").addr, clientTLS, PhaseTLS, "without TLS", new(tls.RecordHeaderError), nil},
-		{"plaintext to TLS", startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))), nil, PhaseHTTP2, "TLS", nil, io.EOF},
-		{"an HTTP/1 server", web.Listener.Addr().String(), nil, PhaseHTTP2, "HTTP/1", nil, nil},
-		{"an HTTPS/1 server", secureWeb.Listener.Addr().String(), clientTLS, PhaseTLS, "ALPN", new(tls.AlertError), nil},
+		{"nothing listens", backendtest.UnusedAddr(t), nil, grpcdial.PhaseDial, "refused", new(*net.OpError), syscall.ECONNREFUSED},
+		{"nothing answers", listenDeaf(t), nil, grpcdial.PhaseDial, "not finished after", nil, nil},
+		{"TLS to plaintext", backendtest.Start(t, "one").Addr, clientTLS, grpcdial.PhaseTLS, "without TLS", new(tls.RecordHeaderError), nil},
+		{"plaintext to TLS", startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))), nil, grpcdial.PhaseHTTP2, "TLS", nil, io.EOF},
+		{"an HTTP/1 server", web.Listener.Addr().String(), nil, grpcdial.PhaseHTTP2, "HTTP/1", nil, nil},
+		{"an HTTPS/1 server", secureWeb.Listener.Addr().String(), clientTLS, grpcdial.PhaseTLS, "ALPN", new(tls.AlertError), nil},
 	}
 	dials := map[string]func(context.Context, string, credentials.TransportCredentials) error{
 		"DialContext": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
-			_, err := DialContext(ctx, target, WithTransportCredentials(creds), WithBlock())
+			_, err := grpcdial.DialContext(ctx, target, grpcdial.WithTransportCredentials(creds), grpcdial.WithBlock())
 			return err
 		},
 		"AwaitReady": func(ctx context.Context, target string, creds credentials.TransportCredentials) error {
@@ -102,7 +105,7 @@ func TestNotReadyAndWhy(t *testing.T) {
 			t.Run(tt.name+", "+name, func(t *testing.T) {
 				err := <-results[tt.name+", "+name]
 				t.Log(err)
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				assert.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Len(t, e.Attempts, 1)

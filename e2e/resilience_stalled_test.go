@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,7 +34,7 @@ import (
 // any more.
 type stallingPeer struct {
 	name string
-	dial func(t *testing.T) *ClientConn
+	dial func(t *testing.T) *grpcdial.ClientConn
 }
 
 // small makes a connection whose send buffer is soon full.
@@ -43,13 +46,13 @@ func small(ctx context.Context, addr string) (net.Conn, error) {
 	return nc, nc.(*net.TCPConn).SetWriteBuffer(4096)
 }
 
-// wrapped is small with a type of its own.
-func wrapped(ctx context.Context, addr string) (net.Conn, error) {
+// smallWrapped is small with a type of its own.
+func smallWrapped(ctx context.Context, addr string) (net.Conn, error) {
 	nc, err := small(ctx, addr)
 	return struct{ net.Conn }{nc}, err
 }
 
-func stall(c *h2test.Conn) {
+func neverReads(c *h2test.Conn) {
 	c.Handshake(h2test.InitialWindowSize(1 << 30))
 	c.WindowUpdate(0, 1<<30)
 	c.StopReading()
@@ -70,25 +73,25 @@ func trickle(c *h2test.Conn) {
 }
 
 func stallingPeers() []stallingPeer {
-	over := func(script func(*h2test.Conn), dialer func(context.Context, string) (net.Conn, error), opts ...h2test.Option) func(t *testing.T) *ClientConn {
-		return func(t *testing.T) *ClientConn {
+	over := func(script func(*h2test.Conn), dialer func(context.Context, string) (net.Conn, error), opts ...h2test.Option) func(t *testing.T) *grpcdial.ClientConn {
+		return func(t *testing.T) *grpcdial.ClientConn {
 			srv := h2test.Listen(t, append(opts, h2test.SocketBuffers(4096, 0))...)
 			srv.Script(script)
 			creds := insecure.NewCredentials()
 			if len(opts) > 0 {
 				creds = credentials.NewTLS(srv.ClientTLS())
 			}
-			return channelTo(t, "passthrough:///"+srv.Addr(), creds, WithContextDialer(dialer))
+			return channelTo(t, "passthrough:///"+srv.Addr(), creds, grpcdial.WithContextDialer(dialer))
 		}
 	}
 	return []stallingPeer{
-		{"plaintext", over(stall, small)},
-		{"TLS", over(stall, small, h2test.WithTLS())},
-		{"another connection", over(stall, wrapped)},
-		{"TLS on another connection", over(stall, wrapped, h2test.WithTLS())},
+		{"plaintext", over(neverReads, small)},
+		{"TLS", over(neverReads, small, h2test.WithTLS())},
+		{"another connection", over(neverReads, smallWrapped)},
+		{"TLS on another connection", over(neverReads, smallWrapped, h2test.WithTLS())},
 		{"plaintext, slow", over(trickle, small)},
 		{"TLS, slow", over(trickle, small, h2test.WithTLS())},
-		{"bufconn", func(t *testing.T) *ClientConn {
+		{"bufconn", func(t *testing.T) *grpcdial.ClientConn {
 			lis := bufconn.Listen(4096)
 			t.Cleanup(func() { _ = lis.Close() })
 			go func() {
@@ -103,14 +106,14 @@ func stallingPeers() []stallingPeer {
 					_ = fr.WriteWindowUpdate(0, 1<<30)
 				}
 			}()
-			return plain(t, "passthrough:///x", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+			return plain(t, "passthrough:///x", grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
 		}},
 	}
 }
 
 // fill makes RPCs until there is no room for a request any more: after the first
 // that the socket does not take, some more wait behind it.
-func fill(t *testing.T, cc *ClientConn) {
+func fill(t *testing.T, cc *grpcdial.ClientConn) {
 	t.Helper()
 	const behind = 10 // of 16 kB, where 64 kB have room
 	stuck := 0
@@ -120,8 +123,8 @@ func fill(t *testing.T, cc *ClientConn) {
 		err := cc.Invoke(ctx, "/test/Fill", sized(16_000), new(wrapperspb.BytesValue))
 		cancel()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
-		var e *RPCError
-		if errors.As(err, &e) && e.Stage == StageSend {
+		var e *grpcdial.RPCError
+		if errors.As(err, &e) && e.Stage == grpcdial.StageSend {
 			stuck++
 		}
 		if stuck == behind {
@@ -166,14 +169,14 @@ func TestStalledPeer(t *testing.T) {
 							assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
 						})
 					}
-					await(t, func() bool { running, _ := cc.calls.Active(); return running == 8 }, "all begun")
+					backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 8 }, "all begun")
 					begun := time.Now()
 					require.NoError(t, cc.Close())
 					closed := time.Since(begun)
 					all.Wait()
 					assert.Less(t, closed, time.Second)
 					assert.Less(t, time.Since(begun), time.Second)
-					assertNothingRuns(t)
+					backendtest.AssertNothingRuns(t)
 					t.Logf("callers returned at most %v after their deadline (of it the machine was busy for up to %v), Close took %v, and cut RPCs %v",
 						late.Round(10*time.Microsecond), held.Round(10*time.Microsecond), closed.Round(10*time.Microsecond), time.Since(begun).Round(10*time.Microsecond))
 				})
@@ -184,7 +187,7 @@ func TestStalledPeer(t *testing.T) {
 
 // expire makes 64 RPCs with a deadline of 100 ms, all at once, and returns how long after it
 // the last of them returned.
-func expire(t *testing.T, cc *ClientConn, rpc func(context.Context, *ClientConn, int) error, size int) time.Duration {
+func expire(t *testing.T, cc *grpcdial.ClientConn, rpc func(context.Context, *grpcdial.ClientConn, int) error, size int) time.Duration {
 	t.Helper()
 	late := make([]time.Duration, 64)
 	var all sync.WaitGroup
@@ -230,12 +233,12 @@ func watchTime() func() time.Duration {
 	}
 }
 
-func unaryOf(ctx context.Context, cc *ClientConn, size int) error {
+func unaryOf(ctx context.Context, cc *grpcdial.ClientConn, size int) error {
 	return cc.Invoke(ctx, "/test/Unary", sized(size), new(wrapperspb.BytesValue))
 }
 
 // streamOf sends until the stream has ended.
-func streamOf(ctx context.Context, cc *ClientConn, size int) error {
+func streamOf(ctx context.Context, cc *grpcdial.ClientConn, size int) error {
 	s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test/Stream")
 	if err != nil {
 		return err
@@ -293,10 +296,10 @@ func TestCancelledRPCsHoldNothing(t *testing.T) {
 			t.Logf("%d RPCs ended well, %d were cut", ended.Load(), cut.Load())
 			require.Zero(t, streams(cc))
 			for range 32 {
-				all.Go(func() { assert.NoError(t, unaryOf(bounded(t), cc, 1<<20)) })
+				all.Go(func() { assert.NoError(t, unaryOf(backendtest.Bounded(t), cc, 1<<20)) })
 			}
 			all.Wait()
-			assert.Len(t, cc.allLinks(), 1, "all on one connection")
+			assert.Len(t, cc.Snapshot().Endpoints, 1, "all on one connection")
 		})
 	}
 }
@@ -307,15 +310,15 @@ func TestNobodyStarves(t *testing.T) {
 	ca := h2test.NewCA(t)
 	for _, tt := range []struct {
 		name string
-		rpc  func(ctx context.Context, cc *ClientConn, calls *atomic.Int64) error
+		rpc  func(ctx context.Context, cc *grpcdial.ClientConn, calls *atomic.Int64) error
 		time time.Duration
 	}{
-		{"unary", func(ctx context.Context, cc *ClientConn, calls *atomic.Int64) error {
+		{"unary", func(ctx context.Context, cc *grpcdial.ClientConn, calls *atomic.Int64) error {
 			err := cc.Invoke(ctx, "/test.Diary/Unary", sized(16_000), new(wrapperspb.BytesValue))
 			calls.Add(1)
 			return err
 		}, 2 * time.Second},
-		{"streams", func(ctx context.Context, cc *ClientConn, calls *atomic.Int64) error {
+		{"streams", func(ctx context.Context, cc *grpcdial.ClientConn, calls *atomic.Int64) error {
 			s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Diary/Stream")
 			for range 10 {
 				if err == nil {

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -52,12 +55,12 @@ func (g *gate) dial(ctx context.Context, addr string) (net.Conn, error) {
 // and of one that does not, begun in each of the channel's states; later the way
 // to the backend is open.
 func TestWaitForReadyInEachState(t *testing.T) {
-	kinds := map[string]func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error{
-		"unary": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
-			_, err := askName(ctx, cc, opts...)
+	kinds := map[string]func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error{
+		"unary": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
+			_, err := backendtest.AskName(ctx, cc, opts...)
 			return err
 		},
-		"stream": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+		"stream": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 			s, err := cc.NewStream(ctx, bidi, "/test.Backend/Stream", opts...)
 			if err != nil {
 				return err
@@ -90,8 +93,8 @@ func TestWaitForReadyInEachState(t *testing.T) {
 					name, want = tt.state.String()+"/"+kind+"/wait for ready", tt.waiting
 				}
 				t.Run(name, func(t *testing.T) {
-					b, g := startBackend(t, "b"), newGate(tt.mode)
-					cc := plain(t, "passthrough:///"+b.addr, WithContextDialer(g.dial), fastBackoff())
+					b, g := backendtest.Start(t, "b"), newGate(tt.mode)
+					cc := plain(t, "passthrough:///"+b.Addr, grpcdial.WithContextDialer(g.dial), fastBackoff())
 					switch tt.state {
 					case connectivity.Idle:
 					case connectivity.Shutdown:
@@ -101,16 +104,16 @@ func TestWaitForReadyInEachState(t *testing.T) {
 						awaitState(t, cc, tt.state)
 					}
 					done := make(chan error, 1)
-					go func() { done <- call(bounded(t), cc, grpc.WaitForReady(wait)) }()
+					go func() { done <- call(backendtest.Bounded(t), cc, grpc.WaitForReady(wait)) }()
 					if want == codes.OK && tt.mode != "open" {
-						eventually(t, func() bool { n, _ := cc.calls.Active(); return n == 1 }, "the RPC runs")
+						backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 1 }, "the RPC runs")
 						assert.Empty(t, done, "it waits")
 						g.set("open")
 					}
 					err := <-done
 					assert.Equal(t, want, status.Code(err), "%v", err)
 					if want == codes.Unavailable {
-						var why *DialError
+						var why *grpcdial.DialError
 						require.ErrorAs(t, err, &why)
 						assert.ErrorContains(t, err, "no way through")
 					}

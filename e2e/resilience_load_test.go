@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -21,16 +24,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
-
-// patience is how long these tests wait for what must happen, on machines that have
-// much else to do.
-const patience = time.Minute
-
-// await waits until cond holds.
-func await(t *testing.T, cond func() bool, what string) {
-	t.Helper()
-	require.Eventually(t, cond, patience, time.Millisecond, what)
-}
 
 // diary is what all sides of a test know of its RPCs, which tell their names in
 // metadata.
@@ -97,7 +90,7 @@ func (d *diary) check(t *testing.T, excused func(*rpcRecord) bool) (failed int) 
 // load is callers that make one RPC after the other, unary and streams.
 type load struct {
 	t       *testing.T
-	cc      *ClientConn
+	cc      *grpcdial.ClientConn
 	diary   *diary
 	stop    func() // the callers make no more RPCs
 	stopped chan struct{}
@@ -109,7 +102,7 @@ type load struct {
 	sum     int       // guarded by mu: all of them
 }
 
-func startLoad(t *testing.T, cc *ClientConn, d *diary) *load {
+func startLoad(t *testing.T, cc *grpcdial.ClientConn, d *diary) *load {
 	l := &load{t: t, cc: cc, diary: d, stopped: make(chan struct{})}
 	l.stop = sync.OnceFunc(func() { close(l.stopped) })
 	t.Cleanup(l.stop)
@@ -130,7 +123,7 @@ func (l *load) run(caller int) {
 		name := fmt.Sprintf("rpc-%d-%d", caller, n)
 		stream := caller%4 == 3
 		l.diary.note(name, func(r *rpcRecord) { r.stream = stream })
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), backendtest.Patience)
 		ctx = metadata.AppendToOutgoingContext(ctx, "rpc-name", name)
 		var p peer.Peer
 		opts := []grpc.CallOption{grpc.WaitForReady(true), grpc.Peer(&p), grpc.OnFinish(func(error) {
@@ -157,7 +150,7 @@ func (l *load) run(caller int) {
 
 // talk has each of a few messages answered, while it goes on sending or before it
 // does.
-func talk(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+func talk(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 	s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Diary/Stream", opts...)
 	if err != nil {
 		return err
@@ -252,7 +245,7 @@ func (l *load) more(n int) {
 func (l *load) await(cond func() bool) {
 	l.t.Helper()
 	late := false
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(backendtest.Patience, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		late = true
@@ -274,10 +267,9 @@ func (l *load) end() {
 	l.t.Helper()
 	l.stop()
 	l.callers.Wait()
-	running, _ := l.cc.calls.Active()
-	assert.Zero(l.t, running, "RPCs that run")
+	assert.Zero(l.t, rpcsRunning(l.t, l.cc), "RPCs that run")
 	require.NoError(l.t, l.cc.Close())
-	assertNothingRuns(l.t)
+	backendtest.AssertNothingRuns(l.t)
 }
 
 // diaryServer is a grpc-go server that notes what it handles.
@@ -302,7 +294,7 @@ func startDiaryServer(t *testing.T, d *diary, opts ...grpc.ServerOption) *diaryS
 func (s *diaryServer) start() {
 	s.t.Helper()
 	var lis net.Listener
-	await(s.t, func() (ok bool) { // the port may have been lent to a connection of somebody else's
+	backendtest.Eventually(s.t, func() (ok bool) { // the port may have been lent to a connection of somebody else's
 		var err error
 		lis, err = net.Listen("tcp", s.addr)
 		return err == nil
@@ -346,9 +338,9 @@ func (d *diary) handle(_ any, s grpc.ServerStream) error {
 }
 
 // channelTo makes a channel that the test closes, if it does not do so itself.
-func channelTo(t *testing.T, target string, creds credentials.TransportCredentials, opts ...DialOption) *ClientConn {
+func channelTo(t *testing.T, target string, creds credentials.TransportCredentials, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
 	t.Helper()
-	cc, err := NewClient(target, append(opts, WithTransportCredentials(creds))...)
+	cc, err := grpcdial.NewClient(target, append(opts, grpcdial.WithTransportCredentials(creds))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = cc.Close() })
 	return cc

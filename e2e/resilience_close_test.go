@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -6,12 +6,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -27,39 +29,23 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// openFiles returns how many files and sockets the process has open; 0 where
-// that cannot be told.
-func openFiles() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
-}
-
-// checkFiles returns a function that waits until no more files are open than now.
-func checkFiles(t *testing.T) func() {
-	before := openFiles()
-	return func() {
-		t.Helper()
-		await(t, func() bool { return openFiles() <= before }, "sockets are closed")
-	}
-}
-
 // rpcKinds are RPCs that do not end by themselves on a server that does not
 // answer, in the states that they can be in.
-var rpcKinds = map[string]func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error{
-	"unary": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+var rpcKinds = map[string]func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error{
+	"unary": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 		return cc.Invoke(ctx, "/test/Unary", sized(5), new(wrapperspb.BytesValue), opts...)
 	},
-	"unary, large": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+	"unary, large": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 		return cc.Invoke(ctx, "/test/Unary", sized(200_000), new(wrapperspb.BytesValue), opts...)
 	},
-	"stream that receives": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+	"stream that receives": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
 		if err != nil {
 			return err
 		}
 		return s.RecvMsg(new(wrapperspb.BytesValue))
 	},
-	"stream that sends": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+	"stream that sends": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
 		for err == nil {
 			err = s.SendMsg(sized(50_000))
@@ -69,7 +55,7 @@ var rpcKinds = map[string]func(ctx context.Context, cc *ClientConn, opts ...grpc
 		}
 		return err
 	},
-	"stream that waits for headers": func(ctx context.Context, cc *ClientConn, opts ...grpc.CallOption) error {
+	"stream that waits for headers": func(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption) error {
 		s, err := cc.NewStream(ctx, bidi, "/test/Stream", opts...)
 		if err != nil {
 			return err
@@ -82,14 +68,9 @@ var rpcKinds = map[string]func(ctx context.Context, cc *ClientConn, opts ...grpc
 }
 
 // streams returns how many streams are open on the channel's connections.
-func streams(cc *ClientConn) (n int) {
-	for _, l := range cc.allLinks() {
-		l.sc.mu.Lock()
-		conn := l.conn
-		l.sc.mu.Unlock()
-		if conn != nil {
-			n += conn.Streams()
-		}
+func streams(cc *grpcdial.ClientConn) (n int) {
+	for _, e := range cc.Snapshot().Endpoints {
+		n += e.Streams
 	}
 	return n
 }
@@ -103,7 +84,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		return func(c *h2test.Conn) { c.Handshake(settings...); c.ExpectClosed() }
 	}
 	silent := func(t *testing.T) string {
-		return serveRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		return backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	}
 	serve := func(f func(*h2test.Conn), opts ...h2test.Option) func(t *testing.T) string {
 		return func(t *testing.T) string {
@@ -112,27 +93,27 @@ func TestCloseLeavesNothing(t *testing.T) {
 			return srv.Addr()
 		}
 	}
-	nobody := func(t *testing.T) string { return unusedAddr(t) }
+	nobody := func(t *testing.T) string { return backendtest.UnusedAddr(t) }
 	secure := h2test.WithTLSConfig(ca.ServerConfig("backend.example"))
 	roomy := []http2.Setting{h2test.InitialWindowSize(1 << 30)}
 	for _, tt := range []struct {
 		name    string
 		server  func(t *testing.T) string
 		creds   credentials.TransportCredentials
-		opts    []DialOption
+		opts    []grpcdial.DialOption
 		state   connectivity.State
 		streams int // of each kind of RPC one runs: how many get a stream
 	}{
 		{"IDLE", nobody, nil, nil, connectivity.Idle, -1},
-		{"CONNECTING, the dialer hangs", nobody, nil, []DialOption{WithContextDialer(hang)}, connectivity.Connecting, 0},
+		{"CONNECTING, the dialer hangs", nobody, nil, []grpcdial.DialOption{grpcdial.WithContextDialer(backendtest.Hang)}, connectivity.Connecting, 0},
 		{"CONNECTING, TLS to a silent server", silent, clientTLS, nil, connectivity.Connecting, 0},
 		{"CONNECTING, plaintext to a silent server", silent, nil, nil, connectivity.Connecting, 0},
-		{"CONNECTING, a wrapped connection to a silent server", silent, clientTLS, []DialOption{WithContextDialer(wrapped)}, connectivity.Connecting, 0},
+		{"CONNECTING, a wrapped connection to a silent server", silent, clientTLS, []grpcdial.DialOption{grpcdial.WithContextDialer(smallWrapped)}, connectivity.Connecting, 0},
 		{"READY, windows open", serve(untilClosed(roomy...)), nil, nil, connectivity.Ready, len(rpcKinds)},
 		{"READY, TLS, windows open", serve(untilClosed(roomy...), secure), clientTLS, nil, connectivity.Ready, len(rpcKinds)},
 		{"READY, streams' windows closed", serve(untilClosed(h2test.InitialWindowSize(0))), nil, nil, connectivity.Ready, len(rpcKinds)},
 		{"READY, TLS, a wrapped connection, streams' windows closed", serve(untilClosed(h2test.InitialWindowSize(0)), secure), clientTLS,
-			[]DialOption{WithContextDialer(wrapped)}, connectivity.Ready, len(rpcKinds)},
+			[]grpcdial.DialOption{grpcdial.WithContextDialer(smallWrapped)}, connectivity.Ready, len(rpcKinds)},
 		{"READY, one stream at a time", serve(untilClosed(h2test.MaxConcurrentStreams(1))), nil, nil, connectivity.Ready, 1},
 		{"READY, no stream at all", serve(untilClosed(h2test.MaxConcurrentStreams(0)), secure), clientTLS, nil, connectivity.Ready, 0},
 		{"READY, but going away", serve(func(c *h2test.Conn) {
@@ -152,7 +133,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 				tt.creds = insecure.NewCredentials()
 			}
 			target := tt.server(t)
-			files := checkFiles(t)
+			files := backendtest.CheckFiles(t)
 			cc := channelTo(t, "passthrough:///"+target, tt.creds, tt.opts...)
 			var running sync.WaitGroup
 			if tt.streams >= 0 {
@@ -163,8 +144,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 						assert.Equal(t, codes.Canceled, status.Code(err), name)
 					})
 				}
-				await(t, func() bool { n, _ := cc.calls.Active(); return n == len(rpcKinds) }, "RPCs run")
-				await(t, func() bool { return streams(cc) == tt.streams }, "streams are open")
+				backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == len(rpcKinds) }, "RPCs run")
+				backendtest.Eventually(t, func() bool { return streams(cc) == tt.streams }, "streams are open")
 			}
 			awaitState(t, cc, tt.state)
 
@@ -173,7 +154,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			took := time.Since(begun)
 			running.Wait()
 			assert.Less(t, took, time.Second)
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 			files()
 			t.Logf("Close took %v", took.Round(10*time.Microsecond))
 
@@ -183,7 +164,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 				assert.ErrorIs(t, err, grpc.ErrClientConnClosing, name)
 			}
 			assert.False(t, cc.WaitForStateChange(cancelled(), connectivity.Shutdown))
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 		})
 	}
 }
@@ -203,7 +184,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 		}
 	})
 	var ended atomic.Int64 // attempts, each of which another one is to follow
-	cc := plain(t, srv.Addr(), WithStatsHandler(endHandler(func() { ended.Add(1) })), WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
+	cc := plain(t, srv.Addr(), grpcdial.WithStatsHandler(backendtest.EndHandler(func() { ended.Add(1) })), grpcdial.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
 		"maxAttempts": 2, "initialBackoff": "1000s", "maxBackoff": "1000s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
 	awaitReady(t, cc)
 	results := make(chan error, 2)
@@ -220,7 +201,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 		}
 		results <- err
 	}()
-	await(t, func() bool { return ended.Load() == 2 }, "RPCs wait")
+	backendtest.Eventually(t, func() bool { return ended.Load() == 2 }, "RPCs wait")
 	require.NoError(t, cc.Close())
 	for range 2 {
 		err := <-results
@@ -234,23 +215,23 @@ func TestManyChannels(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
 	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
-	b := startBackend(t, "one")
+	b := backendtest.Start(t, "one")
 	secured := startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
-	files := checkFiles(t)
+	files := backendtest.CheckFiles(t)
 	begun := time.Now()
 	for round := range 10 {
 		// 100 at once, of which each tenth speaks TLS.
 		var all sync.WaitGroup
-		open := make(chan *ClientConn, 100)
+		open := make(chan *grpcdial.ClientConn, 100)
 		for i := range cap(open) {
 			all.Go(func() {
-				target, creds := b.addr, insecure.NewCredentials()
+				target, creds := b.Addr, insecure.NewCredentials()
 				if i%10 == 0 {
 					target, creds = secured, clientTLS
 				}
-				cc, err := DialContext(bounded(t), target, WithTransportCredentials(creds), WithBlock())
+				cc, err := grpcdial.DialContext(backendtest.Bounded(t), target, grpcdial.WithTransportCredentials(creds), grpcdial.WithBlock())
 				if assert.NoError(t, err) {
-					_, err = askName(bounded(t), cc)
+					_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 					assert.NoError(t, err)
 					open <- cc
 				}
@@ -259,8 +240,8 @@ func TestManyChannels(t *testing.T) {
 		all.Wait()
 		close(open)
 		if round == 0 {
-			await(t, func() bool { return len(ours()) <= cap(open) }, "no more than a goroutine for each channel")
-			t.Logf("%d channels: %d goroutines, %d files", cap(open), len(ours()), openFiles())
+			backendtest.Eventually(t, func() bool { return len(backendtest.Ours()) <= cap(open) }, "no more than a goroutine for each channel")
+			t.Logf("%d channels: %d goroutines, %d files", cap(open), len(backendtest.Ours()), backendtest.OpenFiles())
 		}
 		for cc := range open {
 			all.Go(func() { assert.NoError(t, cc.Close()) })
@@ -268,7 +249,7 @@ func TestManyChannels(t *testing.T) {
 		all.Wait()
 	}
 	t.Logf("1000 channels opened, used and closed in %v", time.Since(begun).Round(time.Millisecond))
-	assertNothingRuns(t)
+	backendtest.AssertNothingRuns(t)
 	files()
 }
 
@@ -276,12 +257,12 @@ func TestManyChannels(t *testing.T) {
 // channels whose backends come and go and that are closed in the middle of it.
 func TestEverythingAtOnce(t *testing.T) {
 	h2test.CheckLeaks(t)
-	backends := startBackends(t, "a", "b")
-	files := checkFiles(t)
+	backends := backendtest.StartAll(t, "a", "b")
+	files := backendtest.CheckFiles(t)
 	for range 5 {
 		r, target, option := handResolver(t)
-		r.InitialState(addresses(backends...))
-		cc := plain(t, target, option, WithDefaultServiceConfig(roundRobin), noBackoff(), WithIdleTimeout(time.Millisecond))
+		r.InitialState(backendtest.Addresses(backends...))
+		cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), noBackoff(), grpcdial.WithIdleTimeout(time.Millisecond))
 		var all sync.WaitGroup
 		until := func(f func()) {
 			all.Go(func() {
@@ -296,7 +277,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			until(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(int(10*time.Millisecond))))
 				defer cancel()
-				_, err := askName(ctx, cc, grpc.WaitForReady(rand.IntN(2) == 0))
+				_, err := backendtest.AskName(ctx, cc, grpc.WaitForReady(rand.IntN(2) == 0))
 				switch status.Code(err) {
 				case codes.OK, codes.Unavailable, codes.DeadlineExceeded:
 				case codes.Canceled:
@@ -323,12 +304,12 @@ func TestEverythingAtOnce(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(int(5*time.Millisecond))))
 			defer cancel()
 			if err := cc.AwaitReady(ctx); err != nil {
-				var e *DialError
+				var e *grpcdial.DialError
 				assert.ErrorAs(t, err, &e)
 			}
 		})
-		until(func() { backends[rand.IntN(2)].cut(); awaitOne(cc) })
-		until(func() { r.UpdateState(addresses(backends[rand.IntN(2)])); awaitOne(cc) })
+		until(func() { backends[rand.IntN(2)].Cut(); awaitOne(cc) })
+		until(func() { r.UpdateState(backendtest.Addresses(backends[rand.IntN(2)])); awaitOne(cc) })
 		all.Go(func() {
 			for range cc.Watch(ctx) {
 			}
@@ -342,17 +323,17 @@ func TestEverythingAtOnce(t *testing.T) {
 		all.Wait()
 		cancel()
 		assert.Equal(t, grpc.ErrClientConnClosing, cc.Close())
-		assertNothingRuns(t)
+		backendtest.AssertNothingRuns(t)
 	}
 	files()
 }
 
 // awaitOne waits for one RPC that ends well, or for the channel's end.
-func awaitOne(cc *ClientConn) {
+func awaitOne(cc *grpcdial.ClientConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for {
-		_, err := askName(ctx, cc, grpc.WaitForReady(true))
+		_, err := backendtest.AskName(ctx, cc, grpc.WaitForReady(true))
 		if err == nil || errors.Is(err, grpc.ErrClientConnClosing) || ctx.Err() != nil {
 			return
 		}
@@ -384,24 +365,24 @@ func TestFailedAttemptsLeaveNothing(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
 			var accepted atomic.Int64
-			addr := serveRaw(t, func(c net.Conn) { accepted.Add(1); tt.serve(c) })
-			files := checkFiles(t)
-			params := ConnectParams{MinConnectTimeout: 2 * time.Millisecond}
+			addr := backendtest.ServeRaw(t, func(c net.Conn) { accepted.Add(1); tt.serve(c) })
+			files := backendtest.CheckFiles(t)
+			params := grpcdial.ConnectParams{MinConnectTimeout: 2 * time.Millisecond}
 			params.Backoff.BaseDelay, params.Backoff.MaxDelay, params.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
-			cc := channelTo(t, addr, tt.creds, WithConnectParams(params))
+			cc := channelTo(t, addr, tt.creds, grpcdial.WithConnectParams(params))
 			var waiting sync.WaitGroup
 			waiting.Go(func() {
-				_, err := askName(context.Background(), cc, grpc.WaitForReady(true))
+				_, err := backendtest.AskName(context.Background(), cc, grpc.WaitForReady(true))
 				for status.Code(err) == codes.Unavailable {
 					// It was on a connection before the GOAWAY was read, twice.
-					_, err = askName(context.Background(), cc, grpc.WaitForReady(true))
+					_, err = backendtest.AskName(context.Background(), cc, grpc.WaitForReady(true))
 				}
 				assert.ErrorIs(t, err, grpc.ErrClientConnClosing)
 			})
-			await(t, func() bool { return accepted.Load() >= 15 }, "attempts")
+			backendtest.Eventually(t, func() bool { return accepted.Load() >= 15 }, "attempts")
 			require.NoError(t, cc.Close())
 			waiting.Wait()
-			assertNothingRuns(t)
+			backendtest.AssertNothingRuns(t)
 			files()
 		})
 	}

@@ -1,0 +1,107 @@
+package backendtest
+
+import (
+	"context"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/stats"
+)
+
+// Ours returns the stacks of goroutines that run code of this library, other than
+// what the tests start.
+func Ours() []string {
+	buf := make([]byte, 1<<22)
+	buf = buf[:runtime.Stack(buf, true)]
+	_, self, _, _ := runtime.Caller(0)
+	root := filepath.ToSlash(filepath.Join(filepath.Dir(self), "../.."))
+	var found []string
+	for _, g := range strings.Split(string(buf), "\n\n")[1:] { // the first is the caller
+		for line := range strings.Lines(g) {
+			file, isFile := strings.CutPrefix(line, "\t"+root)
+			file, _, _ = strings.Cut(file, ":")
+			if isFile && !strings.HasSuffix(path.Base(file), "_test.go") && !strings.HasSuffix(path.Dir(file), "test") {
+				found = append(found, g)
+				break
+			}
+		}
+	}
+	return found
+}
+
+// AwaitOurs waits until n goroutines run code of this library, which takes no
+// longer than the last steps of those that have said that they are done.
+func AwaitOurs(t *testing.T, n int) []string {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		left := Ours()
+		if len(left) == n {
+			return left
+		}
+		if time.Now().After(deadline) {
+			require.FailNow(t, "goroutines of ours", "want %d, got %d:\n%s", n, len(left), strings.Join(left, "\n\n"))
+		}
+	}
+}
+
+// AssertNothingRuns fails the test if code of this library is still running.
+func AssertNothingRuns(t *testing.T) {
+	t.Helper()
+	AwaitOurs(t, 0)
+}
+
+// Within fails the test if f takes longer than limit each time it is tried: now
+// and then the machine has something else to do.
+func Within(t *testing.T, limit time.Duration, f func(t *testing.T) time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 5 {
+		took = append(took, f(t))
+		if t.Failed() || took[len(took)-1] < limit {
+			return
+		}
+	}
+	assert.Fail(t, "too slow", "%v, want less than %v", took, limit)
+}
+
+// EndHandler is a stats handler that is called at the end of each RPC.
+type EndHandler func()
+
+func (EndHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+func (EndHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (EndHandler) HandleConn(context.Context, stats.ConnStats) {}
+
+func (h EndHandler) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.End); ok {
+		h()
+	}
+}
+
+// OpenFiles returns how many files and sockets the process has open; 0 where
+// that cannot be told.
+func OpenFiles() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// CheckFiles returns a function that waits until no more files are open than now.
+func CheckFiles(t *testing.T) func() {
+	before := OpenFiles()
+	return func() {
+		t.Helper()
+		Eventually(t, func() bool { return OpenFiles() <= before }, "sockets are closed")
+	}
+}
+
+// Patience is how long these tests wait for what must happen, on machines that have
+// much else to do.
+const Patience = time.Minute

@@ -1,5 +1,0 @@
-//go:build !race
-
-package grpcdial
-
-const underRace = false
