@@ -60,8 +60,9 @@ func manage(t testing.TB) *management {
 // configuration in it.
 type config struct {
 	routes   []*routepb.Route
-	clusters map[string][]string // their endpoints' addresses
-	policy   func(*clusterpb.Cluster)
+	clusters map[string][]string                     // their endpoints' addresses
+	policy   func(*clusterpb.Cluster)                // changes a cluster; nil: nothing
+	load     func(*endpointpb.ClusterLoadAssignment) // changes its endpoints; nil: nothing
 	filters  []*managerpb.HttpFilter
 	noListen bool
 }
@@ -82,7 +83,11 @@ func (m *management) set(t testing.TB, c config) {
 			c.policy(cl)
 		}
 		r[resource.ClusterType] = append(r[resource.ClusterType], cl)
-		r[resource.EndpointType] = append(r[resource.EndpointType], endpoints(t, name, addrs))
+		e := &endpointpb.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointpb.LocalityLbEndpoints{locality(t, 0, addrs)}}
+		if c.load != nil {
+			c.load(e)
+		}
+		r[resource.EndpointType] = append(r[resource.EndpointType], e)
 	}
 	snapshot, err := cache.NewSnapshot(strconv.FormatInt(m.version.Add(1), 10), r)
 	require.NoError(t, err)
@@ -106,7 +111,7 @@ func filter(t testing.TB, name string, m proto.Message) *managerpb.HttpFilter {
 	return &managerpb.HttpFilter{Name: name, ConfigType: &managerpb.HttpFilter_TypedConfig{TypedConfig: packed(t, m)}}
 }
 
-func endpoints(t testing.TB, name string, addrs []string) *endpointpb.ClusterLoadAssignment {
+func locality(t testing.TB, priority uint32, addrs []string) *endpointpb.LocalityLbEndpoints {
 	var all []*endpointpb.LbEndpoint
 	for _, addr := range addrs {
 		host, port, err := net.SplitHostPort(addr)
@@ -119,9 +124,12 @@ func endpoints(t testing.TB, name string, addrs []string) *endpointpb.ClusterLoa
 			}}},
 		}}})
 	}
-	return &endpointpb.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointpb.LocalityLbEndpoints{{
-		Locality: &corepb.Locality{Region: "r"}, LbEndpoints: all, LoadBalancingWeight: wrapperspb.UInt32(1),
-	}}}
+	return &endpointpb.LocalityLbEndpoints{
+		Locality:            &corepb.Locality{Region: "region " + strconv.FormatUint(uint64(priority), 10)},
+		Priority:            priority,
+		LbEndpoints:         all,
+		LoadBalancingWeight: wrapperspb.UInt32(1),
+	}
 }
 
 func packed(t testing.TB, m proto.Message) *anypb.Any {

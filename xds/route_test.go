@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
 )
@@ -64,4 +66,66 @@ func TestListenerMissing(t *testing.T) {
 	require.ErrorAs(t, err, &dialErr)
 	assert.ErrorContains(t, err, "shop")
 	assert.ErrorContains(t, err, "removed")
+}
+
+// TestContentType: the header is the library's, and routes may match it (gRFC A28). On
+// grpc-go's channels they do not: its config selectors are asked before it is there.
+func TestContentType(t *testing.T) {
+	m := manage(t)
+	m.set(t, config{
+		routes:   []*routepb.Route{to("/", "typed", withHeader("content-type", "application/grpc")), to("/", "untyped")},
+		clusters: map[string][]string{"typed": {serve(t, "typed")}, "untyped": {serve(t, "untyped")}},
+	})
+	cc := m.dial(t)
+	by, err := ask(soon(t), cc, "/shop.Cart/Add")
+	require.NoError(t, err)
+	assert.Equal(t, "typed", by)
+	by, err = ask(soon(t), dialGRPC(t, m.builder(t)), "/shop.Cart/Add")
+	require.NoError(t, err)
+	assert.Equal(t, "untyped", by)
+}
+
+// TestWeightedClusters: three RPCs of four go to one, give or take.
+func TestWeightedClusters(t *testing.T) {
+	m := manage(t)
+	m.set(t, config{
+		routes: []*routepb.Route{to("/", "", func(r *routepb.Route) {
+			r.GetRoute().ClusterSpecifier = &routepb.RouteAction_WeightedClusters{WeightedClusters: &routepb.WeightedCluster{Clusters: []*routepb.WeightedCluster_ClusterWeight{
+				{Name: "most", Weight: wrapperspb.UInt32(75)}, {Name: "few", Weight: wrapperspb.UInt32(25)},
+			}}}
+		})},
+		clusters: map[string][]string{"most": {serve(t, "most")}, "few": {serve(t, "few")}},
+	})
+	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
+		got := map[string]int{}
+		for range 400 {
+			by, err := ask(soon(t), cc, "/shop.Cart/Add")
+			require.NoError(t, err)
+			got[by]++
+		}
+		assert.InDelta(t, 300, got["most"], 60)
+		assert.Equal(t, 400, got["most"]+got["few"])
+	})
+}
+
+// TestListenerRemoved: RPCs fail from when the listener is removed until it is back.
+func TestListenerRemoved(t *testing.T) {
+	m := manage(t)
+	there := config{routes: []*routepb.Route{to("/", "all")}, clusters: map[string][]string{"all": {serve(t, "all")}}}
+	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
+		m.set(t, there)
+		_, err := ask(soon(t), cc, "/shop.Cart/Add")
+		require.NoError(t, err)
+		m.set(t, config{noListen: true, clusters: there.clusters})
+		require.Eventually(t, func() bool {
+			_, err = ask(soon(t), cc, "/shop.Cart/Add")
+			return err != nil && strings.Contains(err.Error(), "removed")
+		}, 20*time.Second, time.Millisecond)
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		m.set(t, there)
+		require.Eventually(t, func() bool {
+			_, err = ask(soon(t), cc, "/shop.Cart/Add")
+			return err == nil
+		}, 20*time.Second, time.Millisecond)
+	})
 }
