@@ -411,3 +411,42 @@ func TestWindowIsGivenBack(t *testing.T) {
 		left += int(server.ExpectWindowUpdate(1))
 	}
 }
+
+// Nor does one that waited for the first messages and found the others there.
+func TestWindowIsGivenBackAfterWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window, message, waited = 100 << 10, 1000, 25
+		c, server := peered(t, h2.Config{StreamWindow: window})
+		s, err := c.Open(context.Background(), req("/test/Stream"))
+		require.NoError(t, err)
+		server.ExpectHeaders()
+		server.ReplyHeaders(1)
+		receive := func() {
+			m, err := s.Recv()
+			if err != nil || len(m.Data) != message {
+				t.Errorf("%v, %d bytes", err, len(m.Data))
+			}
+			m.Free()
+		}
+		sent := 0
+		for range waited {
+			var got sync.WaitGroup
+			got.Go(receive)
+			synctest.Wait() // for the message
+			server.ReplyMessage(1, make([]byte, message))
+			sent += 5 + message
+			got.Wait()
+		}
+		for n := waited; n > 1; n-- {
+			server.ReplyMessage(1, make([]byte, message))
+			sent += 5 + message
+		}
+		synctest.Wait()
+		for n := waited; n > 1; n-- {
+			receive()
+		}
+		for left := window - sent; left <= window*3/4; {
+			left += int(server.ExpectWindowUpdate(1))
+		}
+	})
+}

@@ -3,6 +3,7 @@ package h2
 import (
 	"context"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,7 +111,7 @@ type Stream struct {
 	out      inbox // what it has taken from in
 	received int64 // bytes of messages that Recv returned
 	reported int64 // of these, bytes that are in taken
-	step     int64 // how many may be missing there
+	step     int64 // how many more may be missing there
 }
 
 // begin readies the receive side for a new life. Conn.mu is held.
@@ -209,8 +210,9 @@ func (s *Stream) Recv() (Message, error) {
 		s.mu.Lock()
 		if s.in.whole > 0 {
 			s.in.take(&s.out, s.part.open)
-			s.step = s.owing()
+			id, credit := s.report()
 			s.mu.Unlock()
+			s.c.creditStream(id, credit)
 			continue
 		}
 		s.out.release()
@@ -233,11 +235,16 @@ func (s *Stream) Recv() (Message, error) {
 	}
 }
 
-// report is the receiver's grant, with what it has received. mu is held.
+// report is the receiver's grant, with what it has received. What it receives from then on
+// and what is kept here are no more than owing together until it reports again. mu is held.
 func (s *Stream) report() (id uint32, credit int64) {
 	s.reported = s.received
 	s.consume(s.received)
-	return s.id, s.grant()
+	credit = s.grant()
+	if s.step = s.owing() - s.credit; s.ended {
+		s.step = math.MaxInt64 // there is nobody to give anything back to
+	}
+	return s.id, credit
 }
 
 // consume counts the bytes of messages up to offset as received by the program. mu is held.
