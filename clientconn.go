@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -57,7 +58,7 @@ type ClientConn struct {
 
 	// With rules of their own, in their types.
 	state         stateMachine
-	attempts      attemptLog
+	attempts      attempts.Log
 	attemptIDs    atomic.Uint64 // the latest attempt's
 	policyQueue   serial.Queue  // runs everything below that says "policy queue"
 	resolverQueue serial.Queue  // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
@@ -291,7 +292,7 @@ func (cc *ClientConn) removeLink(l *link) {
 	cc.links[last] = nil
 	cc.links = cc.links[:last]
 	cc.mu.Unlock()
-	cc.askWhetherHopeless() // its attempt may have been what there was to hope for
+	cc.recheckWaits() // its attempt may have been the last that could succeed
 	cc.running.Done()
 }
 

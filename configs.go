@@ -101,7 +101,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.policyQueue.AssertOn()
 	cc.policies.close()
 	cc.resolution.forget()
-	cc.attempts.clear()
+	cc.attempts.Clear()
 	cc.noteUnresolved(time.Now(), bad)
 	cc.tellConfigRefused(bad)
 	cc.published.disconnected(mask.RPC(bad))

@@ -218,10 +218,10 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 // how far they got. Code of the program's that does not return is not waited for
 // longer than by Close.
 func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
-	at, state, pending := time.Now(), cc.state.latest(), cc.beforeConnecting()
+	at, state, running := time.Now(), cc.state.latest(), cc.beforeConnecting()
 	cc.beginClose()
 	cc.awaitEnd()
-	e := cc.newReason(state, pending).dialError(at, elapsed, ended)
+	e := cc.newReason(state, running).dialError(at, elapsed, ended)
 	for i := range e.Attempts {
 		if a := &e.Attempts[i]; a.Err == ErrUnfinished { // its end was part of the wait's
 			a.Elapsed = min(a.Elapsed, at.Sub(a.Start))
@@ -261,7 +261,7 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 		cc.waiters.Add(-1)
 	}()
 	defer cc.mirrors.catchUp()
-	h := hope{cc: cc, waitEnds: p}
+	verdict := cc.verdict(p)
 	if p.gives() {
 		cc.impatient.Add(1)
 		defer cc.impatient.Add(-1)
@@ -272,7 +272,7 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 		if cc.state.wasReady(begun) {
 			return nil // if only for a moment
 		}
-		if err := h.lost(now.To); err != nil {
+		if err := verdict.Ended(now.To); err != nil {
 			return err
 		}
 		switch now.To {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/text"
@@ -255,4 +256,34 @@ func (e *DialError) endedWith(ctx context.Context) *DialError {
 // with a context's error somewhere in its chain.
 func (e *DialError) waiterEnded() bool {
 	return e.Err == context.DeadlineExceeded || e.Err == context.Canceled
+}
+
+// maxAttempts is how many attempts one DialError has at most.
+const maxAttempts = attempts.Max
+
+// asAttempts returns err, which ended an attempt at addr, as the list of
+// attempts that it is. Their causes are what programs may see.
+func asAttempts(id uint64, err error, addr string, start time.Time) failure.List {
+	var list failure.List
+	if errors.As(err, &list) {
+		public := make(failure.List, len(list))
+		for i, a := range list {
+			public[i] = withPublicCause(a)
+			public[i].ID = max(id, a.ID)
+		}
+		return public
+	}
+	var one *failure.Attempt
+	if errors.As(err, &one) {
+		one = withPublicCause(one)
+		one.ID = max(id, one.ID)
+		return failure.List{one}
+	}
+	return failure.List{{ID: id, Addr: text.Target(addr), Phase: failure.Dial, Start: start, Elapsed: time.Since(start), Err: publicCause(err)}}
+}
+
+func withPublicCause(a *failure.Attempt) *failure.Attempt {
+	public := *a
+	public.Err = publicCause(a.Err)
+	return &public
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -89,61 +88,10 @@ func TestDialErrorChain(t *testing.T) {
 	}
 }
 
-func TestAttemptLog(t *testing.T) {
-	var l attemptLog
-	add := func(addr string, errs ...string) {
-		var list failure.List
-		for _, e := range errs {
-			list = append(list, &failure.Attempt{Addr: addr, Phase: failure.Dial, Err: errors.New(e)})
-		}
-		l.failed(addr, list)
-	}
-	told := func() string {
-		attempts, omitted := l.latest()
-		var s []string
-		for _, a := range attempts {
-			s = append(s, a.Addr+" "+a.Err.Error())
-		}
-		return fmt.Sprint(strings.Join(s, ", "), " ", omitted)
-	}
-	add("a:1", "one")
-	add("b:1", "two", "three")
-	assert.Equal(t, "a:1 one, b:1 two, b:1 three 0", told())
-	add("a:1", "four")
-	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "the latest per address, the oldest first")
-	l.interrupted("a:1", failure.List{{Addr: "a:1", Err: ErrUnfinished}})
-	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
-	l.connected("b:1")
-	assert.Equal(t, "a:1 four 0", told(), "its place stays")
-	for round := range 3 {
-		for i := range 300 {
-			add(fmt.Sprint("x", i), fmt.Sprint("five ", round))
-		}
-	}
-	attempts, more := l.latest()
-	require.Len(t, attempts, maxAttempts)
-	assert.Equal(t, "x284", attempts[0].Addr)
-	assert.EqualError(t, attempts[0].Err, "five 2")
-	assert.Equal(t, 301-maxAttempts, more, "each address counts once")
-	_, tried := l.standing()
-	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
-	l.resolved(resolver.State{Addresses: []resolver.Address{{Addr: "x7"}, {Addr: "b:1"}, {Addr: "new"}}})
-	assert.Equal(t, "x7 five 2 0", told())
-	assert.True(t, l.knows("b:1"))
-	l.unresolved(&failure.Attempt{Addr: "r", Err: errors.New("six")})
-	l.ready()
-	assert.Equal(t, "r six 0", told())
-	assert.False(t, l.knows("x7"))
-	add("y", "seven")
-	l.clear()
-	assert.False(t, l.knows("y"))
-	assert.Equal(t, " 0", told())
-}
-
 func TestDialErrorIsCapped(t *testing.T) {
 	cc := plain(t, "x:1")
 	for i := range 40 {
-		cc.attempts.failed(fmt.Sprint(i), failure.List{{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")}})
+		cc.attempts.Failed(fmt.Sprint(i), failure.List{{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")}})
 	}
 	e := cc.reason().dialError(time.Now(), time.Second, nil)
 	require.Len(t, e.Attempts, maxAttempts)

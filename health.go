@@ -126,7 +126,7 @@ func hintOf(s healthpb.HealthCheckResponse_ServingStatus) string {
 
 func (w *healthWatch) healthy() {
 	w.since = time.Now()
-	w.cc.attempts.connected(w.addr)
+	w.cc.attempts.Connected(w.addr)
 	w.report(connectivity.Ready, nil)
 }
 

@@ -118,7 +118,7 @@ func (cc *ClientConn) enterIdle() {
 	cc.resolution.forget()
 	cc.policies.close()
 	cc.cutLinks(ErrIdle, nil)
-	cc.attempts.clear()
+	cc.attempts.Clear()
 	cc.published.clear()
 	cc.setState(connectivity.Idle, ErrIdle, nil)
 }

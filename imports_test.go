@@ -19,13 +19,14 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/addresslist", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
 	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/ledger", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
 	"e2e":                    nil,
 	"internal/addresslist":   nil,
 	"internal/backendtest":   {"internal/h2test", "internal/serial"}, // for tests
+	"internal/attempts":      {"internal/connect", "internal/failure", "internal/mask"},
 	"internal/backoff":       nil,
 	"internal/bytepool":      nil,
 	"internal/call":          {"internal/bytepool", "internal/h2", "internal/intercept", "internal/ledger", "internal/mask", "internal/serviceconfig", "internal/text"},

@@ -86,7 +86,7 @@ func (cc *ClientConn) publish(s balancer.State) {
 	case to == connectivity.Ready:
 		cc.published.connected()
 		cc.wanted = false
-		cc.attempts.ready()
+		cc.attempts.Ready()
 		cc.latestReason.Store(nil)
 	case to == connectivity.TransientFailure:
 		failing, why = cc.explainAs(to)

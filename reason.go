@@ -27,7 +27,7 @@ type reason struct {
 	since   time.Time    // when the channel came to be in state; zero if it never left IDLE
 	failed  failure.List // the latest failures, oldest first
 	omitted int          // failures besides
-	pending pending
+	running inProgress
 	changes uint64 // of the log, when this was made
 
 	// Made once, when they are asked for.
@@ -54,7 +54,7 @@ var _ call.Reason = (*reason)(nil)
 // explain returns why RPCs find no connection now; nil if nothing was tried. It is the
 // same as long as nothing has changed.
 func (cc *ClientConn) explain() call.Reason {
-	if r := cc.reason(); len(r.failed) > 0 || len(r.pending.attempts) > 0 {
+	if r := cc.reason(); len(r.failed) > 0 || len(r.running.attempts) > 0 {
 		return r
 	}
 	return nil
@@ -66,11 +66,11 @@ func (cc *ClientConn) explain() call.Reason {
 // was changed. So a reason that misses a change has a count that is out of date, and is
 // not used for longer than it takes to count.
 func (cc *ClientConn) reason() *reason {
-	changes := cc.attempts.changes.Load()
+	changes := cc.attempts.Changes.Load()
 	if r := cc.latestReason.Load(); r != nil && r.changes == changes {
 		return r
 	}
-	r := cc.newReason(cc.state.latest(), cc.pending())
+	r := cc.newReason(cc.state.latest(), cc.inProgress())
 	r.changes = changes
 	cc.latestReason.Store(r)
 	return r
@@ -81,7 +81,7 @@ func (cc *ClientConn) reason() *reason {
 func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
 	cc.policyQueue.AssertOn()
 	before, at := cc.state.latest(), time.Now()
-	r := cc.newReason(StateChange{Time: at, To: state}, pending{})
+	r := cc.newReason(StateChange{Time: at, To: state}, inProgress{})
 	switch {
 	case len(r.failed) == 0 && cc.published.lastDisconnect == nil:
 		return nil, errPolicyFailed
@@ -95,9 +95,9 @@ func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
 
 // newReason returns why the channel is in the state that a transition led to. now is
 // what goes on besides what the log has of failures.
-func (cc *ClientConn) newReason(c StateChange, now pending) *reason {
-	failed, omitted := cc.attempts.latest()
-	r := &reason{target: cc.shownTarget(), state: c.To, since: c.Time, failed: failed, omitted: omitted, pending: now}
+func (cc *ClientConn) newReason(c StateChange, now inProgress) *reason {
+	failed, omitted := cc.attempts.Latest()
+	r := &reason{target: cc.shownTarget(), state: c.To, since: c.Time, failed: failed, omitted: omitted, running: now}
 	return r
 }
 
@@ -107,14 +107,14 @@ func (r *reason) Err(at time.Time, elapsed time.Duration) error { return r.dialE
 // dialError returns the reason as the error of a wait that took elapsed, until at, and
 // that ended because of ended.
 func (r *reason) dialError(at time.Time, elapsed time.Duration, ended error) *DialError {
-	e := &DialError{Target: r.target, State: r.state, Elapsed: elapsed, InState: r.inState(at), Err: ended, Omitted: r.omitted + r.pending.omitted}
-	if n := len(r.failed) + len(r.pending.attempts); n > 0 {
+	e := &DialError{Target: r.target, State: r.state, Elapsed: elapsed, InState: r.inState(at), Err: ended, Omitted: r.omitted + r.running.omitted}
+	if n := len(r.failed) + len(r.running.attempts); n > 0 {
 		e.Attempts = make([]Attempt, 0, n)
 	}
 	for _, a := range r.failed {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
 	}
-	for _, a := range r.pending.attempts {
+	for _, a := range r.running.attempts {
 		e.Attempts = append(e.Attempts, a.until(at))
 	}
 	if n := len(e.Attempts) - maxAttempts; n > 0 {
@@ -127,7 +127,7 @@ func (r *reason) dialError(at time.Time, elapsed time.Duration, ended error) *Di
 // later returns the attempts in progress at a time, at addresses where one has failed,
 // that are to be mentioned.
 func (r *reason) later(at time.Time) (all []Attempt) {
-	for _, a := range r.pending.later {
+	for _, a := range r.running.later {
 		if a = a.until(at); a.Elapsed >= aWhile {
 			all = append(all, a)
 		}
@@ -153,7 +153,7 @@ func (r *reason) Text(failed error, at time.Time, most int) string {
 	if said := r.besides(failed); said != "" {
 		head = text.Cut(said, most/3) + ": " + head
 	}
-	if len(r.failed)+len(r.pending.attempts) == 0 {
+	if len(r.failed)+len(r.running.attempts) == 0 {
 		return text.Cut(head, most)
 	}
 	head = text.Cut(head, most*2/3) + ": "
@@ -172,7 +172,7 @@ func (r *reason) tail(most int, at time.Time) string {
 	}
 	later := r.later(at)
 	t := &tail{most: most, at: at, within: math.MaxInt64}
-	for _, running := range [][]Attempt{r.pending.attempts, r.pending.later} {
+	for _, running := range [][]Attempt{r.running.attempts, r.running.later} {
 		for i := range running {
 			t.within = min(t.within, at.Sub(running[i].Start)/1000)
 		}
@@ -182,10 +182,10 @@ func (r *reason) tail(most int, at time.Time) string {
 			a := publicAttempt(r.failed[i])
 			return r.textOf(i).and(next(&a, later))
 		}
-		a := r.pending.attempts[i-len(r.failed)].until(at).internal()
+		a := r.running.attempts[i-len(r.failed)].until(at).internal()
 		return textOf(&a)
 	}
-	t.text = listAttempts(line, len(r.failed)+len(r.pending.attempts), r.omitted+r.pending.omitted, most)
+	t.text = listAttempts(line, len(r.failed)+len(r.running.attempts), r.omitted+r.running.omitted, most)
 	slot.Store(t)
 	return t.text
 }

@@ -86,7 +86,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	since := cc.resolution.answer()
 	cc.books.Resolved(s)
 	if countAddresses(s) > 0 {
-		cc.attempts.resolved(s)
+		cc.attempts.Resolved(s)
 		if !cc.resolution.repeats(s) {
 			cc.tellResolved(since, s, nil)
 		}
@@ -168,15 +168,15 @@ func (cc *ClientConn) applyResolverError(err error) {
 
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
-	defer cc.askWhetherHopeless()
+	defer cc.recheckWaits()
 	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
 		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
 		a.Proxy, a.Err = e.Proxy, e
-		cc.attempts.unresolved(a)
+		cc.attempts.Unresolved(a)
 		return
 	}
-	cc.attempts.unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
+	cc.attempts.Unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
 }
 
 // noteVerdict keeps a policy's refusal of the addresses as the reason why there are

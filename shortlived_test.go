@@ -265,7 +265,7 @@ func TestBackoffBeginsAnew(t *testing.T) {
 // each refusal is told, and is followed by one delay.
 func TestShortLivedThenRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		refused := errors.New("refused")
 		cc := inBubble(t, func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error) {
 			a.note(ctx, addr.Addr)
@@ -295,7 +295,7 @@ func TestShortLivedThenRefused(t *testing.T) {
 // ResetConnectBackoff holds for the attempt that is being made too.
 func TestResetConnectBackoffWhileConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		cc := inBubble(t, a.failing(15*time.Second))
 		defer cc.Close()
 		cc.Connect()

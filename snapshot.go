@@ -87,7 +87,7 @@ func (cc *ClientConn) Snapshot() Snapshot {
 		Since:      now.Time,
 		Cause:      now.Cause,
 		Seq:        now.Seq,
-		ResolveErr: mask.RPC(cc.attempts.resolveError()),
+		ResolveErr: mask.RPC(cc.attempts.ResolveError()),
 		Keepalive:  cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
 	}
 	held := make(map[*subConn]bool, len(subs))

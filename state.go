@@ -155,7 +155,7 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) {
 	cause = fitCause(cause)
 	before, ok := cc.state.set(to, cause, func() {
-		cc.attempts.changes.Add(1) // before the picker that fails RPCs in the new state
+		cc.attempts.Changes.Add(1) // before the picker that fails RPCs in the new state
 		if also != nil {
 			also()
 		}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
@@ -65,7 +66,7 @@ type link struct {
 	addrs   []resolver.Address // to be tried, in order; nil after that
 	addr    resolver.Address   // the one tried now, or that conn leads to
 	since   time.Time          // when that began
-	made    *runningAttempt    // in the log of attempts; nil while nothing is tried
+	made    *attempts.Running  // in the log of attempts; nil while nothing is tried
 	conn    *h2.Conn           // nil before there is one
 	line    *call.Line         // to conn
 	left    time.Time          // when the subchannel was taken away, or given back
@@ -200,13 +201,13 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 		conn, err := cc.connect(share, cfg, cc.marked(addr), cc.serverName(addr))
 		stop()
 		if err == nil {
-			cc.attempts.connected(addr.Addr)
+			cc.attempts.Connected(addr.Addr)
 			return conn, nil
 		}
 		attempts := asAttempts(l.attempt, err, addr.Addr, l.since)
 		if failed = append(failed, attempts...); ctx.Err() == context.Canceled {
 			if l.endedBy() == errClosing {
-				cc.attempts.interrupted(addr.Addr, interrupted(attempts))
+				cc.attempts.Interrupted(addr.Addr, interrupted(attempts))
 			}
 			break
 		}
@@ -228,7 +229,7 @@ func (l *link) backingOff(ctx context.Context, why error) {
 	if retry == nil {
 		return
 	}
-	l.sc.cc.askWhetherHopeless() // addresses for which no time was left are no hope any more
+	l.sc.cc.recheckWaits() // addresses for which no time was left cannot succeed any more
 	l.sc.policy.resolver.resolveNow()
 	l.tellBackoff(time.Until(until))
 	wait(ctx, until, retry, nil)
@@ -299,10 +300,10 @@ func inWords(why error) error {
 func (l *link) try(addr resolver.Address) *connect.Progress {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	l.sc.cc.attempts.ended(l.made)
+	l.sc.cc.attempts.End(l.made)
 	l.addr, l.since = addr, time.Now()
-	l.made = l.sc.cc.attempts.begun(l.attempt, addr.Addr, l.sc.cc.serverName(addr), l.since)
-	return &l.made.progress
+	l.made = l.sc.cc.attempts.Begin(l.attempt, addr.Addr, l.sc.cc.serverName(addr), l.since)
+	return &l.made.Progress
 }
 
 // breaksNewGround reports whether the link is connecting and has an address, tried now
@@ -311,7 +312,7 @@ func (l *link) breaksNewGround() bool {
 	l.sc.mu.Lock()
 	addrs := l.addrs
 	l.sc.mu.Unlock()
-	return slices.ContainsFunc(addrs, func(a resolver.Address) bool { return !l.sc.cc.attempts.knows(a.Addr) })
+	return slices.ContainsFunc(addrs, func(a resolver.Address) bool { return !l.sc.cc.attempts.Knows(a.Addr) })
 }
 
 // connectedTo returns the address that the link's connection leads to, and since
@@ -358,7 +359,7 @@ func (l *link) failed(why error) (retry <-chan struct{}, until time.Time) {
 	if l.refused == nil {
 		sc.record.failed()
 	}
-	l.sc.cc.attempts.ended(l.made)
+	l.sc.cc.attempts.End(l.made)
 	l.addrs, l.made, l.retry, l.until = nil, nil, make(chan struct{}), l.begun.Add(l.backoff)
 	sc.setLocked(connectivity.TransientFailure, why)
 	return l.retry, l.until
@@ -389,7 +390,7 @@ func (l *link) lost(conn *h2.Conn, why error) {
 	}
 	l.sc.cc.metrics.Disconnected(conn.Peer().AuthInfo, why)
 	if unserved != nil {
-		l.sc.cc.attempts.disconnected(unserved) // the explanation of an RPC that waits in vain
+		l.sc.cc.attempts.Disconnected(unserved) // the explanation of an RPC that waits in vain
 	}
 	l.sc.policy.resolver.resolveNow()
 }
@@ -469,7 +470,7 @@ func (l *link) stopLocked() {
 	if l.cancel != nil {
 		l.cancel()
 	}
-	l.sc.cc.attempts.ended(l.made)
+	l.sc.cc.attempts.End(l.made)
 	l.cancel, l.addrs, l.retry, l.made = nil, nil, nil, nil
 }
 

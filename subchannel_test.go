@@ -34,15 +34,15 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// attempts are the calls of a connector that a test puts in place of the network.
-type attempts struct {
+// connectCalls are the calls of a connector that a test puts in place of the network.
+type connectCalls struct {
 	mu    sync.Mutex
 	addrs []string
 	at    []time.Time
 	left  []time.Duration // until the deadline, negative: none
 }
 
-func (a *attempts) note(ctx context.Context, addr string) {
+func (a *connectCalls) note(ctx context.Context, addr string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	left := time.Duration(-1)
@@ -53,20 +53,20 @@ func (a *attempts) note(ctx context.Context, addr string) {
 }
 
 // all returns what was tried, and the time each attempt was given.
-func (a *attempts) all() (addrs []string, left []time.Duration) {
+func (a *connectCalls) all() (addrs []string, left []time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.addrs), slices.Clone(a.left)
 }
 
-func (a *attempts) count() int {
+func (a *connectCalls) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.at)
 }
 
 // gaps returns the times between attempts.
-func (a *attempts) gaps() []time.Duration {
+func (a *connectCalls) gaps() []time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var gaps []time.Duration
@@ -77,7 +77,7 @@ func (a *attempts) gaps() []time.Duration {
 }
 
 // failing is a connector that fails after a while.
-func (a *attempts) failing(after time.Duration) connectFunc {
+func (a *connectCalls) failing(after time.Duration) connectFunc {
 	return func(ctx context.Context, _ *connect.Config, addr resolver.Address, _ string) (*h2.Conn, error) {
 		a.note(ctx, addr.Addr)
 		select {
@@ -104,7 +104,7 @@ func TestBackoffBetweenAttempts(t *testing.T) {
 	for name, after := range map[string]time.Duration{"failing at once": 0, "failing after a while": 500 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var a attempts
+				var a connectCalls
 				cc := inBubble(t, a.failing(after))
 				defer cc.Close()
 				cc.Connect()
@@ -129,7 +129,7 @@ func TestBackoffBetweenAttempts(t *testing.T) {
 // An attempt gets 20 seconds, or as long as the back-off.
 func TestMinConnectTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		cc := inBubble(t, a.failing(time.Hour))
 		defer cc.Close()
 		cc.Connect()
@@ -141,7 +141,7 @@ func TestMinConnectTimeout(t *testing.T) {
 		assert.InDelta(t, 120*time.Second, left[len(left)-1], float64(24*time.Second))
 	})
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		p := ConnectParams{MinConnectTimeout: 3 * time.Second}
 		p.Backoff.BaseDelay, p.Backoff.MaxDelay = time.Second, time.Second
 		cc := inBubble(t, a.failing(time.Hour), WithConnectParams(p))
@@ -157,7 +157,7 @@ func TestMinConnectTimeout(t *testing.T) {
 // ResetConnectBackoff ends a wait, and the delays begin anew.
 func TestResetConnectBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		cc := inBubble(t, a.failing(0))
 		defer cc.Close()
 		cc.Connect()
@@ -177,7 +177,7 @@ func TestResetConnectBackoff(t *testing.T) {
 // The addresses of one subchannel are tried in order, within one attempt.
 func TestAddressGroupIsTriedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		states := make(chan balancer.SubConnState, 100)
 		policy := groupPolicy(t.Name(), states)
 		cc := inBubble(t, a.failing(time.Second), WithDefaultServiceConfig(policy.Config()), WithResolvers(group("a:1", "b:1", "c:1")))
@@ -411,7 +411,7 @@ func TestShutdownDrains(t *testing.T) {
 
 func TestShutdownWhileConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a attempts
+		var a connectCalls
 		states := make(chan balancer.SubConnState, 100)
 		subs := make(chan balancer.SubConn, 1)
 		p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
@@ -482,7 +482,7 @@ func TestUpdateAddresses(t *testing.T) {
 	})
 	t.Run("while it connects", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var tried attempts
+			var tried connectCalls
 			subs := make(chan balancer.SubConn, 1)
 			p := &backendtest.SpyPolicy{As: "update while connecting", OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
 				subs <- s.Connect(state.ResolverState.Addresses, nil)

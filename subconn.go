@@ -199,7 +199,7 @@ func (sc *subConn) setLocked(to connectivity.State, why error) {
 		sc.cc.ready.Add(1)
 	}
 	sc.state, sc.since = to, time.Now()
-	sc.cc.attempts.changes.Add(1)
+	sc.cc.attempts.Changes.Add(1)
 	if why != nil || to == connectivity.Ready {
 		sc.why = why
 	}

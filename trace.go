@@ -315,7 +315,7 @@ func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error)
 	if since == cc.resolution.begun {
 		e.Elapsed = time.Since(since)
 	}
-	if a := cc.attempts.resolveFailure(); a != nil && err != nil {
+	if a := cc.attempts.ResolveFailure(); a != nil && err != nil {
 		e.Hint, e.Permanent = a.Hint, a.Permanent
 	}
 	for _, endpoint := range s.Endpoints {

@@ -1,5 +1,12 @@
 package grpcdial
 
+import (
+	"slices"
+
+	"github.com/grpcdial/grpcdial/internal/attempts"
+	"github.com/grpcdial/grpcdial/internal/failure"
+)
+
 // WaitOption ends one wait of [ClientConn.AwaitReady] before its context does.
 // [FailFast] and [GiveUpOn] make them.
 type WaitOption interface {
@@ -35,4 +42,28 @@ func (p waitEnds) gives() bool { return p.failFast || p.giveUp != nil }
 // waitEnds returns those that the dial options name.
 func (cc *ClientConn) waitEnds() waitEnds {
 	return waitEnds{cc.opts.failOnNonTempDialError, cc.opts.giveUp}
+}
+
+// verdict returns what judges a wait that p ends.
+func (cc *ClientConn) verdict(p waitEnds) *attempts.Verdict {
+	ends := attempts.Ends{FailFast: p.failFast}
+	if p.giveUp != nil {
+		ends.GiveUp = func(a *failure.Attempt) bool { return p.giveUp(publicAttempt(a)) }
+	}
+	return attempts.NewVerdict(&cc.attempts, ends, func() bool {
+		return slices.ContainsFunc(cc.allLinks(), (*link).breaksNewGround)
+	})
+}
+
+// noteFailure keeps the attempts at addr that failed.
+func (cc *ClientConn) noteFailure(addr string, attempts failure.List) {
+	cc.attempts.Failed(addr, attempts)
+	cc.recheckWaits()
+}
+
+// recheckWaits makes waits for READY look at the attempts again.
+func (cc *ClientConn) recheckWaits() {
+	if cc.impatient.Load() > 0 {
+		cc.state.poke()
+	}
 }

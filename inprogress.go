@@ -9,13 +9,14 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// pending is what a channel waits for at some moment, besides what the log of its
+// inProgress is what a channel waits for at some moment, besides what the log of its
 // attempts has of failures.
-type pending struct {
+type inProgress struct {
 	attempts []Attempt // in progress at addresses where none has failed yet; their Err is ErrUnfinished
 	omitted  int       // of these, beyond those listed
 	later    []Attempt // in progress at addresses where one has failed before
@@ -25,9 +26,9 @@ type pending struct {
 // of the one before it: most fail at once, in the same way.
 const aWhile = 100 * time.Millisecond
 
-// pending returns what the channel waits for now: the resolver, attempts in progress
+// inProgress returns what the channel waits for now: the resolver, attempts in progress
 // with the phases that they are in, and the answers of backends' health services.
-func (cc *ClientConn) pending() pending {
+func (cc *ClientConn) inProgress() inProgress {
 	now, connecting := cc.beforeConnecting(), cc.connecting()
 	now.attempts = append(now.attempts, connecting.attempts...)
 	now.omitted = connecting.omitted
@@ -35,13 +36,13 @@ func (cc *ClientConn) pending() pending {
 	return now
 }
 
-// beforeConnecting is pending but for the first attempts at addresses.
-func (cc *ClientConn) beforeConnecting() pending {
-	_, _, again := cc.attempts.inProgress()
-	return pending{attempts: append(cc.unresolved(), cc.unjudged()...), later: progressOf(again)}
+// beforeConnecting is inProgress but for the first attempts at addresses.
+func (cc *ClientConn) beforeConnecting() inProgress {
+	_, _, again := cc.attempts.InProgress()
+	return inProgress{attempts: append(cc.unresolved(), cc.unjudged()...), later: progressOf(again)}
 }
 
-// unresolved returns the resolver's wait as an attempt, if it has not said
+// unresolved returns the resolver's wait as an attempt, if it has not reported
 // anything since the channel left idle.
 func (cc *ClientConn) unresolved() []Attempt {
 	now := cc.state.latest()
@@ -65,7 +66,7 @@ func (cc *ClientConn) unjudged() (all []Attempt) {
 			break
 		}
 		addr, since, ok := l.connectedTo()
-		if ok && !cc.attempts.knows(addr.Addr) {
+		if ok && !cc.attempts.Knows(addr.Addr) {
 			all = append(all, unfinished(addr.Addr, cc.serverName(addr), PhaseHealth, since, failure.Pending(failure.Health, false, false)))
 		}
 	}
@@ -73,42 +74,42 @@ func (cc *ClientConn) unjudged() (all []Attempt) {
 }
 
 // connecting returns the attempts in progress at addresses where none has failed.
-func (cc *ClientConn) connecting() pending {
-	first, more, _ := cc.attempts.inProgress()
-	return pending{attempts: progressOf(first), omitted: more}
+func (cc *ClientConn) connecting() inProgress {
+	first, more, _ := cc.attempts.InProgress()
+	return inProgress{attempts: progressOf(first), omitted: more}
 }
 
-func progressOf(running []*runningAttempt) (all []Attempt) {
+func progressOf(running []*attempts.Running) (all []Attempt) {
 	for _, r := range running {
-		all = r.appendProgress(all)
+		all = appendProgress(all, r)
 	}
 	return all
 }
 
 // appendProgress appends how far the attempt is at each address that it tries.
-func (r *runningAttempt) appendProgress(to []Attempt) []Attempt {
-	standings := r.progress.Standings()
+func appendProgress(to []Attempt, r *attempts.Running) []Attempt {
+	standings := r.Progress.Standings()
 	if len(standings) == 0 {
-		return append(to, r.unfinished(r.addr, "", r.since, ""))
+		return append(to, unfinishedOf(r, r.Addr, "", r.Since, ""))
 	}
 	for _, s := range standings {
 		if s.Failed != nil {
 			failed := publicAttempt(withPublicCause(s.Failed))
-			failed.AttemptID = r.id
+			failed.AttemptID = r.ID
 			to = append(to, failed)
 			continue
 		}
-		a := r.unfinished(s.Addr, Phase(s.Phase), s.Start, s.Hint)
+		a := unfinishedOf(r, s.Addr, Phase(s.Phase), s.Start, s.Hint)
 		a.Proxy = s.Proxy
 		to = append(to, a)
 	}
 	return to
 }
 
-// unfinished is unfinished for an address of this attempt.
-func (r *runningAttempt) unfinished(addr string, phase Phase, start time.Time, hint string) Attempt {
-	a := unfinished(addr, r.serverName, phase, start, hint)
-	a.AttemptID = r.id
+// unfinishedOf is unfinished for an address of an attempt.
+func unfinishedOf(r *attempts.Running, addr string, phase Phase, start time.Time, hint string) Attempt {
+	a := unfinished(addr, r.ServerName, phase, start, hint)
+	a.AttemptID = r.ID
 	return a
 }
 
@@ -126,11 +127,11 @@ func (a Attempt) until(at time.Time) Attempt {
 	return a
 }
 
-// interrupted returns a copy of attempts in which those that ended because ctx
+// interrupted returns a copy of list in which those that ended because ctx
 // was cancelled say so in the words of those who waited for them.
-func interrupted(attempts failure.List) failure.List {
-	out := make(failure.List, len(attempts))
-	for i, a := range attempts {
+func interrupted(list failure.List) failure.List {
+	out := make(failure.List, len(list))
+	for i, a := range list {
 		copied := *a
 		if errors.Is(a.Err, context.Canceled) {
 			secure := failure.IsWithinTLS(a.Err)

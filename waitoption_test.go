@@ -23,95 +23,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
-
-	"github.com/grpcdial/grpcdial/internal/failure"
 )
-
-// When FailOnNonTempDialError and WithGiveUp end a wait, by what is known of the
-// addresses.
-func TestHope(t *testing.T) {
-	const connected = "connected"
-	kinds := map[string]*failure.Attempt{
-		"refused": {Phase: failure.Dial, Err: backendtest.ErrRefused},
-		"bad":     {Phase: failure.TLS, Err: errors.New("bad"), Permanent: true},
-		"maybe":   {Phase: failure.Dial, Err: errors.New("maybe")},
-		"reset":   {Phase: failure.Dial, Err: &net.OpError{Err: syscall.ECONNRESET}},
-		"tls":     {Phase: failure.TLS, Err: backendtest.ErrRefused},
-		"no name": {Phase: failure.Resolve, Err: &net.DNSError{IsNotFound: true}},
-		"no port": {Phase: failure.Resolve, Err: &net.AddrError{}, Permanent: true},
-	}
-	isReset := func(a Attempt) bool { return errors.Is(a.Err, syscall.ECONNRESET) }
-	isUnresolved := func(a Attempt) bool { return a.Phase == PhaseResolve }
-	for _, tt := range []struct {
-		name    string
-		resolve string
-		tried   []string
-		giveUp  func(Attempt) bool // nil: FailOnNonTempDialError alone
-		want    string
-	}{
-		{name: "nothing known"},
-		{name: "refused", tried: []string{"refused"}, want: "refused"},
-		{name: "two for good", tried: []string{"refused", "bad"}, want: "bad"},
-		{name: "one may succeed", tried: []string{"bad", "maybe"}},
-		{name: "nobody says", tried: []string{"maybe"}},
-		{name: "a reset in dialing", tried: []string{"reset"}},
-		{name: "not temporary in TLS", tried: []string{"tls"}},
-		{name: "one is connected", tried: []string{connected, "bad"}},
-		{name: "given up", tried: []string{"reset"}, giveUp: isReset, want: "reset"},
-		{name: "given up, or for good", tried: []string{"reset", "bad"}, giveUp: isReset, want: "bad"},
-		{name: "given up, but for one", tried: []string{"reset", "maybe"}, giveUp: isReset},
-		{name: "no such name", resolve: "no name"},
-		{name: "no such name, given up", resolve: "no name", giveUp: isUnresolved, want: "no name"},
-		{name: "a target that is none", resolve: "no port", want: "no port"},
-		{name: "no such name any more", resolve: "no name", tried: []string{"maybe"}, giveUp: isUnresolved},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			cc := plain(t, "x:1", WithGiveUp(tt.giveUp))
-			cc.opts.failOnNonTempDialError = true
-			for _, kind := range tt.tried {
-				if kind == connected {
-					cc.attempts.failed(kind, failure.List{kinds["maybe"]})
-					cc.attempts.connected(kind)
-					continue
-				}
-				cc.attempts.failed(kind, failure.List{kinds[kind]})
-			}
-			cc.attempts.unresolved(kinds[tt.resolve])
-			var want error
-			if tt.want != "" {
-				want = kinds[tt.want].Err
-			}
-			h := hope{cc: cc, waitEnds: cc.waitEnds()}
-			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
-			assert.Equal(t, want, h.lost(connectivity.TransientFailure))
-			assert.NoError(t, h.lost(connectivity.Connecting), "not every address has been tried")
-		})
-	}
-}
-
-// Of very many addresses none is forgotten: one of the first may still succeed.
-func TestHopeWithManyAddresses(t *testing.T) {
-	for name, hopeful := range map[string]int{"the first may succeed": 0, "the last may succeed": 999, "none may": -1} {
-		t.Run(name, func(t *testing.T) {
-			cc := plain(t, "x:1")
-			cc.opts.failOnNonTempDialError = true
-			for i := range 1000 {
-				err := error(backendtest.ErrRefused)
-				if i == hopeful {
-					err = errors.New("maybe")
-				}
-				addr := fmt.Sprint("a", i)
-				cc.attempts.failed(addr, failure.List{{Addr: addr, Phase: failure.Dial, Err: err}})
-			}
-			h := hope{cc: cc, waitEnds: cc.waitEnds()}
-			if hopeful < 0 {
-				assert.Equal(t, error(backendtest.ErrRefused), h.lost(connectivity.TransientFailure))
-			} else {
-				assert.NoError(t, h.lost(connectivity.TransientFailure))
-			}
-		})
-	}
-}
 
 func TestWithGiveUpCountsAttempts(t *testing.T) {
 	for name, wait := range map[string]func(addr string, opts ...DialOption) error{
@@ -173,7 +85,7 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 
 // A policy may say TRANSIENT_FAILURE while the first attempt at an address is running.
 // That address may still succeed.
-func TestHopeInAnAttemptThatIsRunning(t *testing.T) {
+func TestWaitForAnAttemptThatIsRunning(t *testing.T) {
 	for _, succeeds := range []bool{true, false} {
 		t.Run(fmt.Sprint(succeeds), func(t *testing.T) {
 			b := backendtest.Start(t, "slow")
