@@ -54,7 +54,7 @@ type ClientConn struct {
 	chain     *callChain      // in front of calls
 	bridge    bridge
 	mirrors   mirrors
-	observer  *observer // nil: nobody asked for events
+	observer  *observer // nil: neither a trace nor a logger
 
 	// With rules of their own, in their types.
 	state         stateMachine
@@ -104,12 +104,12 @@ var (
 	statusClosing = status.New(codes.Canceled, status.Convert(errClosing).Message())
 )
 
-// Invoke runs a unary RPC and returns when its reply has been put into reply, or
-// when it failed. Generated stubs call it.
+// Invoke runs a unary RPC and returns when the response has been decoded into reply, or
+// when the RPC has failed. Generated stubs call it.
 //
 // The error, as that of a stream, is a status error. If the channel knows more than the
-// status, errors.As finds an *RPCError, which says where the RPC was and what its time was
-// spent on. The cause is in the error's chain: errors.As finds it by its type, a *DialError
+// status, errors.As finds an *RPCError, with the RPC's stage and how its time was
+// spent. The cause is in the error's chain: errors.As finds it by its type, a *DialError
 // if there was no connection, and errors.Is by its identity, as a syscall.Errno or a value
 // of the program's own dialer or credentials. The error never matches a standard sentinel
 // by which programs recognise something else: io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist
@@ -136,15 +136,15 @@ func (cc *ClientConn) CanonicalTarget() string { return cc.parsed.String() }
 // have.
 func (cc *ClientConn) shownTarget() string { return text.Target(cc.CanonicalTarget()) }
 
-// GetMethodConfig returns what the service config in force says about method,
-// "/service/method"; the zero value if it says nothing.
+// GetMethodConfig returns the settings of the service config in force for method,
+// "/service/method"; the zero value if it has none.
 func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 	return cc.config.Load().Method(method).GRPC()
 }
 
-// ResetConnectBackoff makes subchannels that wait to connect again stop
-// waiting, and all of them begin with the shortest delay after their next
-// failure. A program that learns that the network is back may call it.
+// ResetConnectBackoff ends the back-off of every subchannel: those that wait connect
+// again at once, and all begin with the shortest delay after their next failure. A
+// program may call it when the network is available again.
 func (cc *ClientConn) ResetConnectBackoff() {
 	cc.resetAsked.Send(&cc.policyQueue, func() {
 		for _, sc := range cc.policies.subConns() {
@@ -155,16 +155,16 @@ func (cc *ClientConn) ResetConnectBackoff() {
 
 // Close ends the channel: its connections are cut, RPCs that run on it end with
 // Canceled, and so do later ones. It returns when no goroutine of the channel is
-// left, except those in code of the program's that does not return in time:
+// left, except goroutines in the program's own code that does not return in time:
 //
 //   - Dialers, the function of WithProxy and handshakes of credentials have 50 ms after
 //     their context has ended, or their connection was closed.
 //   - Build and ResolveNow of resolvers have 50 ms, their Close has 500 ms.
-//   - OnFinish functions and stats handlers that learn of the end of open streams have
-//     50 ms: they may wait for a lock that Close's caller holds.
+//   - OnFinish functions and stats handlers that are called for the end of open streams
+//     have 50 ms: they may wait for a lock that Close's caller holds.
 //
 // Such a goroutine ends when that code returns. A connection or resolver that it
-// returns is closed. Everything else is waited for as long as it takes, above all
+// returns is closed. Close waits without a bound for everything else, above all for
 // load-balancing policies, their producers, and functions of a DialTrace: they must
 // not block. Unary RPCs that are cut end on their callers' goroutines.
 //
@@ -204,8 +204,8 @@ func endsWithin(ended <-chan struct{}, d time.Duration) bool {
 }
 
 // beginClose does everything about Close but wait. told is closed when the ends of
-// streams have been told, nil if there is none to tell of; first is false if the
-// channel was closed before.
+// streams have been reported to the program; it is nil if no stream was open. first is
+// false if the channel was closed before.
 //
 // Nothing here waits for a queue, so that connections are cut at once whatever a
 // policy or a resolver is doing. What runs on the queues cannot hold Close up

@@ -27,11 +27,12 @@ func Dial(target string, opts ...DialOption) (*ClientConn, error) {
 //
 // ctx bounds the dial: the wait for READY, and before it that for the first
 // config of WithServiceConfig and for the resolver to be built, in a dial that
-// does not wait for READY too. One that has ended already fails the dial. ctx has
-// no hold on the channel that DialContext has returned.
+// does not wait for READY too. A ctx that has ended already fails the dial. The end of
+// ctx does not affect the channel that DialContext has returned.
 //
 // The error is the first illegal option or combination of options found, that of
-// the resolver's builder, or a *DialError. Nothing of the channel is left then.
+// the resolver's builder, or a *DialError. All goroutines and connections of the channel
+// have ended then.
 func DialContext(ctx context.Context, target string, opts ...DialOption) (*ClientConn, error) {
 	cc, err := newClientConn(byDial, target, opts)
 	if err != nil {

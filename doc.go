@@ -31,8 +31,8 @@
 // when that is known:
 //
 //	grpcdial: no connection for "dns:///api.example.com:443" after 5s, in TRANSIENT_FAILURE for 4.99s (context deadline exceeded)
-//		192.0.2.1:443: dial failed after 1.2ms: connect: connection refused
-//		192.0.2.2:443 as "api.example.com:443": tls failed after 8.3ms: x509: certificate signed by unknown authority
+//		192.0.2.1:443: dial failed after 1.2ms: connect: connection refused; nothing listens there, or a firewall rejects it: is the server running, is the port right?
+//		192.0.2.2:443 as "api.example.com": tls failed after 8.3ms: tls: failed to verify certificate: x509: certificate signed by unknown authority; add the authority "CN=Example CA" to RootCAs in the TLS configuration, or let the server send the intermediate certificates too
 //
 // A program reads the same from Attempts, or asks errors.As for the cause:
 // *net.OpError, *net.DNSError, the types of package x509. errors.Is with

@@ -28,10 +28,10 @@ import (
 // mirror is closed too: its state is SHUTDOWN, and Close returns
 // grpc.ErrClientConnClosing as for any connection that is closed already.
 //
-// ResetConnectBackoff has no effect on cc, and GetMethodConfig returns the zero value: grpc-go
-// offers no way to learn of the one or to answer the other. Its Target is that of cc,
+// ResetConnectBackoff of the mirror has no effect on cc, and its GetMethodConfig returns
+// the zero value: grpc-go has no interface to forward them. Its Target is that of cc,
 // unless grpc-go refuses such a target: then it is a passthrough target that quotes
-// it. Its CanonicalTarget need not be that of cc.
+// it. Its CanonicalTarget may differ from that of cc.
 //
 // The mirror of an open channel keeps three goroutines of grpc-go's, until it or cc
 // is closed. GRPC is safe for concurrent use.

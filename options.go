@@ -120,7 +120,7 @@ const (
 	minWindow                = 64<<10 - 1 // HTTP/2's initial window, RFC 9113 §6.9.2
 )
 
-// version is this module's, as the user agent tells it to servers.
+// version is this module's version, sent to servers in the user agent.
 const version = "0.1.0"
 
 // baseUserAgent follows the form that gRPC's HTTP/2 document recommends:
@@ -160,9 +160,9 @@ func newDialOptions(by constructor, opts []DialOption) (*dialOptions, error) {
 	return &o, nil
 }
 
-// validate finds what one channel cannot be told at the same time, and values
-// that would only fail later, in a call. Credentials are not its business (see
-// checkCredentials), nor is the authority (see chooseAuthority).
+// validate returns the error of options that conflict, and of values that would only
+// fail later, in a call. checkCredentials checks the credentials and chooseAuthority
+// the authority.
 func validate(o *dialOptions, by constructor) error {
 	if by == byNewClient {
 		if names := o.blockingOnly(); len(names) > 0 {
@@ -219,8 +219,8 @@ func refuseNilCodec(options []grpc.CallOption) error {
 	return nil
 }
 
-// refuseControlBytes finds what may not stand in a header's value (RFC 9113
-// §8.2.1): a server would answer it by ending the stream or the connection.
+// refuseControlBytes refuses bytes that are illegal in a header's value (RFC 9113
+// §8.2.1): a server would end the stream or the connection because of them.
 func refuseControlBytes(option, value string) error {
 	for i := range len(value) {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {

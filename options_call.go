@@ -9,11 +9,11 @@ import (
 // A config that is waiting in c when the channel is dialed is used from the
 // start; otherwise Dial and DialContext wait for the first one, or for c to be
 // closed, as long as the context allows. Later ones replace it as they come.
-// They win over what the resolver says, and over [WithDefaultServiceConfig]. One
-// that is illegal fails the dial if it is the first, and else changes nothing
+// They win over the resolver's service configs and over [WithDefaultServiceConfig]. An
+// illegal config fails the dial if it is the first, and else changes nothing
 // ([EventConfigRefused]). The ClientConn reads c until either is closed; the last
-// config stays in force. If c is closed before the first, it is as if the option had
-// not been given.
+// config stays in force. If c is closed before the first config, the option has no
+// effect.
 //
 // Deprecated: use a resolver, or WithDefaultServiceConfig.
 func WithServiceConfig(c <-chan ServiceConfig) DialOption {
@@ -21,17 +21,16 @@ func WithServiceConfig(c <-chan ServiceConfig) DialOption {
 }
 
 // WithDefaultServiceConfig sets the service config, as JSON, that is in force
-// while the resolver gives none, gives one that is invalid, or is not asked
-// ([WithDisableServiceConfig]). One that cannot be parsed is an error of the
-// dial.
+// while the resolver returns none, returns an invalid one, or is not asked for one
+// ([WithDisableServiceConfig]). A config that cannot be parsed makes the constructor
+// fail.
 func WithDefaultServiceConfig(s string) DialOption {
 	return optionFunc(func(o *dialOptions) { o.defaultServiceConfig = &s })
 }
 
-// WithDisableServiceConfig makes the channel ignore service configs that the
-// resolver gives, which by default are used, and tells the resolver not to look for
-// one.
-// [WithDefaultServiceConfig] stays in force.
+// WithDisableServiceConfig makes the channel ignore the resolver's service configs,
+// which by default are used, and sets resolver.BuildOptions.DisableServiceConfig so
+// that the resolver does not look for one. [WithDefaultServiceConfig] stays in force.
 func WithDisableServiceConfig() DialOption {
 	return optionFunc(func(o *dialOptions) { o.disableServiceConfig = true })
 }
@@ -61,18 +60,17 @@ func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type
 	return WithDefaultCallOptions(grpc.CustomCodecCallOption{Codec: c})
 }
 
-// WithCompressor sets what compresses the messages of RPCs that do not choose
-// a compressor with grpc.UseCompressor. nil means none, which is the default.
+// WithCompressor sets the compressor of RPCs that do not choose one with
+// grpc.UseCompressor. nil means none, which is the default.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.UseCompressor(name)).
 func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
 	return optionFunc(func(o *dialOptions) { o.compressor = c })
 }
 
-// WithDecompressor sets what decompresses messages whose encoding is dc.Type().
-// For other encodings the compressors registered with
-// encoding.RegisterCompressor are used. nil means that they are used for all, which is
-// the default.
+// WithDecompressor sets the decompressor of messages whose encoding is dc.Type(). For
+// other encodings the compressors registered with encoding.RegisterCompressor are used;
+// with nil, which is the default, for all encodings.
 //
 // Deprecated: register a compressor.
 func WithDecompressor(dc grpc.Decompressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
@@ -87,11 +85,11 @@ func WithDisableRetry() DialOption {
 }
 
 // WithDisableHealthCheck makes the channel ignore the healthCheckConfig of
-// service configs. Without it, a service config that has one makes those policies
-// that ask for it (round_robin and most others, pick_first alone not) send RPCs
-// only to backends whose grpc.health.v1 service says that they are SERVING, and to
-// those that have no such service. Each backend that is checked costs a stream and
-// a goroutine.
+// service configs. Without it, a service config that has one makes the policies
+// that support health checking (round_robin and most others, but not pick_first on its
+// own) send RPCs only to backends whose grpc.health.v1 service reports SERVING, and to
+// backends without that service. Each backend that is checked costs a stream and a
+// goroutine.
 func WithDisableHealthCheck() DialOption {
 	return optionFunc(func(o *dialOptions) { o.disableHealthCheck = true })
 }
@@ -106,10 +104,10 @@ func WithMaxCallAttempts(n int) DialOption {
 	return optionFunc(func(o *dialOptions) { o.maxCallAttempts = n })
 }
 
-// WithStatsHandler adds a handler that is told of every RPC, attempt by
-// attempt, on the goroutines of the RPC, and of every connection on which the
-// HTTP/2 handshake succeeded, on the goroutine of the connection. The context of
-// a connection, as TagConn tagged it, ends with the connection. Given several
+// WithStatsHandler adds a handler. The channel calls it for every RPC attempt, on the
+// goroutines of the RPC, and for every connection whose HTTP/2 handshake succeeded, on
+// the goroutine of the connection. The context of a connection, as TagConn returned
+// it, ends with the connection. Given several
 // times, the handlers are called in order. nil adds none, which is the default.
 func WithStatsHandler(h stats.Handler) DialOption {
 	return optionFunc(func(o *dialOptions) {
@@ -122,8 +120,8 @@ func WithStatsHandler(h stats.Handler) DialOption {
 // WithUnaryInterceptor sets the interceptor of unary RPCs that is called
 // before those of [WithChainUnaryInterceptor]. nil means none, which is the default.
 //
-// What it and other interceptors get as their *grpc.ClientConn is the bridge
-// that [ClientConn.GRPC] returns.
+// All interceptors get as their *grpc.ClientConn one whose RPCs run on the channel and
+// whose state is SHUTDOWN. It is not the one that [ClientConn.GRPC] returns.
 func WithUnaryInterceptor(f grpc.UnaryClientInterceptor) DialOption {
 	return optionFunc(func(o *dialOptions) { o.unary = f })
 }

@@ -12,10 +12,9 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// WithResolvers adds resolver builders for this channel only. They are asked
-// before the builders registered with resolver.Register, which are the default; of two for the same
-// scheme the first one given is taken. Given several times, the builders add
-// up.
+// WithResolvers adds resolver builders for this channel only. They are preferred to the
+// builders registered with resolver.Register, which are the default; of two for the
+// same scheme the first one given is used. Given several times, the builders add up.
 func WithResolvers(rs ...resolver.Builder) DialOption {
 	return optionFunc(func(o *dialOptions) { o.resolvers = append(o.resolvers, rs...) })
 }
@@ -24,8 +23,8 @@ func WithResolvers(rs ...resolver.Builder) DialOption {
 // the address as the resolver gave it, a host name included, or for a unix
 // socket "unix:///absolute/path", "unix:relative/path" or "unix:@abstract"; and
 // a context that ends when the attempt has taken too long or the channel is
-// closed. It must return then. Nobody waits for one that does not: the attempt has
-// failed, Close returns, and the connection that it makes in the end is closed.
+// closed. It must return then. The channel does not wait for a dialer that does not: the
+// attempt has failed, Close returns, and a connection that it makes later is closed.
 // Each call runs on a goroutine of its own, several at the same time if several
 // connections are being made. nil means the default: TCP, and unix sockets for the
 // schemes unix and unix-abstract and for addresses that begin with "unix:".
@@ -37,8 +36,8 @@ func WithContextDialer(f func(context.Context, string) (net.Conn, error)) DialOp
 }
 
 // WithDialer is [WithContextDialer] for a function that takes the time left
-// for the attempt instead of a context; 0 means no bound. The dialer does not
-// learn that the channel was closed while it runs, and Close does not wait for it.
+// for the attempt instead of a context; 0 means no bound. The dialer gets no signal when
+// the channel is closed while it runs, and Close does not wait for it.
 //
 // Deprecated: use WithContextDialer.
 func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
@@ -60,10 +59,10 @@ func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
 }
 
 // WithConnectParams sets the back-off between connection attempts and the
-// least time that one attempt is given. p is taken as it is: a zero field is
-// zero and not the default. Start from backoff.DefaultConfig and 20 seconds,
-// which are the defaults, to change one of them. What the values mean is in
-// gRPC's connection-backoff document.
+// least time that one attempt is given. p is used as given: a zero field is zero
+// and not the default. Start from backoff.DefaultConfig and 20 seconds, which are the
+// defaults, to change one of them. gRPC's connection-backoff document defines the
+// values.
 func WithConnectParams(p ConnectParams) DialOption {
 	return optionFunc(func(o *dialOptions) { o.connectParams = p })
 }
@@ -151,8 +150,8 @@ func WithStaticStreamWindowSize(s int32) DialOption { return WithInitialWindowSi
 func WithStaticConnWindowSize(s int32) DialOption { return WithInitialConnWindowSize(s) }
 
 // WithMaxHeaderListSize sets the largest list of response headers or trailers
-// that is accepted, counted uncompressed as RFC 9113 §6.5.2 says, in bytes, and
-// tells servers of it. An RPC whose headers exceed it fails. Zero means the
+// that is accepted, in bytes, counted uncompressed as RFC 9113 §6.5.2 defines, and
+// announces it to servers. An RPC whose headers exceed it fails. Zero means the
 // default, which is 16 MiB.
 func WithMaxHeaderListSize(s uint32) DialOption {
 	return optionFunc(func(o *dialOptions) { o.maxHeaderList = &s })
@@ -169,9 +168,9 @@ func WithReadBufferSize(s int) DialOption {
 }
 
 // WithWriteBufferSize sets how many bytes may wait to be written to a
-// connection before whoever wants to send more has to wait. What is waiting
-// leaves in one write. The default is 64 KiB; with zero or less, everyone
-// waits until nothing is left to be written.
+// connection; goroutines that send more wait. All waiting bytes leave in one write. The
+// default is 64 KiB; with zero or less, a sender waits until nothing is left to be
+// written.
 func WithWriteBufferSize(s int) DialOption {
 	s = max(s, 1)
 	return optionFunc(func(o *dialOptions) { o.writeBuffer = s })
@@ -184,9 +183,9 @@ func WithWriteBufferSize(s int) DialOption {
 // Deprecated: there is nothing to choose.
 func WithSharedWriteBuffer(val bool) DialOption { return EmptyDialOption{} }
 
-// WithIdleTimeout sets how long a channel on which no RPC runs, and for which nobody
-// waits to be READY, keeps its connections. After that it is IDLE, with neither connections nor a resolver,
-// until the next RPC or Connect. The default is 30 minutes; zero or less means
+// WithIdleTimeout sets how long a channel keeps its connections while no RPC runs on it
+// and no caller waits for READY. After that it is IDLE, with neither connections nor a
+// resolver, until the next RPC or Connect. The default is 30 minutes; zero or less means
 // never.
 func WithIdleTimeout(d time.Duration) DialOption {
 	return optionFunc(func(o *dialOptions) { o.idleTimeout = max(d, 0) })

@@ -20,9 +20,9 @@ func WithBlock() DialOption {
 	return optionFunc(func(o *dialOptions) { o.block = true })
 }
 
-// WithReturnConnectionError is [WithBlock] under another name: every error of
-// a blocking dial says here why the attempts failed. It exists so that programs
-// written for grpc-go, where WithBlock alone does not say it, compile and wait.
+// WithReturnConnectionError is [WithBlock] under another name: every error of a
+// blocking dial has the causes of the failed attempts. It exists for programs written
+// for grpc-go, whose errors have them with this option only.
 //
 // NewClient refuses this option.
 //
@@ -50,14 +50,13 @@ func FailOnNonTempDialError(f bool) DialOption {
 // WithGiveUp lets the program say which failures end the wait of a blocking dial
 // and of AwaitReady before its context does. f gets each failed attempt and
 // returns true if it is not worth waiting for another one at that address. The
-// wait ends once f has said so of the latest attempt at every address; one backend
-// that may still answer is enough to go on. If the resolver fails and there is no
-// address, that failure is what f is asked about, with Phase [PhaseResolve].
+// wait ends once f has returned true for the latest attempt at every address; one
+// backend that may still answer is enough to go on. If the resolver fails and there is
+// no address, f gets that failure, with Phase [PhaseResolve].
 //
 // f is called on the goroutine that waits, once for each attempt, with no lock
-// held. It may count. Together with
-// [FailOnNonTempDialError] an attempt is final if either says so. nil means that
-// no failure ends the wait, which is the default.
+// held. It may count. Together with [FailOnNonTempDialError] either of the two makes
+// an attempt final. nil means that no failure ends the wait, which is the default.
 func WithGiveUp(f func(Attempt) bool) DialOption {
 	return optionFunc(func(o *dialOptions) { o.giveUp = f })
 }
@@ -71,11 +70,11 @@ func WithTimeout(d time.Duration) DialOption {
 	return optionFunc(func(o *dialOptions) { o.timeout = max(d, 0) })
 }
 
-// WithChannelzParentID nests the channel in another one, in what channelz says of
-// them: one of grpcdial's or grpc-go's. Policies that make channels of their own
-// get it as the ChannelzParent of their balancer.BuildOptions. nil, which is the
-// default, means a top channel, as does a parent that has been closed. Package
-// channelz of this module serves what there is to say.
+// WithChannelzParentID nests the channel, in the data of channelz, in another channel
+// of grpcdial or of grpc-go. Policies that make channels of their own get the
+// identifier as the ChannelzParent of their balancer.BuildOptions. nil, which is the
+// default, means a top channel, as does a parent that has been closed. Package channelz
+// of this module serves the data.
 func WithChannelzParentID(c channelz.Identifier) DialOption {
 	return optionFunc(func(o *dialOptions) { o.channelzParent = c })
 }

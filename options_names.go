@@ -13,16 +13,16 @@ type DNSOptions struct {
 	_ [0]func()
 
 	// MinInterval is the least time from the end of a look-up that succeeded to the
-	// start of the next. A lost connection asks for one; what is asked earlier is
-	// done then. The default is 30 seconds; negative means no least time.
+	// start of the next. A lost connection requests a look-up; one requested earlier
+	// waits until then. The default is 30 seconds; negative means no least time.
 	//
 	// A look-up that failed is repeated with back-off, 1.6 seconds first and 2 minutes
 	// at most.
 	MinInterval time.Duration
 
-	// Refresh is the time after which a name is looked up again unasked, counted
-	// from the end of a look-up that succeeded. The default is never. It is raised
-	// to MinInterval.
+	// Refresh is the time after which a name is looked up again without a request,
+	// counted from the end of a look-up that succeeded. The default is never. It is
+	// raised to MinInterval.
 	Refresh time.Duration
 
 	// Timeout bounds a look-up. The default is 30 seconds.
@@ -56,33 +56,33 @@ type proxyOption struct {
 // environment: f returns the URL of the one for a target, or nil for none. nil
 // for f means the default.
 //
-// The default is what HTTPS_PROXY and NO_PROXY say, or https_proxy and no_proxy,
-// by the rules of net/http: localhost takes no proxy, nor does what NO_PROXY
-// lists. They are read when the channel is made.
+// The default is the proxy of the environment variables HTTPS_PROXY and NO_PROXY, or
+// https_proxy and no_proxy, by the rules of net/http: localhost and the hosts that
+// NO_PROXY lists take no proxy. The variables are read when the channel is made.
 //
 // A URL has the scheme http or https, for CONNECT, or socks5 or socks5h. Its
 // default port is 80, 443, 1080 and 1080. A user name and a password in it are sent
 // to the proxy: to one of https after its certificate was verified (see
-// [WithProxyTLSConfig]), to the others in clear text, which is all that they know.
+// [WithProxyTLSConfig]), to the others in clear text, as their protocols require.
 //
-// f is asked first about the target's endpoint, "host:port", with port 443 if a
-// target of the scheme dns has none. If it knows no proxy for that, no address of
-// the channel takes one. Otherwise each address takes that very proxy, but for
-// those for which f, asked about the address, returns nil. It may be called by
-// several goroutines at a time, and must not wait for the channel: a dial waits for
-// it, and so does Close. Unix sockets take no proxy, and f is not asked about them.
+// f is called first for the target's endpoint, "host:port", with port 443 if a
+// target of the scheme dns has none. If it returns nil, no address of the channel
+// takes a proxy. Otherwise each address takes that proxy, unless f returns nil for the
+// address. f may be called by several goroutines at a time, and must not wait for the
+// channel: a dial waits for it, and so does Close. Unix sockets take no proxy, and f is
+// not called for them.
 //
 // Failures of a proxy are a *[ProxyError]. Dial and DialContext return one at once
-// if f fails for the target's endpoint, or returns a URL that is of no use; RPCs
-// of NewClient's channels fail with it.
+// if f fails for the target's endpoint, or returns an invalid URL; RPCs of NewClient's
+// channels fail with it.
 //
 // A name that was not looked up before, as with the scheme passthrough, is looked
 // up by the proxy, and for one of socks5 here. For names of the scheme dns see
 // [WithLocalDNSResolution].
 //
 // A dialer of the program's own makes the connection to the proxy of WithProxy and
-// gets the proxy's "host:port". Without WithProxy such a dialer makes the
-// connection to the target: what the environment says does not count then.
+// gets the proxy's "host:port". Without WithProxy such a dialer makes the connection to
+// the target, and the environment's proxies are not used.
 //
 // Of WithProxy and [WithNoProxy] the last one given wins.
 func WithProxy(f func(target string) (*url.URL, error)) DialOption {
@@ -102,17 +102,17 @@ func WithProxyTLSConfig(cfg *tls.Config) DialOption {
 	return optionFunc(func(o *dialOptions) { o.proxyTLS = cfg })
 }
 
-// WithNoProxy has the channel connect without a proxy, whatever the environment
-// says. Of it and [WithProxy] the last one given wins.
+// WithNoProxy makes the channel connect without a proxy, also if the environment names
+// one. Of it and [WithProxy] the last one given wins.
 func WithNoProxy() DialOption {
 	return optionFunc(func(o *dialOptions) { o.proxy = proxyOption{given: true} })
 }
 
-// WithLocalDNSResolution has the name of a target with the scheme dns looked up
-// on this side even if the target takes a proxy; each address is then connected
-// to through the proxy. Without it the proxy is given the name and looks it up,
-// and there is no service config from DNS; with a socks5 proxy, which takes
-// addresses only, the name is looked up on this side in either case.
+// WithLocalDNSResolution makes the channel itself look up the name of a target with the
+// scheme dns even if the target takes a proxy; it then connects to each address through
+// the proxy. Without it the proxy gets the name and looks it up, and there is no service
+// config from DNS; for a socks5 proxy, which takes addresses only, the channel looks up
+// the name in either case.
 //
 // Dial and DialContext do so always. Without a proxy the option has no effect.
 func WithLocalDNSResolution() DialOption {

@@ -32,7 +32,7 @@ type CallConfigSelector interface {
 	SelectCallConfig(CallInfo) (*CallConfig, error)
 }
 
-// CallInfo is what a [CallConfigSelector] gets to know of an RPC.
+// CallInfo describes an RPC to a [CallConfigSelector].
 type CallInfo struct {
 	// Context is the RPC's, with the program's outgoing metadata and deadline.
 	Context context.Context
@@ -42,8 +42,8 @@ type CallInfo struct {
 	Authority string
 }
 
-// CallConfig says how one RPC is made. It takes the place of what the service config
-// says about the RPC's method; retry throttling stays that of the service config.
+// CallConfig says how one RPC is made. It replaces the service config's settings for the
+// RPC's method; retry throttling stays that of the service config.
 type CallConfig struct {
 	// Context takes the place of the RPC's own, from which it has to be derived: for
 	// the policy's picker, or with other metadata. nil leaves it as it is.

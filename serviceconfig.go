@@ -37,8 +37,8 @@ type ServiceConfig struct {
 	// RetryThrottling stops retries and hedging while a server fails most RPCs.
 	RetryThrottling *RetryThrottling
 
-	// HealthCheckService is the service that backends are asked about, "" for the server as
-	// a whole (gRFC A17). nil: they are not asked.
+	// HealthCheckService is the service whose health is checked at each backend, "" for
+	// the server as a whole (gRFC A17). nil: health is not checked.
 	HealthCheckService *string
 
 	// MaxConnectionsPerSubchannel is how many connections a subchannel may make when the
@@ -57,8 +57,7 @@ type MethodSettings struct {
 	// Names are the methods and services that the settings are for. An empty MethodName
 	// stands for all.
 	Names []MethodName
-	// WaitForReady is the default for RPCs that do not say themselves whether they wait
-	// for a connection.
+	// WaitForReady is the default for RPCs without the call option grpc.WaitForReady.
 	WaitForReady *bool
 	// Timeout bounds an RPC, together with the deadline of its context: the earlier
 	// one counts.
