@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -208,6 +209,59 @@ func TestSelectorInterceptorLooks(t *testing.T) {
 	assert.Equal(t, "hello", reply)
 	assert.Len(t, header.Get("filler"), 1)
 	require.NoError(t, cc.Shutdown(soon(t)))
+}
+
+// TestSelectorInterceptorSees: the stream of a unary RPC is used to its end, so that an
+// interceptor finds out when it is over.
+func TestSelectorInterceptorSees(t *testing.T) {
+	srv := serveEcho(t)
+	for name, looks := range map[string]bool{"not looked at": false, "looked at": true} {
+		t.Run(name, func(t *testing.T) {
+			var used []string
+			cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+				return &grpcdial.CallConfig{Interceptor: func(ctx context.Context, _ grpcdial.CallInfo, newStream grpcdial.NewStreamFunc, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+					s, err := newStream(ctx, opts...)
+					if looks {
+						s = &lookingStream{s, new(metadata.MD)}
+					}
+					return &notingStream{s, &used}, err
+				}}, nil
+			}))
+			reply, err := call(t, cc, "Echo")
+			require.NoError(t, err)
+			assert.Equal(t, "hello", reply)
+			assert.Equal(t, []string{"SendMsg", "CloseSend", "RecvMsg", "RecvMsg: EOF"}, used)
+			_, err = call(t, cc, "Fail")
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			require.NoError(t, cc.Shutdown(soon(t)))
+		})
+	}
+}
+
+// notingStream notes the calls of its methods.
+type notingStream struct {
+	grpc.ClientStream
+	used *[]string
+}
+
+func (s *notingStream) SendMsg(m any) error {
+	*s.used = append(*s.used, "SendMsg")
+	return s.ClientStream.SendMsg(m)
+}
+
+func (s *notingStream) CloseSend() error {
+	*s.used = append(*s.used, "CloseSend")
+	return s.ClientStream.CloseSend()
+}
+
+func (s *notingStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if errors.Is(err, io.EOF) {
+		*s.used = append(*s.used, "RecvMsg: EOF")
+	} else {
+		*s.used = append(*s.used, "RecvMsg")
+	}
+	return err
 }
 
 type lookingStream struct {

@@ -58,7 +58,20 @@ func (i *intercepted) invoke(ctx context.Context, args, reply any) error {
 	if err := s.SendMsg(args); err != nil && err != io.EOF {
 		return err
 	}
-	return s.RecvMsg(reply)
+	// Streams of an interceptor's own find the end of the request and of the RPC in
+	// these, as on grpc-go's channels.
+	if err := s.CloseSend(); err != nil && err != io.EOF {
+		return err
+	}
+	if err := s.RecvMsg(reply); err != nil {
+		return err
+	}
+	if err := s.RecvMsg(reply); err == nil {
+		return i.noted(withCause(status.New(codes.Internal, "the interceptor's stream of a unary RPC received a second message")), StageNone, nil)
+	} else if err != io.EOF {
+		return err
+	}
+	return nil
 }
 
 // newStream makes a stream. done is called when it has ended.
