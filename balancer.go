@@ -50,7 +50,7 @@ func (p *policy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOp
 	}
 	p.cc.made++
 	sc.number = p.cc.made
-	sc.books = p.cc.books.NewSubchannel(addrs)
+	sc.channelz = p.cc.channelz.NewSubchannel(addrs)
 	p.subs[sc] = struct{}{}
 	return sc, nil
 }
@@ -131,7 +131,7 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 		Authority:       cc.authority,
 		CustomUserAgent: cc.opts.userAgent,
 		Target:          cc.parsed,
-		ChannelzParent:  cc.books.Identifier(),
+		ChannelzParent:  cc.channelz.Identifier(),
 	}
 }
 

@@ -50,7 +50,7 @@ type ClientConn struct {
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics.Recorder
 	calls     *call.Channel
-	books     *ledger.Channel // what package channelz serves
+	channelz  *ledger.Channel // what package channelz serves
 	chain     *callChain      // in front of calls
 	bridge    bridge
 	mirrors   mirrors
@@ -225,7 +225,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	told = cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)
 	cc.policyQueue.Close(cc.end)
-	cc.books.Close()
+	cc.channelz.Close()
 	return told, true
 }
 

@@ -109,7 +109,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
-	cc.books = ledger.Open(target, o.channelzParent, cc.calls)
+	cc.channelz = ledger.Open(target, o.channelzParent, cc.calls)
 	cc.published.calls = cc.calls
 	cc.published.withdraw()
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)

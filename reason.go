@@ -86,7 +86,7 @@ func (cc *ClientConn) explainAs(state connectivity.State) (call.Reason, error) {
 	case len(r.failed) == 0 && cc.published.lastDisconnect == nil:
 		return nil, errPolicyFailed
 	case len(r.failed) == 0:
-		return loss{cc.published.lastDisconnect}, cc.published.lastDisconnect
+		return lastDisconnect{cc.published.lastDisconnect}, cc.published.lastDisconnect
 	case before.To == state: // there will be no transition
 		return r, nil
 	}
@@ -225,13 +225,13 @@ func (r *reason) besides(failed error) string {
 	return said
 }
 
-// loss is why the policy fails RPCs of a channel that knows of no failed attempt: the
+// lastDisconnect is why the policy fails RPCs of a channel that knows of no failed attempt: the
 // latest connection that was lost, for example.
-type loss struct{ err error }
+type lastDisconnect struct{ err error }
 
-func (l loss) Err(time.Time, time.Duration) error { return l.err }
+func (l lastDisconnect) Err(time.Time, time.Duration) error { return l.err }
 
-func (l loss) Text(failed error, _ time.Time, most int) string {
+func (l lastDisconnect) Text(failed error, _ time.Time, most int) string {
 	why := oneLine(l.err)
 	if failed != nil {
 		if said := oneLine(failed); !strings.Contains(why, said) {

@@ -84,7 +84,7 @@ func sameAddresses(a, b resolver.State) bool {
 func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.policyQueue.AssertOn()
 	since := cc.resolution.answer()
-	cc.books.Resolved(s)
+	cc.channelz.Resolved(s)
 	if countAddresses(s) > 0 {
 		cc.attempts.Resolved(s)
 		if !cc.resolution.repeats(s) {
@@ -150,7 +150,7 @@ func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.Stat
 func (cc *ClientConn) applyResolverError(err error) {
 	cc.policyQueue.AssertOn()
 	since := cc.resolution.answer()
-	cc.books.Unresolved(err)
+	cc.channelz.Unresolved(err)
 	cc.resolution.settle()
 	cc.noteUnresolved(since, err)
 	cc.tellResolved(since, resolver.State{}, err)

@@ -164,7 +164,7 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 		return
 	}
 	cc.mirrors.catchUp()
-	cc.books.State(to, cause)
+	cc.channelz.State(to, cause)
 	if cc.observer == nil {
 		return
 	}

@@ -248,7 +248,7 @@ func (l *link) ready(conn *h2.Conn, served *bool) {
 	}()
 	told := l.sc.cc.beginConn(conn)
 	l.sc.cc.metrics.Connected(conn.Peer().AuthInfo)
-	closeBooks := l.openSocket(conn)
+	closeSocket := l.openSocket(conn)
 	l.tellReady()
 	if !l.connected(conn) {
 		why := cmp.Or(l.endedBy(), errShutDown)
@@ -256,7 +256,7 @@ func (l *link) ready(conn *h2.Conn, served *bool) {
 		conn.Close(why, nil)
 	}
 	*served = true
-	go l.serve(conn, told, closeBooks)
+	go l.serve(conn, told, closeSocket)
 }
 
 // abandon closes a connection that nobody will serve.
@@ -268,12 +268,12 @@ func abandon(conn *h2.Conn) {
 // serve is the goroutine from then on. When the server lets the connection end, the
 // subchannel is given back at once and the goroutine stays for the RPCs that still
 // run.
-func (l *link) serve(conn *h2.Conn, told *connStats, closeBooks func(error)) {
+func (l *link) serve(conn *h2.Conn, told *connStats, closeSocket func(error)) {
 	defer l.leave(conn)
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	l.drained(conn, why)
-	closeBooks(why)
+	closeSocket(why)
 	told.end()
 }
 

@@ -32,11 +32,11 @@ type subConn struct {
 	balancer.SubConn // nil; here for the methods that the interface keeps to itself
 
 	// Set by NewSubConn and only read after that.
-	cc     *ClientConn
-	policy *policy
-	opts   balancer.NewSubConnOptions
-	number uint64 // in the order in which the channel's subchannels were made
-	books  *ledger.Subchannel
+	cc       *ClientConn
+	policy   *policy
+	opts     balancer.NewSubConnOptions
+	number   uint64 // in the order in which the channel's subchannels were made
+	channelz *ledger.Subchannel
 
 	line atomic.Pointer[call.Line] // of state READY, else nil: all that RPCs read
 
@@ -144,7 +144,7 @@ func (sc *subConn) UpdateAddresses(addrs []resolver.Address) {
 		sc.connectLocked()
 	}
 	sc.mu.Unlock()
-	sc.books.Addresses(addrs)
+	sc.channelz.Addresses(addrs)
 	old.drain(errAddressRemoved)
 }
 
@@ -216,7 +216,7 @@ func (sc *subConn) tell(to connectivity.State, why error) {
 		sc.end()
 	} else {
 		sc.enter(to)
-		sc.books.State(to, why)
+		sc.channelz.State(to, why)
 	}
 	if sc.policy.closed {
 		return
@@ -251,7 +251,7 @@ func (sc *subConn) end() {
 		return
 	}
 	sc.enter(connectivity.Shutdown)
-	sc.books.Close()
+	sc.channelz.Close()
 	sc.policy.forget(sc)
 }
 

@@ -116,7 +116,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 // the channel because of it. Policy queue only.
 func (cc *ClientConn) tellConfigRefused(bad error) {
 	cc.policyQueue.AssertOn()
-	cc.books.Note(ledger.Error, "Service config refused: "+bad.Error())
+	cc.channelz.Note(ledger.Error, "Service config refused: "+bad.Error())
 	cc.observer.tell(DialEvent{Kind: EventConfigRefused, Err: bad})
 }
 

@@ -5,7 +5,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/ledger"
 )
 
-// openSocket opens the books of the link's connection, and returns what closes
+// openSocket opens the channelz data of the link's connection, and returns what closes
 // them. It happens on the policy queue, so that it is noted in order with the
 // subchannel's states. To be called by the link's goroutine, which alone writes
 // l.addr.
@@ -16,11 +16,11 @@ func (l *link) openSocket(conn *h2.Conn) (closed func(why error)) {
 		name = "" // as the channel
 	}
 	var k *ledger.Socket // policy queue only
-	sc.cc.post(func() { k = sc.books.NewSocket(conn.Peer(), name, socketCounts{conn}) })
+	sc.cc.post(func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) })
 	return func(why error) { sc.cc.post(func() { k.Close(why) }) }
 }
 
-// socketCounts are a connection's figures for its books.
+// socketCounts are a connection's figures for channelz.
 type socketCounts struct{ conn *h2.Conn }
 
 func (c socketCounts) SocketCounts() ledger.SocketCounts {

@@ -80,7 +80,7 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 		p.close()
 		return nil
 	}
-	w.cc.books.Policy(b.Name())
+	w.cc.channelz.Policy(b.Name())
 	if w.current == nil {
 		w.current = p
 	} else {
