@@ -40,8 +40,8 @@ type endpoint struct {
 	phases chan<- struct{} // of race, see phaseDone; nil: the endpoint races with none
 }
 
-// phaseDone tells race that a phase of the way to e has ended well. It waits for
-// nobody, and may be called after the race.
+// phaseDone reports to race that a phase of the way to e has succeeded. It does not
+// wait, and may be called after the race.
 func (e endpoint) phaseDone() {
 	select {
 	case e.phases <- struct{}{}:

@@ -46,7 +46,7 @@ type Config struct {
 	// time on a goroutine of its own.
 	Creds credentials.TransportCredentials
 
-	// Secure says that Creds do secure connections: Trace is told of the phase TLS.
+	// Secure says that Creds do secure connections: Trace gets the phase TLS.
 	Secure bool
 
 	// RequireSecurity refuses a connection whose credentials state a security
@@ -60,14 +60,14 @@ type Config struct {
 	// Resolver looks up host names and services' ports. nil: net.DefaultResolver.
 	Resolver *net.Resolver
 
-	// Trace is told of each phase, when it begins and when it ends: of Resolve for
-	// host names that are looked up, of TLS on connections that are Secure. It is
-	// called with no lock held, on goroutines of Connect, several at a time while
-	// addresses race. nil: nothing is told.
+	// Trace is called when a phase begins and when it ends: Resolve for host names that
+	// are looked up, TLS on connections that are Secure. It is called with no lock held,
+	// on goroutines of Connect, several at a time while addresses race. nil: nothing is
+	// called.
 	Trace func(Step)
 
-	// Progress is told how far the attempt has come at each address. It is for one
-	// call of Connect. nil: nobody asks.
+	// Progress keeps the attempt's current phase at each address. It is for one call of
+	// Connect. nil: not kept.
 	Progress *Progress
 }
 
@@ -118,8 +118,8 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	return nil, asError(failed)
 }
 
-// try makes an HTTP/2 connection to e. Its context is cancelled when it is called
-// off; then nobody asks any more how far it came.
+// try makes an HTTP/2 connection to e. race cancels its context when another address has
+// won; the progress of try is not read any more then.
 func (cfg *Config) try(ctx context.Context, e endpoint, authority string) (*h2.Conn, *failure.Attempt) {
 	start := time.Now()
 	conn, phase, err := cfg.dialAndEstablish(ctx, e, authority)
@@ -173,7 +173,7 @@ func (cfg *Config) establish(ctx context.Context, nc net.Conn, e endpoint, autho
 	h2cfg.AuthInfo, h2cfg.Secrets = info, proxy.Secrets(e.proxy)
 	step := Step{Phase: failure.HTTP2, Addr: e.shown, Proxy: proxy.Redact(e.proxy)}
 	_, step.withinTLS = info.(credentials.TLSInfo)
-	var settings *[]http2.Setting // nil if nobody wants to know
+	var settings *[]http2.Setting // nil without a Trace
 	if cfg.Trace != nil {
 		got := new([]http2.Setting)
 		h2cfg.OnSettings, settings = func(s []http2.Setting) { *got = s }, got

@@ -11,11 +11,11 @@ import (
 )
 
 // Progress is how far one attempt has come at each address that it tries. The zero
-// value is ready. Its methods may be called from any goroutine; those that tell it
-// something do nothing if it is nil.
+// value is ready. Its methods may be called from any goroutine; those that record
+// something do nothing on a nil pointer.
 type Progress struct {
 	// Changes is incremented after each change of how far the attempt is. Set before use.
-	// nil: nobody counts.
+	// nil: changes are not counted.
 	Changes *atomic.Uint64
 
 	mu    sync.Mutex

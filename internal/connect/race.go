@@ -30,7 +30,7 @@ type outcome[T any] struct {
 type runner[T any] struct {
 	try     func(context.Context, endpoint) (T, *failure.Attempt) // heeds its context
 	drop    func(T)                                               // gets what succeeded too late
-	waiting func(n int)                                           // is told how many have not been tried yet
+	waiting func(n int)                                           // gets the number of endpoints not tried yet
 }
 
 // race tries the endpoints, of which there is at least one, in their order: the
@@ -58,7 +58,7 @@ func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outco
 
 	var out outcome[T]
 	next, running := 0, 0
-	var phases chan struct{} // of the last one begun: nobody receives what others send
+	var phases chan struct{} // of the last one begun; sends on earlier ones are not received
 	begin := func() {
 		e := endpoints[next]
 		phases = make(chan struct{}, 1)

@@ -29,7 +29,7 @@ type Step struct {
 	withinTLS bool // HTTP2 only: the connection is one of crypto/tls
 }
 
-// begin tells of the beginning of s.
+// begin reports the beginning of s.
 func (cfg *Config) begin(s *Step) {
 	cfg.Progress.begun(s)
 	if cfg.Trace != nil {
@@ -38,7 +38,7 @@ func (cfg *Config) begin(s *Step) {
 	}
 }
 
-// end tells of the end of s, which begin was called with.
+// end reports the end of s, which begin was called with.
 func (cfg *Config) end(s *Step, err error) {
 	if cfg.Trace != nil {
 		s.Done, s.Err, s.Elapsed = true, err, time.Since(s.began)

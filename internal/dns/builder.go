@@ -138,7 +138,7 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, opts res
 	return r, nil
 }
 
-// source is whom to ask for a target with this authority.
+// source returns the name servers for a target with this authority.
 func (b *builder) source(authority string) (lookup.Source, error) {
 	if authority == "" {
 		return lookup.Source{Resolver: b.cfg.Resolver}, nil

@@ -45,7 +45,7 @@ type hostResolver struct {
 	failures  int                 // in a row
 	complete  bool                // an update was made that is not pending
 	config    *grpcsc.ParseResult // of the last TXT answer; nil: none
-	configKey string              // tells config from another without parsing it
+	configKey string              // identifies config, so that the same text is not parsed again
 }
 
 // ResolveNow has the host resolved again as soon as MinInterval allows. It does
@@ -54,7 +54,7 @@ func (r *hostResolver) ResolveNow(resolver.ResolveNowOptions) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.running {
-		r.again = true // what the running one is being told may be what the caller found outdated
+		r.again = true // the look-up in progress may return the addresses that the caller found outdated
 		return
 	}
 	r.schedule(r.earliest)

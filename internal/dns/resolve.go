@@ -97,7 +97,7 @@ func (r *hostResolver) lookUpHost(ctx context.Context) ([]string, error) {
 }
 
 // withoutContext takes out of a *net.DNSError that it is a context's error too:
-// the deadline was ours, not that of somebody who waits for the channel.
+// the deadline was the look-up's own, not that of a caller that waits for the channel.
 func withoutContext(err error) error {
 	var e *net.DNSError
 	if !errors.As(err, &e) {
@@ -114,8 +114,8 @@ type txtAnswer struct {
 	err     error
 }
 
-// lookUpTXT starts the look-up of the service config, which ctx ends. The answer
-// comes on the channel, which nobody has to read.
+// lookUpTXT starts the look-up of the service config, which ctx ends. The answer is sent
+// to the channel, whose buffer holds it if it is not read.
 func (r *hostResolver) lookUpTXT(ctx context.Context) <-chan txtAnswer {
 	answer := make(chan txtAnswer, 1)
 	go func() {

@@ -85,7 +85,7 @@ type shortened struct {
 func (e *shortened) Error() string { return e.text }
 func (e *shortened) Unwrap() error { return e.err }
 
-// The alerts that the table tells apart (RFC 8446 §6).
+// The alerts that the table distinguishes (RFC 8446 §6).
 const (
 	alertHandshakeFailure       tls.AlertError = 40
 	alertBadCertificate         tls.AlertError = 42

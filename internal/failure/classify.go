@@ -230,7 +230,7 @@ func as[T error](err error) bool {
 	return errors.As(err, &target)
 }
 
-// bytesThat matches first bytes that tell who is talking.
+// bytesThat matches first bytes that identify the peer's protocol.
 func bytesThat(match func([]byte) bool) func(error) bool {
 	return func(err error) bool {
 		b := firstBytes(err)

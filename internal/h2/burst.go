@@ -17,7 +17,7 @@ const (
 )
 
 // inBurst notes that a message is queued now. It reports whether others will follow
-// as fast, as far as can be told. The connection's mu is held.
+// as fast, judged by the messages before it. The connection's mu is held.
 func (s *Stream) inBurst() bool {
 	now := time.Since(epoch)
 	gap := now - s.sentAt
@@ -40,9 +40,9 @@ func (s *Stream) inBurst() bool {
 // flushSoonAndUnlock is flushAndUnlock for a message of a burst. mu is held on entry and
 // released. It never blocks.
 //
-// What it leaves pending is not forgotten: awaited is set by the one who starts the
-// goroutine, and cleared by that goroutine under mu before it looks. Whoever flushes
-// meanwhile takes what is pending along.
+// Bytes that it leaves pending are written: awaited is set by the call that starts the
+// goroutine, and cleared by that goroutine under mu before it looks for pending bytes. A
+// flush that runs meanwhile writes them too.
 func (c *Conn) flushSoonAndUnlock() {
 	if len(c.pending().b) >= c.cfg.WriteBufferSize/2 {
 		c.flushAndUnlock()
@@ -58,7 +58,7 @@ func (c *Conn) flushSoonAndUnlock() {
 	go c.flushAwaited()
 }
 
-// flushAwaited flushes what is pending if nobody does. It may block.
+// flushAwaited flushes pending bytes unless a flush is running. It may block.
 func (c *Conn) flushAwaited() {
 	c.mu.Lock()
 	c.awaited = false

@@ -36,7 +36,7 @@ const (
 	maxPrefaceBytes     = 1024     // bytes of a wrong server preface that are kept
 )
 
-// Config is what one connection is told at its start. The zero value of a
+// Config is the configuration of one connection. The zero value of a
 // size means its default.
 type Config struct {
 	// Scheme is the ":scheme" of every request: "http" or "https".
@@ -74,8 +74,8 @@ type Config struct {
 	PermitWithoutStream bool
 	// AuthInfo is what the credentials' handshake found; for Peer.
 	AuthInfo credentials.AuthInfo
-	// OnSettings is told of the server's first SETTINGS, within Handshake. nil:
-	// nothing.
+	// OnSettings is called with the server's first SETTINGS, within Handshake. nil:
+	// nothing is called.
 	OnSettings func([]http2.Setting)
 	// GoAway makes the error by which programs find a GOAWAY of the server's in the
 	// causes of what it ended. nil: they do not.

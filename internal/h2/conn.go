@@ -45,7 +45,7 @@ type Conn struct {
 	state    connState
 	shaken   bool           // the handshake is done
 	greeting chan struct{}  // closed when the preface is written, or its write has failed; nil: nothing waits for that
-	flushing bool           // somebody writes
+	flushing bool           // a goroutine is writing
 	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
 	writing  bool           // what is handed but not written may be on its way
 	full     bool           // the socket did not take the latest write at once
@@ -77,7 +77,7 @@ type Conn struct {
 	inFlight  int64       // room taken by what is being written
 	acks      int         // answers to the peer's frames that wait to be written
 	ackFlight int         // of these, those being written
-	writeErr  error       // why nothing can be written any more; flushing is true then, and nobody's
+	writeErr  error       // why nothing can be written any more; flushing stays true then
 	hearing   *time.Timer // ends the connection some time after writeErr
 	parting   *parting    // how the party that ends the flush closes the connection; nil: it is closed already, or open
 
@@ -198,8 +198,8 @@ func (c *Conn) unlockAndSettle() {
 	}
 }
 
-// take removes s from the table. It reports false if it was not there: somebody
-// else is ending it. mu is held.
+// take removes s from the table. It reports false if s was not there: another goroutine
+// is ending it. mu is held.
 func (c *Conn) take(s *Stream) bool {
 	id := s.sendID
 	if id == 0 {

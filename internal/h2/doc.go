@@ -18,9 +18,9 @@
 // round. Neither is held during I/O or while anything outside this package
 // is called.
 //
-// # Who ends a stream
+// # The end of a stream
 //
-// Whoever takes the stream out of the table (under Conn.mu) ends it: the reader
-// at END_STREAM or RST_STREAM, a cancellation, GOAWAY, or the loss of the
-// connection. There is one winner, so a stream ends exactly once.
+// The goroutine that takes the stream out of the table (under Conn.mu) ends it: the
+// reader at END_STREAM or RST_STREAM, a cancellation, GOAWAY, or the loss of the
+// connection. Only one can take it, so a stream ends exactly once.
 package h2

@@ -17,7 +17,7 @@ func (c *Conn) pending() *buffer {
 	return c.pend
 }
 
-// kick flushes what is pending if nobody does.
+// kick flushes pending bytes unless a flush is running.
 func (c *Conn) kick() {
 	c.mu.Lock()
 	c.flushAndUnlock()
@@ -35,8 +35,8 @@ func (c *Conn) kickApart() {
 	}
 }
 
-// flushAndUnlock writes what is pending, for everybody, unless somebody is
-// writing already, who will see it. mu is held on entry and released. It never blocks.
+// flushAndUnlock writes the pending bytes of all streams, unless another goroutine is
+// writing, which writes them too. mu is held on entry and released. It never blocks.
 func (c *Conn) flushAndUnlock() {
 	if c.flushing || c.state == stateClosed || !c.dirty() {
 		c.mu.Unlock()
@@ -262,7 +262,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 		return
 	}
 	c.drainLocked(err)
-	c.writeErr = err // flushing stays true, so that nobody writes any more
+	c.writeErr = err // flushing stays true, so that nothing is written any more
 	c.hearing = time.AfterFunc(hearOutWait, func() { c.Close(err, nil) })
 	var unsent []*Stream
 	for _, s := range c.streams {
@@ -278,8 +278,8 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 		wait = lastWordsWait
 		c.mu.Unlock()
 	}
-	// What is there to be read, a GOAWAY perhaps, comes first. Then the owner is told, so
-	// that new streams do not wait for the end of this connection; or the handshake fails.
+	// Bytes that have arrived, a GOAWAY perhaps, are read first. Then the owner is notified,
+	// so that new streams do not wait for the end of this connection; or the handshake fails.
 	c.poked.Store(true)
 	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
 	for _, s := range unsent {
@@ -330,7 +330,7 @@ func (c *Conn) writeAll(b *buffer) error {
 		n, err := c.nc.Write(b.b)
 		if err != nil {
 			if c.nc != net.Conn(c.wire) && c.wire.taken.Load() != before {
-				n = len(b.b) // a layer above tells less than has left
+				n = len(b.b) // the layer above reported fewer bytes than it has sent
 			}
 			c.count(n)
 		}

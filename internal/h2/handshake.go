@@ -13,8 +13,8 @@ import (
 
 // Handshake sends the client's preface and waits for the server's SETTINGS (RFC 9113 section
 // 3.4), bounded by ctx. On an error the connection is closed; a
-// *[PrefaceError] tells what came instead, a *[ConnError] which rule its SETTINGS break, an
-// *[UnreadError] that the connection did not take the preface.
+// *[PrefaceError] holds the bytes that came instead, a *[ConnError] names the rule that the
+// SETTINGS break, an *[UnreadError] reports that the connection did not take the preface.
 func (c *Conn) Handshake(ctx context.Context) error {
 	err := c.shakeHands(ctx)
 	if err == nil {
@@ -288,8 +288,8 @@ func (r *reader) preface() error {
 func (f frameHeader) isSettings() bool { return f.typ == http2.FrameSettings && f.id == 0 }
 
 // prefaceHeader returns the next frame header; not if it is known by then that this is
-// neither SETTINGS nor GOAWAY. The first bytes tell what else it is before there are nine
-// of them: a TLS alert, say, is shorter than a frame header.
+// neither SETTINGS nor GOAWAY. Fewer than nine bytes can show that: a TLS alert, for
+// instance, is shorter than a frame header.
 func (r *reader) prefaceHeader() (f frameHeader, known bool, err error) {
 	for n := 1; ; n++ {
 		h, err := r.peek(n)
@@ -307,8 +307,9 @@ func (r *reader) prefaceHeader() (f frameHeader, known bool, err error) {
 	}
 }
 
-// hearOut reads on, for a moment, until what is no HTTP/2 can be told: a TLS
-// alert to its end, anything else for a line. Servers may send it in pieces.
+// hearOut reads on, for a moment, until a peer that does not speak HTTP/2 can be
+// identified: a TLS alert to its end, anything else for a line. Servers may send it in
+// pieces.
 func (r *reader) hearOut() {
 	const alert, alertLen = 21, 7 // RFC 8446 section 5.1
 	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
@@ -330,9 +331,9 @@ func (r *reader) lastWords(err error) error {
 	return insteadOf(err, r.preface())
 }
 
-// insteadOf is why a handshake failed whose write failed with err, and in which said
-// came of the server's preface: what the server said tells more, and so does that
-// it closed the connection.
+// insteadOf returns why a handshake failed whose write failed with err; said is the
+// outcome of reading the server's preface. The bytes that the server sent explain more
+// than the write's error, and so does its closing of the connection.
 func insteadOf(err, said error) error {
 	if said == nil {
 		return err

@@ -42,7 +42,7 @@ type reader struct {
 	several  bool       // there were more
 	wake     *Stream    // its receiver is to be woken
 	behind   int        // bytes read since it was to be
-	told     bool       // the owner knows that no new streams are taken
+	told     bool       // lookAround has notified the owner that no new streams are taken
 	onDrain  func(cause error)
 }
 
@@ -148,8 +148,8 @@ func (r *reader) beforeRead() {
 	r.notify()
 	if r.dirty {
 		if r.served != nil && !r.several {
-			// The one whom this burst woke may be about to send: the answer to a
-			// PING then leaves in the same write.
+			// The goroutine that this burst woke may be about to send: the answer to
+			// a PING then leaves in the same write.
 			runtime.Gosched()
 		}
 		r.dirty = false
@@ -175,7 +175,7 @@ func (r *reader) read() (n int, err error) {
 			n, err = r.c.wire.tryRead(&r.sock)
 		} else {
 			if r.settings {
-				// Whether more is there cannot be told without a read.
+				// Only a read shows whether more is there.
 				r.quiet()
 			}
 			n, err = r.readConn()
@@ -255,7 +255,7 @@ func (r *reader) notify() {
 	}
 }
 
-// lookAround tells the owner, once, that the connection takes no new streams.
+// lookAround notifies the owner, once, that the connection takes no new streams.
 func (r *reader) lookAround() {
 	r.c.mu.Lock()
 	state, cause := r.c.state, r.c.cause

@@ -40,11 +40,11 @@ type bandwidth struct {
 // epoch is what times are counted from.
 var epoch = time.Now()
 
-// greeted is told that our SETTINGS are on their way. Their acknowledgement is the
-// first answer, on a way that is empty yet.
+// greeted records that our SETTINGS were sent. Their acknowledgement is the first
+// answer, on a connection that carries nothing else yet.
 func (w *bandwidth) greeted() { w.after, w.sent = firstProbeAfter, time.Since(epoch) }
 
-// acknowledged is told of an acknowledgement of SETTINGS.
+// acknowledged records an acknowledgement of SETTINGS.
 func (w *bandwidth) acknowledged() {
 	if w.sent != 0 && w.trip == 0 && w.highest == 0 {
 		w.answered(maxGrownWindow)
@@ -62,8 +62,8 @@ func (w *bandwidth) received(n int) bool {
 	return true
 }
 
-// answered is told of an answer. It returns the size that windows of the size
-// window should grow to; 0: none.
+// answered records an answer. It returns the size that windows of the size window
+// should grow to; 0: none.
 func (w *bandwidth) answered(window int64) (size int64) {
 	if w.sent == 0 {
 		return 0 // of no PING of ours

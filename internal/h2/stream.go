@@ -53,8 +53,8 @@ type Stream struct {
 	c     *Conn
 	unary bool
 
-	// end tells that the stream has ended: a unary stream gets one token, so that the
-	// object can serve again; any other is closed.
+	// end signals that the stream has ended: for a unary stream it gets one token, so that
+	// the object can be used again; for any other it is closed.
 	end  chan struct{}
 	stop func() bool // ends the watch of the context; nil for unary streams. Set once.
 
@@ -131,8 +131,8 @@ func (s *Stream) is(id uint32) bool {
 	return s.id == id
 }
 
-// Cancel ends the stream with st and tells the server, unless it has ended
-// already. It is safe from any goroutine, any number of times.
+// Cancel ends the stream with st and sends RST_STREAM to the server, unless the stream
+// has ended already. It may be called from any goroutine, any number of times.
 func (s *Stream) Cancel(st *status.Status) {
 	s.c.cancel(s, http2.ErrCodeCancel, &Error{Status: st, Local: true, GivenUp: true})
 }

@@ -63,7 +63,7 @@ func (w *Wire) note(p []byte) {
 }
 
 // Said returns the first bytes that were read from a peer that was to answer a TLS
-// handshake and sent something else, at most 1 KiB. A tls.Conn tells five of them.
+// handshake and sent something else, at most 1 KiB. A tls.Conn reports five of them.
 func (w *Wire) Said() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()

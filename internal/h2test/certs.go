@@ -37,7 +37,7 @@ type CA struct {
 
 var serial atomic.Int64
 
-// NewCA makes an authority that nobody else trusts.
+// NewCA makes an authority that only its own Pool trusts.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	ca, err := makeCA()

@@ -17,8 +17,8 @@ const leakBound = 5 * time.Second
 
 // CheckLeaks fails the test if goroutines that were started after this call still
 // run at its end, and lists them. They are given 5 s to end. Call it first, so
-// that it looks after all other clean-ups, and not in parallel tests: goroutines
-// do not tell whose they are.
+// that it looks after all other clean-ups, and not in parallel tests: a goroutine does
+// not show which test started it.
 //
 // Goroutines of the testing package and of os/signal do not count, nor those
 // that have a function whose name contains one of the ignored texts.

@@ -96,7 +96,7 @@ func (h *half) setLimit(n int) {
 	h.update(func() { h.limit = n })
 }
 
-// update changes the half under its lock and wakes whoever waits for a change.
+// update changes the half under its lock and wakes the goroutines that wait for a change.
 func (h *half) update(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -163,7 +163,7 @@ func (h *half) write(p []byte) (n int, err error) {
 // of its half.
 type deadline struct {
 	timer   *time.Timer
-	epoch   int // changes with every set: a timer that fires late is told by it
+	epoch   int // changes with every set: identifies a timer that fires late
 	expired bool
 }
 

@@ -318,9 +318,9 @@ func (s *Server) cleanUp() {
 	}
 }
 
-// RefusedAddr returns a loopback address at which nobody listens until the test
+// RefusedAddr returns a loopback address without a listener until the test
 // ends: it is the client's end of a connection that stays open, so the port is
-// given to nobody else.
+// given to no other test.
 func RefusedAddr(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

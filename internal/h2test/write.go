@@ -249,7 +249,7 @@ func (c *Conn) Data(streamID uint32, endStream bool, p []byte) {
 }
 
 // DataPadded sends one DATA frame with padding bytes of padding (at most 255),
-// which count against the window together with the byte that tells their number.
+// which count against the window together with the byte that holds their number.
 func (c *Conn) DataPadded(streamID uint32, endStream bool, p []byte, padding int) {
 	c.t.Helper()
 	f := &Frame{Type: http2.FrameData, StreamID: streamID, Data: p, Padding: padding + 1}

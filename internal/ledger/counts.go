@@ -13,8 +13,8 @@ type Calls struct {
 	LastStarted time.Time // zero if there has been none
 }
 
-// CallCounters is read when somebody asks for a channel's figures, from any
-// goroutine and with no lock of this package held. It must not block.
+// CallCounters is read for each query of a channel's figures, from any goroutine and
+// with no lock of this package held. It must not block.
 type CallCounters interface{ Calls() Calls }
 
 // SocketCounts is what a connection has done. A figure that is not known is left
@@ -41,8 +41,8 @@ type SocketCounts struct {
 	MaxStreams uint32 // the server's SETTINGS_MAX_CONCURRENT_STREAMS; 0: it announced none
 }
 
-// SocketCounters is read when somebody asks for the figures of a connection or of
-// its subchannel, and when the connection ends; from any goroutine and with
+// SocketCounters is read for each query of the figures of a connection or of its
+// subchannel, and when the connection ends; from any goroutine and with
 // no lock of this package held. It must not block.
 type SocketCounters interface{ SocketCounts() SocketCounts }
 
@@ -88,7 +88,7 @@ type CallCount struct {
 func (n *CallCount) Start(now time.Duration) {
 	n.started.Add(1)
 	if last := n.last.Load(); last == 0 || int64(now)-last >= lastResolution {
-		// If it fails, somebody else has just noted a start.
+		// If it fails, another goroutine has just recorded a start.
 		n.last.CompareAndSwap(last, max(1, int64(now)))
 	}
 }

@@ -10,16 +10,16 @@
 // no other has in the life of the process. Channels and subchannels have a state
 // and a trace: the latest 32 events, and how many there have been. A
 // subchannel that was deleted can still be looked up while the trace of its channel
-// tells of it, because that is where the reason stands why it could not connect.
+// refers to it, because its own trace has the reason why it could not connect.
 //
 // A channel that closes leaves the books with all that belongs to it. A channel
 // nested in it counts as a top one from then on.
 //
 // # What it costs
 //
-// No RPC passes through here. Counters belong to those who make RPCs and
-// connections, and are read when somebody asks ([CallCounters],
-// [SocketCounters]). [CallCount] is a counter for RPCs that takes the place
+// No RPC passes through here. Packages call and h2 own the counters, which are read for
+// each query ([CallCounters], [SocketCounters]). [CallCount] is a counter for RPCs that
+// takes the place
 // of the count of running ones that a channel needs anyway, with as many writes.
 // A subchannel has no counters: its figures are the sums of its sockets'.
 //
@@ -45,5 +45,5 @@
 // counter, an error's text or an address.
 //
 // All methods may be called from any goroutine. Those that write do nothing on a nil
-// pointer, so that whoever has no books need not ask.
+// pointer, so that callers need no check.
 package ledger

@@ -31,8 +31,8 @@ func (id identifier) String() string {
 	return fmt.Sprintf("Channel #%d", id.c.id)
 }
 
-// stranger is a channel of grpc-go's with an id that grpc-go does not know, to which
-// what is told gets lost: FirstID, which is nobody's.
+// stranger is a channel of grpc-go's with FirstID, which grpc-go gives to no channel:
+// events recorded for it are dropped.
 //
 // Its type is internal to grpc-go. It is that of a field of grpc.ClientConn. nil, if a
 // version of grpc-go has no such field.
@@ -72,8 +72,8 @@ func (c *Channel) Identifier() channelz.Identifier {
 	return identifier{stranger(), c}
 }
 
-// parentOf returns whom id stands for: one of our channels, or the id of one of
-// grpc-go's. Neither, if it stands for no channel.
+// parentOf returns the channel that id identifies: one of ours, or the id of one of
+// grpc-go's; neither if there is no such channel.
 func parentOf(id channelz.Identifier) (ours *Channel, foreign int64) {
 	if id == nil {
 		return nil, 0

@@ -86,7 +86,7 @@ func Adopted() map[int64][]Ref {
 
 // FindSubchannel returns the record of a subchannel of an open channel, even
 // of one that was deleted, as long as it has connections or the channel's events
-// tell of it.
+// refer to it.
 func FindSubchannel(id int64) (SubchannelRecord, bool) {
 	c := open.owner(id)
 	if c == nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // Subchannel is the books of one subchannel. They last until Close, and beyond it
-// as long as there are sockets or the channel's trace tells of the subchannel.
+// as long as there are sockets or the channel's trace refers to the subchannel.
 type Subchannel struct {
 	// Set by NewSubchannel and only read after that.
 	c       *Channel

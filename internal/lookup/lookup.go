@@ -9,7 +9,7 @@ import (
 	"net/netip"
 )
 
-// Source is whom to ask. It is a value without state: it may be copied, and used
+// Source is a set of name servers. It is a value without state: it may be copied, and used
 // by any number of goroutines.
 type Source struct {
 	// Resolver asks. Its PreferGo, StrictErrors and Dial count. nil:

@@ -68,7 +68,7 @@ func (q *query) dial(ctx context.Context, network, addr string) (net.Conn, error
 		_ = nc.Close()
 		return nil, net.ErrClosed
 	}
-	// Package net tells datagrams from a stream by this interface.
+	// Package net distinguishes datagrams from a stream by this interface.
 	if pc, ok := nc.(net.PacketConn); ok {
 		return datagrams{&exchange{Conn: nc, query: q}, pc}, nil
 	}

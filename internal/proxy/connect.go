@@ -38,8 +38,8 @@ type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 //
 // A name goes to the proxy as it is, but for socks5: there it is looked up, and
 // its addresses are tried in turn, until one is connected or the proxy itself
-// is the trouble. A caller that wants to race them looks up before; TakesNames
-// tells.
+// fails. A caller that races them looks them up before; TakesNames reports whether that
+// is needed.
 //
 // ctx bounds all of it, and has no hold on the connection once Connect has
 // returned it. When ctx ends, the connection to the proxy is closed and the

@@ -42,8 +42,8 @@ func (e *Error) Hint() string {
 	}
 }
 
-// Permanent reports whether another try would end the same way as long as
-// nobody changes a configuration: this side's, or the proxy's.
+// Permanent reports whether another try would end the same way until a configuration is
+// changed: this side's, or the proxy's.
 func (e *Error) Permanent() bool {
 	switch e.Step {
 	case StepChoose:
@@ -158,7 +158,7 @@ func (e *Error) protocol() string {
 	return scheme
 }
 
-// hint tells who is talking by the first bytes.
+// hint identifies the peer's protocol by its first bytes.
 func (e *unexpectedError) hint(socks bool) string {
 	switch {
 	case len(e.first) > 1 && e.first[0] >= 20 && e.first[0] <= 23 && e.first[1] == 3: // a TLS record, RFC 8446 §5.1

@@ -69,7 +69,8 @@ func (q *Queue) Done() <-chan struct{} {
 	return q.end()
 }
 
-// append adds f and sees to it that somebody runs it. It is called with mu held.
+// append adds f and starts the queue's goroutine unless it is running. It is called
+// with mu held.
 func (q *Queue) append(f func()) {
 	q.waiting = append(q.waiting, f)
 	if !q.running {
@@ -86,9 +87,9 @@ func (q *Queue) end() chan struct{} {
 	return q.drained
 }
 
-// run is the queue's goroutine. Only one exists at a time: running is set by
-// whoever starts it and cleared here, under mu, in the same step that finds
-// the queue empty, so that a Post either is seen here or starts a new one.
+// run is the queue's goroutine. Only one exists at a time: running is set by the call
+// that starts it and cleared here, under mu, in the same step that finds the queue
+// empty, so that run either sees a Post or the Post starts a new run.
 func (q *Queue) run() {
 	empty := false
 	defer func() {

@@ -9,12 +9,12 @@ import (
 )
 
 // Config is a valid service config. It does not change once made: any number of
-// goroutines may read it, and nobody may write to it or to what it points to.
+// goroutines may read it; neither it nor the values that it points to may be changed.
 //
 // A nil *Config is an empty one to Method, and only a nil one is equal to it.
 type Config struct {
 	// Config is nil. It is embedded for its unexported method, which makes
-	// *Config a value for serviceconfig.ParseResult and which nobody calls.
+	// *Config a value for serviceconfig.ParseResult and which is never called.
 	grpcsc.Config
 
 	// LB is the load balancing policy that the config chooses. nil if it chooses

@@ -55,7 +55,7 @@ func raw(err error) (s string, ok bool) {
 
 // withoutUserinfo returns s, which is err's text, with the user information masked in the
 // address or name that package net complains of: it writes them without quotes, so that
-// Redact could not tell where a password with a space begins.
+// Redact could not find where a password with a space begins.
 func withoutUserinfo(err error, s string) string {
 	if strings.IndexByte(s, '@') < 0 {
 		return s

@@ -83,7 +83,7 @@ func isControl(r rune) bool {
 	return false
 }
 
-// maxLine bounds a line, in bytes: nobody reads more, and a peer may send more.
+// maxLine bounds a line, in bytes: a peer may send any number.
 const maxLine = 16 << 10
 
 // Line returns s on one line, clean and without passwords: each run of white space
