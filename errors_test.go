@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,8 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
 
@@ -97,4 +102,143 @@ func TestDialErrorIsCapped(t *testing.T) {
 	require.Len(t, e.Attempts, maxAttempts)
 	assert.Equal(t, "39", e.Attempts[maxAttempts-1].Addr)
 	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-maxAttempts)))
+}
+
+// inOutage returns a channel in TRANSIENT_FAILURE: that many backends refuse connections.
+// None is dialed again while a test runs.
+func inOutage(t *testing.T, backends int, policy string, opts ...DialOption) *ClientConn {
+	t.Helper()
+	r, target, option := handResolver(t)
+	var addrs []resolver.Address
+	for i := range backends {
+		addrs = append(addrs, resolver.Address{Addr: fmt.Sprintf("backend-%d.example:443", i)})
+	}
+	r.InitialState(resolver.State{Addresses: addrs})
+	p := ConnectParams{MinConnectTimeout: time.Minute}
+	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Hour, time.Hour, 1
+	refuse := func(_ context.Context, addr string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connect: %w", syscall.ECONNREFUSED)}
+	}
+	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(backendtest.PolicyConfig(policy)), WithConnectParams(p), WithContextDialer(refuse))...)
+	cc.Connect()
+	backendtest.Eventually(t, func() bool {
+		_, tried := cc.attempts.Standing()
+		return cc.GetState() == connectivity.TransientFailure && len(tried) == backends
+	}, "every backend has refused")
+	return cc
+}
+
+// An outage must stay cheap: what a call costs that fails fast does not depend on how
+// many backends are down, and not on the error's being looked at for its code.
+func TestRefusedCallIsCheap(t *testing.T) {
+	for _, policy := range []string{"pick_first", "round_robin"} {
+		for _, backends := range []int{1, 20, 300} {
+			t.Run(fmt.Sprint(policy, " ", backends), func(t *testing.T) {
+				cc := inOutage(t, backends, policy)
+				request, reply := new(wrapperspb.StringValue), new(wrapperspb.StringValue)
+				ctx := context.Background()
+				call := func() {
+					if err := cc.Invoke(ctx, "/test.Backend/Name", request, reply); status.Code(err) != codes.Unavailable {
+						t.Errorf("%v is not Unavailable", err)
+					}
+				}
+				assert.LessOrEqual(t, testing.AllocsPerRun(200, call), 10.0)
+				const calls = 1000
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range calls {
+					call()
+				}
+				runtime.ReadMemStats(&after)
+				assert.LessOrEqual(t, (after.TotalAlloc-before.TotalAlloc)/calls, uint64(2000), "bytes a call")
+			})
+		}
+	}
+}
+
+// The status message of an RPC that finds no connection, and of a DialError, fits into a
+// header: a handler may return the error as its own. Everything is in the DialError.
+func TestRefusalsMessageIsShort(t *testing.T) {
+	long := strings.Repeat("a-long-name.", 40) + "example:443"
+	for name, cc := range map[string]*ClientConn{
+		"one":         inOutage(t, 1, "pick_first"),
+		"twenty":      inOutage(t, 20, "round_robin"),
+		"long target": plain(t, "passthrough:///"+long, WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, backendtest.ErrRefused })),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+			var e *DialError
+			require.ErrorAs(t, err, &e)
+			message := status.Convert(err).Message()
+			assert.LessOrEqual(t, len(message), 300)
+			assert.LessOrEqual(t, len(e.GRPCStatus().Message()), 300)
+			assert.LessOrEqual(t, len(err.Error()), 1100)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			assert.ErrorIs(t, err, status.Convert(err).Err())
+			assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+			assert.NotErrorIs(t, err, io.EOF)
+			assert.Equal(t, connectivity.TransientFailure, e.State)
+			assert.Positive(t, e.InState)
+			assert.Contains(t, message, "refused")
+			if name == "long target" {
+				return
+			}
+			assert.Contains(t, message, "in TRANSIENT_FAILURE for ")
+			assert.Contains(t, message, e.Attempts[0].Addr+": dial failed after ")
+			whole := e.Error()
+			for _, a := range e.Attempts {
+				assert.Contains(t, whole, a.Addr+": dial failed after ")
+				assert.Contains(t, whole, a.Hint)
+			}
+			if name == "twenty" {
+				assert.Len(t, e.Attempts, maxAttempts)
+				assert.Equal(t, 20-maxAttempts, e.Omitted)
+				assert.Regexp(t, `\| and 1[89] more$`, message)
+				assert.Contains(t, whole, fmt.Sprintf("\n\tand %d more", 20-maxAttempts))
+			}
+		})
+	}
+}
+
+// RPCs that one state refuses have errors of their own.
+func TestRefusalsAreIndependent(t *testing.T) {
+	cc := inOutage(t, 3, "round_robin")
+	var first, second *DialError
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+	require.True(t, errors.As(err, &first))
+	first.Attempts[0].Addr = "changed"
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
+	require.True(t, errors.As(err, &second))
+	assert.NotEqual(t, "changed", second.Attempts[0].Addr)
+	assert.NotContains(t, status.Convert(err).Message(), "changed")
+	assert.GreaterOrEqual(t, second.InState, first.InState)
+}
+
+// The reason that RPCs share is replaced when something changes: a failure, an attempt
+// that begins, a phase, the state.
+func TestReasonIsNeverStale(t *testing.T) {
+	gate := make(chan struct{})
+	var attempts int // of the one link's goroutine
+	cc := plain(t, "passthrough:///x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		if attempts++; attempts == 1 {
+			return nil, backendtest.ErrRefused
+		}
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		return nil, errors.New("refused anew")
+	}))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+	require.ErrorIs(t, err, backendtest.ErrRefused)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+		var e *DialError
+		return errors.As(err, &e) && len(e.later) == 1 && e.later[0].Phase == PhaseDial
+	}, "an RPC's error has the attempt in progress")
+	close(gate)
+	backendtest.Eventually(t, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+		return err != nil && strings.Contains(err.Error(), "refused anew")
+	}, "an RPC's error has the latest failure")
 }

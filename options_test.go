@@ -1,14 +1,24 @@
 package grpcdial
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"go/ast"
+	"go/parser"
+	"go/printer"
+	"go/token"
+	"iter"
 	"log/slog"
 	"maps"
 	"net"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -325,4 +335,147 @@ func TestWithDialerTellsTheTimeLeft(t *testing.T) {
 	_, err = o.dialer(ended, "backend:1")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.EqualValues(t, -1, got, "the dialer is not called without time to dial")
+}
+
+// notYet gives, for each of grpc-go's dial options that has no counterpart
+// here, the reason. An option is left out rather than accepted without effect.
+var notYet = map[string]string{}
+
+// TestEveryDialOptionOfGRPC compares the functions of grpc-go that make dial
+// options with ours: each is here under its name with the same parameters, or
+// has a reason above.
+func TestEveryDialOptionOfGRPC(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "google.golang.org/grpc").Output()
+	require.NoError(t, err)
+	theirs := optionConstructors(t, strings.TrimSpace(string(dir)))
+	ours := optionConstructors(t, ".")
+	require.Contains(t, theirs, "WithBlock")
+	require.Contains(t, ours, "WithBlock")
+
+	for _, name := range slices.Sorted(maps.Keys(theirs)) {
+		reason, left := notYet[name]
+		parameters, here := ours[name]
+		switch {
+		case here && left:
+			t.Errorf("%s is here and has a reason not to be: %q", name, reason)
+		case left:
+			assert.NotEmpty(t, reason, name)
+		case !here:
+			t.Errorf("%s(%s) has neither a counterpart nor a reason", name, theirs[name])
+		default:
+			assert.Equal(t, theirs[name], parameters, name)
+		}
+	}
+	for name := range notYet {
+		assert.Contains(t, theirs, name, "a reason for what grpc-go does not have")
+	}
+}
+
+// optionConstructors returns the exported functions of the package in dir that
+// return a DialOption, with the types of their parameters as grpc-go would
+// write them.
+func optionConstructors(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for f := range optionFuncs(t, dir) {
+		var types []string
+		for _, parameter := range f.Type.Params.List {
+			var b bytes.Buffer
+			require.NoError(t, printer.Fprint(&b, token.NewFileSet(), parameter.Type))
+			types = append(types, strings.ReplaceAll(b.String(), "grpc.", ""))
+		}
+		found[f.Name.Name] = strings.Join(types, ", ")
+	}
+	return found
+}
+
+func optionFuncs(t *testing.T, dir string) iter.Seq[*ast.FuncDecl] {
+	t.Helper()
+	return func(yield func(*ast.FuncDecl) bool) {
+		for _, file := range parseSources(t, dir) {
+			for _, d := range file.Decls {
+				f, ok := d.(*ast.FuncDecl)
+				if !ok || f.Recv != nil || !f.Name.IsExported() || f.Type.Results == nil || len(f.Type.Results.List) != 1 {
+					continue
+				}
+				if result, ok := f.Type.Results.List[0].Type.(*ast.Ident); !ok || result.Name != "DialOption" {
+					continue
+				}
+				if !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// TestOptionsAreDocumented: every exported function that makes an option says
+// what it does.
+func TestOptionsAreDocumented(t *testing.T) {
+	for f := range optionFuncs(t, ".") {
+		assert.True(t, strings.HasPrefix(f.Doc.Text(), f.Name.Name+" "), "%s needs a comment that begins with its name", f.Name.Name)
+	}
+}
+
+// parseSources parses the Go files in dir that are no tests.
+func parseSources(t *testing.T, dir string) []*ast.File {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	var files []*ast.File
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files = append(files, file)
+	}
+	return files
+}
+
+// TestOptionsAreInTheTable: docs/options.md has one row for each option, with
+// every cell filled, and none for what is no option. It says of those that
+// grpc-go does not have that they are ours, and names those of grpc-go that are
+// not here. That each option has a comment is TestOptionsAreDocumented's.
+func TestOptionsAreInTheTable(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "google.golang.org/grpc").Output()
+	require.NoError(t, err)
+	theirs, ours := optionConstructors(t, strings.TrimSpace(string(dir))), optionConstructors(t, ".")
+
+	text, err := os.ReadFile("docs/options.md")
+	require.NoError(t, err)
+	const columns, columnsOfMissing = 6, 2
+	documented := map[string]bool{}
+	missing := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		name, ok := strings.CutPrefix(strings.TrimSpace(cells[0]), "`")
+		if !strings.HasPrefix(line, "|") || !ok {
+			continue
+		}
+		name = strings.TrimSuffix(name, "`")
+		for i, cell := range cells {
+			cells[i] = strings.TrimSpace(cell)
+			assert.NotEmpty(t, cells[i], "%s: cell %d", name, i+1)
+		}
+		if len(cells) == columnsOfMissing {
+			missing[name] = cells[1]
+			continue
+		}
+		if !assert.Len(t, cells, columns, name) {
+			continue
+		}
+		assert.False(t, documented[name], "%s has two rows", name)
+		documented[name] = true
+		_, is := ours[name]
+		assert.True(t, is, "%s has a row and is no option", name)
+		_, has := theirs[name]
+		counterpart, _, _ := strings.Cut(cells[columns-1], ";")
+		assert.Equal(t, map[bool]string{true: "same", false: "ours"}[has], counterpart, name)
+	}
+	for name := range ours {
+		assert.True(t, documented[name], "%s has no row in docs/options.md", name)
+	}
+	assert.Equal(t, notYet, missing, "what is not there yet")
 }

@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
@@ -593,76 +592,6 @@ func TestHealthListener(t *testing.T) {
 	cc.policyQueue.Post(func() { close(done) })
 	<-done
 	assert.Empty(t, heard)
-}
-
-// countingProducer counts what is built and closed.
-type countingProducer struct {
-	built, closed atomic.Int32
-	conn          atomic.Pointer[grpc.ClientConnInterface]
-}
-
-func (p *countingProducer) Build(conn any) (balancer.Producer, func()) {
-	p.built.Add(1)
-	c := conn.(grpc.ClientConnInterface)
-	p.conn.Store(&c)
-	return p, func() { p.closed.Add(1) }
-}
-
-func TestProducers(t *testing.T) {
-	b := backendtest.Start(t, "one")
-	states := make(chan balancer.SubConnState, 100)
-	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
-	var p, other countingProducer
-	one, closeOne := sc.GetOrBuildProducer(&p)
-	two, closeTwo := sc.GetOrBuildProducer(&p)
-	_, closeOther := sc.GetOrBuildProducer(&other)
-	assert.Same(t, one, two)
-	assert.EqualValues(t, 1, p.built.Load())
-
-	var from peer.Peer
-	got, err := backendtest.AskName(backendtest.Bounded(t), *p.conn.Load(), grpc.Peer(&from))
-	require.NoError(t, err)
-	assert.Equal(t, "one", got)
-	assert.Equal(t, b.Addr, from.Addr.String())
-
-	closeOne()
-	closeOne()
-	assert.Zero(t, p.closed.Load(), "somebody holds it")
-	closeTwo()
-	assert.EqualValues(t, 1, p.closed.Load())
-	assert.Zero(t, other.closed.Load())
-
-	_, closeThree := sc.GetOrBuildProducer(&p)
-	assert.EqualValues(t, 2, p.built.Load())
-	b.Cut()
-	expectStates(t, states, connectivity.Idle)
-	assert.EqualValues(t, 2, p.closed.Load(), "a change of state closes them")
-	assert.EqualValues(t, 1, other.closed.Load())
-	closeThree()
-	closeOther()
-	assert.EqualValues(t, 2, p.closed.Load())
-	_, err = backendtest.AskName(backendtest.Bounded(t), *p.conn.Load())
-	assert.Equal(t, codes.Unavailable, status.Code(err))
-}
-
-func TestProducersFromManyGoroutines(t *testing.T) {
-	b := backendtest.Start(t, "one")
-	states := make(chan balancer.SubConnState, 1000)
-	_, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
-	var p countingProducer
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 100 {
-				_, done := sc.GetOrBuildProducer(&p)
-				done()
-			}
-		})
-	}
-	b.Cut()
-	wg.Wait()
-	expectStates(t, states, connectivity.Idle)
-	assert.Equal(t, p.built.Load(), p.closed.Load())
 }
 
 // RPCs that run when connections are cut again and again either reach the

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/grpcdial/grpcdial"
 
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 
@@ -119,7 +121,7 @@ func TestSubchannelMetricsParity(t *testing.T) {
 			require.NoError(t, err)
 			return cc
 		},
-		"grpcdial": func(target string, r *recorder) eitherChannel { return plain(t, target, WithStatsHandler(r)) },
+		"grpcdial": func(target string, r *recorder) eitherChannel { return plain(t, target, grpcdial.WithStatsHandler(r)) },
 	}
 	const (
 		opened = `grpc.subchannel.open_connections 1 ["TARGET" "" "NoSecurity" ""]`
@@ -186,7 +188,7 @@ func TestOpenConnectionsAddUp(t *testing.T) {
 	backends, r := backendtest.StartAll(t, "a", "b", "c"), new(recorder)
 	hand, target, option := handResolver(t)
 	hand.InitialState(backendtest.Addresses(backends...))
-	cc := plain(t, target, option, WithStatsHandler(r), WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
+	cc := plain(t, target, option, grpcdial.WithStatsHandler(r), grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
 	backendtest.AwaitNames(t, cc, "a", "b", "c")
 	assert.EqualValues(t, 3, r.sum("open_connections"))
 
@@ -209,7 +211,7 @@ func TestOpenConnectionsAddUp(t *testing.T) {
 // TestIdleIsADisconnection: a channel that goes idle lets its connection go.
 func TestIdleIsADisconnection(t *testing.T) {
 	b, r := backendtest.Start(t, "b"), new(recorder)
-	cc := plain(t, b.Addr, WithStatsHandler(r), WithIdleTimeout(time.Millisecond))
+	cc := plain(t, b.Addr, grpcdial.WithStatsHandler(r), grpcdial.WithIdleTimeout(time.Millisecond))
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	awaitState(t, cc, connectivity.Idle)
@@ -263,7 +265,7 @@ func TestPoliciesRecord(t *testing.T) {
 		}), testAsync)
 	}}
 	balancer.Register(p)
-	cc := plain(t, b.Addr, WithStatsHandler(first), WithStatsHandler(&eventsOnly{}), WithStatsHandler(second), WithDefaultServiceConfig(p.Config()))
+	cc := plain(t, b.Addr, grpcdial.WithStatsHandler(first), grpcdial.WithStatsHandler(&eventsOnly{}), grpcdial.WithStatsHandler(second), grpcdial.WithDefaultServiceConfig(p.Config()))
 	cc.Connect()
 	unregister := <-registered
 	first.report(t)
@@ -303,7 +305,7 @@ func TestResolversRecord(t *testing.T) {
 	hand.BuildCallback = func(_ resolver.Target, _ resolver.ClientConn, o resolver.BuildOptions) {
 		recordAll(o.MetricsRecorder, "l1", "l2")
 	}
-	cc := plain(t, target, option, WithStatsHandler(r))
+	cc := plain(t, target, option, grpcdial.WithStatsHandler(r))
 	cc.Connect()
 	backendtest.Eventually(t, func() bool { return len(r.all()) == 6 }, "the resolver is built")
 }
