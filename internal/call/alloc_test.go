@@ -14,13 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 )
 
-// cannedServer answers every request with the same reply and allocates nothing
+// cannedServer answers every request with the same reply, so many times, and allocates nothing
 // while it does, so that what a benchmark counts is the client's.
-func cannedServer(t testing.TB, reply proto.Message) (addr string) {
+func cannedServer(t testing.TB, reply proto.Message, times int) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -34,13 +35,13 @@ func cannedServer(t testing.TB, reply proto.Message) (addr string) {
 			return
 		}
 		defer nc.Close()
-		serveCanned(nc, body)
+		serveCanned(nc, body, times)
 	}()
 	t.Cleanup(func() { ln.Close(); <-done })
 	return ln.Addr().String()
 }
 
-func serveCanned(nc net.Conn, body []byte) {
+func serveCanned(nc net.Conn, body []byte, times int) {
 	var answer bytes.Buffer
 	fr := http2.NewFramer(&answer, nil)
 	block := func(fields ...string) []byte {
@@ -55,7 +56,9 @@ func serveCanned(nc net.Conn, body []byte) {
 	const id = 1
 	_ = fr.WritePing(false, [8]byte{1}) // as grpc-go's server does
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: block(":status", "200", "content-type", "application/grpc")})
-	_ = fr.WriteData(id, false, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...))
+	for range times {
+		_ = fr.WriteData(id, false, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...))
+	}
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, EndStream: true, BlockFragment: block("grpc-status", "0")})
 	out := answer.Bytes()
 	var ids []int // where the stream id is
@@ -101,7 +104,7 @@ func serveCanned(nc net.Conn, body []byte) {
 // context with its deadline, two the strings that the header decoder makes of a server's literals,
 // and one or two are the reply's.
 func TestUnaryAllocations(t *testing.T) {
-	ch := ready(t, Config{}, insecureBackend(t, cannedServer(t, &testpb.SimpleResponse{Username: "you"})))
+	ch := ready(t, Config{}, insecureBackend(t, cannedServer(t, &testpb.SimpleResponse{Username: "you"}, 1)))
 	req := request("hello")
 	reply := new(testpb.SimpleResponse)
 	call := func() {
@@ -131,8 +134,33 @@ func TestUnaryAllocations(t *testing.T) {
 	assert.LessOrEqual(t, size, 700.0)
 }
 
+// TestReceivedMessageAllocations: a message of a server stream costs what its decoding
+// costs, which here is nothing.
+func TestReceivedMessageAllocations(t *testing.T) {
+	const messages = 20000
+	ch := ready(t, Config{}, insecureBackend(t, cannedServer(t, &testpb.SimpleResponse{GrpclbRouteType: testpb.GrpclbRouteType_GRPCLB_ROUTE_TYPE_BACKEND}, messages)))
+	var before, after runtime.MemStats
+	reply := new(testpb.SimpleResponse)
+	for range 2 { // the first time for the pools
+		cs, err := ch.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, unaryMethod)
+		require.NoError(t, err)
+		require.NoError(t, cs.SendMsg(request("hello")))
+		runtime.ReadMemStats(&before)
+		for range messages {
+			if err := cs.RecvMsg(reply); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		require.Equal(t, io.EOF, cs.RecvMsg(reply))
+	}
+	n := float64(after.Mallocs-before.Mallocs) / messages
+	t.Logf("%v allocations a message", n)
+	assert.Less(t, n, 0.1)
+}
+
 func BenchmarkUnary(b *testing.B) {
-	ch := ready(b, Config{}, insecureBackend(b, cannedServer(b, &testpb.SimpleResponse{Username: "you"})))
+	ch := ready(b, Config{}, insecureBackend(b, cannedServer(b, &testpb.SimpleResponse{Username: "you"}, 1)))
 	req, reply := request("hello"), new(testpb.SimpleResponse)
 	b.ReportAllocs()
 	for b.Loop() {
