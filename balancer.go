@@ -163,9 +163,8 @@ func (r *reports) take() []report {
 	return all
 }
 
-// enforceReports puts in force what was reported, in order. It does not wait for
-// its turn on the queue behind what policies are yet to be told of, which may be
-// much. Policy queue only.
+// enforceReports puts in force what was reported, in order. It does not wait for its
+// turn on the queue behind reports to the policies, which may be many. Policy queue only.
 func (cc *ClientConn) enforceReports() {
 	cc.policyQueue.AssertOn()
 	for _, r := range cc.reports.take() {

@@ -31,7 +31,7 @@ import (
 //	    │       └──────────────── the stream failed ─▶ TRANSIENT_FAILURE
 //	    └──── back-off, none if the stream said something ──┘
 //
-// It ends when it is told to, or when its connection takes no new streams.
+// It ends when it is stopped, or when its connection takes no new streams.
 type healthWatch struct {
 	cc      *ClientConn
 	line    *call.Line
@@ -177,9 +177,9 @@ func (w *healthWatch) Line() *call.Line { return w.line }
 
 var _ call.Endpoint = (*healthWatch)(nil)
 
-// RegisterHealthListener has f told whether the backend is healthy, on the policy
-// queue, as long as the subchannel stays READY and no other listener takes the
-// place of f. nil only ends what the one before hears.
+// RegisterHealthListener makes the subchannel report to f whether the backend is
+// healthy, on the policy queue, as long as it stays READY and no other listener takes
+// the place of f. nil only removes the listener before.
 //
 // Without health checking the backend is healthy: f hears READY once.
 func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
@@ -195,7 +195,7 @@ func (sc *subConn) RegisterHealthListener(f func(balancer.SubConnState)) {
 	})
 }
 
-// listen begins to tell f, which is registered under number mine. Policy queue only.
+// listen begins to report to f, which is registered under number mine. Policy queue only.
 func (sc *subConn) listen(mine uint32, f func(balancer.SubConnState)) {
 	sc.cc.policyQueue.AssertOn()
 	service, checked := sc.cc.healthService()
@@ -205,7 +205,7 @@ func (sc *subConn) listen(mine uint32, f func(balancer.SubConnState)) {
 	}
 	w := sc.listenerWatch(service)
 	if w == nil {
-		return // the connection is lost, of which the policy is about to be told
+		return // the connection is lost, which is about to be reported to the policy
 	}
 	w.report = func(to connectivity.State, why error) {
 		sc.cc.post(func() {

@@ -8,15 +8,14 @@ import (
 	"github.com/grpcdial/grpcdial/internal/serial"
 )
 
-// Connect makes an idle channel connect, or its load-balancing policy if that is
-// IDLE: one that comes to be because of the call too, which has nothing to do with
-// before an RPC perhaps.
+// Connect makes an idle channel connect, or its load-balancing policy if that is IDLE.
+// That includes a policy that is built because of the call and that would otherwise wait
+// for the first RPC.
 //
-// It does not wait for connections. The resolver of a channel that was idle has
-// been built when Connect returns, as when DialContext does. A resolver's Build
-// that takes longer than a second is not waited for, nor is it if Connect is called
-// by a resolver, a policy, or another function that the channel calls where it
-// calls these: there it never waits.
+// It does not wait for connections. The resolver of a channel that was idle has been
+// built when Connect returns, as when DialContext does. Connect waits for a resolver's
+// Build for a second at most, and does not wait if it is called by a resolver, a policy,
+// or another function that the channel calls on the goroutines on which it calls these.
 func (cc *ClientConn) Connect() {
 	b := cc.building.Load()
 	cc.askToConnect()
@@ -93,7 +92,7 @@ func (cc *ClientConn) leaveIdle() {
 }
 
 // enterIdle closes resolver, policy and connections, so that the channel is as
-// NewClient made it. It does nothing if an RPC is running, or if somebody waits for
+// NewClient made it. It does nothing if an RPC is running, or if a caller waits for
 // READY. Policy queue only.
 //
 // An RPC counts itself as running before it looks at anything else, and here the

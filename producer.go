@@ -63,7 +63,7 @@ func (sc *subConn) releaseProducer(b balancer.ProducerBuilder, p *producer) {
 	}
 }
 
-// closeProducers closes every producer, whoever holds it. Policy queue only.
+// closeProducers closes every producer, also those that are still held. Policy queue only.
 func (sc *subConn) closeProducers() {
 	sc.cc.policyQueue.AssertOn()
 	sc.mu.Lock()

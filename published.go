@@ -71,9 +71,9 @@ var errLeft = errors.New("grpcdial: the policy gave the connection up: its addre
 // that the channel knows is the reason.
 var errPolicyFailed = errors.New("grpcdial: the load-balancing policy reported TRANSIENT_FAILURE without a failed connection attempt")
 
-// publish makes s what RPCs and the program see: at once, so that whoever waited
-// for the state does not find the picker of before, and an RPC that the picker
-// fails finds the state that it failed in. Policy queue only.
+// publish puts the picker and the state of s in force for RPCs and the program, at the
+// same time: a caller that waited for the state does not find the old picker, and an RPC
+// that the picker fails finds the state that it failed in. Policy queue only.
 func (cc *ClientConn) publish(s balancer.State) {
 	cc.policyQueue.AssertOn()
 	to, from := s.ConnectivityState, cc.state.state()

@@ -145,8 +145,8 @@ func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.Stat
 	return cc.policies.update(config, s)
 }
 
-// applyResolverError tells the policy, or if there is none yet all RPCs, that
-// the resolver failed. Policy queue only.
+// applyResolverError reports a failure of the resolver to the policy, or if there is
+// none yet to all RPCs. Policy queue only.
 func (cc *ClientConn) applyResolverError(err error) {
 	cc.policyQueue.AssertOn()
 	since := cc.resolution.answer()

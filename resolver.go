@@ -202,7 +202,7 @@ func (r *resolverConn) verdict(apply func() error) error {
 	verdict := make(chan error, 1)
 	posted := r.cc.post(func() {
 		if r.cc.resolver != r {
-			return // retired: nobody waits
+			return // retired: no caller waits
 		}
 		err := apply()
 		r.cc.enforceReports()

@@ -21,7 +21,7 @@ const (
 //
 // The message is found in the registry of the program, so that the library does not
 // depend on that package. A policy that looks at reports has it linked in; without
-// one there is nobody to read them.
+// one nothing reads them.
 func serverLoad(trailer metadata.MD) any {
 	reports := trailer[loadReportKey]
 	if len(reports) != 1 {

@@ -9,16 +9,16 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// connStats tells the stats handlers of one connection. It belongs to the
-// connection's goroutine, on which the handlers run. nil tells nobody.
+// connStats reports one connection to the stats handlers. It belongs to the
+// connection's goroutine, on which the handlers run. nil reports nothing.
 type connStats struct {
 	handlers []stats.Handler
 	ctx      context.Context // with the peer and what the handlers' TagConn added
 	cancel   context.CancelFunc
 }
 
-// beginConn tells that conn is there. RPCs may be sent on it only after that, so
-// that handlers hear of a connection before they hear of an RPC on it.
+// beginConn reports that conn was made. RPCs may be sent on it only after that, so that
+// handlers get the events of a connection before those of an RPC on it.
 func (cc *ClientConn) beginConn(conn *h2.Conn) *connStats {
 	handlers := cc.opts.statsHandlers
 	if len(handlers) == 0 {
@@ -34,7 +34,7 @@ func (cc *ClientConn) beginConn(conn *h2.Conn) *connStats {
 	return c
 }
 
-// end tells that the connection is gone. Its context has ended then.
+// end reports the end of the connection. Its context has ended then.
 func (c *connStats) end() {
 	if c == nil {
 		return

@@ -16,7 +16,7 @@ import (
 // channelsName is the cell that holds channels; it is not a load.
 const channelsName = "channels"
 
-// holding is what a holding process is told to do.
+// holding is the task of a holding process.
 type holding struct {
 	Client   string
 	Endpoint endpoint

@@ -39,7 +39,7 @@ var (
 // the processes as JSON.
 type endpoint struct {
 	Target string
-	Counts string // where the server tells the traffic so far: see trafficNow
+	Counts string // where the server reports the traffic so far: see trafficNow
 	CA     []byte // PEM of the server's certificate; empty for plaintext
 }
 

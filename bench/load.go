@@ -52,7 +52,7 @@ func forOps(n int) budget {
 func put(c cell, t target, b budget) (sample, error) {
 	var s sample
 	var err error
-	// The labels tell the two clients apart in a CPU profile.
+	// The labels distinguish the two clients in a CPU profile.
 	pprof.Do(context.Background(), pprof.Labels("client", t.client.name, "cell", c.name), func(context.Context) {
 		s, err = putLabelled(c, t, b)
 	})

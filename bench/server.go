@@ -48,7 +48,7 @@ func (service) PingPong(stream grpc.BidiStreamingServer[pb.Request, pb.Reply]) e
 	}
 }
 
-// serving is what the server process is told to do.
+// serving is the task of the server process.
 type serving struct {
 	TLS       bool
 	RoundTrip time.Duration // added by a relay; 0: there is none

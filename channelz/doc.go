@@ -11,20 +11,20 @@
 //     named: target, state, RPCs started, succeeded and failed, the time of the latest
 //     start (exact to a millisecond);
 //   - subchannels: addresses, state, and the RPCs on their connections, those that have
-//     ended included. One that was deleted can be asked for by its id as
-//     long as the events of its channel tell of it;
+//     ended included. A deleted subchannel can be queried by its id as
+//     long as the events of its channel refer to it;
 //   - sockets, which are connections: both addresses, the server's name, streams,
 //     messages, keepalives, windows, GOAWAY, how it is secured. The TLS version is
 //     among the socket's options, under the name "TLS version", because the
 //     protocol has no field for it;
 //   - the latest 32 events of each channel and subchannel (gRFC A3).
 //
-// What has never happened has the time 0, the beginning of 1970, as in grpc-go's
-// channelz. So have the latest messages of a socket: reading the clock for each
-// would cost RPCs more than it tells. grpcdebug stops at a socket that is not TCP.
+// An event that has never happened has the time 0, the beginning of 1970, as in
+// grpc-go's channelz. So have the latest messages of a socket: the clock is not read for
+// each message, which would slow RPCs down. grpcdebug stops at a socket that is not TCP.
 //
 // It has no servers. Ids are above 1,000,000,000,000, where grpc-go's own are not, so
-// that both can be told apart.
+// that the two do not collide.
 //
 // # Beside grpc-go's channelz
 //
@@ -42,8 +42,8 @@
 // round, a channel that grpc-go makes with a parent of ours, as some of its
 // policies do, is a top one in its lists: grpc-go takes no parents but its own.
 //
-// # What it gives away
+// # Access
 //
-// Whoever can call the service reads targets, addresses, errors and certificates.
-// Register it on a server that is for operators only.
+// The service's callers can read targets, addresses, errors and certificates. Register
+// it on a server that is for operators only.
 package channelz

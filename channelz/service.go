@@ -14,7 +14,7 @@ import (
 
 const (
 	defaultPage = 50      // channels on a page if the caller does not say
-	pageBytes   = 2 << 20 // a page ends early at this size: clients accept 4 MiB unless told otherwise
+	pageBytes   = 2 << 20 // a page ends early at this size: clients accept 4 MiB by default
 )
 
 // Register registers the channelz service on s, as a generated Register function
@@ -120,8 +120,8 @@ func adopt(channels ...*channelzpb.Channel) {
 	}
 }
 
-// hasChannel returns what tells whether the other service has a channel with
-// this id; nil if there is no other service.
+// hasChannel returns a function that reports whether the other service has a channel
+// with this id; nil if there is no other service.
 func (s *server) hasChannel(ctx context.Context) func(id int64) bool {
 	if s.other == nil {
 		return nil

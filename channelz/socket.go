@@ -70,9 +70,9 @@ func addressProto(a net.Addr) *channelzpb.Address {
 	}
 }
 
-// securityProto tells how a connection is secured: for TLS the cipher suite and the
-// server's certificate, for other credentials what they say of themselves, or else
-// their name. crypto/tls does not tell which certificate of this side's was used.
+// securityProto describes how a connection is secured: for TLS by the cipher suite and
+// the server's certificate, for other credentials by their own description, or else
+// their name. crypto/tls does not report which certificate of this side's was used.
 func securityProto(info credentials.AuthInfo) *channelzpb.Security {
 	if t, ok := info.(credentials.TLSInfo); ok {
 		security := &channelzpb.Security_Tls{}

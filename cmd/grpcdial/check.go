@@ -72,7 +72,7 @@ func explain(w io.Writer, p paint, c *commandLine, err error) {
 	}
 }
 
-// attempts are those that err tells of.
+// attempts returns the attempts that err has.
 func attempts(err error) []grpcdial.Attempt {
 	var e *grpcdial.DialError
 	if errors.As(err, &e) {

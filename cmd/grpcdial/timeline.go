@@ -62,9 +62,9 @@ func (t *timeline) begin(s step) {
 	t.steps = append(t.steps, s)
 }
 
-// finish notes the end of the step that s tells of. It is found by phase, attempt and
-// address: of those, one only runs at a time. A resolver that speaks again, without
-// having been asked, ends nothing.
+// finish records the end of the step s. It is found by phase, attempt and address: of
+// those, one only runs at a time. A resolver's further report, without a request, ends
+// no step.
 func (t *timeline) finish(s step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

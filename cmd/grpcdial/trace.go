@@ -23,7 +23,7 @@ var phases = map[grpcdial.EventKind]grpcdial.Phase{
 	grpcdial.EventHTTP2Done:    grpcdial.PhaseHTTP2,
 }
 
-// trace has the timeline told of each phase of the channel's connections.
+// trace returns the functions that record each phase of the channel's connections.
 func (t *timeline) trace() *grpcdial.DialTrace {
 	begin := func(e grpcdial.DialEvent) { t.begin(beginning(e)) }
 	finish := func(e grpcdial.DialEvent) { t.finish(ending(e)) }

@@ -61,8 +61,7 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 }
 
 // changeText is one change as a line, and its cause: on the same line, or on lines of
-// its own if there are several attempts to tell of. held is how long the state before
-// it lasted.
+// its own if there are several attempts. held is how long the state before it lasted.
 func changeText(p paint, c grpcdial.StateChange, held time.Duration) string {
 	line := c.Time.Format(clock) + "  "
 	if c.From == c.To {

@@ -1,7 +1,7 @@
 // Awaitready dials without waiting, and waits for the channel later, when it has
-// to: AwaitReady returns nil once the channel is READY and says why not if its
-// context ends before that. WaitForStateChange tells of the loss of the server,
-// and Watch of every transition with its cause.
+// to: AwaitReady returns nil once the channel is READY, and the reason why it is not if
+// its context ends before that. WaitForStateChange returns when the server is lost, and
+// Watch yields every transition with its cause.
 //
 //	go run ./examples/awaitready
 package main
@@ -133,7 +133,7 @@ func serve(address string) (*grpc.Server, error) {
 	return server, nil
 }
 
-// freeAddress returns an address on which nobody listens.
+// freeAddress returns an address without a listener.
 func freeAddress() (string, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,7 +1,7 @@
 // Blocking dials with WithBlock, which returns a channel that is READY or an
-// error that says why there is none. It shows a dial that succeeds and two that
-// fail: one whose context ends while nobody listens, and one that ends at once
-// because the server is no gRPC server and will not become one.
+// error with the reason why there is none. It shows a dial that succeeds and two that
+// fail: one whose context ends while no server listens, and one that ends at once
+// because the server does not speak gRPC.
 //
 //	go run ./examples/blocking
 package main

@@ -2,8 +2,8 @@
 // what it is good for. It takes 11 seconds, as pings closer than 10 seconds are
 // not allowed (gRFC A8).
 //
-// A server falls silent, as it does when its host is cut off: no FIN and no RST
-// tells of it. Without keepalive the call would wait for its deadline. Another
+// A server falls silent, as it does when its host is cut off: neither FIN nor RST
+// arrives. Without keepalive the call would wait for its deadline. Another
 // server gets more pings than it allows and ends the connection.
 //
 //	go run ./examples/keepalive
@@ -161,8 +161,8 @@ func dial(address string, wrap func(net.Conn) net.Conn) (*grpcdial.ClientConn, e
 		}))
 }
 
-// brokenConn is a connection on which nothing arrives once lost is set. It tells
-// when it was first asked to send a PING.
+// brokenConn is a connection on which nothing arrives once lost is set. It records when
+// the first PING was written to it.
 type brokenConn struct {
 	net.Conn
 	lost   *atomic.Bool

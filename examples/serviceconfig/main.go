@@ -100,7 +100,7 @@ func run() error {
 		fmt.Printf("%s: time-out %v, wait for ready %t\n", method, *config.Timeout, config.WaitForReady != nil && *config.WaitForReady)
 	}
 
-	// Nobody listens yet. A call that does not wait fails; options of the call
+	// No server listens yet. A call that does not wait fails; options of the call
 	// win over the service config.
 	ctx := context.Background()
 	_, err = client.SayHello(ctx, &pb.HelloRequest{Name: "dddd"}, grpc.WaitForReady(false))
@@ -155,7 +155,7 @@ func run() error {
 	return nil
 }
 
-// freeAddress returns an address on which nobody listens.
+// freeAddress returns an address without a listener.
 func freeAddress() (string, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,5 +1,5 @@
 // Unixsocket dials a server on a unix socket, by the target unix:///path, and
-// shows what the dial says when nobody serves the socket any more.
+// shows the error of a dial after the server is gone.
 //
 //	go run ./examples/unixsocket
 package main

@@ -33,7 +33,7 @@ type Line struct {
 	// or those that the policy made the subchannel with.
 	PerRPC []credentials.PerRPCCredentials
 	// Metadata is sent after an RPC's own: what a resolver.Address has as its Metadata.
-	// Stats handlers are not told of it.
+	// It is not in the events of stats handlers.
 	Metadata metadata.MD
 }
 
@@ -56,7 +56,7 @@ type Config struct {
 	MaxAttempts int
 	// StatsHandlers get the events of every RPC, in this order.
 	StatsHandlers []stats.Handler
-	// UserAgent is what stats handlers are told of the user-agent header.
+	// UserAgent is the value of the user-agent header in the events of stats handlers.
 	UserAgent string
 	// Wake is called when an RPC begins while the channel is idle. It must not
 	// block. nil: nothing.
@@ -198,8 +198,8 @@ func (ch *Channel) SetResolved(on bool) {
 // Config.Wake.
 //
 // An RPC counts itself in Active before it looks whether the channel is idle.
-// So whoever sets idle and then finds Active to be 0 knows that any later RPC
-// will call Wake, and whoever finds an RPC running must leave idle itself.
+// So if a caller sets idle and then finds Active to be 0, any later RPC calls Wake; if
+// it finds an RPC running, it must leave idle itself.
 func (ch *Channel) SetIdle(on bool) { ch.idle.Store(on) }
 
 // Active returns how many RPCs are running, and when the latest one ended: the
@@ -256,10 +256,10 @@ func (ch *Channel) noneRuns() {
 // Close ends RPCs that wait for a connection, open streams, and new RPCs with
 // an error that matches grpc.ErrClientConnClosing. Unary RPCs that have been
 // sent end when their connection is closed. It calls no code of the program's, whose
-// locks its caller may hold: that a stream has ended is told (OnFinish, stats, the
-// balancer's Done) on a goroutine of its own; if another attempt is being made just
-// then, on the one that makes it. The channel returned is closed once all of the
-// former have been told; nil: there were none.
+// locks its caller may hold: OnFinish, stats handlers and the balancer's Done are called
+// for a stream's end on a goroutine of their own, or on the goroutine that is making
+// another attempt just then. The channel returned is closed once all calls on goroutines
+// of their own have returned; nil: there were none.
 func (ch *Channel) Close() (told <-chan struct{}) {
 	ch.closeOnce.Do(func() { close(ch.closed) })
 	ch.mu.Lock()

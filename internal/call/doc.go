@@ -1,7 +1,7 @@
 // Package call makes RPCs: it waits for the resolver, reads the method's
 // config, picks a connection, encodes, sends, retries, decodes and says how
-// the RPC ended. The control plane tells a [Channel] which picker and config
-// are in force; RPCs read them as atomics and share no lock.
+// the RPC ended. The control plane sets the picker and the config in force on a
+// [Channel]; RPCs read them as atomics and share no lock.
 //
 // # Walk of a unary RPC
 //
@@ -14,8 +14,8 @@
 //
 // The same up to the stream's opening. What is sent is kept until the RPC is
 // committed (a response arrived, or the retry buffer is full), so that a new attempt
-// can send it again. Whoever finds that an attempt has failed (the sender or
-// the receiver) makes the next one while the other waits; no lock is held
+// can send it again. The goroutine that finds that an attempt has failed (the sender's
+// or the receiver's) makes the next one while the other waits; no lock is held
 // meanwhile. An RPC ends exactly once, in clientStream.finish.
 //
 // # Files

@@ -13,7 +13,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
-// What an RPC is bounded by if nobody says otherwise, as in grpc-go.
+// The limits of an RPC that no option sets, as in grpc-go.
 const (
 	defaultMaxRecv   = 4 << 20
 	defaultMaxSend   = 1<<31 - 1

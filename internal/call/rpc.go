@@ -66,7 +66,7 @@ func (r *rpc) defaults() []grpc.CallOption {
 	return r.ch.cfg.DefaultOptions
 }
 
-// options applies all call options. What is wrong with them is told by start.
+// options applies all call options. start returns their errors.
 func (r *rpc) options() {
 	if r.via == nil {
 		r.set, r.optErr = r.ch.base, r.ch.baseErr
@@ -297,7 +297,7 @@ func (r *rpc) givenBack(a *attempt, he *h2.Error, o *outcome) {
 	r.gaveBack, r.answers = a.conn, answers
 }
 
-// end tells the picker and the stats handlers how the attempt ended. The
+// end reports to the picker and the stats handlers how the attempt ended. The
 // attempt's stream, if any, has ended.
 func (r *rpc) end(a *attempt, err error) {
 	if a.done == nil && !r.tagged() {

@@ -12,8 +12,8 @@ import (
 )
 
 // The events of stats handlers, one function each, in the order in which an
-// attempt tells them. They run on the RPC's goroutines. Nothing here is reached
-// if there are no handlers.
+// attempt reports them. They run on the RPC's goroutines, and only if there are
+// handlers.
 
 // tagged reports whether stats handlers watch this RPC. Those on one subchannel are not watched.
 func (r *rpc) tagged() bool { return len(r.ch.cfg.StatsHandlers) > 0 && r.via == nil }
@@ -57,8 +57,8 @@ func (r *rpc) taggedMetadata(a *attempt) (metadata.MD, error) {
 	return md, validMetadata(md)
 }
 
-// outgoing is what is told of an attempt once its stream is open. It is a copy, so
-// that an RPC without handlers need not leave its caller's stack.
+// outgoing holds the events of an attempt that follow the opening of its stream. It is a
+// copy, so that an RPC without handlers can stay on its caller's stack.
 type outgoing struct {
 	handlers []stats.Handler
 	ctx      context.Context
@@ -66,7 +66,8 @@ type outgoing struct {
 	payload  *stats.OutPayload // nil: the message is not sent with the headers
 }
 
-// tellOpened has OutHeader told when the stream of req is open, and payload after it.
+// tellOpened arranges that OutHeader is reported when the stream of req is open, and
+// payload after it.
 func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
 	md := a.md.Copy()
 	md.Set("user-agent", r.ch.cfg.UserAgent)
@@ -139,8 +140,8 @@ func (r *rpc) tellInPayload(a *attempt, m any, payload, uncompressed int) {
 	})
 }
 
-// tellEnd tells of the trailers too, if the server sent some. An attempt that was
-// given up before its Begin was told has no end either.
+// tellEnd reports the end of an attempt, after its trailers if the server sent some. An
+// attempt that was given up before its Begin was reported has no End either.
 func (r *rpc) tellEnd(a *attempt, trailer metadata.MD, err error) {
 	if a.began.IsZero() {
 		return

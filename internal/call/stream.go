@@ -25,15 +25,15 @@ type clientStream struct {
 
 	mu sync.Mutex // guards what follows; no user code and no I/O under it
 
-	// att is the attempt in force. While busy is not nil, whoever made it is
-	// replacing att and is the only one to use the rpc's fields for attempts; busy
-	// is closed when att is the new one.
+	// att is the attempt in force. While busy is not nil, the goroutine that made busy is
+	// replacing att and has the rpc's fields for attempts to itself; busy is closed when
+	// att is the new one.
 	att  *streamAttempt
 	busy chan struct{}
 
 	committed bool      // no other attempt: log is not added to any more
 	ended     bool      // the RPC, with err
-	log       replayLog // read by whoever replaces att, not freed while busy
+	log       replayLog // read by the goroutine that replaces att, not freed while busy
 	known     effort    // what the RPC had taken when att was put in force
 
 	err       error         // once ended: as RecvMsg returns it, io.EOF if all went well; but see receive
@@ -68,7 +68,7 @@ func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 	return cs.start(ctx, desc)
 }
 
-// start makes the first attempt. On an error everything is undone and told.
+// start makes the first attempt. On an error everything is undone, and the end reported.
 func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.ClientStream, error) {
 	cs.desc = desc
 	cs.sendsMany, cs.receivesMany = desc.ClientStreams, desc.ServerStreams
@@ -99,9 +99,9 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 	return cs, nil
 }
 
-// contextDone ends an RPC whose context ended, also if nobody uses the stream any more.
-// It replaces the attempt in force by the same one, so that nobody else makes
-// another meanwhile.
+// contextDone ends an RPC whose context ended, also if the program does not use the
+// stream any more. It replaces the attempt in force by the same one, so that no other
+// goroutine makes another meanwhile.
 func (cs *clientStream) contextDone() {
 	a, err := cs.hold()
 	if a == nil {
@@ -120,12 +120,12 @@ func (cs *clientStream) contextDone() {
 	cs.publish(a)
 }
 
-// hold sets busy once nobody else replaces the attempt in force, which it returns, and
-// why it failed, if that was decided already: it may know more than that the context
-// ended. nil: the RPC has ended.
+// hold sets busy once no other goroutine is replacing the attempt in force. It returns
+// that attempt, and why it failed if that was decided already: that error may say more
+// than that the context ended. nil: the RPC has ended.
 func (cs *clientStream) hold() (*streamAttempt, error) {
 	for {
-		a := cs.current() // not long: whoever is replacing it finds the context ended too
+		a := cs.current() // not long: the goroutine that replaces it finds the context ended too
 		if a == nil {
 			return nil, nil
 		}
@@ -157,7 +157,7 @@ func (cs *clientStream) Context() context.Context {
 }
 
 // Header waits for the response headers. Both results are nil if the RPC ends
-// without; RecvMsg tells how it ended.
+// without them; RecvMsg returns how it ended.
 func (cs *clientStream) Header() (metadata.MD, error) {
 	for {
 		a := cs.current()
@@ -225,7 +225,7 @@ func (cs *clientStream) Trailer() metadata.MD {
 }
 
 // SendMsg sends a message, and half-closes after it if the RPC has no client
-// stream. io.EOF: the RPC has ended, RecvMsg tells how; RPCs without client
+// stream. io.EOF: the RPC has ended, and RecvMsg returns how; RPCs without client
 // stream get nil instead.
 func (cs *clientStream) SendMsg(m any) error {
 	if cs.sentLast {
@@ -330,17 +330,18 @@ func (cs *clientStream) RecvMsg(m any) error {
 // receive takes the next message and decodes it into m. If none is wanted, one is
 // an error, as is the end.
 //
-// What has come is never lost to an end that comes after it. Messages that came
-// whole are received first, whoever ended the RPC: the server, its connection, a
-// message or frame that breaks a rule, the context, Close or SendMsg. Then
-//   - if the stream had ended by itself, what it ended with, be it that something else
-//     has ended the RPC since, of which OnFinish, stats handlers and the picker were told,
-//   - else what has ended the RPC, and the stream with it.
+// A message that has arrived is never lost to an end that comes after it. Messages that
+// arrived whole are received first, whether the server ended the RPC, the loss of its
+// connection, a message or frame that breaks a rule, the context, Close or SendMsg. Then
+// receive returns
+//   - if the stream had ended by itself, the stream's end, even if the RPC has ended
+//     since for another reason, which OnFinish, stats handlers and the picker got,
+//   - else the end of the RPC, which ended the stream too.
 //
-// Messages are dropped only where nobody can receive them: with an attempt that
-// another one follows, and once RecvMsg has returned the end, which it then returns
-// again. Those of a stream that the program forgets go with the stream: neither the
-// connection nor the channel knows it after the RPC's end.
+// Messages are dropped only where they cannot be received: with an attempt that another
+// one follows, and once RecvMsg has returned the end, which it then returns again. Those
+// of a stream that the program drops are freed with the stream: neither the connection
+// nor the channel refers to it after the RPC's end.
 func (cs *clientStream) receive(m any, wanted bool) error {
 	if cs.told != nil {
 		return cs.told
@@ -394,8 +395,9 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 	}
 }
 
-// tell ends the RPC with err (nil: well), unless it has ended already, and returns it
-// as RecvMsg does, from now on. a is the attempt that was received from.
+// tell ends the RPC with err (nil: without an error), unless it has ended already, and
+// returns the RPC's end, which RecvMsg returns from now on. a is the attempt that was
+// received from.
 func (cs *clientStream) tell(a *streamAttempt, err error) error {
 	cs.finish(err)
 	<-a.s.Finished()

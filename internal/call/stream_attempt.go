@@ -9,27 +9,27 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// streamAttempt is one attempt of a stream. Whoever takes it out of force ends
-// it: clientStream.giveUp while it is in force, else the one who replaces it.
+// streamAttempt is one attempt of a stream. The code that takes it out of force ends it:
+// clientStream.giveUp while it is in force, else the goroutine that replaces it.
 type streamAttempt struct {
 	attempt
 	limit *attemptLimit // set by open; nil: none
 
-	// err is why no other attempt followed, if that was decided. The one who has set busy
-	// sets it before publish; others look at it under mu while busy is nil, and without
-	// mu once a has no stream or retryAfter said that a was the last.
+	// err is why no other attempt followed, if that was decided. The goroutine that has set
+	// busy sets it before publish; others read it under mu while busy is nil, and without
+	// mu once a has no stream or retryAfter has returned that a was the last.
 	err error
 
-	sawHeader bool // InHeader was told; guarded by mu
+	sawHeader bool // InHeader was reported; guarded by mu
 	replaced  bool // another attempt was made in its place; guarded by mu
 
-	// shown is the latest attempt that had a stream, if it is not this one: what the
-	// user is told of if the RPC ends without another. nil: there is none. Set once.
+	// shown is the latest attempt that had a stream, if it is not this one: the user sees
+	// its headers and trailers if the RPC ends without another. nil: none. Set once.
 	shown *streamAttempt
 }
 
-// visible is the attempt of which options, Header and Trailer tell at the end; nil if
-// there is none.
+// visible is the attempt whose results options, Header and Trailer return at the end;
+// nil if there is none.
 func (a *streamAttempt) visible() *streamAttempt {
 	switch {
 	case a == nil:
@@ -80,8 +80,8 @@ func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 	}
 }
 
-// retold returns what tells the stats handlers of the messages in the log that
-// are sent again on a; nil if there are none.
+// retold returns the function that reports to the stats handlers the messages of the log
+// that are sent again on a; nil without handlers.
 func (cs *clientStream) retold(a *attempt) func(n, payload int) {
 	if !cs.tagged() {
 		return nil
@@ -192,17 +192,17 @@ func (cs *clientStream) source() *streamAttempt {
 	}
 }
 
-// retryAfter is told that the stream of a has ended. It reports whether a is no
-// longer in force, because it made another attempt or somebody else did, or somebody is
-// deciding that: what follows is for current or source to say, which wait for him, also
-// after the RPC's end. false: a was the last, and its err does not change any more.
+// retryAfter is called when the stream of a has ended. It reports whether a is no longer
+// in force, because this or another goroutine has made another attempt, or is deciding
+// whether to: current and source wait for that decision and return the attempt in force,
+// also after the RPC's end. false: a was the last, and its err does not change any more.
 func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	cs.mu.Lock()
 	switch {
 	case cs.busy != nil, cs.att != a, a.replaced:
 		cs.mu.Unlock()
 		return true
-	case cs.ended, cs.committed, a.err != nil: // nobody who sets busy decides on a any more
+	case cs.ended, cs.committed, a.err != nil: // a later holder of busy does not decide on a any more
 		cs.mu.Unlock()
 		return false
 	}
@@ -211,7 +211,7 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 		cs.mu.Unlock()
 		return false
 	}
-	// Nobody else makes attempts from here on until publish.
+	// No other goroutine makes attempts from here on until publish.
 	cs.busy = make(chan struct{})
 	cs.mu.Unlock()
 
@@ -307,7 +307,7 @@ func (cs *clientStream) verdictOf(a *streamAttempt) error {
 	return nil
 }
 
-// sawHeader tells the stats handlers that response headers came, once.
+// sawHeader reports to the stats handlers, once, that response headers came.
 func (cs *clientStream) sawHeader(a *streamAttempt) {
 	if !cs.tagged() {
 		return
@@ -334,7 +334,7 @@ func (cs *clientStream) retire(a *streamAttempt, err error) {
 	cs.endAttempt(a, err)
 }
 
-// endAttempt is rpc.end, after InHeader if nobody has told it.
+// endAttempt is rpc.end, after InHeader if that has not been reported.
 func (cs *clientStream) endAttempt(a *streamAttempt, err error) {
 	if a.s != nil && cs.tagged() && a.s.HasHeader() {
 		cs.sawHeader(a)
@@ -350,8 +350,8 @@ func (cs *clientStream) finish(err error) error {
 	return cs.result()
 }
 
-// giveUp is finish for a caller that waits for nobody. Whoever is replacing the
-// attempt concludes the RPC, the caller if there is nobody.
+// giveUp is finish for a caller that must not wait. If a goroutine is replacing the
+// attempt, that goroutine concludes the RPC, else the caller.
 func (cs *clientStream) giveUp(err error) {
 	if e, ok := cs.abandon(err); ok {
 		e.tell()
@@ -363,7 +363,7 @@ type ending struct {
 	cs        *clientStream
 	a         *streamAttempt // in force; nil: none
 	err       error          // what the RPC ends with
-	replacing bool           // somebody is replacing a
+	replacing bool           // a goroutine is replacing a
 	stop      func() bool    // takes back the watch on the context; nil: there is none
 }
 
@@ -399,7 +399,7 @@ func (e ending) tell() {
 }
 
 // conclude fills in what the options point to from inForce, the attempt in force at
-// the end, then tells the picker and the stats handlers of the end of last, and
+// the end, then reports the end of last to the picker and the stats handlers, and calls
 // OnFinish, without a lock. Both are nil if there was no attempt. It runs once.
 func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 	if v := inForce.visible(); v != nil {
