@@ -42,7 +42,7 @@ func interceptorOf(v reflect.Value) (intercept, error) {
 	}
 	method := v.Method(t.newStream)
 	return func(ctx context.Context, info grpcdial.CallInfo, next grpcdial.NewStreamFunc, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		out := method.CallSlice([]reflect.Value{reflect.ValueOf(ctx), t.info.of(nil, info), reflect.ValueOf(newStreamFunc(next)), reflect.ValueOf(opts)})
+		out := method.CallSlice([]reflect.Value{reflect.ValueOf(ctx), t.info.of(info), reflect.ValueOf(newStreamFunc(next)), reflect.ValueOf(opts)})
 		err, _ := out[1].Interface().(error)
 		s, _ := out[0].Interface().(grpc.ClientStream)
 		return s, err

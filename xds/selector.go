@@ -48,7 +48,9 @@ func (s *selector) check() (err error) {
 
 func (s *selector) SelectCallConfig(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 	ctx := extraContext{i.Context}
-	out := s.ask.Call([]reflect.Value{s.info.of(ctx, i)})
+	info := s.info.of(i)
+	info.Field(s.info.context).Set(reflect.ValueOf(ctx))
+	out := s.ask.Call([]reflect.Value{info})
 	if err, _ := out[1].Interface().(error); err != nil || out[0].IsNil() {
 		return nil, err
 	}
@@ -85,12 +87,9 @@ func learnInfo(t reflect.Type) (rpcInfo, error) {
 	return i, nil
 }
 
-// of returns an RPCInfo; without a context if ctx is nil.
-func (i rpcInfo) of(ctx context.Context, info grpcdial.CallInfo) reflect.Value {
+// of returns an RPCInfo without a context.
+func (i rpcInfo) of(info grpcdial.CallInfo) reflect.Value {
 	v := reflect.New(i.t).Elem()
-	if ctx != nil {
-		v.Field(i.context).Set(reflect.ValueOf(ctx))
-	}
 	v.Field(i.method).SetString(info.Method)
 	if i.authority >= 0 {
 		v.Field(i.authority).SetString(info.Authority)
