@@ -83,19 +83,32 @@ func (w *Wire) discard(p []byte) {
 
 // tryRead reads into the buffer that get provides. When nothing is there it
 // calls empty, and then waits without a buffer.
+//
+// The buffer is taken here, also after a wait, and not where it is read into: that is so
+// deep in calls that the goroutine of each connection at rest would need a stack of twice the size.
 func (w *Wire) tryRead(r *socketRead) (int, error) {
 	if r.fn == nil {
 		r.fn = r.run
 	}
-	r.n, r.err, r.waited = 0, nil, false
-	err := w.raw.Read(r.fn)
-	if r.err != nil {
-		err = r.err
+	for {
+		if len(r.into) <= 1 {
+			r.get()
+		}
+		r.n, r.err, r.waited = 0, nil, false
+		err := w.raw.Read(r.fn)
+		if r.err != nil {
+			err = r.err
+		}
+		if r.n > 0 || err != nil {
+			return r.n, err
+		}
 	}
-	return r.n, err
 }
 
 func (r *socketRead) run(fd uintptr) bool {
+	if r.waited && len(r.into) <= 1 {
+		return true // something is there
+	}
 	for {
 		var n int
 		var err error
