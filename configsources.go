@@ -18,7 +18,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// emptyConfig is in force where nobody gives a service config.
+// emptyConfig is in force where there is no service config.
 var emptyConfig = &serviceconfig.Config{}
 
 // parseDefaultServiceConfig returns WithDefaultServiceConfig's config, nil if the
@@ -112,8 +112,8 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.published.letThrough()
 }
 
-// tellConfigRefused tells of a service config that is invalid, whatever becomes of
-// the channel because of it. Policy queue only.
+// tellConfigRefused reports an invalid service config, in every case: also if the channel
+// goes on with another one. Policy queue only.
 func (cc *ClientConn) tellConfigRefused(bad error) {
 	cc.policyQueue.AssertOn()
 	cc.channelz.Note(ledger.Error, "Service config refused: "+bad.Error())
@@ -168,7 +168,7 @@ func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 }
 
 // followConfigs starts watchConfigs. The channel has not been handed out, so
-// nobody waits for running yet.
+// running is not waited for yet.
 func (cc *ClientConn) followConfigs() {
 	cc.running.Add(1)
 	go cc.watchConfigs()

@@ -50,7 +50,7 @@ type stateMachine struct {
 	mu      sync.Mutex
 	last    StateChange   // guarded by mu: the latest transition, whose To is the state
 	log     []StateChange // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
-	changed chan struct{} // guarded by mu: closed at the next transition; nil while nobody waits
+	changed chan struct{} // guarded by mu: closed at the next transition; nil while no goroutine waits
 }
 
 // set makes the transition to state to, and returns the transition before. It

@@ -11,7 +11,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// Hang is a dialer that waits until it is told to stop.
+// Hang is a dialer that waits until its context ends.
 func Hang(ctx context.Context, _ string) (net.Conn, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()

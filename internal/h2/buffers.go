@@ -18,7 +18,7 @@ type buffer struct{ b []byte }
 
 // Package-level pools hold bytes and nothing else: an object with a channel or a
 // timer belongs to the connection that made it. Connections that let more than usual wait
-// share large buffers among themselves, so that nobody else holds one.
+// share large buffers among themselves, so that no other goroutine holds one.
 var pendingBuffers, largeBuffers sync.Pool
 
 // bufferPool is where a connection's pending buffers, and their TLS records, come from

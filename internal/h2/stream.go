@@ -242,7 +242,7 @@ func (s *Stream) report() (id uint32, credit int64) {
 	s.consume(s.received)
 	credit = s.grant()
 	if s.step = s.owing() - s.credit; s.ended {
-		s.step = math.MaxInt64 // there is nobody to give anything back to
+		s.step = math.MaxInt64 // the stream has ended: the server needs no more window for it
 	}
 	return s.id, credit
 }
