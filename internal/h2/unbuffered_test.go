@@ -107,7 +107,7 @@ func TestUnbufferedHandshakeFails(t *testing.T) {
 		{"says nothing", func(nc net.Conn) {}, "deadline", time.Minute},
 		{"SETTINGS that break a rule", func(nc net.Conn) {
 			io.WriteString(nc, "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01")
-		}, "SETTINGS_ENABLE_PUSH", 0},
+		}, "SETTINGS_ENABLE_PUSH", 100 * time.Millisecond}, // our GOAWAY, which it does not read, is given up
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
