@@ -108,7 +108,6 @@ func TestRetriesSideBySide(t *testing.T) {
 		{name: "request is too large to be kept", dial: []mirrored{retrying(quick, "")}, answer: failing(9), opts: []grpc.CallOption{grpc.MaxRetryRPCBufferSize(11)}},
 		{name: "request just fits", dial: []mirrored{retrying(quick, "")}, answer: failing(9), opts: []grpc.CallOption{grpc.MaxRetryRPCBufferSize(12)}},
 		{name: "deadline in the back-off", dial: []mirrored{retrying(slow, "")}, answer: failing(9), within: 300 * time.Millisecond},
-		{name: "hedging", dial: []mirrored{serviceConfig(`{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0s", "nonFatalStatusCodes": ["UNAVAILABLE"]}}]}`)}, answer: failing(9)},
 	}
 	var scenarios []scenario
 	for _, tt := range tests {
