@@ -92,6 +92,9 @@ func TestServerWritesBeforeItReads(t *testing.T) {
 // A server that is none says so, or nothing, without having read what this side
 // sends. That is told, and nothing is left behind.
 func TestUnbufferedHandshakeFails(t *testing.T) {
+	// A violation is answered by a GOAWAY, which waits for the preface if that is being
+	// written still. The server reads neither: both are given up.
+	const atMost = 100 * time.Millisecond
 	for _, tt := range []struct {
 		name   string
 		server func(net.Conn)
@@ -107,7 +110,7 @@ func TestUnbufferedHandshakeFails(t *testing.T) {
 		{"says nothing", func(nc net.Conn) {}, "deadline", time.Minute},
 		{"SETTINGS that break a rule", func(nc net.Conn) {
 			io.WriteString(nc, "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01")
-		}, "SETTINGS_ENABLE_PUSH", 100 * time.Millisecond}, // our GOAWAY, which it does not read, is given up
+		}, "SETTINGS_ENABLE_PUSH", atMost},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -120,7 +123,11 @@ func TestUnbufferedHandshakeFails(t *testing.T) {
 				began := time.Now()
 				err := c.Handshake(ctx)
 				require.ErrorContains(t, err, tt.text)
-				require.Equal(t, tt.took, time.Since(began))
+				if took := time.Since(began); tt.took == atMost {
+					require.LessOrEqual(t, took, atMost)
+				} else {
+					require.Equal(t, tt.took, took)
+				}
 				synctest.Wait() // the end of the bubble fails the test if a goroutine is left that waits
 			})
 		})
