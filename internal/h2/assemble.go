@@ -66,10 +66,13 @@ func (s *Stream) assemble(p []byte) *Error {
 	return nil
 }
 
-// awaited gives back what has come of a message that the program waits for.
+// awaited gives back a message that the program waits for, as soon as its length is known:
+// then a message larger than the window flows, and without a WINDOW_UPDATE for each part.
+// It is the first of what the server has yet to send, so its other messages get no
+// more room. mu is held.
 func (s *Stream) awaited() {
 	if s.unary || s.waiting {
-		s.consume(s.came)
+		s.consume(s.came + min(int64(s.part.left), maxGrownWindow, maxWindow-s.size))
 	}
 }
 

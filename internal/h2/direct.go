@@ -75,7 +75,8 @@ func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, 
 // The buffer is the reader's, so it is written to without the lock. If the stream ends
 // meanwhile, it forgets the buffer.
 func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
-	if s == nil || left < leastDirect {
+	several := canScatter && r.c.onSocket() && r.settings && f.flags == 0
+	if s == nil || left < leastDirect && !several {
 		return 0, nil
 	}
 	s.mu.Lock()
@@ -89,7 +90,7 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 		return 0, nil
 	}
 	c := &r.parts
-	if canScatter && r.c.onSocket() && r.settings && f.flags == 0 {
+	if several {
 		c.plan(room, whole, left, f.length)
 	} else {
 		c.plan(room[:min(len(room), r.size())], false, left, 0)

@@ -450,3 +450,62 @@ func TestWindowIsGivenBackAfterWaiting(t *testing.T) {
 		}
 	})
 }
+
+// A message that the program waits for has room when its length is known, however large
+// it is; those behind it get no more than the window.
+func TestAwaitedMessageHasRoomAtOnce(t *testing.T) {
+	for _, kind := range []string{"unary", "stream"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const window, size = 512 << 10, 3 << 20
+				c, server := peered(t, h2.Config{StreamWindow: window})
+				done := make(chan int, 1)
+				if kind == "unary" {
+					go func() { done <- len(c.unary(context.Background(), req("/test/Large"), "x").reply) }()
+					server.ExpectUnary()
+				} else {
+					s, err := c.Open(context.Background(), req("/test/Large"))
+					require.NoError(t, err)
+					server.ExpectHeaders()
+					go func() {
+						m, _ := s.Recv()
+						done <- len(m.Data)
+					}()
+				}
+				synctest.Wait()
+				server.ReplyHeaders(1)
+				p := h2test.PutMessage(false, make([]byte, size))
+				server.Data(1, false, p[:1000])
+				update := int(server.ExpectWindowUpdate(1))
+				require.Equal(t, size+5, update, "all of the message at once")
+				require.Equal(t, window+size+5-1000, server.SendWindow(1))
+				for p = p[1000:]; len(p) > 0; {
+					for server.SendWindow(0) < 16384 {
+						require.Zero(t, server.ReadFrame().StreamID, "no more for the stream")
+					}
+					n := min(16384, len(p))
+					server.Data(1, false, p[:n])
+					p = p[n:]
+				}
+				require.Equal(t, window, server.SendWindow(1))
+				server.ReplyTrailers(1, codes.OK, "")
+				require.Equal(t, size, <-done)
+			})
+		})
+	}
+}
+
+// A window that is as large as it may be does not grow with what is awaited.
+func TestAwaitedMessageBehindTheLargestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{StreamWindow: 1<<31 - 1})
+		res := c.call(context.Background(), "/test/Large", "x")
+		server.ExpectUnary()
+		server.ReplyHeaders(1)
+		server.Data(1, false, h2test.PutMessage(false, make([]byte, 1<<20))[:1000])
+		server.ExpectSilence(time.Second)
+		server.Data(1, false, make([]byte, 5))
+		server.RST(1, http2.ErrCodeInternal)
+		<-res
+	})
+}

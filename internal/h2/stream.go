@@ -224,10 +224,8 @@ func (s *Stream) Recv() (Message, error) {
 			}
 			return Message{}, io.EOF
 		}
-		// What has come of the next message is given back, so that a message
-		// larger than the window flows.
 		s.waiting = true
-		s.consume(s.came)
+		s.awaited()
 		id, credit := s.report()
 		s.mu.Unlock()
 		s.c.creditStream(id, credit)
