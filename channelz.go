@@ -1,8 +1,8 @@
 package grpcdial
 
 import (
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2"
-	"github.com/grpcdial/grpcdial/internal/ledger"
 )
 
 // openSocket opens the channelz data of the link's connection, and returns what closes
@@ -15,7 +15,7 @@ func (l *link) openSocket(conn *h2.Conn) (closed func(why error)) {
 	if name == sc.cc.authority {
 		name = "" // as the channel
 	}
-	var k *ledger.Socket // policy queue only
+	var k *channelzdata.Socket // policy queue only
 	sc.cc.post(func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) })
 	return func(why error) { sc.cc.post(func() { k.Close(why) }) }
 }
@@ -23,9 +23,9 @@ func (l *link) openSocket(conn *h2.Conn) (closed func(why error)) {
 // socketCounts are a connection's figures for channelz.
 type socketCounts struct{ conn *h2.Conn }
 
-func (c socketCounts) SocketCounts() ledger.SocketCounts {
+func (c socketCounts) SocketCounts() channelzdata.SocketCounts {
 	n := c.conn.Counts()
-	s := ledger.SocketCounts{
+	s := channelzdata.SocketCounts{
 		StreamsStarted:   n.Started,
 		StreamsSucceeded: n.Succeeded,
 		StreamsFailed:    n.Failed,

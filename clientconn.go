@@ -15,9 +15,9 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
-	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/metrics"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
@@ -50,8 +50,8 @@ type ClientConn struct {
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics.Recorder
 	calls     *call.Channel
-	channelz  *ledger.Channel // what package channelz serves
-	chain     *callChain      // in front of calls
+	channelz  *channelzdata.Channel // what package channelz serves
+	chain     *callChain            // in front of calls
 	bridge    bridge
 	mirrors   mirrors
 	observer  *observer // nil: neither a trace nor a logger

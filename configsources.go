@@ -12,7 +12,7 @@ import (
 	grpcsc "google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 	"github.com/grpcdial/grpcdial/internal/text"
@@ -116,7 +116,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 // goes on with another one. Policy queue only.
 func (cc *ClientConn) tellConfigRefused(bad error) {
 	cc.policyQueue.AssertOn()
-	cc.channelz.Note(ledger.Error, "Service config refused: "+bad.Error())
+	cc.channelz.Note(channelzdata.Error, "Service config refused: "+bad.Error())
 	cc.observer.tell(DialEvent{Kind: EventConfigRefused, Err: bad})
 }
 

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
-	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/metrics"
 )
 
@@ -109,7 +109,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
-	cc.channelz = ledger.Open(target, o.channelzParent, cc.calls)
+	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
 	cc.published.calls = cc.calls
 	cc.published.withdraw()
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/mask"
 )
 
@@ -36,7 +36,7 @@ type subConn struct {
 	policy   *policy
 	opts     balancer.NewSubConnOptions
 	number   uint64 // in the order in which the channel's subchannels were made
-	channelz *ledger.Subchannel
+	channelz *channelzdata.Subchannel
 
 	line atomic.Pointer[call.Line] // of state READY, else nil: all that RPCs read
 

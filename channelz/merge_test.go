@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/channelz"
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 func registerMerged(s *grpc.Server) { service.RegisterChannelzServiceToServer(channelz.Merge(s)) }
@@ -46,7 +46,7 @@ func TestMergedPages(t *testing.T) {
 	whole := channelIDs(topChannels(t, client, 0, 0))
 	require.Len(t, whole, 1+4+5, "the client of this test is one")
 	assert.Equal(t, ours, whole[5:])
-	assert.Less(t, whole[4], int64(ledger.FirstID))
+	assert.Less(t, whole[4], int64(channelzdata.FirstID))
 	for n := int64(1); n < 12; n++ {
 		assert.Equal(t, whole, channelIDs(topChannels(t, client, 0, n)), "pages of %d", n)
 	}
@@ -94,7 +94,7 @@ func TestMergedWalk(t *testing.T) {
 	assert.Len(t, sockets.GetSocketRef(), 1)
 
 	// Nobody's.
-	for _, id := range []int64{1 << 39, ledger.FirstID, idOf(k) + 1000} {
+	for _, id := range []int64{1 << 39, channelzdata.FirstID, idOf(k) + 1000} {
 		_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err))
 		_, err = client.GetSubchannel(t.Context(), &channelzpb.GetSubchannelRequest{SubchannelId: id})
@@ -125,7 +125,7 @@ func TestNestedInAChannelOfGRPCGo(t *testing.T) {
 	client := serve(t, registerMerged)
 	theirs := grpcGoChannel(t, grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"channelz_test_takes_identifier":{}}]}`))
 	theirs.Connect()
-	child := ledger.Open("child", <-identifiers, nil)
+	child := channelzdata.Open("child", <-identifiers, nil)
 	t.Cleanup(child.Close)
 
 	top := topChannels(t, client, 0, 0)

@@ -7,10 +7,10 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
-func channelProto(r ledger.ChannelRecord) *channelzpb.Channel {
+func channelProto(r channelzdata.ChannelRecord) *channelzpb.Channel {
 	data := dataProto(r.State, r.Calls, r.Created, r.Logged, r.Events)
 	data.Target = r.Name
 	return &channelzpb.Channel{
@@ -21,7 +21,7 @@ func channelProto(r ledger.ChannelRecord) *channelzpb.Channel {
 	}
 }
 
-func subchannelProto(r ledger.SubchannelRecord) *channelzpb.Subchannel {
+func subchannelProto(r channelzdata.SubchannelRecord) *channelzpb.Subchannel {
 	data := dataProto(r.State, r.Calls, r.Created, r.Logged, r.Events)
 	data.Target = r.Name
 	return &channelzpb.Subchannel{
@@ -31,7 +31,7 @@ func subchannelProto(r ledger.SubchannelRecord) *channelzpb.Subchannel {
 	}
 }
 
-func dataProto(state connectivity.State, calls ledger.Calls, created time.Time, logged int64, events []ledger.Event) *channelzpb.ChannelData {
+func dataProto(state connectivity.State, calls channelzdata.Calls, created time.Time, logged int64, events []channelzdata.Event) *channelzpb.ChannelData {
 	return &channelzpb.ChannelData{
 		State:                    &channelzpb.ChannelConnectivityState{State: stateProto(state)},
 		CallsStarted:             calls.Started,
@@ -62,7 +62,7 @@ func stateProto(s connectivity.State) channelzpb.ChannelConnectivityState_State 
 	return channelzpb.ChannelConnectivityState_UNKNOWN
 }
 
-func eventProto(e ledger.Event) *channelzpb.ChannelTraceEvent {
+func eventProto(e channelzdata.Event) *channelzpb.ChannelTraceEvent {
 	p := &channelzpb.ChannelTraceEvent{
 		Description: e.Text,
 		Severity:    severityProto(e.Severity),
@@ -77,29 +77,29 @@ func eventProto(e ledger.Event) *channelzpb.ChannelTraceEvent {
 	return p
 }
 
-func severityProto(s ledger.Severity) channelzpb.ChannelTraceEvent_Severity {
+func severityProto(s channelzdata.Severity) channelzpb.ChannelTraceEvent_Severity {
 	switch s {
-	case ledger.Info:
+	case channelzdata.Info:
 		return channelzpb.ChannelTraceEvent_CT_INFO
-	case ledger.Warning:
+	case channelzdata.Warning:
 		return channelzpb.ChannelTraceEvent_CT_WARNING
-	case ledger.Error:
+	case channelzdata.Error:
 		return channelzpb.ChannelTraceEvent_CT_ERROR
 	}
 	return channelzpb.ChannelTraceEvent_CT_UNKNOWN
 }
 
-func channelRef(r ledger.Ref) *channelzpb.ChannelRef {
+func channelRef(r channelzdata.Ref) *channelzpb.ChannelRef {
 	return &channelzpb.ChannelRef{ChannelId: r.ID, Name: r.Name}
 }
 
-func channelRefs(all []ledger.Ref) []*channelzpb.ChannelRef { return mapped(all, channelRef) }
+func channelRefs(all []channelzdata.Ref) []*channelzpb.ChannelRef { return mapped(all, channelRef) }
 
-func subchannelRef(r ledger.Ref) *channelzpb.SubchannelRef {
+func subchannelRef(r channelzdata.Ref) *channelzpb.SubchannelRef {
 	return &channelzpb.SubchannelRef{SubchannelId: r.ID, Name: r.Name}
 }
 
-func socketRef(r ledger.Ref) *channelzpb.SocketRef {
+func socketRef(r channelzdata.Ref) *channelzpb.SocketRef {
 	return &channelzpb.SocketRef{SocketId: r.ID, Name: r.Name}
 }
 

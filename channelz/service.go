@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 const (
@@ -29,7 +29,7 @@ func Register(s grpc.ServiceRegistrar) {
 // goroutine.
 //
 // GetChannel, GetSubchannel, GetSocket, GetServer and GetServerSockets
-// answer NOT_FOUND for an id that is unknown or out of the books;
+// answer NOT_FOUND for an id that is unknown or gone;
 // a negative max_results is an INVALID_ARGUMENT. A page has 50 results unless
 // asked otherwise, and fewer if they would take more than 2 MiB.
 func NewServer() channelzpb.ChannelzServer { return &server{} }
@@ -70,12 +70,12 @@ func (s *server) GetTopChannels(ctx context.Context, req *channelzpb.GetTopChann
 		return nil, err
 	}
 	resp := &channelzpb.GetTopChannelsResponse{End: true}
-	if s.other != nil && req.GetStartChannelId() <= ledger.FirstID {
+	if s.other != nil && req.GetStartChannelId() <= channelzdata.FirstID {
 		if resp, err = s.otherTopChannels(ctx, req.GetStartChannelId(), n); err != nil || !resp.GetEnd() {
 			return resp, err
 		}
 	}
-	page, last := ledger.TopChannels(req.GetStartChannelId(), max(0, n-len(resp.GetChannel())), s.hasChannel(ctx))
+	page, last := channelzdata.TopChannels(req.GetStartChannelId(), max(0, n-len(resp.GetChannel())), s.hasChannel(ctx))
 	size := proto.Size(resp)
 	resp.End = last
 	for _, r := range page {
@@ -114,7 +114,7 @@ func (s *server) otherTopChannels(ctx context.Context, start int64, n int) (*cha
 
 // adopt adds our channels to those of the other service in which they are nested.
 func adopt(channels ...*channelzpb.Channel) {
-	ours := ledger.Adopted()
+	ours := channelzdata.Adopted()
 	for _, c := range channels {
 		c.ChannelRef = append(c.ChannelRef, channelRefs(ours[c.GetRef().GetChannelId()])...)
 	}
@@ -133,7 +133,7 @@ func (s *server) hasChannel(ctx context.Context) func(id int64) bool {
 }
 
 func (s *server) GetChannel(ctx context.Context, req *channelzpb.GetChannelRequest) (*channelzpb.GetChannelResponse, error) {
-	if r, ok := ledger.FindChannel(req.GetChannelId()); ok {
+	if r, ok := channelzdata.FindChannel(req.GetChannelId()); ok {
 		return &channelzpb.GetChannelResponse{Channel: channelProto(r)}, nil
 	}
 	if s.other == nil {
@@ -148,7 +148,7 @@ func (s *server) GetChannel(ctx context.Context, req *channelzpb.GetChannelReque
 }
 
 func (s *server) GetSubchannel(ctx context.Context, req *channelzpb.GetSubchannelRequest) (*channelzpb.GetSubchannelResponse, error) {
-	if r, ok := ledger.FindSubchannel(req.GetSubchannelId()); ok {
+	if r, ok := channelzdata.FindSubchannel(req.GetSubchannelId()); ok {
 		return &channelzpb.GetSubchannelResponse{Subchannel: subchannelProto(r)}, nil
 	}
 	if s.other != nil {
@@ -158,7 +158,7 @@ func (s *server) GetSubchannel(ctx context.Context, req *channelzpb.GetSubchanne
 }
 
 func (s *server) GetSocket(ctx context.Context, req *channelzpb.GetSocketRequest) (*channelzpb.GetSocketResponse, error) {
-	if r, ok := ledger.FindSocket(req.GetSocketId()); ok {
+	if r, ok := channelzdata.FindSocket(req.GetSocketId()); ok {
 		return &channelzpb.GetSocketResponse{Socket: socketProto(r, req.GetSummary())}, nil
 	}
 	if s.other != nil {

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/grpcdial/grpcdial/channelz"
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 // serve runs a server on loopback with what register puts on it, until the end of
@@ -50,15 +50,15 @@ func listen(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption
 
 func registerOurs(s *grpc.Server) { channelz.Register(s) }
 
-func openChannel(t *testing.T, target string) *ledger.Channel {
+func openChannel(t *testing.T, target string) *channelzdata.Channel {
 	t.Helper()
-	c := ledger.Open(target, nil, nil)
+	c := channelzdata.Open(target, nil, nil)
 	t.Cleanup(c.Close)
 	return c
 }
 
-// idOf returns the id of a channel, subchannel or socket of the ledger, open or not.
-func idOf[E *ledger.Channel | *ledger.Subchannel | *ledger.Socket](entry E) int64 {
+// idOf returns the id of a channel, subchannel or socket of the channelzdata, open or not.
+func idOf[E *channelzdata.Channel | *channelzdata.Subchannel | *channelzdata.Socket](entry E) int64 {
 	return reflect.ValueOf(entry).Elem().FieldByName("id").Int()
 }
 
@@ -102,22 +102,22 @@ func descriptions(trace *channelzpb.ChannelTrace) []string {
 	return all
 }
 
-type calls ledger.Calls
+type calls channelzdata.Calls
 
-func (c calls) Calls() ledger.Calls { return ledger.Calls(c) }
+func (c calls) Calls() channelzdata.Calls { return channelzdata.Calls(c) }
 
-type counts ledger.SocketCounts
+type counts channelzdata.SocketCounts
 
-func (c counts) SocketCounts() ledger.SocketCounts { return ledger.SocketCounts(c) }
+func (c counts) SocketCounts() channelzdata.SocketCounts { return channelzdata.SocketCounts(c) }
 
 // TestWalk goes the way that grpcdebug goes: from the top channels down to a
 // socket.
 func TestWalk(t *testing.T) {
 	client := serve(t, registerOurs)
 	at := time.Unix(1_700_000_000, 5)
-	c := ledger.Open("dns:///example", nil, calls{Started: 9, Succeeded: 5, Failed: 3, LastStarted: at})
+	c := channelzdata.Open("dns:///example", nil, calls{Started: 9, Succeeded: 5, Failed: 3, LastStarted: at})
 	t.Cleanup(c.Close)
-	nested := ledger.Open("inner", c.Identifier(), nil)
+	nested := channelzdata.Open("inner", c.Identifier(), nil)
 	t.Cleanup(nested.Close)
 	s := c.NewSubchannel(address("10.0.0.1:443"))
 	s.State(connectivity.TransientFailure, errors.New("refused"))
@@ -202,11 +202,11 @@ func TestStatesAndSeverities(t *testing.T) {
 		connectivity.TransientFailure: channelzpb.ChannelConnectivityState_TRANSIENT_FAILURE,
 		connectivity.Shutdown:         channelzpb.ChannelConnectivityState_SHUTDOWN,
 	} {
-		for severity, wantSeverity := range map[ledger.Severity]channelzpb.ChannelTraceEvent_Severity{
-			ledger.Info:    channelzpb.ChannelTraceEvent_CT_INFO,
-			ledger.Warning: channelzpb.ChannelTraceEvent_CT_WARNING,
-			ledger.Error:   channelzpb.ChannelTraceEvent_CT_ERROR,
-			77:             channelzpb.ChannelTraceEvent_CT_UNKNOWN,
+		for severity, wantSeverity := range map[channelzdata.Severity]channelzpb.ChannelTraceEvent_Severity{
+			channelzdata.Info:    channelzpb.ChannelTraceEvent_CT_INFO,
+			channelzdata.Warning: channelzpb.ChannelTraceEvent_CT_WARNING,
+			channelzdata.Error:   channelzpb.ChannelTraceEvent_CT_ERROR,
+			77:                   channelzpb.ChannelTraceEvent_CT_UNKNOWN,
 		} {
 			c.State(state, nil)
 			c.Note(severity, "x")
@@ -272,7 +272,7 @@ func TestUnknownIDs(t *testing.T) {
 	closed.Close()
 	open := openChannel(t, "b")
 
-	for _, id := range []int64{-1, 0, 1, ledger.FirstID, idOf(closed), idOf(s), idOf(k), idOf(open) + 1000} {
+	for _, id := range []int64{-1, 0, 1, channelzdata.FirstID, idOf(closed), idOf(s), idOf(k), idOf(open) + 1000} {
 		_, err := client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err), "%d", id)
 	}
@@ -329,7 +329,7 @@ func TestPageFitsAClient(t *testing.T) {
 	for range 300 {
 		c := openChannel(t, "a")
 		for range 32 {
-			c.Note(ledger.Info, strings.Repeat("long ", 200))
+			c.Note(channelzdata.Info, strings.Repeat("long ", 200))
 		}
 		want = append(want, idOf(c))
 	}
@@ -372,7 +372,7 @@ func TestReadWhileChannelsLive(t *testing.T) {
 					return
 				default:
 				}
-				c := ledger.Open("a", nil, nil)
+				c := channelzdata.Open("a", nil, nil)
 				s := c.NewSubchannel(address("b"))
 				s.State(connectivity.Connecting, nil)
 				k := s.NewSocket(&peer.Peer{Addr: oddAddr{}}, "", counts{StreamsStarted: 1})

@@ -11,12 +11,12 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
 // socketProto sets every time and window, known or not: see timestamp.
-func socketProto(r ledger.SocketRecord, summary bool) *channelzpb.Socket {
+func socketProto(r channelzdata.SocketRecord, summary bool) *channelzpb.Socket {
 	n := &r.Counts
 	data := &channelzpb.SocketData{
 		StreamsStarted:                   n.StreamsStarted,

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
 
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2"
-	"github.com/grpcdial/grpcdial/internal/ledger"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -100,7 +100,7 @@ type Channel struct {
 
 	// count counts RPCs, running ones too. lastEnd is the time of the latest end, in
 	// nanoseconds after epoch.
-	count   ledger.CallCount
+	count   channelzdata.CallCount
 	lastEnd atomic.Int64
 
 	waiting atomic.Int32 // RPCs that wait for a connection
@@ -218,7 +218,7 @@ func (ch *Channel) Waiting() int { return int(ch.waiting.Load()) }
 
 // Calls returns how many RPCs the channel has made. Those of [Direct] are not
 // among them.
-func (ch *Channel) Calls() ledger.Calls { return ch.count.Read(ch.epoch) }
+func (ch *Channel) Calls() channelzdata.Calls { return ch.count.Read(ch.epoch) }
 
 // Drain makes RPCs that begin from now on end as after Close. Those that run go on,
 // attempts that are yet to come included. The channel that it returns is closed

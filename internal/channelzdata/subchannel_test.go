@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/peer"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 func TestSubchannelTellsOfItsLife(t *testing.T) {
@@ -25,7 +25,7 @@ func TestSubchannelTellsOfItsLife(t *testing.T) {
 	s.State(connectivity.Idle, errors.New("reset"))
 
 	r := subchannelRecord(t, s.ID())
-	assert.Equal(t, ledger.Ref{ID: s.ID(), Name: "10.0.0.3:3"}, r.Ref)
+	assert.Equal(t, channelzdata.Ref{ID: s.ID(), Name: "10.0.0.3:3"}, r.Ref)
 	assert.Equal(t, connectivity.Idle, r.State)
 	assert.Equal(t, []string{
 		"Subchannel Created",
@@ -58,11 +58,11 @@ func TestDeletedSubchannelStaysWhileTheChannelTellsOfIt(t *testing.T) {
 	s.State(connectivity.TransientFailure, errors.New("refused"))
 	s.Close()
 	for range 31 {
-		c.Note(ledger.Info, "x")
+		c.Note(channelzdata.Info, "x")
 	}
 	assert.Contains(t, texts(subchannelRecord(t, s.ID()).Events), "State changed to TRANSIENT_FAILURE: refused")
-	c.Note(ledger.Info, "the one too many")
-	_, ok := ledger.FindSubchannel(s.ID())
+	c.Note(channelzdata.Info, "the one too many")
+	_, ok := channelzdata.FindSubchannel(s.ID())
 	assert.False(t, ok)
 }
 
@@ -70,7 +70,7 @@ func TestSubchannelOutlivesItsEvents(t *testing.T) {
 	c := openChannel(t, "a")
 	s := c.NewSubchannel(addresses("b"))
 	for range 100 {
-		c.Note(ledger.Info, "x")
+		c.Note(channelzdata.Info, "x")
 	}
 	assert.Equal(t, []int64{s.ID()}, ids(channelRecord(t, c.ID()).Subchannels))
 	s.Close()
@@ -83,19 +83,19 @@ func TestDeletedSubchannelIsListedWhileItDrains(t *testing.T) {
 	k := s.NewSocket(nil, "", nil)
 	s.Close()
 	for range 100 {
-		c.Note(ledger.Info, "x")
+		c.Note(channelzdata.Info, "x")
 	}
 	assert.Equal(t, []int64{s.ID()}, ids(channelRecord(t, c.ID()).Subchannels))
 	assert.Equal(t, []int64{k.ID()}, ids(subchannelRecord(t, s.ID()).Sockets))
 	k.Close(nil)
 	assert.Empty(t, channelRecord(t, c.ID()).Subchannels)
-	_, ok := ledger.FindSubchannel(s.ID())
+	_, ok := channelzdata.FindSubchannel(s.ID())
 	assert.False(t, ok)
 }
 
 func TestManySubchannelsComeAndGo(t *testing.T) {
 	c := openChannel(t, "a")
-	var all []*ledger.Subchannel
+	var all []*channelzdata.Subchannel
 	for range 100 {
 		all = append(all, c.NewSubchannel(addresses("b")))
 	}
@@ -110,7 +110,7 @@ func TestManySubchannelsComeAndGo(t *testing.T) {
 	assert.Equal(t, kept, ids(channelRecord(t, c.ID()).Subchannels))
 	found := 0
 	for _, s := range all {
-		if _, ok := ledger.FindSubchannel(s.ID()); ok {
+		if _, ok := channelzdata.FindSubchannel(s.ID()); ok {
 			found++
 		}
 	}
@@ -125,7 +125,7 @@ func TestSubchannelSumsItsSockets(t *testing.T) {
 
 	one := &socketCounts{StreamsStarted: 10, StreamsSucceeded: 6, StreamsFailed: 2, CallsSucceeded: 5, LastStream: late}
 	first := s.NewSocket(nil, "", one)
-	want := ledger.Calls{Started: 10, Succeeded: 5, Failed: 3, LastStarted: late}
+	want := channelzdata.Calls{Started: 10, Succeeded: 5, Failed: 3, LastStarted: late}
 	assert.Equal(t, want, subchannelRecord(t, s.ID()).Calls)
 
 	one.StreamsFailed += 2 // the loss of the connection ended them
@@ -147,19 +147,19 @@ func TestSocketRecord(t *testing.T) {
 	k := s.NewSocket(p, "server.example", &socketCounts{MessagesSent: 7})
 	other := s.NewSocket(&peer.Peer{Addr: tcp(1)}, "", nil)
 
-	r, ok := ledger.FindSocket(k.ID())
+	r, ok := channelzdata.FindSocket(k.ID())
 	require.True(t, ok)
-	assert.Equal(t, ledger.SocketRecord{
-		Ref:        ledger.Ref{ID: k.ID(), Name: "127.0.0.1:5555 -> 127.0.0.1:443"},
+	assert.Equal(t, channelzdata.SocketRecord{
+		Ref:        channelzdata.Ref{ID: k.ID(), Name: "127.0.0.1:5555 -> 127.0.0.1:443"},
 		Peer:       p,
 		RemoteName: "server.example",
-		Counts:     ledger.SocketCounts{MessagesSent: 7},
+		Counts:     channelzdata.SocketCounts{MessagesSent: 7},
 	}, r)
-	r, ok = ledger.FindSocket(other.ID())
+	r, ok = channelzdata.FindSocket(other.ID())
 	require.True(t, ok)
 	assert.Equal(t, "? -> 127.0.0.1:1", r.Name)
 
 	k.Close(nil)
-	_, ok = ledger.FindSocket(k.ID())
+	_, ok = channelzdata.FindSocket(k.ID())
 	assert.False(t, ok)
 }

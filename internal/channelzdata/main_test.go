@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"testing"

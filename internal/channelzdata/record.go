@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 import (
 	"time"
@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// ChannelRecord is what the books say about a channel at one moment.
+// ChannelRecord is what is known of a channel at one moment.
 type ChannelRecord struct {
 	Ref
 	State       connectivity.State
@@ -19,7 +19,7 @@ type ChannelRecord struct {
 	Subchannels []Ref   // in the order of their ids
 }
 
-// SubchannelRecord is what the books say about a subchannel at one moment.
+// SubchannelRecord is what is known of a subchannel at one moment.
 type SubchannelRecord struct {
 	Ref
 	State   connectivity.State
@@ -30,7 +30,7 @@ type SubchannelRecord struct {
 	Sockets []Ref // in the order of their ids
 }
 
-// SocketRecord is what the books say about a connection at one moment.
+// SocketRecord is what is known of a connection at one moment.
 type SocketRecord struct {
 	Ref
 	Peer       *peer.Peer // shared, not to be changed; may be nil

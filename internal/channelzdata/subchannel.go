@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// Subchannel is the books of one subchannel. They last until Close, and beyond it
+// Subchannel is the data of one subchannel. They last until Close, and beyond it
 // as long as there are sockets or the channel's trace refers to the subchannel.
 type Subchannel struct {
 	// Set by NewSubchannel and only read after that.
@@ -29,7 +29,7 @@ type Subchannel struct {
 	mentions int       // events of the channel's trace that are about this subchannel
 }
 
-// NewSubchannel opens the books of a subchannel in state IDLE. It is nil if the
+// NewSubchannel makes the data of a subchannel in state IDLE. It is nil if the
 // channel is nil, and in no list if that is closed.
 func (c *Channel) NewSubchannel(addrs []resolver.Address) *Subchannel {
 	if c == nil {
@@ -110,7 +110,7 @@ func (s *Subchannel) addLocked(e event) {
 // deleted, or with connections that still run.
 func (s *Subchannel) listedLocked() bool { return !s.closed || len(s.sockets) > 0 }
 
-// removeIfDoneLocked takes a subchannel out of the books that nothing leads to.
+// removeIfDoneLocked takes a subchannel out of the data that nothing leads to.
 func (s *Subchannel) removeIfDoneLocked() {
 	if s.c.closed || s.listedLocked() || s.mentions > 0 {
 		return

@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"strconv"
@@ -9,26 +9,26 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 func TestCallCount(t *testing.T) {
 	epoch := time.Unix(1000, 0)
-	var n ledger.CallCount
-	assert.Equal(t, ledger.Calls{}, n.Read(epoch))
+	var n channelzdata.CallCount
+	assert.Equal(t, channelzdata.Calls{}, n.Read(epoch))
 	assert.Zero(t, n.Running())
 
 	n.Start(0) // at the epoch itself, and yet a start
-	assert.Equal(t, ledger.Calls{Started: 1, LastStarted: epoch.Add(1)}, n.Read(epoch))
+	assert.Equal(t, channelzdata.Calls{Started: 1, LastStarted: epoch.Add(1)}, n.Read(epoch))
 	n.Start(5 * time.Second)
 	n.Start(5*time.Second + 100*time.Microsecond)
 	assert.EqualValues(t, 3, n.Running())
 	n.End(true)
 	n.End(false)
 	assert.EqualValues(t, 1, n.Running())
-	assert.Equal(t, ledger.Calls{Started: 3, Succeeded: 1, Failed: 1, LastStarted: epoch.Add(5 * time.Second)}, n.Read(epoch), "exact to a millisecond")
+	assert.Equal(t, channelzdata.Calls{Started: 3, Succeeded: 1, Failed: 1, LastStarted: epoch.Add(5 * time.Second)}, n.Read(epoch), "exact to a millisecond")
 	n.Start(4 * time.Second) // one that took the time and was then held up
 	assert.Equal(t, epoch.Add(5*time.Second), n.Read(epoch).LastStarted)
 	n.Start(5*time.Second + time.Millisecond)
@@ -37,12 +37,12 @@ func TestCallCount(t *testing.T) {
 
 func TestCallCountOfManyGoroutines(t *testing.T) {
 	const callers, each = 8, 2000
-	var n ledger.CallCount
+	var n channelzdata.CallCount
 	var stop atomic.Bool
 	begin := time.Now()
 	var watcher, all sync.WaitGroup
 	watcher.Go(func() {
-		var last ledger.Calls
+		var last channelzdata.Calls
 		for !stop.Load() {
 			c := n.Read(begin)
 			assert.GreaterOrEqual(t, c.Started, c.Succeeded+c.Failed)

@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 // Entries returns how many entries the registry has.
 func Entries() (channels, children int) {

@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 import (
 	"cmp"
@@ -9,7 +9,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// Socket is the books of one connection, until Close.
+// Socket is the data of one connection, until Close.
 type Socket struct {
 	// Set by NewSocket and only read after that.
 	s          *Subchannel
@@ -22,11 +22,11 @@ type Socket struct {
 	closed bool // guarded by the channel's mutex
 }
 
-// NewSocket opens the books of a connection that was made. p says where it leads
+// NewSocket makes the data of a connection that was made. p says where it leads
 // to, from where, and how it is secured; it is kept, and must not change.
 // remoteName is the server's name that the credentials checked, if it is not the
 // channel's; else empty. counters may be nil. The socket is nil if the subchannel is nil,
-// and in no list if the channel is closed or the subchannel out of the books.
+// and in no list if the channel is closed or the subchannel gone.
 func (s *Subchannel) NewSocket(p *peer.Peer, remoteName string, counters SocketCounters) *Socket {
 	if s == nil {
 		return nil

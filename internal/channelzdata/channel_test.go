@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"errors"
@@ -15,13 +15,13 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/serviceconfig"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
-// openChannel opens books that are closed at the end of the test.
-func openChannel(t testing.TB, target string) *ledger.Channel {
+// openChannel makes a channel's data, closed at the end of the test.
+func openChannel(t testing.TB, target string) *channelzdata.Channel {
 	t.Helper()
-	c := ledger.Open(target, nil, nil)
+	c := channelzdata.Open(target, nil, nil)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -37,30 +37,30 @@ func addresses(addrs ...string) []resolver.Address {
 func tcp(port int) *net.TCPAddr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port} }
 
 // socketCounts is a connection's counters made by hand.
-type socketCounts ledger.SocketCounts
+type socketCounts channelzdata.SocketCounts
 
-func (n *socketCounts) SocketCounts() ledger.SocketCounts { return ledger.SocketCounts(*n) }
+func (n *socketCounts) SocketCounts() channelzdata.SocketCounts { return channelzdata.SocketCounts(*n) }
 
 // callCounts is a channel's counters made by hand.
-type callCounts ledger.Calls
+type callCounts channelzdata.Calls
 
-func (n *callCounts) Calls() ledger.Calls { return ledger.Calls(*n) }
+func (n *callCounts) Calls() channelzdata.Calls { return channelzdata.Calls(*n) }
 
-func channelRecord(t testing.TB, id int64) ledger.ChannelRecord {
+func channelRecord(t testing.TB, id int64) channelzdata.ChannelRecord {
 	t.Helper()
-	r, ok := ledger.FindChannel(id)
+	r, ok := channelzdata.FindChannel(id)
 	require.True(t, ok, "channel %d", id)
 	return r
 }
 
-func subchannelRecord(t testing.TB, id int64) ledger.SubchannelRecord {
+func subchannelRecord(t testing.TB, id int64) channelzdata.SubchannelRecord {
 	t.Helper()
-	r, ok := ledger.FindSubchannel(id)
+	r, ok := channelzdata.FindSubchannel(id)
 	require.True(t, ok, "subchannel %d", id)
 	return r
 }
 
-func texts(events []ledger.Event) []string {
+func texts(events []channelzdata.Event) []string {
 	var all []string
 	for _, e := range events {
 		all = append(all, e.Text)
@@ -68,7 +68,7 @@ func texts(events []ledger.Event) []string {
 	return all
 }
 
-func ids(refs []ledger.Ref) []int64 {
+func ids(refs []channelzdata.Ref) []int64 {
 	var all []int64
 	for _, r := range refs {
 		all = append(all, r.ID)
@@ -79,19 +79,19 @@ func ids(refs []ledger.Ref) []int64 {
 func TestChannelTellsOfItsLife(t *testing.T) {
 	before := time.Now()
 	started := before.Add(time.Second)
-	c := ledger.Open("dns:///example", nil, &callCounts{Started: 3, Succeeded: 1, Failed: 1, LastStarted: started})
+	c := channelzdata.Open("dns:///example", nil, &callCounts{Started: 3, Succeeded: 1, Failed: 1, LastStarted: started})
 	t.Cleanup(c.Close)
 	c.State(connectivity.Connecting, nil)
 	c.Resolved(resolver.State{Endpoints: []resolver.Endpoint{{Addresses: addresses("10.0.0.1:1")}, {Addresses: addresses("10.0.0.2:2")}}})
 	c.Policy("pick_first")
 	c.State(connectivity.TransientFailure, errors.New("refused"))
 	c.Unresolved(errors.New("no such host"))
-	c.Note(ledger.Error, "something else")
+	c.Note(channelzdata.Error, "something else")
 
 	r := channelRecord(t, c.ID())
-	assert.Equal(t, ledger.Ref{ID: c.ID(), Name: "dns:///example"}, r.Ref)
+	assert.Equal(t, channelzdata.Ref{ID: c.ID(), Name: "dns:///example"}, r.Ref)
 	assert.Equal(t, connectivity.TransientFailure, r.State)
-	assert.Equal(t, ledger.Calls{Started: 3, Succeeded: 1, Failed: 1, LastStarted: started}, r.Calls)
+	assert.Equal(t, channelzdata.Calls{Started: 3, Succeeded: 1, Failed: 1, LastStarted: started}, r.Calls)
 	assert.WithinRange(t, r.Created, before.Truncate(time.Microsecond), time.Now())
 	assert.EqualValues(t, 7, r.Logged)
 	assert.Equal(t, []string{
@@ -104,7 +104,7 @@ func TestChannelTellsOfItsLife(t *testing.T) {
 		"something else",
 	}, texts(r.Events))
 	last := r.Created
-	for i, severity := range []ledger.Severity{ledger.Info, ledger.Info, ledger.Info, ledger.Info, ledger.Warning, ledger.Warning, ledger.Error} {
+	for i, severity := range []channelzdata.Severity{channelzdata.Info, channelzdata.Info, channelzdata.Info, channelzdata.Info, channelzdata.Warning, channelzdata.Warning, channelzdata.Error} {
 		assert.Equal(t, severity, r.Events[i].Severity, r.Events[i].Text)
 		assert.False(t, r.Events[i].Time.Before(last), "events are in order")
 		last = r.Events[i].Time
@@ -112,17 +112,17 @@ func TestChannelTellsOfItsLife(t *testing.T) {
 }
 
 func TestClosedChannelIsOutOfTheBooks(t *testing.T) {
-	c := ledger.Open("a", nil, nil)
+	c := channelzdata.Open("a", nil, nil)
 	s := c.NewSubchannel(addresses("b"))
 	k := s.NewSocket(&peer.Peer{Addr: tcp(1)}, "", nil)
 	c.Close()
 	c.Close()
 
-	_, ok := ledger.FindChannel(c.ID())
+	_, ok := channelzdata.FindChannel(c.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSubchannel(s.ID())
+	_, ok = channelzdata.FindSubchannel(s.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSocket(k.ID())
+	_, ok = channelzdata.FindSocket(k.ID())
 	assert.False(t, ok)
 
 	// What comes late is dropped.
@@ -130,7 +130,7 @@ func TestClosedChannelIsOutOfTheBooks(t *testing.T) {
 	c.Resolved(resolver.State{})
 	s.State(connectivity.Idle, nil)
 	s.Addresses(nil)
-	s.Note(ledger.Info, "late")
+	s.Note(channelzdata.Info, "late")
 	late := c.NewSubchannel(nil)
 	lateSocket := late.NewSocket(nil, "", nil)
 	assert.NotZero(t, late.ID())
@@ -138,25 +138,25 @@ func TestClosedChannelIsOutOfTheBooks(t *testing.T) {
 	lateSocket.Close(nil)
 	late.Close()
 	s.Close()
-	_, ok = ledger.FindSubchannel(late.ID())
+	_, ok = channelzdata.FindSubchannel(late.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSocket(lateSocket.ID())
+	_, ok = channelzdata.FindSocket(lateSocket.ID())
 	assert.False(t, ok)
 }
 
 func TestNilBooksTakeEverything(t *testing.T) {
-	var c *ledger.Channel
+	var c *channelzdata.Channel
 	c.State(connectivity.Ready, nil)
 	c.Resolved(resolver.State{})
 	c.Unresolved(errors.New("x"))
 	c.Policy("x")
-	c.Note(ledger.Info, "x")
+	c.Note(channelzdata.Info, "x")
 	assert.Nil(t, c.Identifier())
 	assert.Zero(t, c.ID())
 	s := c.NewSubchannel(addresses("x"))
 	s.State(connectivity.Ready, nil)
 	s.Addresses(nil)
-	s.Note(ledger.Info, "x")
+	s.Note(channelzdata.Info, "x")
 	assert.Zero(t, s.ID())
 	k := s.NewSocket(nil, "", nil)
 	assert.Zero(t, k.ID())
@@ -170,18 +170,18 @@ func TestIdsAreNeverUsedTwice(t *testing.T) {
 	s := c.NewSubchannel(nil)
 	k := s.NewSocket(nil, "", nil)
 	d := openChannel(t, "b")
-	all := []int64{ledger.FirstID, c.ID(), s.ID(), k.ID(), d.ID()}
+	all := []int64{channelzdata.FirstID, c.ID(), s.ID(), k.ID(), d.ID()}
 	for i := 1; i < len(all); i++ {
 		assert.Greater(t, all[i], all[i-1])
 	}
 	// One kind's id is not another's.
-	_, ok := ledger.FindChannel(s.ID())
+	_, ok := channelzdata.FindChannel(s.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSubchannel(k.ID())
+	_, ok = channelzdata.FindSubchannel(k.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSocket(s.ID())
+	_, ok = channelzdata.FindSocket(s.ID())
 	assert.False(t, ok)
-	_, ok = ledger.FindSubchannel(c.ID())
+	_, ok = channelzdata.FindSubchannel(c.ID())
 	assert.False(t, ok)
 }
 
@@ -191,10 +191,10 @@ func TestTraceKeepsTheLatest32(t *testing.T) {
 	const more = 100
 	for i := range more {
 		text := strings.Repeat("x", i)
-		c.Note(ledger.Info, text)
-		s.Note(ledger.Info, text)
+		c.Note(channelzdata.Info, text)
+		s.Note(channelzdata.Info, text)
 	}
-	check := func(logged int64, events []ledger.Event, others int64) {
+	check := func(logged int64, events []channelzdata.Event, others int64) {
 		t.Helper()
 		assert.EqualValues(t, more+others, logged)
 		require.Len(t, events, 32)
@@ -210,10 +210,10 @@ func TestTraceKeepsTheLatest32(t *testing.T) {
 
 func TestTextsAreShortAndValid(t *testing.T) {
 	c := openChannel(t, "a")
-	c.Note(ledger.Info, strings.Repeat("ü", 1000))
-	c.Note(ledger.Info, "x"+strings.Repeat("ü", 1000))
+	c.Note(channelzdata.Info, strings.Repeat("ü", 1000))
+	c.Note(channelzdata.Info, "x"+strings.Repeat("ü", 1000))
 	c.State(connectivity.TransientFailure, errors.New(strings.Repeat("long ", 1000)))
-	c.Note(ledger.Info, "not \xff UTF-8")
+	c.Note(channelzdata.Info, "not \xff UTF-8")
 	c.State(connectivity.Ready, errors.New("\xff"))
 	r := channelRecord(t, c.ID())
 	for _, e := range r.Events {

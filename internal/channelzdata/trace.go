@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 import (
 	"time"
@@ -33,7 +33,7 @@ type Event struct {
 }
 
 // trace is the latest events of a channel or a subchannel. It is guarded by the
-// mutex of the channel's books.
+// mutex of the channel's data.
 type trace struct {
 	events []event // grows to keptEvents; then the oldest is at logged % keptEvents
 	logged int64   // events so far

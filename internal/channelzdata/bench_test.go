@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/resolver"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 // runningOnly is the least that a channel needs, to go idle: how many RPCs run.
@@ -20,13 +20,13 @@ type runningOnly struct{ n atomic.Int64 }
 func (r *runningOnly) Start(time.Duration) { r.n.Add(1) }
 func (r *runningOnly) End(bool)            { r.n.Add(-1) }
 
-// BenchmarkCount is what an RPC pays to be counted: in the books, and for
+// BenchmarkCount is what an RPC pays to be counted: in channelz's data, and for
 // comparison if it only counts as running.
 func BenchmarkCount(b *testing.B) {
 	for name, n := range map[string]interface {
 		Start(time.Duration)
 		End(bool)
-	}{"books": new(ledger.CallCount), "running": new(runningOnly)} {
+	}{"channelzdata": new(channelzdata.CallCount), "running": new(runningOnly)} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for i := range b.N {
@@ -73,17 +73,17 @@ func BenchmarkEvent(b *testing.B) {
 	})
 }
 
-// book is the books of a channel that connects to one address.
+// book is the data of a channel that connects to one address.
 type book struct {
-	c *ledger.Channel
-	s *ledger.Subchannel
-	k *ledger.Socket
+	c *channelzdata.Channel
+	s *channelzdata.Subchannel
+	k *channelzdata.Socket
 }
 
 var oneAddress = addresses("127.0.0.1:443")
 
 func connect(p *peer.Peer) book {
-	c := ledger.Open("dns:///example:443", nil, nil)
+	c := channelzdata.Open("dns:///example:443", nil, nil)
 	c.State(connectivity.Connecting, nil)
 	c.Resolved(resolver.State{Addresses: oneAddress})
 	c.Policy("pick_first")
@@ -114,7 +114,7 @@ func BenchmarkChannel(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	p := &peer.Peer{Addr: tcp(443), LocalAddr: tcp(5555)}
 	for name, make := range map[string]func() book{
-		"new":   func() book { return book{c: ledger.Open("dns:///example:443", nil, nil)} },
+		"new":   func() book { return book{c: channelzdata.Open("dns:///example:443", nil, nil)} },
 		"ready": func() book { return connect(p) },
 		"full": func() book {
 			l := connect(p)
@@ -157,6 +157,6 @@ func BenchmarkTopChannels(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		ledger.TopChannels(0, 50, nil)
+		channelzdata.TopChannels(0, 50, nil)
 	}
 }

@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"runtime"
@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 // top returns the ids of the top channels from start on, in pages of n.
@@ -22,7 +22,7 @@ func top(t *testing.T, start int64, n int, theirs func(int64) bool) []int64 {
 	t.Helper()
 	var all []int64
 	for {
-		page, last := ledger.TopChannels(start, n, theirs)
+		page, last := channelzdata.TopChannels(start, n, theirs)
 		require.LessOrEqual(t, len(page), n)
 		for _, r := range page {
 			require.GreaterOrEqual(t, r.ID, start)
@@ -49,27 +49,27 @@ func TestTopChannelsInPages(t *testing.T) {
 	assert.Equal(t, want, top(t, 0, 3, nil))
 	assert.Empty(t, top(t, want[24]+1, 3, nil))
 
-	page, last := ledger.TopChannels(want[0], 25, nil)
+	page, last := channelzdata.TopChannels(want[0], 25, nil)
 	assert.Len(t, page, 25)
 	assert.True(t, last, "no other follows a page that is just full")
-	page, last = ledger.TopChannels(want[0], 0, nil)
+	page, last = channelzdata.TopChannels(want[0], 0, nil)
 	assert.Empty(t, page)
 	assert.False(t, last)
 }
 
 func TestNestedChannels(t *testing.T) {
-	parent := ledger.Open("parent", nil, nil)
+	parent := channelzdata.Open("parent", nil, nil)
 	t.Cleanup(parent.Close)
-	child := ledger.Open("child", parent.Identifier(), nil)
+	child := channelzdata.Open("child", parent.Identifier(), nil)
 	t.Cleanup(child.Close)
-	grandchild := ledger.Open("grandchild", child.Identifier(), nil)
+	grandchild := channelzdata.Open("grandchild", child.Identifier(), nil)
 	t.Cleanup(grandchild.Close)
 
 	assert.Equal(t, []int64{parent.ID()}, top(t, 0, 10, nil))
 	r := channelRecord(t, parent.ID())
-	assert.Equal(t, []ledger.Ref{{ID: child.ID(), Name: "child"}}, r.Nested)
+	assert.Equal(t, []channelzdata.Ref{{ID: child.ID(), Name: "child"}}, r.Nested)
 	assert.Equal(t, []string{"Channel Created", "Nested Channel Created"}, texts(r.Events))
-	assert.Equal(t, ledger.Ref{ID: child.ID(), Name: "child"}, r.Events[1].Channel)
+	assert.Equal(t, channelzdata.Ref{ID: child.ID(), Name: "child"}, r.Events[1].Channel)
 	assert.Zero(t, r.Events[1].Subchannel)
 	assert.Equal(t, []int64{grandchild.ID()}, ids(channelRecord(t, child.ID()).Nested))
 
@@ -81,10 +81,10 @@ func TestNestedChannels(t *testing.T) {
 }
 
 func TestChannelNestedInAClosedOne(t *testing.T) {
-	parent := ledger.Open("parent", nil, nil)
+	parent := channelzdata.Open("parent", nil, nil)
 	id := parent.Identifier()
 	parent.Close()
-	child := ledger.Open("child", id, nil)
+	child := channelzdata.Open("child", id, nil)
 	t.Cleanup(child.Close)
 	assert.Equal(t, []int64{child.ID()}, top(t, 0, 10, nil))
 }
@@ -117,16 +117,16 @@ func grpcGoIdentifier(t *testing.T) channelz.Identifier {
 }
 
 func TestChannelNestedInOneOfGRPCGo(t *testing.T) {
-	c := ledger.Open("child", grpcGoIdentifier(t), nil)
+	c := channelzdata.Open("child", grpcGoIdentifier(t), nil)
 	t.Cleanup(c.Close)
 
 	var foreign int64
-	for id, children := range ledger.Adopted() {
-		assert.Equal(t, []ledger.Ref{{ID: c.ID(), Name: "child"}}, children)
+	for id, children := range channelzdata.Adopted() {
+		assert.Equal(t, []channelzdata.Ref{{ID: c.ID(), Name: "child"}}, children)
 		foreign = id
 	}
 	assert.Positive(t, foreign)
-	assert.Less(t, foreign, int64(ledger.FirstID))
+	assert.Less(t, foreign, int64(channelzdata.FirstID))
 
 	assert.Equal(t, []int64{c.ID()}, top(t, 0, 10, nil), "a top one for those who do not see its parent")
 	asked := func(open bool) func(int64) bool {
@@ -141,26 +141,26 @@ type notOfChannels struct{ channelz.Identifier }
 
 func TestChannelNestedInSomethingElse(t *testing.T) {
 	for _, parent := range []channelz.Identifier{notOfChannels{}, &notOfChannels{}, (*notOfChannels)(nil)} {
-		c := ledger.Open("child", parent, nil)
+		c := channelzdata.Open("child", parent, nil)
 		assert.Equal(t, []int64{c.ID()}, top(t, 0, 10, func(int64) bool { return true }))
-		assert.Empty(t, ledger.Adopted())
+		assert.Empty(t, channelzdata.Adopted())
 		c.Close()
 	}
 }
 
 func TestIdentifierReads(t *testing.T) {
 	parent := openChannel(t, "parent")
-	child := ledger.Open("child", parent.Identifier(), nil)
+	child := channelzdata.Open("child", parent.Identifier(), nil)
 	t.Cleanup(child.Close)
 	assert.Equal(t, "Channel #"+itoa(parent.ID()), parent.Identifier().String())
 	assert.Equal(t, "Channel #"+itoa(parent.ID())+" Channel #"+itoa(child.ID()), child.Identifier().String())
 }
 
-// TestForgottenChannelIsCollected: being in the books does not keep alive what
+// TestForgottenChannelIsCollected: being in the list does not keep alive what
 // its program has dropped without closing it.
 func TestForgottenChannelIsCollected(t *testing.T) {
 	type program struct {
-		books *ledger.Channel
+		books *channelzdata.Channel
 		calls callCounts
 	}
 	const n = 200
@@ -168,7 +168,7 @@ func TestForgottenChannelIsCollected(t *testing.T) {
 	var known []int64
 	for range n {
 		p := &program{}
-		p.books = ledger.Open("a", nil, &p.calls)
+		p.books = channelzdata.Open("a", nil, &p.calls)
 		s := p.books.NewSubchannel(addresses("b"))
 		s.NewSocket(nil, "", nil)
 		known = append(known, p.books.ID(), s.ID())
@@ -181,9 +181,9 @@ func TestForgottenChannelIsCollected(t *testing.T) {
 		require.Nil(t, w.Value(), "channel %d", i)
 	}
 	for _, id := range known {
-		_, ok := ledger.FindChannel(id)
+		_, ok := channelzdata.FindChannel(id)
 		assert.False(t, ok)
-		_, ok = ledger.FindSubchannel(id)
+		_, ok = channelzdata.FindSubchannel(id)
 		assert.False(t, ok)
 	}
 	assert.Equal(t, []int64{kept.ID()}, top(t, 0, 10, nil))
@@ -191,7 +191,7 @@ func TestForgottenChannelIsCollected(t *testing.T) {
 	for range 2 * n {
 		openChannel(t, "more")
 	}
-	channels, children := ledger.Entries()
+	channels, children := channelzdata.Entries()
 	assert.Equal(t, 2*n+1, channels, "the entries of the dead are swept out")
 	assert.Zero(t, children)
 	assert.Equal(t, connectivity.Idle, channelRecord(t, kept.ID()).State)

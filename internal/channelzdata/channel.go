@@ -1,4 +1,4 @@
-package ledger
+package channelzdata
 
 import (
 	"cmp"
@@ -16,7 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// Channel is the books of one channel, open until Close.
+// Channel is the data of one channel, open until Close.
 type Channel struct {
 	// Set by Open and only read after that.
 	id      int64
@@ -36,7 +36,7 @@ type Channel struct {
 	nested     []int64       // ids of channels nested in this one
 }
 
-// Open opens the books of a channel in state IDLE and puts it on the list of open
+// Open makes the data of a channel in state IDLE and puts it on the list of open
 // ones. parent is what the program gave as the channelz parent; nil: none.
 // A parent of another channelz than ours and grpc-go's is as none. calls may be
 // nil.
@@ -69,7 +69,7 @@ func (c *Channel) Close() {
 			children = append(children, k.id)
 		}
 	}
-	// What others hold of these books must not hold what the counters belong to.
+	// What others hold of this must not hold what the counters belong to.
 	c.calls, c.resolution, c.trace, c.subs, c.nested = nil, "", trace{}, nil, nil
 	c.mu.Unlock()
 

@@ -1,4 +1,4 @@
-package ledger_test
+package channelzdata_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/resolver"
 
-	"github.com/grpcdial/grpcdial/internal/ledger"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
 // TestReadersAmongWriters: records read while channels live are whole, a
@@ -28,7 +28,7 @@ func TestReadersAmongWriters(t *testing.T) {
 					return
 				default:
 				}
-				page, _ := ledger.TopChannels(0, 100, nil)
+				page, _ := channelzdata.TopChannels(0, 100, nil)
 				for _, r := range page {
 					assert.NotEmpty(t, r.Events)
 					for _, ref := range append(r.Nested, r.Ref) {
@@ -40,7 +40,7 @@ func TestReadersAmongWriters(t *testing.T) {
 	}
 	for range channels {
 		writers.Go(func() {
-			parent := ledger.Open("parent", nil, nil)
+			parent := channelzdata.Open("parent", nil, nil)
 			defer parent.Close()
 			for range rounds {
 				live(parent)
@@ -50,22 +50,22 @@ func TestReadersAmongWriters(t *testing.T) {
 	writers.Wait()
 	close(stop)
 	readers.Wait()
-	n, children := ledger.Entries()
+	n, children := channelzdata.Entries()
 	assert.Zero(t, n)
 	assert.Zero(t, children)
 }
 
 func readChannel(t *testing.T, id int64, started map[int64]int64) {
-	r, _ := ledger.FindChannel(id) // it may have closed meanwhile
+	r, _ := channelzdata.FindChannel(id) // it may have closed meanwhile
 	for _, ref := range r.Subchannels {
-		sr, ok := ledger.FindSubchannel(ref.ID)
+		sr, ok := channelzdata.FindSubchannel(ref.ID)
 		if !ok {
 			continue
 		}
 		assert.GreaterOrEqual(t, sr.Calls.Started, started[ref.ID])
 		started[ref.ID] = sr.Calls.Started
 		for _, k := range sr.Sockets {
-			if s, ok := ledger.FindSocket(k.ID); ok {
+			if s, ok := channelzdata.FindSocket(k.ID); ok {
 				assert.EqualValues(t, 5, s.Counts.StreamsStarted)
 			}
 		}
@@ -73,8 +73,8 @@ func readChannel(t *testing.T, id int64, started map[int64]int64) {
 }
 
 // live is the life of a nested channel.
-func live(parent *ledger.Channel) {
-	c := ledger.Open("child", parent.Identifier(), nil)
+func live(parent *channelzdata.Channel) {
+	c := channelzdata.Open("child", parent.Identifier(), nil)
 	defer c.Close()
 	c.Resolved(resolver.State{Addresses: addresses("a", "b")})
 	var subs sync.WaitGroup
