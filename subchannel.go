@@ -10,7 +10,6 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
@@ -334,9 +333,9 @@ func (l *link) connected(conn *h2.Conn) bool {
 		return false
 	}
 	l.conn, l.since = conn, time.Now()
-	l.line = &call.Line{Conn: conn, Authority: sc.cc.serverName(l.addr), PerRPC: l.perRPC}
-	if md, ok := l.addr.Metadata.(*metadata.MD); ok {
-		l.line.Metadata = *md
+	l.line = &call.Line{
+		Conn: conn, Authority: sc.cc.serverName(l.addr), PerRPC: l.perRPC,
+		Metadata: connect.Metadata(l.addr),
 	}
 	if !l.checked() {
 		sc.line.Store(l.line)

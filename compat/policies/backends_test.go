@@ -37,6 +37,7 @@ type backend struct {
 	changed chan struct{} // guarded by mu: closed when load changes
 	held    chan struct{} // guarded by mu: not nil: RPCs wait until it is closed
 	waiting int           // guarded by mu: RPCs that wait
+	md      metadata.MD   // guarded by mu: of the latest UnaryCall
 }
 
 func start(t *testing.T, name string) *backend {
@@ -103,6 +104,7 @@ func (b *backend) now() (load float64, changed <-chan struct{}) {
 
 func (b *backend) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
 	b.mu.Lock()
+	b.md, _ = metadata.FromIncomingContext(ctx)
 	load, fails, held := b.load, b.fails, b.held
 	if held != nil {
 		b.waiting++

@@ -46,7 +46,8 @@ func (l *lookaside) BalanceLoad(stream lbpb.LoadBalancer_BalanceLoadServer) erro
 	return nil
 }
 
-// TestGRPCLB: the policy runs where a resolver sets the balancers' addresses.
+// TestGRPCLB: the policy runs where a resolver sets the balancers' addresses, and the
+// backend gets the token that the balancer gave out for it, as grpclb's protocol asks.
 func TestGRPCLB(t *testing.T) {
 	b := start(t, "one")
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,4 +74,7 @@ func TestGRPCLB(t *testing.T) {
 	reply, err := testpb.NewTestServiceClient(cc).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true))
 	require.NoError(t, err)
 	assert.Equal(t, "one", reply.GetServerId())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	assert.Equal(t, []string{"token"}, b.md.Get("lb-token"))
 }
