@@ -193,6 +193,11 @@ const (
 
 // endsWithin waits until ended is closed, for d at most, and reports whether it was.
 func endsWithin(ended <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-ended:
+		return true
+	default:
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -221,6 +226,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	cc.mu.Unlock()
 
 	cc.setState(connectivity.Shutdown, errClosing, nil)
+	cc.policyQueue.Discard()
 	close(cc.closing)
 	told = cc.calls.Close()
 	cc.cutLinks(errClosing, statusClosing)
@@ -248,14 +254,8 @@ func (cc *ClientConn) isClosing() bool {
 
 // post has f run on the policy queue, unless Close has begun by then: from then on
 // nothing runs there but end, which ends all that there is. It reports false, and f
-// will not run, if the queue is closed.
-func (cc *ClientConn) post(f func()) bool {
-	return cc.policyQueue.Post(func() {
-		if !cc.isClosing() {
-			f()
-		}
-	})
-}
+// will not run, if that is so already.
+func (cc *ClientConn) post(f func()) bool { return cc.policyQueue.Post(f) }
 
 // end is the last to run on the policy queue. What it causes to be posted there is
 // refused.

@@ -110,8 +110,8 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
+	cc.calls.SetIdle(true)
 	cc.published.calls = cc.calls
-	cc.published.withdraw()
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
 	cc.chain.mirrors = &cc.mirrors
 	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme
@@ -156,15 +156,20 @@ func (cc *ClientConn) callConfig() call.Config {
 		MaxAttempts:   cc.opts.maxCallAttempts,
 		UserAgent:     cc.opts.userAgent,
 		StatsHandlers: cc.opts.statsHandlers,
-		Wake:          cc.wake,
-		Wanted:        cc.connectionWanted,
-		Explain:       cc.explain,
+		Owner:         (*callOwner)(cc),
 		ErrorAs:       rpcErrorAs,
 		ServerLoad:    serverLoad,
-		Ready:         cc.isReady,
-		Backends:      func() int { return int(cc.ready.Load()) },
 	}
 }
+
+// callOwner is the channel as its RPCs ask it.
+type callOwner ClientConn
+
+func (o *callOwner) Wake()                { (*ClientConn)(o).wake() }
+func (o *callOwner) Wanted()              { (*ClientConn)(o).connectionWanted() }
+func (o *callOwner) Explain() call.Reason { return (*ClientConn)(o).explain() }
+func (o *callOwner) Backends() int        { return int(o.ready.Load()) }
+func (o *callOwner) Ready() bool          { return (*ClientConn)(o).isReady() }
 
 // withTimeout bounds ctx by d; 0: not at all.
 func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

@@ -164,7 +164,9 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 		return
 	}
 	cc.mirrors.catchUp()
-	cc.channelz.State(to, cause)
+	if to != connectivity.Shutdown { // of a channel that has ended channelz has nothing
+		cc.channelz.State(to, cause)
+	}
 	if cc.observer == nil {
 		return
 	}
@@ -176,9 +178,9 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 }
 
 // fitCause returns cause with a text that is fit to leave the library. That of a
-// *DialError is, and has several lines. It may call code of the program's.
+// *DialError is, and has several lines, and so is that of errClosing. It may call code of the program's.
 func fitCause(cause error) error {
-	if _, ours := cause.(*DialError); ours {
+	if _, ours := cause.(*DialError); ours || cause == errClosing {
 		return cause
 	}
 	return text.Error(cause)

@@ -37,25 +37,25 @@ const (
 func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Target, resolver.Builder, error) {
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
 	lookup := builderLookup(o.resolvers, registered)
-	parsed, known := parseKnownScheme(target, lookup)
-	if known != nil && isXDS(reflect.TypeOf(known)) {
+	w := readTarget(target, lookup)
+	if w.builder != nil && isXDS(reflect.TypeOf(w.builder)) {
 		return resolver.Target{}, nil, noXDS(target)
 	}
-	if known == nil && scheme == schemeDNS && !userScheme && programSetPassthrough() {
+	if w.builder == nil && scheme == schemeDNS && !userScheme && programSetPassthrough() {
 		scheme = schemePassthrough
 	}
 	if o.dialer == nil && !userScheme {
-		if err := refuseTrap(target, lookup); err != nil {
+		if err := refuseTrap(w, lookup); err != nil {
 			return resolver.Target{}, nil, err
 		}
 	}
-	if err := refusePassword(target, parsed, known, o.dialer != nil || userScheme); err != nil {
+	if err := refusePassword(w, o.dialer != nil || userScheme); err != nil {
 		return resolver.Target{}, nil, err
 	}
 	if o.dialer != nil && !userScheme {
-		return checkList(parseTargetForDialer(target, lookup))
+		return checkList(parseTargetForDialer(w, lookup))
 	}
-	return checkList(parseTarget(target, scheme, lookup))
+	return checkList(parseTarget(w, scheme, lookup))
 }
 
 // registered returns the builder that the program has registered for a scheme, or ours
@@ -120,15 +120,31 @@ func builderLookup(own []resolver.Builder, registry func(scheme string) resolver
 	}
 }
 
-// parseTarget reads target as gRPC's naming document says. A target whose
+// written is a target as the program wrote it, and what that is as a URI.
+type written struct {
+	target  string
+	uri     url.URL          // the zero value: it is none
+	builder resolver.Builder // of its scheme; nil if it has none
+}
+
+func readTarget(target string, lookup func(scheme string) resolver.Builder) written {
+	w := written{target: target}
+	if u, err := parseURI(target); err == nil {
+		w.uri, w.builder = *u, lookup(u.Scheme)
+	}
+	return w
+}
+
+// parseTarget reads a target as gRPC's naming document says. A target whose
 // scheme is absent, or has no builder, is the endpoint of defaultScheme as a
 // whole.
 //
 // A zone in an IPv6 address may be written with % or, as URIs want it, %25.
-func parseTarget(target, defaultScheme string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
-	if t, b := parseKnownScheme(target, lookup); b != nil {
-		return t, b, nil
+func parseTarget(w written, defaultScheme string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
+	if w.builder != nil {
+		return resolver.Target{URL: w.uri}, w.builder, nil
 	}
+	target := w.target
 	u, err := parseURI(defaultScheme + ":///" + target)
 	if err != nil && strings.ContainsFunc(target, unicode.IsControl) {
 		err = errors.New("it holds a control character, a line break perhaps, which no target may")
@@ -149,29 +165,19 @@ func parseTarget(target, defaultScheme string, lookup func(scheme string) resolv
 // program's own: a target whose scheme has no builder is handed to the
 // passthrough resolver, and by that to the dialer, as it is written. Nothing
 // in it is taken for an escape or a query.
-func parseTargetForDialer(target string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
-	if t, b := parseKnownScheme(target, lookup); b != nil {
-		return t, b, nil
+func parseTargetForDialer(w written, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder, error) {
+	if w.builder != nil {
+		return resolver.Target{URL: w.uri}, w.builder, nil
 	}
 	b := lookup(schemePassthrough)
 	if b == nil {
-		return resolver.Target{}, nil, noBuilder(target, schemePassthrough)
+		return resolver.Target{}, nil, noBuilder(w.target, schemePassthrough)
 	}
-	return resolver.Target{URL: url.URL{Scheme: schemePassthrough, Path: "/" + target}}, b, nil
+	return resolver.Target{URL: url.URL{Scheme: schemePassthrough, Path: "/" + w.target}}, b, nil
 }
 
 func noBuilder(target, scheme string) error {
 	return fmt.Errorf("grpcdial: target %s: no resolver for scheme %q, the default: register one, or give it with WithResolvers", text.QuoteTarget(target), scheme)
-}
-
-// parseKnownScheme returns a nil builder when target is no URI or its scheme
-// has no builder.
-func parseKnownScheme(target string, lookup func(scheme string) resolver.Builder) (resolver.Target, resolver.Builder) {
-	u, err := parseURI(target)
-	if err != nil {
-		return resolver.Target{}, nil
-	}
-	return resolver.Target{URL: *u}, lookup(u.Scheme)
 }
 
 // parseURI is url.Parse, except that a % that begins no escape stands for
@@ -247,14 +253,15 @@ func noXDS(target string) error {
 // refuseTrap refuses targets that no connection can come of: those that have
 // no address in them, and web URLs and xDS targets for which there is no resolver.
 // It holds where the default scheme is passthrough or dns and the dialer is ours.
-func refuseTrap(target string, lookup func(scheme string) resolver.Builder) error {
+func refuseTrap(w written, lookup func(scheme string) resolver.Builder) error {
+	target, u := w.target, &w.uri
 	if target == "" {
 		return errors.New(`grpcdial: the target is empty: say where to connect to, "host:port" for instance`)
 	}
-	if u, err := parseURI(target); err == nil && u.Scheme == "xds" && lookup(u.Scheme) == nil {
+	if u.Scheme == "xds" && w.builder == nil {
 		return noXDS(target)
 	}
-	if u, err := parseURI(target); err == nil && u.Scheme == "vsock" && lookup(u.Scheme) == nil {
+	if u.Scheme == "vsock" && w.builder == nil {
 		return fmt.Errorf("grpcdial: target %s: no resolver serves scheme \"vsock\": give WithContextDialer a dialer that makes vsock connections, and dial %s",
 			text.QuoteTarget(target), text.QuoteTarget("passthrough:///"+u.Opaque))
 	}
@@ -283,7 +290,7 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 			text.QuoteTarget(target), web.scheme, target[:len(prefix)], text.QuoteTarget(address), web.security)
 	}
 	if host, ok := strings.CutSuffix(target, ":"); ok && !isIP(target) && !strings.Contains(host, "/") {
-		if _, b := parseKnownScheme(target, lookup); b == nil {
+		if w.builder == nil {
 			return fmt.Errorf("grpcdial: target %s ends where its port should be: write %s with the port that the server listens on", text.QuoteTarget(target), text.QuoteTarget(host+":port"))
 		}
 	}
@@ -291,16 +298,17 @@ func refuseTrap(target string, lookup func(scheme string) resolver.Builder) erro
 }
 
 // refusePassword refuses a target with a user name and a password, of which neither
-// grpc-go's resolvers nor servers make use. known is the builder of the target's scheme,
-// nil if there is none: one of the program's may want them, and so may a dialer or a
+// grpc-go's resolvers nor servers make use. The builder of the target's scheme, if it is one
+// of the program's, may want them, and so may a dialer or a
 // default scheme of the program's, which taken says that there is. Not even these could
 // use a password with a "#", "?" or "/" that is not percent-encoded: it cuts the target in
 // two.
-func refusePassword(target string, parsed resolver.Target, known resolver.Builder, taken bool) error {
+func refusePassword(w written, taken bool) error {
+	target, known := w.target, w.builder
 	if text.Target(target) == text.Clean(target) || known != nil && !isBuiltIn(known) {
 		return nil
 	}
-	u := parsed.URL
+	u := w.uri
 	cut := u.User == nil && (strings.Contains(u.RawQuery+u.Fragment, "@") || u.Host != "" && strings.Contains(u.Path, "@"))
 	switch {
 	case known != nil && cut:

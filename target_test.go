@@ -129,10 +129,10 @@ func TestRefusedTargets(t *testing.T) {
 
 func TestNoBuilder(t *testing.T) {
 	none := func(string) resolver.Builder { return nil }
-	_, _, err := parseTarget("zk://h/p", "dns", none)
+	_, _, err := parseTarget(readTarget("zk://h/p", none), "dns", none)
 	require.ErrorContains(t, err, `no resolver for scheme "dns"`)
 	assert.ErrorContains(t, err, `"zk://h/p"`)
-	_, _, err = parseTargetForDialer("x", none)
+	_, _, err = parseTargetForDialer(readTarget("x", none), none)
 	require.ErrorContains(t, err, `no resolver for scheme "passthrough"`)
 }
 
@@ -296,7 +296,8 @@ func TestChooseAuthority(t *testing.T) {
 			if tt.override {
 				b = overridingRecorder{recorder}
 			}
-			target, found, err := parseTarget(tt.target, "dns", builderLookup([]resolver.Builder{b}, resolver.Get))
+			lookup := builderLookup([]resolver.Builder{b}, resolver.Get)
+			target, found, err := parseTarget(readTarget(tt.target, lookup), "dns", lookup)
 			require.NoError(t, err)
 			require.Equal(t, b, found)
 			got, err := chooseAuthority(tt.serverName, tt.option, target, b)
@@ -318,7 +319,7 @@ func TestChooseAuthority(t *testing.T) {
 
 func TestUnixAuthorityIsLocalhost(t *testing.T) {
 	for _, target := range []string{"unix:a", "unix:///a/b", "unix-abstract:a"} {
-		parsed, b, err := parseTarget(target, "dns", resolver.Get)
+		parsed, b, err := parseTarget(readTarget(target, resolver.Get), "dns", resolver.Get)
 		require.NoError(t, err)
 		got, err := chooseAuthority("", "", parsed, b)
 		require.NoError(t, err)

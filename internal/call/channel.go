@@ -37,6 +37,24 @@ type Line struct {
 	Metadata metadata.MD
 }
 
+// Owner is what RPCs ask of a channel's control plane. Its methods are called by any
+// number of goroutines, and must not block.
+type Owner interface {
+	// Wake is called when an RPC begins while the channel is idle.
+	Wake()
+	// Wanted is called when an RPC begins to wait for a connection; see Waiting.
+	Wanted()
+	// Explain returns why the channel has no connection, which becomes a cause of RPCs
+	// that end because of that. It must be cheap, and may return nil.
+	Explain() Reason
+	// Backends returns how many subchannels are READY. It is asked by RPCs that a server
+	// gave back: they look for another one.
+	Backends() int
+	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
+	// makes wait.
+	Ready() bool
+}
+
 // Config is what all RPCs of a channel have in common. It is read only.
 type Config struct {
 	// DefaultOptions come before the options of each RPC. A caller that puts
@@ -58,24 +76,11 @@ type Config struct {
 	StatsHandlers []stats.Handler
 	// UserAgent is the value of the user-agent header in the events of stats handlers.
 	UserAgent string
-	// Wake is called when an RPC begins while the channel is idle. It must not
-	// block. nil: nothing.
-	Wake func()
-	// Wanted is called when an RPC begins to wait for a connection; see Waiting. It must
-	// not block. nil: nothing.
-	Wanted func()
-	// Explain returns why the channel has no connection, which becomes a cause of RPCs
-	// that end because of that. It must be cheap, and may return nil. nil: nothing.
-	Explain func() Reason
-	// Backends returns how many subchannels are READY. It is asked by RPCs that a server
-	// gave back: they look for another one. nil: one.
-	Backends func() int
+	// Owner is the control plane that the channel's RPCs ask. nil: there is none.
+	Owner Owner
 	// ErrorAs serves errors.As on an [Error]: it sets target, if that is of a type that
 	// the channel's owner has for such errors, and reports whether it did. nil: it has none.
 	ErrorAs func(e *Error, target any) bool
-	// Ready reports whether the channel is READY. It is asked by RPCs that a picker
-	// makes wait. nil: it never is.
-	Ready func() bool
 	// ServerLoad makes the balancer's DoneInfo.ServerLoad of a trailer. nil: none.
 	ServerLoad func(trailer metadata.MD) any
 }
@@ -92,8 +97,8 @@ type Channel struct {
 	epoch       time.Time
 
 	// Set by the control plane, read by RPCs.
-	picker   atomic.Pointer[pickerGen]
-	resolved atomic.Pointer[gate]
+	picker   atomic.Pointer[pickerGen] // never nil
+	resolved atomic.Bool
 	policy   atomic.Pointer[policy]
 	selector atomic.Pointer[selectorInForce] // nil: the service config's method configs count
 	idle     atomic.Bool
@@ -113,23 +118,24 @@ type Channel struct {
 	closeOnce sync.Once
 
 	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
+	changed chan struct{} // closed when another picker is in force; nil while no RPC waits for that
+	opened  chan struct{} // closed when resolved is true; nil while no RPC waits for that
 	streams *clientStream // open streams, a doubly linked list; see enlist
 	shut    bool          // no stream is enlisted any more
 	drained chan struct{} // closed when no RPC runs after Drain; nil before Drain
 }
 
-// pickerGen is a picker and how to learn that it is no longer in force.
+// pickerGen is a picker that was put in force.
 type pickerGen struct {
-	picker   balancer.Picker // nil: RPCs wait
-	why      Reason          // why it fails RPCs; nil: it has not been said
-	replaced chan struct{}   // closed when another one is in force
+	picker balancer.Picker // nil: RPCs wait
+	why    Reason          // why it fails RPCs; nil: it has not been said
 }
 
-// gate holds RPCs back until it opens.
-type gate struct {
-	open   bool          // never changes: opening replaces the gate
-	opened chan struct{} // closed when an open gate takes this one's place
-}
+// What a channel has at first, and for which it needs no memory of its own.
+var (
+	noPicker = new(pickerGen)
+	noPolicy = new(policy)
+)
 
 // policy is a service config with the state that belongs to it.
 type policy struct {
@@ -145,9 +151,8 @@ func New(cfg Config) *Channel {
 	}
 	ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
 	ch.gzipBuiltin = isBuiltinGzip(cfg.Decompressor)
-	ch.picker.Store(&pickerGen{replaced: make(chan struct{})})
-	ch.resolved.Store(&gate{opened: make(chan struct{})})
-	ch.policy.Store(&policy{})
+	ch.picker.Store(noPicker)
+	ch.policy.Store(noPolicy)
 	return ch
 }
 
@@ -157,8 +162,41 @@ func (ch *Channel) SetPicker(p balancer.Picker) { ch.SetFailingPicker(p, nil) }
 // SetFailingPicker is SetPicker for one that fails RPCs because of why, which is the
 // cause of such an RPC if Explain has nothing to say any more.
 func (ch *Channel) SetFailingPicker(p balancer.Picker, why Reason) {
-	next := &pickerGen{picker: p, why: why, replaced: make(chan struct{})}
-	close(ch.picker.Swap(next).replaced)
+	next := noPicker
+	if p != nil {
+		next = &pickerGen{picker: p, why: why}
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.picker.Store(next)
+	wake(&ch.changed)
+}
+
+// wake closes a channel on which RPCs wait, if any does. ch.mu is held.
+func wake(waiting *chan struct{}) {
+	if *waiting != nil {
+		close(*waiting)
+		*waiting = nil
+	}
+}
+
+// awaited returns a channel for wake to close. ch.mu is held.
+func awaited(waiting *chan struct{}) <-chan struct{} {
+	if *waiting == nil {
+		*waiting = make(chan struct{})
+	}
+	return *waiting
+}
+
+// replaced returns a channel that is closed when gen is not in force any more; nil if it
+// is not already.
+func (ch *Channel) replaced(gen *pickerGen) <-chan struct{} {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.picker.Load() != gen {
+		return nil
+	}
+	return awaited(&ch.changed)
 }
 
 // SetConfig puts a service config in force for RPCs that begin from now on.
@@ -182,20 +220,24 @@ func (ch *Channel) SetConfig(c *serviceconfig.Config) {
 func (ch *Channel) SetResolved(on bool) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	old := ch.resolved.Load()
-	if old.open == on {
-		return
+	if ch.resolved.Store(on); on {
+		wake(&ch.opened)
 	}
-	if on {
-		ch.resolved.Store(&gate{open: true})
-		close(old.opened)
-		return
+}
+
+// untilResolved returns a channel that is closed when RPCs need not wait for the resolver
+// any more; nil if they need not already.
+func (ch *Channel) untilResolved() <-chan struct{} {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.resolved.Load() {
+		return nil
 	}
-	ch.resolved.Store(&gate{opened: make(chan struct{})})
+	return awaited(&ch.opened)
 }
 
 // SetIdle says whether the channel is idle; RPCs that begin while it is call
-// Config.Wake.
+// Owner.Wake.
 //
 // An RPC counts itself in Active before it looks whether the channel is idle.
 // So if a caller sets idle and then finds Active to be 0, any later RPC calls Wake; if
@@ -212,7 +254,7 @@ func (ch *Channel) Active() (running int, lastEnd time.Time) {
 
 // Waiting returns how many RPCs wait for a connection, or for a policy to choose one.
 //
-// An RPC counts itself in before it calls Config.Wanted. So one that Waiting has not
+// An RPC counts itself in before it calls Owner.Wanted. So one that Waiting has not
 // counted calls it later.
 func (ch *Channel) Waiting() int { return int(ch.waiting.Load()) }
 
@@ -304,8 +346,8 @@ func (ch *Channel) now() time.Duration { return time.Since(ch.epoch) }
 // enter counts an RPC in, which began at that time; see SetIdle for the order.
 func (ch *Channel) enter(began time.Duration) {
 	ch.count.Start(began)
-	if ch.idle.Load() && ch.cfg.Wake != nil {
-		ch.cfg.Wake()
+	if ch.idle.Load() && ch.cfg.Owner != nil {
+		ch.cfg.Owner.Wake()
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 func TestDirect(t *testing.T) {
 	b := insecureBackend(t, startServer(t, streamService()))
 	woken := 0
-	ch := New(Config{Wake: func() { woken++ }, DefaultOptions: []grpc.CallOption{grpc.MaxCallRecvMsgSize(1)}})
+	ch := New(Config{Owner: owner{wake: func() { woken++ }}, DefaultOptions: []grpc.CallOption{grpc.MaxCallRecvMsgSize(1)}})
 	ch.SetIdle(true)
 	defer ch.Close()
 	d := Direct{Channel: ch, Endpoint: b} // no picker, no resolver result

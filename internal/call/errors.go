@@ -278,10 +278,10 @@ func codeOfContext(err error) codes.Code {
 
 // explain is why the channel has no connection now; nil if nothing is known of that.
 func (r *rpc) explain() Reason {
-	if r.ch.cfg.Explain == nil {
+	if r.ch.cfg.Owner == nil {
 		return nil
 	}
-	return r.ch.cfg.Explain()
+	return r.ch.cfg.Owner.Explain()
 }
 
 // streamError is what the RPC ends with if its stream ended with he, or was not opened

@@ -16,14 +16,17 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		if r.ch.isClosed() {
 			return grpc.ErrClientConnClosing
 		}
-		g := r.ch.resolved.Load()
-		if g.open {
+		if r.ch.resolved.Load() {
+			return nil
+		}
+		opened := r.ch.untilResolved()
+		if opened == nil {
 			return nil
 		}
 		r.resolverDelayed = true
 		since := r.ch.now()
 		select {
-		case <-g.opened:
+		case <-opened:
 		case <-r.ch.closed:
 		case <-ctx.Done():
 		}
@@ -102,7 +105,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 
 // others returns how often the picker may be asked for another connection.
 func (r *rpc) others() int {
-	if r.gaveBack == nil && r.hedge == nil || r.ch.cfg.Backends == nil || r.ch.cfg.Backends() < 2 {
+	if r.gaveBack == nil && r.hedge == nil || r.ch.cfg.Owner == nil || r.ch.cfg.Owner.Backends() < 2 {
 		return 0
 	}
 	return maxOthers
@@ -136,15 +139,18 @@ func (r *rpc) explained(err error, gen *pickerGen) error {
 // it has its reasons, on a channel that may be READY.
 func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last error) error {
 	since := r.ch.now()
-	picking := queued && r.ch.cfg.Ready != nil && r.ch.cfg.Ready()
+	owner := r.ch.cfg.Owner
+	picking := queued && owner != nil && owner.Ready()
 	r.ch.waiting.Add(1)
-	if r.ch.cfg.Wanted != nil {
-		r.ch.cfg.Wanted()
+	if owner != nil {
+		owner.Wanted()
 	}
-	select {
-	case <-gen.replaced:
-	case <-r.ch.closed:
-	case <-ctx.Done():
+	if replaced := r.ch.replaced(gen); replaced != nil {
+		select {
+		case <-replaced:
+		case <-r.ch.closed:
+		case <-ctx.Done():
+		}
 	}
 	r.ch.waiting.Add(-1)
 	// A wait that took no measurable time was a wait nevertheless.

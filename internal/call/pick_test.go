@@ -93,12 +93,12 @@ func TestPickErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			failing := pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, tt.err })
-			forgotten := New(Config{Explain: func() Reason { return nil }})
+			forgotten := New(Config{Owner: owner{explain: func() Reason { return nil }}})
 			forgotten.SetFailingPicker(failing, because)
 			_, _, err := pickNow(context.Background(), forgotten)
 			assert.Equal(t, tt.code == codes.Unavailable, errors.Is(err, explained), "a backend is back, but not its picker")
 
-			ch := New(Config{Explain: func() Reason { return because }})
+			ch := New(Config{Owner: owner{explain: func() Reason { return because }}})
 			ch.SetPicker(failing)
 			_, drop, err := pickNow(context.Background(), ch)
 			assert.Equal(t, tt.code, status.Code(err), "%v", err)
@@ -135,7 +135,7 @@ func (r *knownReason) Text(failed error, _ time.Time, most int) string {
 // read, and then once.
 func TestRefusalIsMadeWhenItIsRead(t *testing.T) {
 	why := &knownReason{err: errors.New("nothing answered")}
-	ch := New(Config{Explain: func() Reason { return why }})
+	ch := New(Config{Owner: owner{explain: func() Reason { return why }}})
 	ch.SetResolved(true)
 	refused := errors.New("refused")
 	ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, refused }))
@@ -299,7 +299,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 	})
 	t.Run("connecting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			ch := New(Config{Explain: func() Reason { return &knownReason{err: refused} }})
+			ch := New(Config{Owner: owner{explain: func() Reason { return &knownReason{err: refused} }}})
 			go func() {
 				time.Sleep(3 * time.Second)
 				ch.SetResolved(true)
@@ -313,7 +313,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 	})
 	t.Run("connecting, with a picker's error", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			ch := New(Config{Explain: func() Reason { return &knownReason{err: refused} }})
+			ch := New(Config{Owner: owner{explain: func() Reason { return &knownReason{err: refused} }}})
 			ch.SetResolved(true)
 			picked := errors.New("all backends are down")
 			ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) { return balancer.PickResult{}, picked }))
@@ -325,7 +325,7 @@ func TestDeadlineSaysWhereTheTimeWent(t *testing.T) {
 	t.Run("picking", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var isReady atomic.Bool
-			ch := New(Config{Ready: isReady.Load})
+			ch := New(Config{Owner: owner{ready: isReady.Load}})
 			ch.SetResolved(true)
 			go func() {
 				time.Sleep(3 * time.Second)
@@ -389,11 +389,11 @@ func TestIdle(t *testing.T) {
 		woken := 0
 		var ch *Channel
 		start := time.Now()
-		ch = New(Config{Wake: func() {
+		ch = New(Config{Owner: owner{wake: func() {
 			woken++
 			running, _ := ch.Active()
 			assert.Equal(t, 1, running, "an RPC is counted before it looks whether the channel is idle")
-		}})
+		}}})
 		running, lastEnd := ch.Active()
 		assert.Zero(t, running)
 		assert.Equal(t, start, lastEnd)
@@ -434,3 +434,39 @@ func TestResolvedCanBeTakenBack(t *testing.T) {
 		assert.Equal(t, time.Second, r.times.Resolving)
 	})
 }
+
+// owner is a channel's control plane of functions, of which each may be nil.
+type owner struct {
+	wake, wanted func()
+	explain      func() Reason
+	backends     func() int
+	ready        func() bool
+}
+
+func (o owner) Wake() {
+	if o.wake != nil {
+		o.wake()
+	}
+}
+
+func (o owner) Wanted() {
+	if o.wanted != nil {
+		o.wanted()
+	}
+}
+
+func (o owner) Explain() Reason {
+	if o.explain == nil {
+		return nil
+	}
+	return o.explain()
+}
+
+func (o owner) Backends() int {
+	if o.backends == nil {
+		return 1
+	}
+	return o.backends()
+}
+
+func (o owner) Ready() bool { return o.ready != nil && o.ready() }

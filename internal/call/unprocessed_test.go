@@ -88,7 +88,7 @@ func TestRefusedGoesElsewhere(t *testing.T) {
 	})
 	backends := []*backend{insecureBackend(t, refusing.Addr()), insecureBackend(t, serving.Addr())}
 	var picks, dones atomic.Int32
-	ch := ready(t, Config{Backends: func() int { return len(backends) }}, backends[0])
+	ch := ready(t, Config{Owner: owner{backends: func() int { return len(backends) }}}, backends[0])
 	ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
 		n := 0 // a picker that has its reasons
 		if picks.Add(1) == maxOthers+1 {
@@ -111,12 +111,12 @@ func TestRefusedGoesElsewhere(t *testing.T) {
 // RPCs that wait for a connection are counted, and ask for one.
 func TestWaitingForAConnection(t *testing.T) {
 	var asked atomic.Int32
-	ch := New(Config{})
 	seen := make(chan int, 10)
-	ch.cfg.Wanted = func() {
+	var ch *Channel
+	ch = New(Config{Owner: owner{wanted: func() {
 		asked.Add(1)
 		seen <- ch.Waiting()
-	}
+	}}})
 	ch.SetResolved(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

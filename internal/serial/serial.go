@@ -21,7 +21,10 @@ import (
 type Queue struct {
 	mu      sync.Mutex
 	waiting []func()      // guarded by mu: not started yet, oldest first
+	room    [4]func()     // guarded by mu: where a few of them wait
+	start   func()        // guarded by mu: run, made once
 	running bool          // guarded by mu: a goroutine is in run
+	refuses bool          // guarded by mu: after Discard and Close
 	closed  bool          // guarded by mu
 	drained chan struct{} // guarded by mu, made when asked for; closed once nothing will run any more
 
@@ -29,15 +32,25 @@ type Queue struct {
 }
 
 // Post puts f behind everything posted before it and returns without waiting.
-// It returns false, and f will not run, if the queue was closed.
+// It returns false, and f will not run, if the queue was closed. f may not run either if
+// Discard is called before its turn.
 func (q *Queue) Post(f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
+	if q.refuses {
 		return false
 	}
 	q.append(f)
 	return true
+}
+
+// Discard makes the queue refuse what is posted from now on and forget what waits there.
+// Close is yet to be called, and its last runs.
+func (q *Queue) Discard() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.refuses = true
+	q.waiting, q.room = nil, [len(q.room)]func(){}
 }
 
 // Close makes the queue refuse what is posted from now on. What is queued
@@ -49,7 +62,7 @@ func (q *Queue) Close(last func()) {
 	if q.closed {
 		return
 	}
-	q.closed = true
+	q.refuses, q.closed = true, true
 	if last != nil {
 		q.append(last)
 	}
@@ -72,10 +85,16 @@ func (q *Queue) Done() <-chan struct{} {
 // append adds f and starts the queue's goroutine unless it is running. It is called
 // with mu held.
 func (q *Queue) append(f func()) {
+	if len(q.waiting) == 0 {
+		q.waiting = q.room[:0]
+	}
 	q.waiting = append(q.waiting, f)
 	if !q.running {
 		q.running = true
-		go q.run()
+		if q.start == nil {
+			q.start = q.run // once: a go statement with a receiver allocates each time
+		}
+		go q.start()
 	}
 }
 

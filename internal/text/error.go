@@ -11,7 +11,7 @@ import (
 // list of errors separated by " | ". An Error method that panics, as one of a nil
 // pointer does, makes the text that package fmt has for it.
 func Of(err error) string {
-	s, _ := raw(err)
+	s, _, _ := raw(err)
 	return line(s)
 }
 
@@ -36,21 +36,23 @@ func shown(err error, secrets *Secrets) error {
 	if err == nil {
 		return nil
 	}
-	s, ok := raw(err)
-	if text := line(secrets.Mask(s)); !ok || text != err.Error() {
+	s, said, ok := raw(err)
+	if text := line(secrets.Mask(s)); !ok || text != said {
 		return &shownError{Original(err), text}
 	}
 	return err
 }
 
-// raw is err's text; ok is false if its method Error panics.
-func raw(err error) (s string, ok bool) {
+// raw is err's text, without a password in an address, and the text as the error said it;
+// ok is false if its method Error panics.
+func raw(err error) (s, said string, ok bool) {
 	defer func() {
 		if !ok && recover() != nil {
 			s = fmt.Sprintf("%v", err)
 		}
 	}()
-	return withoutUserinfo(err, err.Error()), true
+	said = err.Error()
+	return withoutUserinfo(err, said), said, true
 }
 
 // withoutUserinfo returns s, which is err's text, with the user information masked in the
