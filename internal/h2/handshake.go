@@ -236,19 +236,23 @@ func (c *Conn) appendPreface(b []byte) []byte {
 
 // preface reads the server's first frame, which must be SETTINGS, and applies
 // it. SETTINGS that break a rule are a [ConnError], anything else a [PrefaceError]. Some
-// servers acknowledge our SETTINGS first.
+// servers acknowledge our SETTINGS first: that will do, as in grpc-go, and their own are
+// left to Serve unless they came along.
 func (r *reader) preface() error {
-	var acked []byte // that frame
 	wrong := func(err error) error {
 		b := r.bytes()[r.start:r.end]
-		return &PrefaceError{First: append(acked, b[:min(len(b), maxPrefaceBytes-len(acked))]...), Err: err}
+		return &PrefaceError{First: bytes.Clone(b[:min(len(b), maxPrefaceBytes)]), Err: err}
 	}
 	f, known, err := r.prefaceHeader()
 	if err == nil && known && f.isSettings() && f.flags.Has(http2.FlagSettingsAck) && f.length == 0 {
 		r.bw.acknowledged()
-		acked = bytes.Clone(r.bytes()[r.start:][:frameHeaderLen])
 		r.start += frameHeaderLen
-		f, known, err = r.prefaceHeader()
+		if r.settings = true; r.end-r.start < frameHeaderLen {
+			return nil
+		}
+		if f = parseFrameHeader(r.bytes()[r.start:]); !f.isSettings() || f.flags.Has(http2.FlagSettingsAck) {
+			return nil
+		}
 	}
 	switch {
 	case err != nil:
@@ -264,8 +268,6 @@ func (r *reader) preface() error {
 		return wrong(nil)
 	case !f.isSettings():
 		return wrong(nil)
-	case f.flags.Has(http2.FlagSettingsAck) && f.length == 0:
-		return connErrorf(http2.ErrCodeProtocol, "the server acknowledges SETTINGS twice in the place of its own")
 	case f.flags.Has(http2.FlagSettingsAck), f.length > maxFrameSize, f.length%6 != 0:
 		return connErrorf(http2.ErrCodeFrameSize, "SETTINGS of %d bytes", f.length)
 	}

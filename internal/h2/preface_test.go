@@ -2,7 +2,6 @@ package h2_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -23,7 +22,6 @@ import (
 // says nothing, when the context ends.
 func TestPrefaceErrors(t *testing.T) {
 	settings := "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
-	ack := "\x00\x00\x00\x04\x01\x00\x00\x00\x00"
 	for _, tt := range []struct {
 		name   string
 		answer string
@@ -43,15 +41,12 @@ func TestPrefaceErrors(t *testing.T) {
 			err: http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm, DebugData: "bye"}},
 		{name: "closed at once", end: "close", err: io.EOF, text: "without a word"},
 		{name: "closed within SETTINGS", answer: settings[:12], end: "close", err: io.EOF, text: "\\x03\\x00\" and the end of the connection"},
-		{name: "closed after an ACK", answer: ack, end: "close", err: io.EOF, text: "\\x04\\x01\\x00\\x00\\x00\\x00\" and the end of the connection"},
-		{name: "PING after an ACK", answer: ack + "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"},
 		{name: "closed within GOAWAY", answer: "\x00\x00\x0b\x07\x00\x00\x00\x00\x00\x00\x00", end: "close"},
 		{name: "closed within the header", answer: settings[:5], end: "close", err: io.EOF},
 		{name: "silent", waits: true, err: context.DeadlineExceeded, text: "deadline"},
 		{name: "closed after a byte", answer: "\x00", end: "close", err: io.EOF, text: "\\x00\" and the end of the connection"},
 		{name: "silent after a byte", answer: "\x00", waits: true, err: context.DeadlineExceeded, text: "\\x00\", then: context deadline exceeded"},
 		{name: "silent within SETTINGS", answer: settings[:12], waits: true, err: context.DeadlineExceeded, text: "\\x03\\x00\", then: context deadline exceeded"},
-		{name: "silent after an ACK", answer: ack, waits: true, err: context.DeadlineExceeded},
 	} {
 		for _, wire := range []string{"pipe", "tcp", "TLS"} {
 			t.Run(tt.name+"/"+wire, func(t *testing.T) {
@@ -138,7 +133,6 @@ func TestPrefaceSettingsForbidden(t *testing.T) {
 		text   string
 	}{
 		{"ENABLE_PUSH=1", "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01", http2.ErrCodeProtocol, "SETTINGS_ENABLE_PUSH"},
-		{"ACK twice", strings.Repeat("\x00\x00\x00\x04\x01\x00\x00\x00\x00", 2), http2.ErrCodeProtocol, "acknowledges SETTINGS twice"},
 		{"ACK with values", "\x00\x00\x06\x04\x01\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", http2.ErrCodeFrameSize, "6 bytes"},
 		{"cut", "\x00\x00\x05\x04\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, "5 bytes"},
 		{"too long", "\x00\xff\xff\x04\x00\x00\x00\x00\x00", http2.ErrCodeFrameSize, "65535 bytes"},
@@ -246,35 +240,43 @@ func TestEagerServer(t *testing.T) {
 	}
 }
 
-// A server may acknowledge the client's SETTINGS before it sends its own.
+// A server may acknowledge the client's SETTINGS before it sends its own, which are then
+// applied whenever they come. grpc-go needs none.
 func TestAcknowledgedFirst(t *testing.T) {
 	for _, wire := range []string{"pipe", "tcp", "TLS"} {
-		for _, together := range []bool{true, false} {
-			t.Run(fmt.Sprint(wire, together), func(t *testing.T) {
+		for _, own := range []string{"together", "later", "never"} {
+			t.Run(wire+" "+own, func(t *testing.T) {
 				c, server := unshaken(t, wire)
+				ready := make(chan struct{})
 				server.Go(func(server *h2test.Conn) {
 					server.ExpectPreface()
 					server.ExpectSettings()
-					if together {
-						server.Batch(func() {
-							server.SettingsAck()
-							server.Settings(h2test.MaxConcurrentStreams(7))
-						})
-					} else {
+					server.Batch(func() {
 						server.SettingsAck()
+						if own == "together" {
+							server.Settings(h2test.MaxConcurrentStreams(7))
+						}
+					})
+					if own == "later" {
 						server.ExpectWindowUpdate(0)
+						<-ready
 						server.Settings(h2test.MaxConcurrentStreams(7))
 					}
-					server.ExpectSettingsAck()
 					server.Loop(h2test.Echo)
 				})
 				require.NoError(t, c.Handshake(context.Background()))
-				require.Equal(t, uint32(7), c.Counts().MaxStreams)
+				close(ready)
+				if own == "together" {
+					require.Equal(t, uint32(7), c.Counts().MaxStreams)
+				}
 				served := make(chan error, 1)
 				go func() { served <- c.Serve(func(error) {}) }()
 				s, err := c.Unary(context.Background(), req("/test/Echo"), h2test.PutMessage(false, []byte("x")))
 				require.NoError(t, err)
 				require.Nil(t, s.Err())
+				if own == "later" { // read before the reply
+					require.Equal(t, uint32(7), c.Counts().MaxStreams)
+				}
 				c.Close(nil, nil)
 				require.Equal(t, h2.ErrClosed, await(t, served, "the end of Serve"))
 			})
