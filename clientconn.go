@@ -31,7 +31,7 @@ import (
 //
 // All methods may be called from any goroutine. Close must not be called from
 // code that the channel calls: resolvers, policies, codecs, credentials, dialers,
-// the functions of a DialTrace, and the TagConn and HandleConn of stats handlers. Most
+// connection checks, the functions of a DialTrace, and the TagConn and HandleConn of stats handlers. Most
 // of these run on goroutines that it waits for.
 type ClientConn struct {
 	// Set by the constructor and only read after that.
@@ -157,8 +157,8 @@ func (cc *ClientConn) ResetConnectBackoff() {
 // Canceled, and so do later ones. It returns when no goroutine of the channel is
 // left, except goroutines in the program's own code that does not return in time:
 //
-//   - Dialers, the function of WithProxy and handshakes of credentials have 50 ms after
-//     their context has ended, or their connection was closed.
+//   - Dialers, the functions of WithProxy and WithConnectCheck and handshakes of
+//     credentials have 50 ms after their context has ended, or their connection was closed.
 //   - Build and ResolveNow of resolvers have 50 ms, their Close has 500 ms.
 //   - OnFinish functions and stats handlers that are called for the end of open streams
 //     have 50 ms: they may wait for a lock that Close's caller holds.

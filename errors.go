@@ -64,6 +64,7 @@ const (
 	PhaseProxy   Phase = "proxy"   // the proxy's handshake
 	PhaseTLS     Phase = "tls"     // the transport credentials' handshake, whatever they are
 	PhaseHTTP2   Phase = "http2"   // the HTTP/2 preface and the server's SETTINGS
+	PhaseCheck   Phase = "check"   // the check of WithConnectCheck
 	PhaseHealth  Phase = "health"  // the health service's verdict on a connection that was made
 )
 
@@ -92,8 +93,9 @@ type Attempt struct {
 	Hint    string        // how to mend the failure; empty if that is not known
 
 	// Permanent reports that a retry will fail too: a certificate that does not verify,
-	// a server that does not speak HTTP/2, a missing ALPN protocol. An unknown host, a
-	// refused connection and a time-out are not permanent.
+	// a server that does not speak HTTP/2, a missing ALPN protocol, a check that reports
+	// it (WithConnectCheck). An unknown host, a refused connection and a time-out are not
+	// permanent.
 	Permanent bool
 }
 

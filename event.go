@@ -62,6 +62,10 @@ func (e *DialEvent) write(b *strings.Builder) {
 		b.WriteString("http2 preface")
 	case EventHTTP2Done:
 		b.WriteString("http2 preface done" + in(e.Elapsed) + ": " + e.settings())
+	case EventCheckStart:
+		b.WriteString("connection check")
+	case EventCheckDone:
+		b.WriteString("connection check done" + in(e.Elapsed))
 	case EventReady:
 		fmt.Fprintf(b, "ready after %v", text.Round(e.Elapsed))
 	case EventLost:

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/local"
@@ -364,10 +365,28 @@ func failureKinds(t *testing.T) []failureKind {
 		{name: "reset without a word", target: resets(), opts: plaintext,
 			phase: PhaseHTTP2, cause: causeIs(syscall.ECONNRESET), hint: "it may require TLS"},
 
+		{name: "a check that refuses", target: backendtest.Start(t, "refused").Addr, opts: with(plaintext, WithConnectCheck(func(context.Context, ConnectCheckInfo) error { return errNotTrusted })),
+			phase: PhaseCheck, cause: causeIs(errNotTrusted), permanent: true},
+		{name: "a check whose RPC fails", target: backendtest.Start(t, "unserved").Addr, opts: with(plaintext, WithConnectCheck(func(ctx context.Context, info ConnectCheckInfo) error {
+			_, err := backendtest.AskName(ctx, info.Conn, grpc.MaxCallRecvMsgSize(1))
+			return err
+		})), phase: PhaseCheck, cause: func(err error) bool { return strings.Contains(err.Error(), "larger than") }},
+		{name: "a check that does not return", target: backendtest.Start(t, "blocked").Addr, opts: with(plaintext, WithConnectCheck(func(ctx context.Context, _ ConnectCheckInfo) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})), phase: PhaseCheck, timeout: true, hint: "the check did not pass in time"},
 		{name: "a backend that does not serve", target: startChecked(t, "sick", notServing).addr, opts: with(plaintext, WithDefaultServiceConfig(checkedConfig)),
 			phase: PhaseHealth, cause: func(err error) bool { return strings.Contains(err.Error(), "NOT_SERVING") }, hint: "does not serve now"},
 	}
 }
+
+// errNotTrusted is a check's verdict for good.
+var errNotTrusted error = lastingError{}
+
+type lastingError struct{}
+
+func (lastingError) Error() string   { return "the server is not the one we know" }
+func (lastingError) Temporary() bool { return false }
 
 // settings is a server's SETTINGS frame with nothing in it.
 const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"

@@ -82,6 +82,7 @@ type dialOptions struct {
 	proxy         proxyOption                                     // WithProxy, WithNoProxy
 	proxyTLS      *tls.Config                                     // WithProxyTLSConfig; nil: the default
 	localDNS      bool                                            // WithLocalDNSResolution
+	connectCheck  func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
 	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
 	userAgent     string                                          // WithUserAgent and ours: the header's whole value
 	keepalive     keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive

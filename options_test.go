@@ -91,6 +91,8 @@ var optionEffects = []struct {
 	{"WithCredentialsBundle", WithCredentialsBundle(testBundle{}), map[string]any{"bundle": testBundle{}}},
 	{"WithPerRPCCredentials", WithPerRPCCredentials(testPerRPC{}), map[string]any{"perRPCCreds": []credentials.PerRPCCredentials{testPerRPC{}}}},
 	{"WithAuthority", WithAuthority("a"), map[string]any{"authority": "a"}},
+	{"WithConnectCheck", WithConnectCheck(func(context.Context, ConnectCheckInfo) error { return nil }), map[string]any{"connectCheck": keep}},
+	{"WithConnectCheck nil", WithConnectCheck(nil), nil},
 	{"WithUserAgent", WithUserAgent("me/1"), map[string]any{"userAgent": "me/1 " + baseUserAgent}},
 	{"WithUserAgent empty", WithUserAgent(""), nil},
 	{"WithContextDialer", WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},

@@ -333,10 +333,7 @@ func (l *link) connected(conn *h2.Conn) bool {
 		return false
 	}
 	l.conn, l.since = conn, time.Now()
-	l.line = &call.Line{
-		Conn: conn, Authority: sc.cc.serverName(l.addr), PerRPC: l.perRPC,
-		Metadata: connect.Metadata(l.addr),
-	}
+	l.line = sc.cc.newLine(conn, l.addr, l.perRPC)
 	if !l.checked() {
 		sc.line.Store(l.line)
 		sc.setLocked(connectivity.Ready, nil)
@@ -516,7 +513,16 @@ func (cc *ClientConn) connectConfig(l *link) *connect.Config {
 		creds.secure(&cfg)
 	}
 	l.keepalive, l.perRPC = cfg.H2.KeepaliveTime, creds.perRPC
+	cfg.Check = cc.connectCheck(creds.perRPC)
 	return &cfg
+}
+
+// newLine returns what the RPCs on conn have, which leads to addr.
+func (cc *ClientConn) newLine(conn *h2.Conn, addr resolver.Address, perRPC []credentials.PerRPCCredentials) *call.Line {
+	return &call.Line{
+		Conn: conn, Authority: cc.serverName(addr), PerRPC: perRPC,
+		Metadata: connect.Metadata(addr),
+	}
 }
 
 // marked returns addr as connect wants it.

@@ -35,6 +35,8 @@ const (
 	// 1.3 a server rejects the client's certificate at this point only: EventFailed then
 	// has PhaseTLS.
 	EventHTTP2Done     EventKind = "http2_done"
+	EventCheckStart    EventKind = "check_start" // the check of WithConnectCheck
+	EventCheckDone     EventKind = "check_done"
 	EventReady         EventKind = "ready"          // the connection is ready to carry RPCs
 	EventFailed        EventKind = "failed"         // the attempt at an address failed, or its health service reports it as not serving
 	EventLost          EventKind = "lost"           // a connection that was ready takes no more RPCs
@@ -68,7 +70,7 @@ type DialEvent struct {
 	AttemptID uint64
 
 	Addr       string // the address or name being resolved or dialed; for the resolver the target's endpoint
-	ServerName string // TLS, Failed, Ready: the authority that the credentials are asked to verify
+	ServerName string // TLS, Check, Failed, Ready: the authority that the credentials are asked to verify
 	Proxy      string // the proxy's URL without credentials, from Proxy on, if one is used
 
 	// Elapsed is the time since the Start for a Done, since the attempt began for Ready
@@ -112,6 +114,7 @@ type DialTrace struct {
 	ProxyStart, ProxyDone     func(DialEvent)
 	TLSStart, TLSDone         func(DialEvent)
 	HTTP2Start, HTTP2Done     func(DialEvent)
+	CheckStart, CheckDone     func(DialEvent)
 	Ready, Failed, Lost       func(DialEvent)
 	Backoff                   func(DialEvent)
 	Keepalive                 func(DialEvent)
@@ -145,6 +148,10 @@ func (t *DialTrace) of(kind EventKind) func(DialEvent) {
 		return t.HTTP2Start
 	case EventHTTP2Done:
 		return t.HTTP2Done
+	case EventCheckStart:
+		return t.CheckStart
+	case EventCheckDone:
+		return t.CheckDone
 	case EventReady:
 		return t.Ready
 	case EventFailed:
@@ -223,6 +230,7 @@ var phaseEvents = map[failure.Phase][2]EventKind{
 	failure.Proxy:   {EventProxyStart, EventProxyDone},
 	failure.TLS:     {EventTLSStart, EventTLSDone},
 	failure.HTTP2:   {EventHTTP2Start, EventHTTP2Done},
+	failure.Check:   {EventCheckStart, EventCheckDone},
 }
 
 func eventOf(s connect.Step, attempt uint64) DialEvent {

@@ -1,6 +1,7 @@
 package grpcdial
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -174,7 +175,7 @@ func TestTraceFunctions(t *testing.T) {
 	opts := []DialOption{
 		WithDialTrace(trace), WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
 		WithProxy(proxyAt("http://" + p.Addr)), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
-		WithConnectParams(longBackoff),
+		WithConnectParams(longBackoff), WithConnectCheck(func(context.Context, ConnectCheckInfo) error { return nil }),
 	}
 	refused := ServiceConfig{Methods: map[string]MethodConfig{"no slash": {}}}
 	for target, last := range map[string]EventKind{"backend.example:443": EventKeepalive, "dead.example:443": EventBackoff} {

@@ -21,6 +21,8 @@ var phases = map[grpcdial.EventKind]grpcdial.Phase{
 	grpcdial.EventTLSDone:      grpcdial.PhaseTLS,
 	grpcdial.EventHTTP2Start:   grpcdial.PhaseHTTP2,
 	grpcdial.EventHTTP2Done:    grpcdial.PhaseHTTP2,
+	grpcdial.EventCheckStart:   grpcdial.PhaseCheck,
+	grpcdial.EventCheckDone:    grpcdial.PhaseCheck,
 }
 
 // trace returns the functions that record each phase of the channel's connections.
@@ -33,6 +35,7 @@ func (t *timeline) trace() *grpcdial.DialTrace {
 		ProxyStart: begin, ProxyDone: finish,
 		TLSStart: begin, TLSDone: finish,
 		HTTP2Start: begin, HTTP2Done: finish,
+		CheckStart: begin, CheckDone: finish,
 		Ready: func(e grpcdial.DialEvent) { t.ready(e.Addr) },
 	}
 }

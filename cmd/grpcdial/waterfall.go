@@ -35,6 +35,7 @@ var labels = map[grpcdial.Phase]string{
 	grpcdial.PhaseProxy:   "proxy",
 	grpcdial.PhaseTLS:     "TLS",
 	grpcdial.PhaseHTTP2:   "SETTINGS",
+	grpcdial.PhaseCheck:   "check",
 	grpcdial.PhaseHealth:  "health",
 }
 

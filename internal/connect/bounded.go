@@ -11,7 +11,7 @@ import (
 // ended and it was interrupted, before it is left to itself.
 const patience = 50 * time.Millisecond
 
-var errNoReturn = errors.New("the goroutine was ended (runtime.Goexit) in the dialer, the choice of a proxy or the credentials' handshake")
+var errNoReturn = errors.New("the goroutine was ended (runtime.Goexit) in the dialer, the choice of a proxy, the credentials' handshake or the connection's check")
 
 // bounded runs f, which calls code of the user's, on a goroutine of its own and
 // returns what it returns. When ctx ends first, interrupt is called and the

@@ -1,6 +1,6 @@
 // Package connect makes one connection: host name, proxy, network connection,
-// credentials' handshake, HTTP/2 preface, in a straight line. Each step is a
-// named phase, and what fails says in which one it was.
+// credentials' handshake, HTTP/2 preface, the program's check, in a straight line.
+// Each step is a named phase, and what fails says in which one it was.
 package connect
 
 import (
@@ -57,6 +57,11 @@ type Config struct {
 	// H2 goes to the HTTP/2 connection. AuthInfo is filled in here.
 	H2 h2.Config
 
+	// Check is the last phase: a connection for which it returns an error is closed. It is
+	// called on a goroutine of its own, with no lock held, several at a time while
+	// addresses race. Its context ends with the attempt. nil: connections are not checked.
+	Check Check
+
 	// Resolver looks up host names and services' ports. nil: net.DefaultResolver.
 	Resolver *net.Resolver
 
@@ -72,11 +77,12 @@ type Config struct {
 }
 
 // Connect makes a connection to addr and returns it when the SETTINGS exchange
-// is done. authority is the name that the credentials are asked to check.
+// is done and the check, if there is one, has passed. authority is the name that the
+// credentials are asked to check.
 //
 // The error is a *failure.Attempt, or a failure.List when a host name led to
 // several addresses that failed. Everything is closed then. A host name's
-// addresses race as RFC 8305 says, and the race is for the SETTINGS: an address
+// addresses race as RFC 8305 says, and the race is to the end of the last phase: an address
 // that takes the connection and then says nothing, or is of no use, does not keep
 // the others from being tried, and one that is far away is not overtaken as long
 // as each phase ends in its time. The list has one for each address, and one that
@@ -86,8 +92,9 @@ type Config struct {
 // returned it. When ctx ends, its error is the cause of the attempts that it
 // ended, with the phase they were in.
 //
-// No goroutine of Connect is left when it returns, but for one exception: a
-// Dialer that ignores its context, or credentials that ignore that their
+// No goroutine of Connect is left when it returns, but for one that reads from a
+// connection that was checked, and ends with that, and for one exception: a
+// Dialer or a Check that ignores its context, or credentials that ignore that their
 // connection was closed, keep the goroutine they run on until they return. What
 // they return then is closed.
 func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority string) (*h2.Conn, error) {
@@ -103,7 +110,7 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	cfg.Progress.forget(addr.Addr) // the name: its addresses stand for it
 	won := race(ctx, endpoints, runner[*h2.Conn]{
 		try: func(ctx context.Context, e endpoint) (*h2.Conn, *failure.Attempt) {
-			return cfg.try(ctx, e, authority)
+			return cfg.try(ctx, addr, e, authority)
 		},
 		drop:    drop,
 		waiting: func(n int) { cfg.Progress.waiting(addr.Addr, start, n, len(endpoints)) },
@@ -118,11 +125,15 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 	return nil, asError(failed)
 }
 
-// try makes an HTTP/2 connection to e. race cancels its context when another address has
-// won; the progress of try is not read any more then.
-func (cfg *Config) try(ctx context.Context, e endpoint, authority string) (*h2.Conn, *failure.Attempt) {
+// try makes an HTTP/2 connection to e, which stands for addr. race cancels its context
+// when another address has won; the progress of try is not read any more then.
+func (cfg *Config) try(ctx context.Context, addr resolver.Address, e endpoint, authority string) (*h2.Conn, *failure.Attempt) {
 	start := time.Now()
 	conn, phase, err := cfg.dialAndEstablish(ctx, e, authority)
+	if err == nil && cfg.Check != nil {
+		e.phaseDone()
+		phase, err = failure.Check, cfg.check(ctx, conn, addr, e, authority)
+	}
 	if err == nil {
 		return conn, nil
 	}
@@ -144,8 +155,12 @@ func (cfg *Config) dialAndEstablish(ctx context.Context, e endpoint, authority s
 	return cfg.establish(ctx, nc, e, authority)
 }
 
-// errOvertaken is the end of a connection that another address had before.
-var errOvertaken = errors.New("another address of the name was connected before")
+var (
+	// errOvertaken is the end of a connection that another address had before.
+	errOvertaken = errors.New("another address of the name was connected before")
+	// errUnchecked is the end of a connection that did not pass its check.
+	errUnchecked = errors.New("the check of the connection (WithConnectCheck) did not pass")
+)
 
 // drop ends a connection that has no use, and waits until nothing of it runs.
 func drop(conn *h2.Conn) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -86,7 +87,7 @@ func (d *distant) race(t *testing.T, cfg *Config, via *url.URL, n int) (outcome[
 	start := time.Now()
 	out := race(t.Context(), endpoints, runner[*h2.Conn]{
 		try: func(ctx context.Context, e endpoint) (*h2.Conn, *failure.Attempt) {
-			return cfg.try(ctx, e, "a.test")
+			return cfg.try(ctx, resolver.Address{}, e, "a.test")
 		},
 		drop:    drop,
 		waiting: func(int) {},

@@ -28,8 +28,14 @@ var ErrInsecure = errors.New("per-RPC credentials require transport security, wh
 // a certificate's dates, which asks the clock.
 //
 // An error that has the methods Permanent and Hint, as those of a proxy do, says
-// it itself.
+// it itself. So does that of a check, which may be about anything: see lasting.
 func Classify(phase Phase, err error) (permanent bool, hint string) {
+	if phase == Check {
+		if timeout(err) {
+			hint = "the check did not pass in time: the server accepts connections and may be overloaded"
+		}
+		return lasting(err), hint
+	}
 	var own interface {
 		Permanent() bool
 		Hint() string
@@ -41,6 +47,28 @@ func Classify(phase Phase, err error) (permanent bool, hint string) {
 		return row.permanent, row.hint(err)
 	}
 	return false, ""
+}
+
+// lasting reports whether err, or an error in its chain, says that it will not heal: by a
+// method Temporary that returns false. Those of package net do not count: a connection
+// that was reset is not temporary there, and nothing that speaks against the next one.
+func lasting(err error) bool {
+	if err == nil {
+		return false
+	}
+	if _, ok := err.(net.Error); ok {
+		return false
+	}
+	if own, ok := err.(interface{ Temporary() bool }); ok && !own.Temporary() {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return lasting(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), lasting)
+	}
+	return false
 }
 
 // find returns the first row of the table that applies.

@@ -237,3 +237,32 @@ type unreadSettings struct{ error }
 
 func (e unreadSettings) Unwrap() error { return e.error }
 func (unreadSettings) Unread() bool    { return true }
+
+type notTemporary struct{ error }
+
+func (notTemporary) Temporary() bool { return false }
+
+// The error of a check is judged by what the program says of it alone.
+func TestClassifyCheck(t *testing.T) {
+	reset := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
+	for name, tt := range map[string]struct {
+		err       error
+		permanent bool
+		hint      bool
+	}{
+		"an error":                            {err: io.EOF},
+		"marked":                              {err: notTemporary{io.EOF}, permanent: true},
+		"marked within":                       {err: fmt.Errorf("checked: %w", notTemporary{io.EOF}), permanent: true},
+		"marked among others":                 {err: errors.Join(reset, notTemporary{io.EOF}), permanent: true},
+		"a reset, which is not temporary":     {err: fmt.Errorf("checked: %w", reset)},
+		"refused, which another check may be": {err: syscall.ECONNREFUSED},
+		"a bad address":                       {err: &net.AddrError{Err: "x"}},
+		"no time left":                        {err: context.DeadlineExceeded, hint: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			permanent, hint := Classify(Check, tt.err)
+			assert.Equal(t, tt.permanent, permanent)
+			assert.Equal(t, tt.hint, hint != "")
+		})
+	}
+}

@@ -24,6 +24,7 @@ const (
 	Proxy   Phase = "proxy"   // the proxy's handshake
 	TLS     Phase = "tls"     // the transport credentials' handshake, whatever they are
 	HTTP2   Phase = "http2"   // the HTTP/2 preface and the server's SETTINGS
+	Check   Phase = "check"   // the program's check of the connection
 	Health  Phase = "health"  // the health service's verdict on a connection that was made
 )
 

@@ -22,6 +22,8 @@ func Pending(phase Phase, proxied, secure bool) string {
 			return "the server has sent no SETTINGS since the TLS handshake: it may not speak HTTP/2, or be overloaded"
 		}
 		return "the server took the connection and has sent no SETTINGS yet: it may require TLS, not speak HTTP/2, or be overloaded"
+	case Check:
+		return "the program's check of the connection (WithConnectCheck) has not returned yet"
 	case Health:
 		return "the server's health service has not answered yet"
 	}

@@ -26,8 +26,9 @@ type Conn struct {
 	apart   bool          // writes may block: a goroutine makes them. Otherwise the socket takes non-blocking attempts.
 	layered bool          // crypto/tls turns frames into records, which the Wire collects
 
-	rd reader // the reader's own
-	ka keepalive
+	rd    reader // the reader's own
+	ka    keepalive
+	early *early // the owner's; nil unless ServeEarly was called
 
 	answers      atomic.Uint32 // headers that answer RPCs; written by the reader
 	tooManyPings atomic.Bool

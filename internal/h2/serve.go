@@ -24,6 +24,18 @@ import (
 // When Serve has returned, nothing of this connection runs but streams being
 // ended on their callers' goroutines.
 func (c *Conn) Serve(onDrain func(cause error)) error {
+	if c.early != nil {
+		c.early.wait(onDrain)
+	} else {
+		c.serve(onDrain)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// serve is Serve on the reader's goroutine.
+func (c *Conn) serve(onDrain func(cause error)) {
 	c.rd.onDrain = onDrain
 	var err error
 	for err == nil {
@@ -44,9 +56,6 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 	c.nc.Close()
 	c.flushers.Wait()
 	c.rd.release()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cause
 }
 
 // firstFailure is why writes failed, if they did before reads did with err.

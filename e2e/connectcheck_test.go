@@ -1,0 +1,496 @@
+package e2e_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// serveWithHealth runs a grpc-go server with the health service and the methods of echo.
+func serveWithHealth(t *testing.T, opts ...grpc.ServerOption) (addr string, h *health.Server, calls *atomic.Int64) {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	e := &echo{}
+	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(e.handle))...)
+	h = health.NewServer()
+	healthpb.RegisterHealthServer(srv, h)
+	var done sync.WaitGroup
+	done.Go(func() { _ = srv.Serve(lis) })
+	t.Cleanup(func() {
+		h.Shutdown()
+		srv.Stop()
+		done.Wait()
+	})
+	return lis.Addr().String(), h, &e.calls
+}
+
+// askHealth is a check by the health service.
+func askHealth(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+	reply, err := healthpb.NewHealthClient(info.Conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return err
+	}
+	if reply.Status != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("the server is %v", reply.Status)
+	}
+	return nil
+}
+
+// A server that its health service speaks against is not connected to before that
+// changes. No RPC of the program reaches it until then.
+func TestConnectCheckByTheHealthService(t *testing.T) {
+	addr, h, calls := serveWithHealth(t)
+	h.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	var failed, passed atomic.Int64
+	var latest atomic.Pointer[grpcdial.DialEvent]
+	cc := plain(t, addr, fastBackoff(), grpcdial.WithConnectCheck(askHealth), grpcdial.WithDialTrace(&grpcdial.DialTrace{
+		CheckDone: func(e grpcdial.DialEvent) {
+			if e.Err == nil {
+				passed.Add(1)
+			}
+		},
+		Failed: func(e grpcdial.DialEvent) {
+			latest.Store(&e)
+			if failed.Add(1) == 3 {
+				h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+			}
+		},
+	}))
+	_, err := call(t, cc, "Echo")
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	var dialError *grpcdial.DialError
+	require.ErrorAs(t, err, &dialError)
+	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)
+	assert.Zero(t, calls.Load())
+
+	got, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+	require.NoError(t, err)
+	assert.Equal(t, "hello", got)
+	assert.GreaterOrEqual(t, failed.Load(), int64(3))
+	assert.Equal(t, int64(1), passed.Load())
+	e := latest.Load()
+	assert.Equal(t, grpcdial.PhaseCheck, e.Phase)
+	assert.False(t, e.Permanent)
+	assert.NotZero(t, e.AttemptID)
+	assert.Contains(t, e.String(), "check failed after")
+	assert.Contains(t, e.String(), "the server is NOT_SERVING")
+}
+
+// What the check is called with, and that RPCs of both kinds run as on the channel:
+// with its credentials, its authority, its default call options and its codec. They are
+// none of the program's: interceptors and stats handlers do not get them.
+func TestConnectCheckInfo(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	var intercepted atomic.Int64
+	rpcs := &ends{}
+	checked := make(chan grpcdial.ConnectCheckInfo, 1)
+	check := func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+		if _, ok := ctx.Deadline(); !ok {
+			return errors.New("the attempt's limit is not that of the context")
+		}
+		if _, err := call(t, info.Conn, "Echo"); err != nil {
+			return err
+		}
+		s, err := info.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Echo")
+		if err != nil {
+			return err
+		}
+		for i := range 3 {
+			m := wrapperspb.String(fmt.Sprint("message ", i))
+			reply := new(wrapperspb.StringValue)
+			if err := errors.Join(s.SendMsg(m), s.RecvMsg(reply)); err != nil || reply.Value != strings.ToUpper(m.Value) {
+				return fmt.Errorf("%q: %w", reply.Value, err)
+			}
+		}
+		checked <- info
+		return s.CloseSend()
+	}
+	cc := newClient(t, "passthrough:///"+srv.addr,
+		grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
+		grpcdial.WithPerRPCCredentials(token{"x", true}),
+		grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(shouting{})),
+		grpcdial.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			intercepted.Add(1)
+			return invoke(ctx, method, req, reply, conn, opts...)
+		}),
+		grpcdial.WithStatsHandler(rpcs),
+		grpcdial.WithConnectCheck(check))
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	info := <-checked
+	assert.Equal(t, "passthrough:///"+srv.addr, info.Target)
+	assert.Equal(t, srv.addr, info.Addr)
+	assert.Equal(t, "backend.example", info.ServerName)
+	assert.Equal(t, srv.addr, info.Peer.Addr.String())
+	assert.IsType(t, credentials.TLSInfo{}, info.Peer.AuthInfo)
+	assert.Equal(t, []string{"backend.example"}, info.TLS.PeerCertificates[0].DNSNames)
+	request, md, _ := srv.last()
+	assert.Equal(t, "MESSAGE 2", request, "the default call options apply")
+	assert.Equal(t, []string{"x"}, md["token-x"])
+	assert.Equal(t, []string{"backend.example"}, md[":authority"])
+	assert.Zero(t, intercepted.Load())
+	assert.Zero(t, rpcs.begun.Load())
+
+	_, err := call(t, info.Conn, "Echo")
+	assert.Error(t, err, "the check has returned")
+	_, err = call(t, cc, "Echo")
+	assert.NoError(t, err)
+}
+
+// Attributes of the address, and its server name, reach the check.
+func TestConnectCheckGetsTheAddress(t *testing.T) {
+	srv := serveEcho(t)
+	type zone struct{}
+	r, target, option := handResolver(t)
+	addr := resolver.Address{Addr: srv.addr, ServerName: "other.example"}
+	addr.Attributes = addr.Attributes.WithValue(zone{}, "b")
+	r.InitialState(resolver.State{Addresses: []resolver.Address{addr}})
+	cc := plain(t, target, option, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+		if got := info.Attributes.Value(zone{}); got != "b" || info.ServerName != "other.example" {
+			return fmt.Errorf("in zone %v as %q", got, info.ServerName)
+		}
+		_, err := call(t, info.Conn, "Echo")
+		return err
+	}))
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	_, md, _ := srv.last()
+	assert.Equal(t, []string{"other.example"}, md[":authority"])
+}
+
+// forGood is an error that will not heal.
+type forGood struct{ error }
+
+func (forGood) Temporary() bool { return false }
+func (e forGood) Unwrap() error { return e.error }
+
+var errNotOurs = errors.New("the certificate is not one of ours")
+
+// A check of the server's certificate, whose verdict is final: a dial that fails fast
+// ends at once, with the check's own error.
+func TestConnectCheckByTheCertificate(t *testing.T) {
+	ca := h2test.NewCA(t)
+	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	var asked atomic.Int64
+	pinned := func(leaf *x509.Certificate) grpcdial.DialOption {
+		return grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+			asked.Add(1)
+			if !info.TLS.PeerCertificates[0].Equal(leaf) {
+				return forGood{errNotOurs}
+			}
+			return nil
+		})
+	}
+	creds := grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
+	_, err := grpcdial.Dial(srv.addr, creds, grpcdial.WithBlock(), grpcdial.WithTimeout(10*time.Second), grpcdial.FailOnNonTempDialError(true), pinned(new(x509.Certificate)))
+	require.ErrorIs(t, err, errNotOurs)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+	var dialError *grpcdial.DialError
+	require.ErrorAs(t, err, &dialError)
+	require.Len(t, dialError.Attempts, 1)
+	a := dialError.Attempts[0]
+	assert.Equal(t, grpcdial.PhaseCheck, a.Phase)
+	assert.True(t, a.Permanent)
+	assert.Equal(t, srv.addr, a.Addr)
+	assert.Equal(t, "backend.example", a.ServerName)
+	assert.Equal(t, int64(1), asked.Load())
+	assert.Zero(t, srv.calls.Load())
+
+	cc, err := grpcdial.Dial(srv.addr, creds, grpcdial.WithBlock(), pinned(new(x509.Certificate)), grpcdial.WithConnectCheck(nil), grpcdial.WithTimeout(10*time.Second))
+	require.NoError(t, err, "the last option counts")
+	require.NoError(t, cc.Close())
+}
+
+// An RPC of the check that fails because the connection was lost is no verdict for good,
+// though package net calls a reset not temporary.
+func TestConnectCheckThatLosesTheConnection(t *testing.T) {
+	srv := h2test.Listen(t)
+	srv.Script(func(c *h2test.Conn) {
+		c.Handshake()
+		c.ExpectUnary()
+		c.CloseHard()
+	})
+	attempts := make(chan grpcdial.Attempt, 100)
+	cc := plain(t, srv.Addr(), grpcdial.WithConnectCheck(askHealth), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool {
+		attempts <- a
+		return true
+	}))
+	require.Error(t, cc.AwaitReady(soon(t)))
+	a := <-attempts
+	assert.Equal(t, grpcdial.PhaseCheck, a.Phase)
+	assert.False(t, a.Permanent, "%v", a)
+	assert.Equal(t, codes.Unavailable, status.Code(a.Err))
+}
+
+// The server of a connection that is refused reads a GOAWAY without an error. The check
+// can be run again on a connection of its own.
+func TestConnectCheckEndsInGoodOrder(t *testing.T) {
+	srv := h2test.Listen(t)
+	var round atomic.Int64
+	cc := plain(t, srv.Addr(), fastBackoff(), grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+		if err := askHealth(ctx, info); err != nil {
+			return err
+		}
+		if round.Add(1) == 1 {
+			return errNotOurs
+		}
+		return nil
+	}))
+	cc.Connect()
+	reply := []byte{8, 1} // SERVING
+	first := srv.Accept()
+	first.Handshake()
+	headers, _ := first.ExpectUnary()
+	first.ReplyUnary(headers.StreamID, reply)
+	first.Skip(h2test.RSTs, h2test.SettingsAcks, h2test.WindowUpdates)
+	assert.Zero(t, first.ExpectGoAway(http2.ErrCodeNo).LastStreamID)
+	first.ExpectClosed()
+
+	second := srv.Accept()
+	second.Handshake()
+	headers, _ = second.ExpectUnary()
+	second.ReplyUnary(headers.StreamID, reply)
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	done := make(chan error, 1)
+	go func() {
+		_, err := call(t, cc, "Echo")
+		done <- err
+	}()
+	headers, payload := second.ExpectUnary()
+	second.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-done)
+}
+
+// A server that drains while the check runs: the RPC that the check began is served, and
+// what has passed is replaced.
+func TestConnectCheckOfAConnectionThatDrains(t *testing.T) {
+	srv := h2test.Listen(t)
+	cc := plain(t, srv.Addr(), fastBackoff(), grpcdial.WithConnectCheck(askHealth))
+	cc.Connect()
+	first := srv.Accept()
+	first.Handshake()
+	headers, _ := first.ExpectUnary()
+	first.GoAway(headers.StreamID, http2.ErrCodeNo, "")
+	first.ReplyUnary(headers.StreamID, []byte{8, 1})
+
+	done := make(chan error, 1)
+	go func() {
+		_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+		done <- err
+	}()
+	second := srv.Accept()
+	second.Handshake()
+	headers, _ = second.ExpectUnary()
+	second.ReplyUnary(headers.StreamID, []byte{8, 1})
+	headers, payload := second.ExpectUnary()
+	second.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-done)
+}
+
+// Several addresses: one whose check does not pass is passed over.
+func TestConnectCheckOfTheNextAddress(t *testing.T) {
+	first, second := serveEcho(t), serveEcho(t)
+	cc := plain(t, "ipv4:"+first.addr+","+second.addr, grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+		if info.Addr == first.addr {
+			return errNotOurs
+		}
+		return nil
+	}))
+	_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+	require.NoError(t, err)
+	assert.Equal(t, int64(1), second.calls.Load())
+	assert.Zero(t, first.calls.Load())
+}
+
+// A check that does not return has the time of the attempt. A wait that ends before says
+// where the attempt is.
+func TestConnectCheckThatBlocks(t *testing.T) {
+	srv := serveEcho(t)
+	hangs := grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+		return info.Conn.Invoke(ctx, "/test.Echo/Hang", wrapperspb.String(""), new(wrapperspb.StringValue))
+	})
+	begun := make(chan struct{}, 1)
+	cc := plain(t, srv.addr, hangs, grpcdial.WithDialTrace(&grpcdial.DialTrace{CheckStart: func(grpcdial.DialEvent) { begun <- struct{}{} }}))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-begun; cancel() }()
+	err := cc.AwaitReady(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	var dialError *grpcdial.DialError
+	require.ErrorAs(t, err, &dialError)
+	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)
+	assert.ErrorIs(t, dialError.Attempts[0].Err, grpcdial.ErrUnfinished)
+	assert.Contains(t, err.Error(), "the program's check of the connection (WithConnectCheck) has not returned yet")
+	require.NoError(t, cc.Close())
+
+	short := grpcdial.ConnectParams{MinConnectTimeout: 50 * time.Millisecond}
+	short.Backoff.BaseDelay, short.Backoff.MaxDelay = time.Millisecond, time.Millisecond
+	cc = plain(t, srv.addr, hangs, grpcdial.WithConnectParams(short), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
+	err = cc.AwaitReady(soon(t))
+	require.ErrorAs(t, err, &dialError)
+	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)
+	assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	assert.Contains(t, dialError.Attempts[0].Hint, "the check did not pass in time")
+}
+
+// Close ends the check, and what the check has open. Nothing is left.
+func TestCloseDuringTheConnectCheck(t *testing.T) {
+	srv := serveEcho(t)
+	for name, check := range map[string]func(context.Context, grpcdial.ConnectCheckInfo) error{
+		"waits for its context": func(ctx context.Context, _ grpcdial.ConnectCheckInfo) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+		"runs an RPC": func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+			return info.Conn.Invoke(ctx, "/test.Echo/Hang", wrapperspb.String(""), new(wrapperspb.StringValue))
+		},
+		"runs an RPC without its context": func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+			return info.Conn.Invoke(context.Background(), "/test.Echo/Hang", wrapperspb.String(""), new(wrapperspb.StringValue))
+		},
+		"receives from a stream": func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+			s, err := info.Conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+			if err != nil {
+				return err
+			}
+			return s.RecvMsg(new(wrapperspb.StringValue))
+		},
+		"leaves a stream behind": func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+			if _, err := info.Conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo"); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun := make(chan struct{})
+			cc := plain(t, srv.addr, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+				close(begun)
+				return check(ctx, info)
+			}))
+			cc.Connect()
+			<-begun
+			require.NoError(t, cc.Close())
+			backendtest.Eventually(t, func() bool { return len(backendtest.Ours()) == 0 }, "no goroutine is left")
+		})
+	}
+}
+
+// A check that ignores its context does not hold Close.
+func TestCloseDoesNotWaitForAConnectCheck(t *testing.T) {
+	srv := serveEcho(t)
+	begun, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	cc := plain(t, srv.addr, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
+		defer close(returned)
+		close(begun)
+		<-release
+		return nil
+	}))
+	cc.Connect()
+	<-begun
+	require.NoError(t, cc.Close())
+	close(release)
+	<-returned
+}
+
+// A stream that the check leaves open ends with it, so that a connection that drains is
+// not kept by it.
+func TestConnectCheckThatLeavesAStream(t *testing.T) {
+	ended := make(chan struct{}, 10)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		<-s.Context().Done()
+		ended <- struct{}{}
+		return nil
+	}))
+	var done sync.WaitGroup
+	done.Go(func() { _ = srv.Serve(lis) })
+	defer done.Wait()
+	defer srv.Stop()
+	cc := plain(t, lis.Addr().String(), grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+		_, err := info.Conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Echo")
+		return err
+	}))
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	select {
+	case <-ended:
+	case <-soon(t).Done():
+		t.Fatal("the server serves the check's stream for ever")
+	}
+	backendtest.Eventually(t, func() bool { return cc.Snapshot().Endpoints[0].Streams == 0 }, "the stream is gone here too")
+}
+
+// A check whose goroutine ends (t.FailNow in one, for instance) has failed.
+func TestConnectCheckThatEndsItsGoroutine(t *testing.T) {
+	srv := serveEcho(t)
+	var round atomic.Int64
+	cc := plain(t, srv.addr, fastBackoff(), grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
+		if round.Add(1) == 1 {
+			runtime.Goexit()
+		}
+		return nil
+	}))
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	assert.Equal(t, int64(2), round.Load())
+}
+
+// A panic of the check ends the program: nothing recovers it.
+func TestConnectCheckThatPanics(t *testing.T) {
+	if addr := os.Getenv("GRPCDIAL_TEST_PANIC"); addr != "" {
+		cc := plain(t, addr, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error { panic("the check is broken") }))
+		_ = cc.AwaitReady(soon(t))
+		return
+	}
+	srv := serveEcho(t)
+	child := exec.CommandContext(soon(t), os.Args[0], "-test.run=^TestConnectCheckThatPanics$", "-test.count=1")
+	child.Env = append(os.Environ(), "GRPCDIAL_TEST_PANIC="+srv.addr)
+	out, err := child.CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "panic: the check is broken")
+}
+
+// Each connection is checked, the one after a loss too; RPCs in between wait.
+func TestConnectCheckOfEachConnection(t *testing.T) {
+	b := backendtest.Start(t, "a")
+	var checks atomic.Int64
+	cc := plain(t, b.Addr, fastBackoff(), grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+		checks.Add(1)
+		_, err := backendtest.AskName(soon(t), info.Conn)
+		return err
+	}))
+	for round := range 3 {
+		name, err := backendtest.AskName(soon(t), cc, grpc.WaitForReady(true))
+		require.NoError(t, err)
+		require.Equal(t, "a", name)
+		require.Equal(t, int64(round+1), checks.Load())
+		b.Cut()
+		require.True(t, cc.WaitForStateChange(soon(t), connectivity.Ready))
+	}
+}

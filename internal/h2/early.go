@@ -1,0 +1,36 @@
+package h2
+
+// early is the reading of a connection that began before its owner called Serve.
+type early struct {
+	drained chan error    // the argument of onDrain, once
+	ended   chan struct{} // closed when the reading has ended
+}
+
+// ServeEarly makes a goroutine of its own read from the connection, so that RPCs run on it
+// before its owner calls Serve. Serve has to be called nevertheless: it then waits for
+// that goroutine, and calls onDrain for what happened before. It is called at most once,
+// after Handshake and before Serve.
+func (c *Conn) ServeEarly() {
+	// onDrain is called at most once, so the reader does not wait in the send.
+	e := &early{drained: make(chan error, 1), ended: make(chan struct{})}
+	c.early = e
+	go func() {
+		defer close(e.ended)
+		c.serve(func(cause error) { e.drained <- cause })
+	}()
+}
+
+// wait is Serve on a connection that is being read from.
+func (e *early) wait(onDrain func(cause error)) {
+	select {
+	case cause := <-e.drained:
+		onDrain(cause)
+		<-e.ended
+	case <-e.ended:
+		select {
+		case cause := <-e.drained:
+			onDrain(cause)
+		default:
+		}
+	}
+}
