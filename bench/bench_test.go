@@ -10,24 +10,27 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// BenchmarkCells runs every cell with either client, one after the other; an
-// operation is a call, a round trip or a dial. For a comparison use the program:
-// it lets the clients take turns.
+// BenchmarkCells runs the cells over plaintext that do not grow, each with every side that
+// has it, one after the other; an operation is a call, a message, a round trip or a dial.
+// For a comparison use the program: it lets the sides take turns.
 func BenchmarkCells(b *testing.B) {
 	at, stop, err := startServer(serving{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer stop()
-	for _, c := range cells {
-		for _, cl := range []client{ours, grpcGo} {
-			b.Run(c.name+"/"+cl.name, func(b *testing.B) {
-				t, err := dialTarget(cl, at)
+	for _, c := range plainCells {
+		for _, side := range sides {
+			if !side.has(c) {
+				continue
+			}
+			b.Run(c.name+"/"+side.name, func(b *testing.B) {
+				o, err := side.open(at.Plain)
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer t.conn.Close()
-				s, err := put(c, t, forOps(b.N))
+				defer o.close()
+				s, err := put(c, o, forOps(b.N))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -57,7 +60,7 @@ func BenchmarkChannels(b *testing.B) {
 		b.Run(cl.name, func(b *testing.B) {
 			var h held
 			for b.Loop() {
-				if h, err = measureChannels(cl, at, channels); err != nil {
+				if h, err = measureChannels(cl, at.Plain, channels); err != nil {
 					b.Fatal(err)
 				}
 			}

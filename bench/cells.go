@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/grpcdial/grpcdial/bench/pb"
@@ -17,15 +19,45 @@ import (
 // costs a timer and a header; none is ever reached.
 const opTimeout = 10 * time.Second
 
-// cell is one load that both clients are put under.
+// cell is one load that the sides are put under.
 type cell struct {
-	name    string
+	name    string // over TLS it has the prefix "tls/"
 	noun    string // what one operation is
 	workers int    // goroutines that operate at the same time on one connection
-	work    func(t target) (worker, error)
+
+	work    func(t target) (worker, error)        // grpcdial and grpc-go
+	connect func(c connectClient) (worker, error) // connect-go; nil: it does not have the cell
+	floor   func(c *floorConn) (worker, error)    // the bare socket; nil: likewise
+
+	axis      string // what distinguishes the cells of the group; may be empty
+	at        float64
+	tls       bool
+	roundTrip time.Duration // added by a relay
+	share     float64       // of the time that a cell gets; 0: 1
+	large     bool          // not with -quick
+	plain     bool          // not over TLS as well
 }
 
-// target is what a worker operates on.
+// group is the name without "tls/" and without what follows the last slash.
+func (c cell) group() string { return groupOf(c.name) }
+
+func groupOf(name string) string {
+	name = strings.TrimPrefix(name, tlsPrefix)
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i]
+	}
+	return name
+}
+
+const tlsPrefix = "tls/"
+
+// overTLS is the same load over TLS, for half the time.
+func (c cell) overTLS() cell {
+	c.name, c.tls, c.share = tlsPrefix+c.name, true, 0.5
+	return c
+}
+
+// target is what a worker of grpcdial's or grpc-go's operates on.
 type target struct {
 	client client
 	conn   conn // READY, shared by the cell's workers
@@ -37,47 +69,96 @@ type target struct {
 type worker struct {
 	op    func() error // batch operations; their duration is the latency
 	batch int          // 0: one
-	done  func() error // what is left to do after the last one; may be nil
+	done  func() error // what is left to do after the last one; may be nil; several workers' run at the same time
 }
 
-var cells = slices.Concat(callCells, tokenCells, uploadCells, downCells)
+// cells are all loads: over plaintext, over TLS, and those that grow.
+var cells = slices.Concat(plainCells, tlsCells(), growthCells())
+
+// plainCells are the loads that run over plaintext and over TLS.
+var plainCells = slices.Concat(callCells, tokenCells, uploadCells, downCells)
+
+func tlsCells() []cell {
+	var over []cell
+	for _, c := range plainCells {
+		if !c.plain {
+			over = append(over, c.overTLS())
+		}
+	}
+	return over
+}
 
 var callCells = []cell{
-	{"unary/c=1", "call", 1, unary(0)},
-	{"unary/c=16", "call", 16, unary(0)},
-	{"unary/c=64", "call", 64, unary(0)},
-	{"unary-1kB/c=1", "call", 1, unary(1 << 10)},
-	{"unary-1kB/c=64", "call", 64, unary(1 << 10)},
-	{"unary-1MB/c=1", "call", 1, unary(1 << 20)},
-	{"unary-1MB/c=16", "call", 16, unary(1 << 20)},
-	{"pingpong/s=1", "round trip", 1, pingPong(0)},
-	{"pingpong/s=16", "round trip", 16, pingPong(0)},
-	{"pingpong-1kB/s=1", "round trip", 1, pingPong(1 << 10)},
-	{"pingpong-1MB/s=1", "round trip", 1, pingPong(1 << 20)},
-	{"dial", "dial", 1, dial},
-	{"refused/b=1", "call", 1, refused(1, "pick_first")},
-	{"refused/b=20", "call", 1, refused(20, "pick_first")},
-	{"refused-rr/b=20", "call", 1, refused(20, "round_robin")},
-	{"refused-rr/b=20,c=16", "call", 16, refused(20, "round_robin")},
-	{"unanswered/b=20,c=1000", "call", 1000, unanswered(20, "round_robin")},
+	unaryCell(1, 0),
+	unaryCell(16, 0),
+	unaryCell(64, 0),
+	unaryCell(1, 1<<10),
+	unaryCell(64, 1<<10),
+	unaryCell(1, 1<<20),
+	unaryCell(16, 1<<20),
+	pingPongCell(1, 0),
+	pingPongCell(16, 0),
+	pingPongCell(1, 1<<10),
+	pingPongCell(1, 1<<20),
+	{name: "dial", noun: "dial", workers: 1, work: dial, floor: floorDial},
+	{name: "refused/b=1", noun: "call", plain: true, workers: 1, work: refused(1, "pick_first"), axis: "addresses", at: 1},
+	{name: "refused/b=20", noun: "call", plain: true, workers: 1, work: refused(20, "pick_first"), axis: "addresses", at: 20},
+	{name: "refused-rr/b=20", noun: "call", plain: true, workers: 1, work: refused(20, "round_robin")},
+	{name: "refused-rr/b=20,c=16", noun: "call", plain: true, workers: 16, work: refused(20, "round_robin")},
+	{name: "unanswered/b=20,c=1000", noun: "call", plain: true, workers: 1000, work: unanswered(20, "round_robin")},
+	{name: "hedged/c=4", noun: "call", plain: true, workers: 4, work: hedged},
+}
+
+func unaryCell(callers, size int) cell {
+	return cell{
+		name: fmt.Sprintf("unary%s/c=%d", suffixOf(size), callers), noun: "call", workers: callers,
+		work: unary(size), connect: connectUnary(size), floor: floorUnary(size),
+		axis: "callers", at: float64(callers),
+	}
+}
+
+func pingPongCell(streams, size int) cell {
+	return cell{
+		name: fmt.Sprintf("pingpong%s/s=%d", suffixOf(size), streams), noun: "round trip", workers: streams,
+		work: pingPong(size), connect: connectPingPong(size), floor: floorPingPong(size),
+		axis: "streams", at: float64(streams),
+	}
+}
+
+// suffixOf is the size as it stands in a cell's name.
+func suffixOf(size int) string {
+	switch {
+	case size == 0:
+		return ""
+	case size < 1<<10:
+		return fmt.Sprintf("-%dB", size)
+	case size < 1<<20:
+		return fmt.Sprintf("-%dkB", size>>10)
+	default:
+		return fmt.Sprintf("-%dMB", size>>20)
+	}
 }
 
 // unary calls with a body of the given size, 0 for a greeting of 4 bytes that
 // is answered by one of 5.
-func unary(size int) func(target) (worker, error) {
+func unary(size int, opts ...grpc.CallOption) func(target) (worker, error) {
 	return func(t target) (worker, error) {
-		stub := pb.NewBenchClient(t.conn)
-		request := newRequest(size)
-		return worker{op: func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-			defer cancel()
-			reply, err := stub.Unary(ctx, request)
-			if err != nil {
-				return err
-			}
-			return check(reply, size)
-		}}, nil
+		return unaryOn(t.conn, newRequest(size), size, opts...), nil
 	}
+}
+
+// unaryOn makes unary calls on c whose replies have a body of the given size.
+func unaryOn(c grpc.ClientConnInterface, request *pb.Request, size int, opts ...grpc.CallOption) worker {
+	stub := pb.NewBenchClient(c)
+	return worker{op: func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
+		reply, err := stub.Unary(ctx, request, opts...)
+		if err != nil {
+			return err
+		}
+		return check(reply, size)
+	}}
 }
 
 // pingPong sends one message and receives one, on a stream that each worker

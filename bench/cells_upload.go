@@ -13,19 +13,30 @@ import (
 // uploadCells send on client streams as fast as they can. One operation is one
 // message.
 var uploadCells = []cell{
-	{"upload-16B/s=1", "message", 1, upload(16)},
-	{"upload-16B/s=16", "message", 16, upload(16)},
-	{"upload-1kB/s=1", "message", 1, upload(1 << 10)},
-	{"upload-1kB/s=16", "message", 16, upload(1 << 10)},
-	{"upload-64kB/s=1", "message", 1, upload(64 << 10)},
-	{"upload-64kB/s=16", "message", 16, upload(64 << 10)},
-	{"upload-1MB/s=1", "message", 1, upload(1 << 20)},
-	{"upload-1MB/s=16", "message", 16, upload(1 << 20)},
+	uploadCell(1, 16),
+	uploadCell(16, 16),
+	uploadCell(1, 1<<10),
+	uploadCell(16, 1<<10),
+	uploadCell(1, 64<<10),
+	uploadCell(16, 64<<10),
+	uploadCell(1, 1<<20),
+	uploadCell(16, 1<<20),
+}
+
+func uploadCell(streams, size int) cell {
+	return cell{
+		name: fmt.Sprintf("upload%s/s=%d", suffixOf(size), streams), noun: "message", workers: streams,
+		work: upload(size), connect: connectUpload(size), floor: floorUpload(size),
+		axis: "streams", at: float64(streams),
+	}
 }
 
 // oneWayBytes is about how much a worker sends or receives before it looks at the
 // clock: reading it for each small message would be a good part of what is measured.
 const oneWayBytes = 32 << 10
+
+// uploadBatch is how many messages of the given size one operation sends.
+func uploadBatch(size int) int { return max(1, oneWayBytes/size) }
 
 // upload sends messages with a body of the given size on a stream that each worker
 // keeps for the whole round. At its end the server says how much it got.
@@ -38,7 +49,7 @@ func upload(size int) func(target) (worker, error) {
 			return worker{}, err
 		}
 		request := &pb.Request{Body: make([]byte, size)}
-		batch, sent := max(1, oneWayBytes/size), int64(0)
+		batch, sent := uploadBatch(size), int64(0)
 		return worker{
 			batch: batch,
 			op: func() error {

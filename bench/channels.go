@@ -13,14 +13,13 @@ import (
 	"github.com/grpcdial/grpcdial/bench/pb"
 )
 
-// channelsName is the cell that holds channels; it is not a load.
-const channelsName = "channels"
-
 // holding is the task of a holding process.
 type holding struct {
-	Client   string
-	Endpoint endpoint
-	Channels int
+	Client    string
+	Endpoint  endpoint
+	Channels  int  // that it holds
+	Idle      bool // they are made and not connected
+	Addresses int  // or those of one channel: see holdAddresses
 }
 
 // rest is what n channels hold while nothing is called on them.
@@ -30,31 +29,42 @@ type rest struct {
 	Goroutines int
 }
 
-// held is what a holding process found: the totals of all its channels.
+// held is what two holding processes found: the totals of all their channels.
 type held struct {
+	Idle  rest // made, not connected; the first process's
 	Ready rest // READY, nothing called yet
 	Used  rest // after one call on each
 }
 
-// measureChannels lets a new process hold channels and measure itself. A new
-// one each time, because what a process once allocated for goroutines stays.
+// measureChannels lets new processes hold channels and measure themselves.
 func measureChannels(c client, at endpoint, channels int) (held, error) {
-	order, err := json.Marshal(holding{c.name, at, channels})
-	if err != nil {
+	var idle, connected held
+	if err := inProcess(&idle, holding{Client: c.name, Endpoint: at, Channels: channels, Idle: true}); err != nil {
 		return held{}, err
+	}
+	err := inProcess(&connected, holding{Client: c.name, Endpoint: at, Channels: channels})
+	connected.Idle = idle.Idle
+	return connected, err
+}
+
+// inProcess lets a new process do the task; found is what it found. A
+// new one each time, because what a process once allocated for goroutines stays.
+func inProcess(found any, task holding) error {
+	order, err := json.Marshal(task)
+	if err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return held{}, err
+		return err
 	}
 	cmd := exec.Command(self, holdArg, string(order))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return held{}, fmt.Errorf("%s with %s: %w", channelsName, c.name, err)
+		return fmt.Errorf("a process of %s's: %w", task.Client, err)
 	}
-	var h held
-	return h, json.Unmarshal(out, &h)
+	return json.Unmarshal(out, found)
 }
 
 // hold is the holding process.
@@ -76,6 +86,17 @@ func hold() error {
 		return err
 	}
 	first[0].Close()
+	if order.Addresses > 0 {
+		found, err := holdAddresses(c, order.Endpoint, order.Addresses)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(found)
+	}
+
+	if order.Idle {
+		return holdIdle(c, order)
+	}
 
 	var h held
 	before := settle()
@@ -88,6 +109,24 @@ func hold() error {
 		return err
 	}
 	h.Used = settle().minus(before)
+	runtime.KeepAlive(conns)
+	return json.NewEncoder(os.Stdout).Encode(h)
+}
+
+// holdIdle makes channels that do not connect.
+func holdIdle(c client, order holding) error {
+	creds, err := order.Endpoint.credentials()
+	if err != nil {
+		return err
+	}
+	before := settle()
+	conns := make([]stateful, order.Channels)
+	for i := range conns {
+		if conns[i], err = c.idle(order.Endpoint.Target, creds); err != nil {
+			return err
+		}
+	}
+	h := held{Idle: settle().minus(before)}
 	runtime.KeepAlive(conns)
 	return json.NewEncoder(os.Stdout).Encode(h)
 }

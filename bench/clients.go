@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -18,7 +19,7 @@ type conn interface {
 	Close() error
 }
 
-// client is one of the two libraries that are compared. Both run with their
+// client is one of the two libraries whose channels are compared. Both run with their
 // default options.
 type client struct {
 	name string
@@ -35,6 +36,14 @@ var (
 	}}
 )
 
+// idle makes a channel that does not connect yet.
+func (c client) idle(target string, creds credentials.TransportCredentials) (stateful, error) {
+	if c.name == ours.name {
+		return grpcdial.NewClient(target, grpcdial.WithTransportCredentials(creds))
+	}
+	return grpc.NewClient(target, grpc.WithTransportCredentials(creds))
+}
+
 // endpoint says where the server process listens. It crosses the boundary of
 // the processes as JSON.
 type endpoint struct {
@@ -47,9 +56,37 @@ func (e endpoint) credentials() (credentials.TransportCredentials, error) {
 	if len(e.CA) == 0 {
 		return insecure.NewCredentials(), nil
 	}
+	pool, err := e.pool()
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewClientTLSFromCert(pool, ""), nil
+}
+
+// pool holds the server's certificate.
+func (e endpoint) pool() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(e.CA) {
 		return nil, errors.New("the server's certificate is not PEM")
 	}
-	return credentials.NewClientTLSFromCert(pool, ""), nil
+	return pool, nil
+}
+
+// endpoints are all ways to the server.
+type endpoints struct {
+	Plain  endpoint
+	TLS    endpoint
+	Relays map[time.Duration]endpoint // plaintext, by the round trip that the relay adds
+}
+
+// of is the way that the cell takes.
+func (e endpoints) of(c cell) endpoint {
+	switch {
+	case c.tls:
+		return e.TLS
+	case c.roundTrip > 0:
+		return e.Relays[c.roundTrip]
+	default:
+		return e.Plain
+	}
 }

@@ -18,14 +18,22 @@ const downBatch = 64
 // downCells are server streams: N streams share one channel, and the server sends on each
 // as fast as it can.
 var downCells = []cell{
-	{"down-16B/s=1", "message", 1, download(16, downBatch)},
-	{"down-16B/s=16", "message", 16, download(16, downBatch)},
-	{"down-1kB/s=1", "message", 1, download(1<<10, downBatch)},
-	{"down-1kB/s=16", "message", 16, download(1<<10, downBatch)},
-	{"down-64kB/s=1", "message", 1, download(64<<10, 1)},
-	{"down-64kB/s=16", "message", 16, download(64<<10, 1)},
-	{"down-1MB/s=1", "message", 1, download(1<<20, 1)},
-	{"down-1MB/s=16", "message", 16, download(1<<20, 1)},
+	downCell(1, 16, downBatch),
+	downCell(16, 16, downBatch),
+	downCell(1, 1<<10, downBatch),
+	downCell(16, 1<<10, downBatch),
+	downCell(1, 64<<10, 1),
+	downCell(16, 64<<10, 1),
+	downCell(1, 1<<20, 1),
+	downCell(16, 1<<20, 1),
+}
+
+func downCell(streams, size, batch int) cell {
+	return cell{
+		name: fmt.Sprintf("down%s/s=%d", suffixOf(size), streams), noun: "message", workers: streams,
+		work: download(size, batch), connect: connectDownload(size, batch), floor: floorDownload(size, batch),
+		axis: "streams", at: float64(streams),
+	}
 }
 
 // download receives messages of size encoded bytes on a stream that each worker keeps for

@@ -3,15 +3,17 @@ package main
 import (
 	"math"
 	"math/bits"
+	"sync/atomic"
 	"time"
 )
 
 // histogram counts durations in buckets whose width is at most 1/128 of their
 // value, so that a percentile is within 1% of the exact one and recording
-// allocates nothing. It is not safe for concurrent use: each worker has its own.
+// allocates nothing. Several goroutines may record at the same time; what is recorded is
+// read afterwards.
 type histogram struct {
+	n      uint64 // first, so that it is aligned for atomic use on 32-bit machines
 	counts [exact + (64-exactBits)*half]uint32
-	n      uint64
 }
 
 const (
@@ -21,8 +23,8 @@ const (
 )
 
 func (h *histogram) record(d time.Duration) {
-	h.counts[bucket(uint64(max(d, 0)))]++
-	h.n++
+	atomic.AddUint32(&h.counts[bucket(uint64(max(d, 0)))], 1)
+	atomic.AddUint64(&h.n, 1)
 }
 
 func (h *histogram) add(other *histogram) {

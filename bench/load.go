@@ -11,16 +11,17 @@ import (
 	"time"
 )
 
-// sample is what one load of one client showed, of this process alone: the
+// sample is what one load of one side showed, of this process alone: the
 // server has its own.
 type sample struct {
-	ops     int
-	elapsed time.Duration
-	cpu     time.Duration // user and system time
-	mallocs uint64        // objects allocated
-	bytes   uint64        // bytes allocated
-	wire    traffic
-	latency *histogram
+	ops      int
+	elapsed  time.Duration
+	cpu      time.Duration // user and system time
+	mallocs  uint64        // objects allocated
+	bytes    uint64        // bytes allocated
+	syscalls int64         // calls of read and write and of their like; 0: they are not known
+	wire     traffic
+	latency  *histogram
 }
 
 // budget says how long a load lasts: it is asked before each operation, by all
@@ -46,34 +47,37 @@ func forOps(n int) budget {
 	return budget{start: func() {}, more: func() bool { return left.Add(-1) >= 0 }}
 }
 
-// put runs the cell's workers on the target until the budget is used up. What
+// put runs the cell's workers on what a side opened until the budget is used up. What
 // they need is made before the measurement starts and ended after it stops.
 // The first error ends the load.
-func put(c cell, t target, b budget) (sample, error) {
+func put(c cell, o opened, b budget) (sample, error) {
 	var s sample
 	var err error
-	// The labels distinguish the two clients in a CPU profile.
-	pprof.Do(context.Background(), pprof.Labels("client", t.client.name, "cell", c.name), func(context.Context) {
-		s, err = putLabelled(c, t, b)
+	// The labels distinguish the sides in a CPU profile.
+	pprof.Do(context.Background(), pprof.Labels("client", o.side, "cell", c.name), func(context.Context) {
+		s, err = putLabelled(c, o, b)
 	})
 	if err != nil {
-		return sample{}, fmt.Errorf("%s with %s: %w", c.name, t.client.name, err)
+		return sample{}, fmt.Errorf("%s with %s: %w", c.name, o.side, err)
 	}
 	return s, nil
 }
 
-func putLabelled(c cell, t target, b budget) (sample, error) {
+// shards bounds the histograms of a load, which are 30 kB each.
+const shards = 64
+
+func putLabelled(c cell, o opened, b budget) (sample, error) {
 	workers := make([]worker, c.workers)
-	latencies := make([]histogram, c.workers)
+	latencies := make([]histogram, min(c.workers, shards))
 	failures := make([]error, c.workers) // each written by its worker
 	for i := range workers {
 		var err error
-		if workers[i], err = c.work(t); err != nil {
+		if workers[i], err = o.worker(c); err != nil {
 			return sample{}, err
 		}
 	}
 
-	sent, err := trafficNow(t.at.Counts)
+	sent, err := trafficNow(o.at.Counts)
 	if err != nil {
 		return sample{}, err
 	}
@@ -82,6 +86,7 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 	start := make(chan struct{})
 	for i := range workers {
 		running.Go(func() {
+			latency := &latencies[i%shards]
 			<-start
 			for !failed.Load() && b.more() {
 				began := time.Now()
@@ -90,7 +95,7 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 					failed.Store(true)
 					return
 				}
-				latencies[i].record(time.Since(began))
+				latency.record(time.Since(began))
 			}
 		})
 	}
@@ -98,25 +103,30 @@ func putLabelled(c cell, t target, b budget) (sample, error) {
 	var before, after runtime.MemStats
 	runtime.GC() // one round does not pay for the garbage of the one before
 	runtime.ReadMemStats(&before)
+	calls := systemCalls()
 	cpu := cpuTime()
 	began := time.Now()
 	b.start()
 	close(start)
 	running.Wait()
 	s := sample{elapsed: time.Since(began), cpu: cpuTime() - cpu, latency: &histogram{}}
+	s.syscalls = systemCalls() - calls
 	runtime.ReadMemStats(&after)
-	now, err := trafficNow(t.at.Counts)
+	now, err := trafficNow(o.at.Counts)
 	if err != nil {
 		return sample{}, err
 	}
 
 	for i, w := range workers {
 		if w.done != nil && !failed.Load() {
-			failures[i] = w.done()
+			running.Go(func() { failures[i] = w.done() })
 		}
-		s.latency.add(&latencies[i])
-		s.ops += int(latencies[i].n) * max(w.batch, 1)
 	}
+	running.Wait()
+	for i := range latencies {
+		s.latency.add(&latencies[i])
+	}
+	s.ops = int(s.latency.n) * max(workers[0].batch, 1)
 	s.wire = now.minus(sent)
 	s.mallocs = after.Mallocs - before.Mallocs
 	s.bytes = after.TotalAlloc - before.TotalAlloc

@@ -11,7 +11,7 @@ import (
 // argument then says which role the process has.
 const (
 	serveArg = "-serve" // the server: see serve
-	holdArg  = "-hold"  // holds READY channels and measures itself: see hold
+	holdArg  = "-hold"  // holds channels, or one with many addresses, and measures itself: see hold
 )
 
 // childMain runs the role that the command line asks for and exits; it returns
@@ -39,36 +39,36 @@ func childMain() {
 
 // startServer starts the server process and returns where it listens and a
 // function that ends it.
-func startServer(s serving) (endpoint, func(), error) {
+func startServer(s serving) (endpoints, func(), error) {
 	order, err := json.Marshal(s)
 	if err != nil {
-		return endpoint{}, nil, err
+		return endpoints{}, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return endpoint{}, nil, err
+		return endpoints{}, nil, err
 	}
 	cmd := exec.Command(self, serveArg, string(order))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return endpoint{}, nil, err
+		return endpoints{}, nil, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return endpoint{}, nil, err
+		return endpoints{}, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return endpoint{}, nil, err
+		return endpoints{}, nil, err
 	}
 	stop := func() {
 		stdin.Close()
 		_ = cmd.Wait() // its log has said what was wrong, if anything
 	}
-	var at endpoint
+	var at endpoints
 	if err := json.NewDecoder(stdout).Decode(&at); err != nil {
 		stop()
-		return endpoint{}, nil, fmt.Errorf("the server process did not say where it listens: %w", err)
+		return endpoints{}, nil, fmt.Errorf("the server process did not say where it listens: %w", err)
 	}
 	return at, stop, nil
 }

@@ -65,25 +65,24 @@ const unansweredTimeout = 100 * time.Millisecond
 // time with the network connection. So each call ends at its deadline: the latency beyond
 // that is how late its caller learns of it.
 func unanswered(backends int, policy string) func(target) (worker, error) {
-	var c stateful // of the workers in use
-	workers := 0
+	var channel sharedChannel
 	hang := func(ctx context.Context, _ string) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
 	return func(t target) (worker, error) {
-		if workers == 0 {
+		c, err := channel.open(func() (stateful, error) {
 			addrs, err := closedPorts(backends)
 			if err != nil {
-				return worker{}, err
+				return nil, err
 			}
 			r := manual.NewBuilderWithScheme("unanswered")
 			r.InitialState(resolver.State{Addresses: addrs})
-			if c, err = t.client.resolved(r, policy, t.creds, hang); err != nil {
-				return worker{}, err
-			}
+			return t.client.resolved(r, policy, t.creds, hang)
+		})
+		if err != nil {
+			return worker{}, err
 		}
-		workers++
 		stub := pb.NewBenchClient(c)
 		request := newRequest(0)
 		return worker{
@@ -95,12 +94,7 @@ func unanswered(backends int, policy string) func(target) (worker, error) {
 				}
 				return nil
 			},
-			done: func() error {
-				if workers--; workers > 0 {
-					return nil
-				}
-				return c.Close()
-			},
+			done: channel.close,
 		}, nil
 	}
 }
@@ -131,15 +125,27 @@ type stateful interface {
 // connections; nil: the client's own.
 func (c client) resolved(r *manual.Resolver, policy string, creds credentials.TransportCredentials,
 	dialer func(context.Context, string) (net.Conn, error)) (stateful, error) {
-	target, config := r.Scheme()+":///backends", fmt.Sprintf(`{"loadBalancingConfig":[{%q:{}}]}`, policy)
+	config := fmt.Sprintf(`{"loadBalancingConfig":[{%q:{}}]}`, policy)
+	return c.configured(r.Scheme()+":///backends", creds, config, r, dialer)
+}
+
+// configured makes an idle channel with a service config. r and dialer may be nil.
+func (c client) configured(target string, creds credentials.TransportCredentials, config string, r *manual.Resolver,
+	dialer func(context.Context, string) (net.Conn, error)) (stateful, error) {
 	if c.name == ours.name {
-		opts := []grpcdial.DialOption{grpcdial.WithTransportCredentials(creds), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(config)}
+		opts := []grpcdial.DialOption{grpcdial.WithTransportCredentials(creds), grpcdial.WithDefaultServiceConfig(config)}
+		if r != nil {
+			opts = append(opts, grpcdial.WithResolvers(r))
+		}
 		if dialer != nil {
 			opts = append(opts, grpcdial.WithContextDialer(dialer))
 		}
 		return grpcdial.NewClient(target, opts...)
 	}
-	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithResolvers(r), grpc.WithDefaultServiceConfig(config)}
+	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithDefaultServiceConfig(config)}
+	if r != nil {
+		opts = append(opts, grpc.WithResolvers(r))
+	}
 	if dialer != nil {
 		opts = append(opts, grpc.WithContextDialer(dialer))
 	}

@@ -30,6 +30,9 @@ type service struct {
 }
 
 func (service) Unary(_ context.Context, in *pb.Request) (*pb.Reply, error) {
+	if in.GetName() == slowName {
+		beSlow()
+	}
 	return &pb.Reply{Message: "ccccc", Body: in.GetBody()}, nil
 }
 
@@ -50,58 +53,84 @@ func (service) PingPong(stream grpc.BidiStreamingServer[pb.Request, pb.Reply]) e
 
 // serving is the task of the server process.
 type serving struct {
-	TLS       bool
-	RoundTrip time.Duration // added by a relay; 0: there is none
+	RoundTrips []time.Duration // a relay adds each; 0 needs none
 }
 
 // serve is the server process: it listens on loopback ports, writes its
-// endpoint to stdout and serves until stdin ends, which it does when the
+// endpoints to stdout and serves until stdin ends, which it does when the
 // process that started it ends.
 func serve() error {
 	var order serving
 	if err := json.Unmarshal([]byte(os.Args[2]), &order); err != nil {
 		return err
 	}
-	var listeners [3]net.Listener
-	for i := range listeners {
-		var err error
-		if listeners[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return err
+	count := &counts{}
+	reporting, err := listen()
+	if err != nil {
+		return err
+	}
+	go count.report(reporting)
+	counts := reporting.Addr().String()
+
+	certificate, ca, err := selfSigned()
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 2)
+	var servers []*grpc.Server
+	start := func(opts ...grpc.ServerOption) (string, error) {
+		lis, err := listen()
+		if err != nil {
+			return "", err
 		}
-		defer listeners[i].Close()
+		server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
+		pb.RegisterBenchServer(server, service{})
+		server.RegisterService(&downDesc, nil)
+		servers = append(servers, server)
+		go func() { ended <- server.Serve(counter{lis, count}) }()
+		return lis.Addr().String(), nil
 	}
-	lis := &counter{Listener: listeners[0]}
-	at := endpoint{Target: lis.Addr().String(), Counts: listeners[1].Addr().String()}
-	go lis.report(listeners[1])
-	if order.RoundTrip > 0 {
-		go relay{listeners[2], at.Target, order.RoundTrip / 2}.serve()
-		at.Target = listeners[2].Addr().String()
+	plain, err := start()
+	if err != nil {
+		return err
 	}
-	var opts []grpc.ServerOption
-	if order.TLS {
-		certificate, ca, err := selfSigned()
+	secure, err := start(grpc.Creds(credentials.NewServerTLSFromCert(&certificate)))
+	if err != nil {
+		return err
+	}
+	at := endpoints{
+		Plain: endpoint{Target: plain, Counts: counts}, TLS: endpoint{Target: secure, Counts: counts, CA: ca},
+		Relays: map[time.Duration]endpoint{},
+	}
+	for _, trip := range order.RoundTrips {
+		if trip == 0 {
+			continue
+		}
+		lis, err := listen()
 		if err != nil {
 			return err
 		}
-		at.CA = ca
-		opts = append(opts, grpc.Creds(credentials.NewServerTLSFromCert(&certificate)))
+		go relay{lis, plain, trip / 2}.serve()
+		at.Relays[trip] = endpoint{Target: lis.Addr().String(), Counts: counts}
 	}
-	server := grpc.NewServer(opts...)
-	pb.RegisterBenchServer(server, service{})
-	server.RegisterService(&downDesc, nil)
 
 	if err := json.NewEncoder(os.Stdout).Encode(at); err != nil {
 		return err
 	}
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
-		server.Stop()
+		for _, server := range servers {
+			server.Stop()
+		}
+		ended <- nil
 	}()
-	if err := server.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+	if err := <-ended; !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
 		return err
 	}
 	return nil
 }
+
+func listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
 
 // selfSigned makes a certificate for 127.0.0.1 and its PEM.
 func selfSigned() (tls.Certificate, []byte, error) {

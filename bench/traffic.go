@@ -18,24 +18,29 @@ func (t traffic) minus(before traffic) traffic {
 	return traffic{t.Up - before.Up, t.Down - before.Down}
 }
 
-// counter counts the traffic of a listener.
-type counter struct {
-	net.Listener
+// counts is the traffic of several listeners.
+type counts struct {
 	up, down atomic.Int64
 }
 
+// counter counts the traffic of a listener.
+type counter struct {
+	net.Listener
+	by *counts
+}
+
 // Accept implements net.Listener.
-func (c *counter) Accept() (net.Conn, error) {
+func (c counter) Accept() (net.Conn, error) {
 	nc, err := c.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return counted{nc, c}, nil
+	return counted{nc, c.by}, nil
 }
 
 type counted struct {
 	net.Conn
-	by *counter
+	by *counts
 }
 
 // Read implements net.Conn.
@@ -53,7 +58,7 @@ func (c counted) Write(p []byte) (int, error) {
 }
 
 // report answers each connection to lis with the traffic so far, until lis is closed.
-func (c *counter) report(lis net.Listener) {
+func (c *counts) report(lis net.Listener) {
 	for {
 		nc, err := lis.Accept()
 		if err != nil {
