@@ -54,7 +54,7 @@ type ClientConn struct {
 	chain     *callChain            // in front of calls
 	bridge    bridge
 	mirrors   mirrors
-	observer  *observer // nil: neither a trace nor a logger
+	observer  observer
 
 	// With rules of their own, in their types.
 	state         stateMachine

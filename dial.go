@@ -105,11 +105,12 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	}
 	cc.building.Store(newBuilding())
 	cc.policies.cc = cc
-	cc.observer = newObserver(parsed, o)
+	cc.observer.listeners = newListeners(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
 	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
+	cc.channelz.Show((*livePicture)(cc))
 	cc.calls.SetIdle(true)
 	cc.published.calls = cc.calls
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)

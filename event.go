@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,12 +132,20 @@ func listed(addrs []string) string {
 
 // phase is that whose end the event is; empty for others.
 func (e *DialEvent) phase() failure.Phase {
-	for phase, kinds := range phaseEvents {
-		if kinds[1] == e.Kind {
-			return phase
-		}
+	if phase, done := e.step(); done {
+		return phase
 	}
 	return ""
+}
+
+// step returns the phase that begins or is done with the event; empty for other events.
+func (e *DialEvent) step() (phase failure.Phase, done bool) {
+	for phase, kinds := range phaseEvents {
+		if i := slices.Index(kinds[:], e.Kind); i >= 0 {
+			return phase, i == 1
+		}
+	}
+	return "", false
 }
 
 // failure is the line for what failed, in the words of a DialError.

@@ -19,9 +19,9 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
 	"bridge":                 {"", "internal/intercept"},
-	"channelz":               {"internal/channelzdata", "internal/text"},
+	"channelz":               {"internal/channelzdata", "internal/live", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
 	"e2e":                    nil,
 	"internal/addresslist":   nil,
@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"internal/h2":            {"internal/bytepool", "internal/text"},
 	"internal/h2test":        nil, // for tests: nothing that is no test imports it
 	"internal/intercept":     nil,
-	"internal/channelzdata":  {"internal/text"},
+	"internal/channelzdata":  {"internal/live", "internal/text"},
+	"internal/live":          nil,
 	"internal/lookup":        nil,
 	"internal/mask":          nil,
 	"internal/metrics":       {"internal/h2"},

@@ -129,6 +129,18 @@ func (m *stateMachine) after(seq uint64) (c StateChange, ok bool, changed <-chan
 	return m.log[int(next-1)%keptTransitions], true, nil
 }
 
+// recent returns the latest transitions, at most n, oldest first.
+func (m *stateMachine) recent(n int) []StateChange {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n = min(n, len(m.log))
+	all := make([]StateChange, 0, n)
+	for next := m.last.Seq - uint64(n) + 1; next <= m.last.Seq; next++ {
+		all = append(all, m.log[int(next-1)%keptTransitions])
+	}
+	return all
+}
+
 // wasReady reports whether one of the transitions after the one with number seq led
 // to READY. It looks at those that are kept.
 func (m *stateMachine) wasReady(seq uint64) bool {
@@ -167,7 +179,7 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 	if to != connectivity.Shutdown { // of a channel that has ended channelz has nothing
 		cc.channelz.State(to, cause)
 	}
-	if cc.observer == nil {
+	if cc.observer.idle() {
 		return
 	}
 	e := DialEvent{Kind: EventState, From: before.To, To: to, Cause: cause}

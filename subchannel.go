@@ -192,7 +192,7 @@ func (l *link) connecting(ctx context.Context) (*h2.Conn, error) {
 	for i, addr := range l.addrs {
 		l.attempt = cc.attemptIDs.Add(1)
 		cfg.Progress = l.try(addr)
-		cfg.Trace = cc.observer.steps(l.attempt)
+		cfg.Trace = cc.observer.steps(l.attempt, addr.Addr)
 		share, stop := ctx, context.CancelFunc(func() {})
 		if others := len(l.addrs) - i - 1; others > 0 {
 			share, stop = context.WithTimeout(ctx, backoff.AddressLimit(time.Until(end), 1+others))

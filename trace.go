@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"crypto/tls"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/live"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -170,38 +172,59 @@ func (t *DialTrace) of(kind EventKind) func(DialEvent) {
 	return nil
 }
 
-// observer passes a channel's events to its traces and its log. A nil observer, that of
-// a channel without either, does nothing. Its methods are called without a lock held.
+// observer passes a channel's events to its traces, its log and, in a program that serves
+// the page of package channelz, to what the page shows of dials. In a channel without any
+// of them its methods do nothing. They are called without a lock held. The zero value has
+// neither traces nor a log.
 type observer struct {
-	target string       // set once
-	traces []*DialTrace // set once
-	log    *eventLog    // set once; nil: none
+	*listeners                            // set once; nil: neither a trace nor a log
+	dials      atomic.Pointer[live.Dials] // set with the first event for the page
 }
 
-func newObserver(target resolver.Target, o *dialOptions) *observer {
+// listeners are the traces and the log of a channel.
+type listeners struct {
+	target string // as it is shown
+	traces []*DialTrace
+	log    *eventLog // nil: none
+}
+
+func newListeners(target resolver.Target, o *dialOptions) *listeners {
 	if len(o.traces) == 0 && o.logger == nil {
 		return nil
 	}
-	obs := &observer{target: text.Target(target.String()), traces: o.traces}
+	l := &listeners{target: text.Target(target.String()), traces: o.traces}
 	if o.logger != nil {
-		obs.log = newEventLog(o.logger)
+		l.log = newEventLog(o.logger)
 	}
-	return obs
+	return l
 }
 
-// tell completes e and passes it to the traces and the log. Its texts leave the library,
-// so credentials are masked and non-text bytes removed here.
+// idle reports whether events are of no interest.
+func (o *observer) idle() bool { return o.listeners == nil && !live.Wanted() }
+
+// tell completes e and passes it on. Its texts leave the library, so credentials are
+// masked and non-text bytes removed here.
 func (o *observer) tell(e DialEvent) {
-	if o == nil {
+	if o.idle() {
 		return
 	}
-	e.Time, e.Target = time.Now(), o.target
+	e.Time = time.Now()
 	e.Addr, e.ServerName, e.Hint = text.Target(e.Addr), text.Target(e.ServerName), text.Line(e.Hint)
 	e.Err, e.Cause = fitCause(e.Err), fitCause(e.Cause)
 	for i, addr := range e.Addrs {
 		e.Addrs[i] = text.Target(addr)
 	}
-	for _, t := range o.traces {
+	if live.Wanted() {
+		o.keepForPage(&e)
+	}
+	if o.listeners != nil {
+		e.Target = o.target
+		o.report(e)
+	}
+}
+
+func (l *listeners) report(e DialEvent) {
+	for _, t := range l.traces {
 		if t.Every != nil {
 			t.Every(e)
 		}
@@ -209,16 +232,19 @@ func (o *observer) tell(e DialEvent) {
 			f(e)
 		}
 	}
-	if o.log != nil {
-		o.log.event(e)
+	if l.log != nil {
+		l.log.event(e)
 	}
 }
 
-// steps returns the function that reports the phases of an attempt; nil if the channel
-// has neither a trace nor a log.
-func (o *observer) steps(attempt uint64) func(connect.Step) {
-	if o == nil {
+// steps returns the function that reports the phases of an attempt at addr; nil if they
+// are of no interest.
+func (o *observer) steps(attempt uint64, addr string) func(connect.Step) {
+	if o.idle() {
 		return nil
+	}
+	if live.Wanted() {
+		o.pageDials().Begin(attempt, text.Target(addr), time.Now())
 	}
 	return func(s connect.Step) { o.tell(eventOf(s, attempt)) }
 }
@@ -258,7 +284,7 @@ func eventOf(s connect.Step, attempt uint64) DialEvent {
 
 // failed reports a failed attempt.
 func (o *observer) failed(attempt uint64, attempts failure.List) {
-	if o == nil {
+	if o.idle() {
 		return
 	}
 	for _, a := range attempts {
@@ -281,7 +307,7 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 // writes addr, and since before there is a connection.
 
 func (l *link) tellReady() {
-	if o := l.sc.cc.observer; o != nil {
+	if o := &l.sc.cc.observer; !o.idle() {
 		l.readyAt = time.Now()
 		o.tell(DialEvent{Kind: EventReady, AttemptID: l.attempt, Addr: l.addr.Addr, ServerName: l.sc.cc.serverName(l.addr), Elapsed: l.readyAt.Sub(l.since)})
 	}
@@ -290,14 +316,14 @@ func (l *link) tellReady() {
 // tellLost reports the end of a connection, once: the server may announce it first
 // with a GOAWAY.
 func (l *link) tellLost(why error) {
-	if o := l.sc.cc.observer; o != nil && !l.readyAt.IsZero() {
+	if o := &l.sc.cc.observer; !o.idle() && !l.readyAt.IsZero() {
 		o.tell(DialEvent{Kind: EventLost, AttemptID: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
 		l.readyAt = time.Time{}
 	}
 }
 
 func (l *link) tellBackoff(wait time.Duration) {
-	if o := l.sc.cc.observer; o != nil {
+	if o := &l.sc.cc.observer; !o.idle() {
 		addr := l.addr.Addr
 		if l.refused != nil {
 			addr = l.refused.Addr
@@ -315,7 +341,7 @@ func (cc *ClientConn) tellResolving() {
 // already; since is as resolution.answer has it.
 // Policy queue only.
 func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
-	if cc.observer == nil {
+	if cc.observer.idle() {
 		return
 	}
 	cc.policyQueue.AssertOn()

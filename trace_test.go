@@ -234,11 +234,11 @@ func TestNoTraceCostsNothing(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	cc := plain(t, b.Addr)
 	awaitReady(t, cc)
-	require.Nil(t, cc.observer)
-	o, l := cc.observer, cc.allLinks()[0]
+	require.Nil(t, cc.observer.listeners)
+	o, l := &cc.observer, cc.allLinks()[0]
 	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: backendtest.ErrRefused}}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
-		if o.steps(1) != nil {
+		if o.steps(1, "a:1") != nil {
 			panic("the connection is asked to tell of its steps")
 		}
 		o.failed(1, attempts)

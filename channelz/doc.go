@@ -1,8 +1,10 @@
 // Package channelz serves gRPC's channelz for the channels that grpcdial has
-// made in this process: grpc.channelz.v1, which grpcdebug and grpcurl read.
+// made in this process: grpc.channelz.v1, which grpcdebug and grpcurl read. And it has a
+// live page of them for browsers:
 //
 //	s := grpc.NewServer()
 //	channelz.Register(s)
+//	http.Handle("/debug/grpcdial", channelz.Handler())
 //
 // Channels are in its lists from their dial to their Close; a channel made before
 // the service was registered is there with its history. What is served:
@@ -42,8 +44,13 @@
 // round, a channel that grpc-go makes with a parent of ours, as some of its
 // policies do, is a top one in its lists: grpc-go takes no parents but its own.
 //
+// # The page
+//
+// [Handler] shows the same channels in a browser, and more of each: why it is not READY,
+// what to do about it, and where the latest dials spent their time.
+//
 // # Access
 //
-// The service's callers can read targets, addresses, errors and certificates. Register
-// it on a server that is for operators only.
+// The callers of the service and of the page can read targets, addresses, errors and
+// names of certificates. Serve them to operators only.
 package channelz

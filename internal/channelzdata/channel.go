@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/live"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -29,6 +30,7 @@ type Channel struct {
 	mu         sync.Mutex // see "Locks" in the package comment
 	closed     bool       // guarded by mu; what follows is empty then
 	calls      CallCounters
+	source     live.Source // nil: none
 	state      connectivity.State
 	resolution string        // the text of the latest resolver event
 	trace      trace         // of the channel
@@ -70,7 +72,7 @@ func (c *Channel) Close() {
 		}
 	}
 	// What others hold of this must not hold what the counters belong to.
-	c.calls, c.resolution, c.trace, c.subs, c.nested = nil, "", trace{}, nil, nil
+	c.calls, c.source, c.resolution, c.trace, c.subs, c.nested = nil, nil, "", trace{}, nil, nil
 	c.mu.Unlock()
 
 	open.removeChannel(c.id, children)

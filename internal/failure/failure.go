@@ -67,7 +67,7 @@ func (a *Attempt) Error() string {
 	a.writeWhat(&b)
 	fmt.Fprintf(&b, ": %s failed after %v", a.Phase, text.Round(a.Elapsed))
 	mark := ": "
-	if cause := a.cause(); cause != "" {
+	if cause := a.Cause(); cause != "" {
 		b.WriteString(mark + cause)
 		mark = "; "
 	}
@@ -120,10 +120,10 @@ const (
 	maxHint  = 1000
 )
 
-// cause is the cause's text on one line, without the address that the line
+// Cause is the text of Err on one line, without the address that the line
 // already names; that of an error with a method Reason is what the method says.
 // It is empty if the hint says it all.
-func (a *Attempt) cause() string {
+func (a *Attempt) Cause() string {
 	if a.Err == nil {
 		return ""
 	}
