@@ -33,22 +33,15 @@ func handResolver(t *testing.T) (r *manual.Resolver, target string, option DialO
 // awaitState waits until the channel is in state.
 func awaitState(t *testing.T, cc *ClientConn, state connectivity.State) {
 	t.Helper()
-	ctx := backendtest.Bounded(t)
-	for {
-		now := cc.GetState()
-		if now == state {
-			return
-		}
-		if !cc.WaitForStateChange(ctx, now) {
-			require.FailNow(t, "state not reached", "still %v, want %v", now, state)
-		}
-	}
+	backendtest.AwaitState(t, cc, state)
 }
 
 func awaitReady(t *testing.T, cc *ClientConn) {
 	t.Helper()
 	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 }
+
+func TestMain(m *testing.M) { backendtest.Main(m) }
 
 // Conn returns the connection of a subchannel that is READY, else nil.
 func (sc *subConn) Conn() *h2.Conn {

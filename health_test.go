@@ -434,12 +434,12 @@ func TestCloseIsNoVerdict(t *testing.T) {
 		backends = append(backends, startChecked(t, "a", notServing))
 	}
 	for range 20 {
-		var s events
-		cc := dialChecked(t, checkedConfig, backends, WithDialTrace(&DialTrace{Failed: s.add}))
+		var s backendtest.Record[DialEvent]
+		cc := dialChecked(t, checkedConfig, backends, WithDialTrace(&DialTrace{Failed: s.Add}))
 		cc.Connect()
 		awaitState(t, cc, connectivity.TransientFailure)
 		require.NoError(t, cc.Close())
-		for _, e := range s.seen() {
+		for _, e := range s.All() {
 			assert.ErrorContains(t, e.Err, "NOT_SERVING")
 		}
 	}

@@ -312,29 +312,7 @@ func TestWatcherThatFallsBehind(t *testing.T) {
 // watched returns a function that waits for the next transition to a state.
 func watched(t *testing.T, cc *ClientConn) func(to connectivity.State) StateChange {
 	t.Helper()
-	changes := make(chan StateChange, keptTransitions)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		for c := range cc.Watch(t.Context()) {
-			changes <- c
-		}
-	})
-	t.Cleanup(watching.Wait)
-	<-changes // the state when it began
-	return func(to connectivity.State) StateChange {
-		t.Helper()
-		timeout := time.After(10 * time.Second)
-		for {
-			select {
-			case c := <-changes:
-				if c.To == to {
-					return c
-				}
-			case <-timeout:
-				require.FailNow(t, "no transition", "to %v, still %v", to, cc.GetState())
-			}
-		}
-	}
+	return backendtest.Transitions(t, cc.Watch, func(c StateChange) connectivity.State { return c.To })
 }
 
 // A policy may fail without an attempt: its transition has a cause nevertheless.

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/balancer"
 	channelzpb "google.golang.org/grpc/channelz/grpc_channelz_v1"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/grpcdial/grpcdial"
@@ -50,22 +52,46 @@ func fastBackoff() grpcdial.DialOption {
 // awaitState waits until the channel is in state.
 func awaitState(t *testing.T, cc *grpcdial.ClientConn, state connectivity.State) {
 	t.Helper()
-	ctx := backendtest.Bounded(t)
-	for {
-		now := cc.GetState()
-		if now == state {
-			return
-		}
-		if !cc.WaitForStateChange(ctx, now) {
-			require.FailNow(t, "state not reached", "still %v, want %v", now, state)
-		}
-	}
+	backendtest.AwaitState(t, cc, state)
+}
+
+// watched returns a function that waits for the next transition to a state.
+func watched(t *testing.T, cc *grpcdial.ClientConn) func(to connectivity.State) grpcdial.StateChange {
+	t.Helper()
+	return backendtest.Transitions(t, cc.Watch, func(c grpcdial.StateChange) connectivity.State { return c.To })
 }
 
 func awaitReady(t *testing.T, cc *grpcdial.ClientConn) {
 	t.Helper()
 	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 }
+
+// oneSubchannel makes a channel whose policy has one subchannel, for all of the addresses,
+// and waits until it is READY. Its states are sent on states.
+func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []resolver.Address, opts ...grpcdial.DialOption) (*grpcdial.ClientConn, balancer.SubConn) {
+	t.Helper()
+	subs := make(chan balancer.SubConn, 1)
+	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		if s.Sub == nil {
+			subs <- s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) { states <- state })
+		}
+		return nil
+	}}
+	balancer.Register(p)
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: addrs})
+	cc := plain(t, target, append(opts, option, grpcdial.WithDefaultServiceConfig(p.Config()))...)
+	cc.Connect()
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	return cc, <-subs
+}
+
+// longBackoff is one that a test does not see the end of.
+var longBackoff = func() grpcdial.ConnectParams {
+	p := grpcdial.ConnectParams{MinConnectTimeout: time.Minute}
+	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Hour, time.Hour, 1
+	return p
+}()
 
 // callsOf returns what channelz has on the RPCs of an open channel. No other channel of
 // the test has the same target.

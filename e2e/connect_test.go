@@ -63,6 +63,8 @@ func (refusing) Build(resolver.Target, resolver.ClientConn, resolver.BuildOption
 // lazyPickFirst is a policy that stays IDLE until ExitIdle, or an RPC.
 type lazyPickFirst struct{}
 
+func init() { balancer.Register(lazyPickFirst{}) }
+
 func (lazyPickFirst) Name() string { return "grpcdial_test_lazy" }
 func (lazyPickFirst) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	return lazy.NewBalancer(cc, opts, balancer.Get(pickfirst.Name).Build)
@@ -73,7 +75,6 @@ const lazyConfig = `{"loadBalancingConfig": [{"grpcdial_test_lazy": {}}]}`
 // Connect, and AwaitReady, reach a policy that stays IDLE, at whatever time it comes to
 // be.
 func TestConnectReachesALazyPolicy(t *testing.T) {
-	balancer.Register(lazyPickFirst{})
 	srv := serveEcho(t)
 	lazyByDefault := grpcdial.WithDefaultServiceConfig(lazyConfig)
 	for name, tt := range map[string]struct {

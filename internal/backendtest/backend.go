@@ -28,6 +28,8 @@ type Backend struct {
 	opts []grpc.ServerOption
 	Held chan struct{} // one element for each Hold that has begun
 
+	register func(*grpc.Server) // nil: no other services
+
 	mu     sync.Mutex
 	srv    *grpc.Server
 	conns  map[net.Conn]struct{}
@@ -44,7 +46,18 @@ func Start(t *testing.T, name string, opts ...grpc.ServerOption) *Backend {
 // StartAt is Start at an address.
 func StartAt(t *testing.T, name, addr string, opts ...grpc.ServerOption) *Backend {
 	t.Helper()
-	b := &Backend{t: t, Name: name, Addr: addr, opts: opts, Held: make(chan struct{}, 1000)}
+	return start(t, &Backend{Name: name, Addr: addr, opts: opts})
+}
+
+// StartWith is Start with other services, which register adds to the server.
+func StartWith(t *testing.T, name string, register func(*grpc.Server)) *Backend {
+	t.Helper()
+	return start(t, &Backend{Name: name, Addr: "127.0.0.1:0", register: register})
+}
+
+func start(t *testing.T, b *Backend) *Backend {
+	t.Helper()
+	b.t, b.Held = t, make(chan struct{}, 1000)
 	b.Start()
 	t.Cleanup(b.Stop)
 	return b
@@ -69,6 +82,9 @@ func (b *Backend) Start() {
 	defer b.mu.Unlock()
 	b.Addr = lis.Addr().String()
 	b.srv = grpc.NewServer(append(b.opts, grpc.UnknownServiceHandler(b.handle))...)
+	if b.register != nil {
+		b.register(b.srv)
+	}
 	b.conns = make(map[net.Conn]struct{})
 	b.done = new(sync.WaitGroup)
 	srv := b.srv

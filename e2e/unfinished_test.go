@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -13,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -24,6 +22,8 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
@@ -55,20 +55,20 @@ func (c *untilNow) Err() error {
 // The waits for a channel, with what they return when ctx ends them.
 var waits = []struct {
 	name string
-	wait func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error
+	wait func(t *testing.T, ctx context.Context, target string, opts ...grpcdial.DialOption) error
 }{
-	{"DialContext", func(_ *testing.T, ctx context.Context, target string, opts ...DialOption) error {
-		_, err := DialContext(ctx, target, append(opts, WithBlock())...)
+	{"DialContext", func(_ *testing.T, ctx context.Context, target string, opts ...grpcdial.DialOption) error {
+		_, err := grpcdial.DialContext(ctx, target, append(opts, grpcdial.WithBlock())...)
 		return err
 	}},
-	{"AwaitReady", func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error {
-		cc, err := NewClient(target, opts...)
+	{"AwaitReady", func(t *testing.T, ctx context.Context, target string, opts ...grpcdial.DialOption) error {
+		cc, err := grpcdial.NewClient(target, opts...)
 		require.NoError(t, err)
 		defer cc.Close()
 		return cc.AwaitReady(ctx)
 	}},
-	{"RPC", func(t *testing.T, ctx context.Context, target string, opts ...DialOption) error {
-		cc, err := NewClient(target, opts...)
+	{"RPC", func(t *testing.T, ctx context.Context, target string, opts ...grpcdial.DialOption) error {
+		cc, err := grpcdial.NewClient(target, opts...)
 		require.NoError(t, err)
 		defer cc.Close()
 		_, err = backendtest.AskName(ctx, cc)
@@ -81,7 +81,7 @@ var waits = []struct {
 func TestUnfinishedGolden(t *testing.T) {
 	g := golden{file: "unfinished.golden"}
 	ca := h2test.NewCA(t)
-	secure := WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
+	secure := grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
 	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	shakes := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(c, ca.ServerConfig("backend.example"))) })
 	proxy := proxytest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
@@ -91,38 +91,38 @@ func TestUnfinishedGolden(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		target string
-		opts   []DialOption
-		ends   EventKind // when the waiter's context does
+		opts   []grpcdial.DialOption
+		ends   grpcdial.EventKind // when the waiter's context does
 		addr   string
-		phase  Phase
+		phase  grpcdial.Phase
 		proxy  string
 		hint   string
 	}{
-		{name: "resolver", target: "scripted:///x", opts: []DialOption{WithInsecure(), WithResolvers(backendtest.Scripted{})},
-			ends: EventResolveStart, addr: "x", phase: PhaseResolve, hint: `scheme "scripted"`},
-		{name: "name server", target: "dns://" + names.Addr() + "/silent.example:443", opts: []DialOption{WithInsecure()},
-			ends: EventResolveStart, addr: "silent.example:443", phase: PhaseResolve, hint: "name servers"},
-		{name: "dial", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithContextDialer(backendtest.Hang)},
-			ends: EventDialStart, addr: "backend.example:443", phase: PhaseDial, hint: "a firewall drops"},
-		{name: "proxy", target: "passthrough:///backend.example:443", opts: []DialOption{WithInsecure(), WithProxy(proxyAt("http://" + proxy))},
-			ends: EventProxyStart, addr: "backend.example:443", phase: PhaseProxy, proxy: "http://" + proxy, hint: "the proxy took the connection"},
-		{name: "TLS", target: "passthrough:///" + silent, opts: []DialOption{secure},
-			ends: EventTLSStart, addr: silent, phase: PhaseTLS, hint: "it may not speak TLS"},
-		{name: "SETTINGS", target: "passthrough:///" + silent, opts: []DialOption{WithInsecure()},
-			ends: EventHTTP2Start, addr: silent, phase: PhaseHTTP2, hint: "it may require TLS"},
-		{name: "SETTINGS within TLS", target: "passthrough:///" + shakes, opts: []DialOption{secure},
-			ends: EventHTTP2Start, addr: shakes, phase: PhaseHTTP2, hint: "since the TLS handshake"},
-		{name: "health", target: "passthrough:///" + ill.Addr(), opts: []DialOption{WithInsecure(), WithDefaultServiceConfig(checkedConfig)},
-			ends: "asked", addr: ill.Addr(), phase: PhaseHealth, hint: "health service has not answered"},
+		{name: "resolver", target: "scripted:///x", opts: []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithResolvers(backendtest.Scripted{})},
+			ends: grpcdial.EventResolveStart, addr: "x", phase: grpcdial.PhaseResolve, hint: `scheme "scripted"`},
+		{name: "name server", target: "dns://" + names.Addr() + "/silent.example:443", opts: []grpcdial.DialOption{grpcdial.WithInsecure()},
+			ends: grpcdial.EventResolveStart, addr: "silent.example:443", phase: grpcdial.PhaseResolve, hint: "name servers"},
+		{name: "dial", target: "passthrough:///backend.example:443", opts: []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithContextDialer(backendtest.Hang)},
+			ends: grpcdial.EventDialStart, addr: "backend.example:443", phase: grpcdial.PhaseDial, hint: "a firewall drops"},
+		{name: "proxy", target: "passthrough:///backend.example:443", opts: []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithProxy(proxyAt("http://" + proxy))},
+			ends: grpcdial.EventProxyStart, addr: "backend.example:443", phase: grpcdial.PhaseProxy, proxy: "http://" + proxy, hint: "the proxy took the connection"},
+		{name: "TLS", target: "passthrough:///" + silent, opts: []grpcdial.DialOption{secure},
+			ends: grpcdial.EventTLSStart, addr: silent, phase: grpcdial.PhaseTLS, hint: "it may not speak TLS"},
+		{name: "SETTINGS", target: "passthrough:///" + silent, opts: []grpcdial.DialOption{grpcdial.WithInsecure()},
+			ends: grpcdial.EventHTTP2Start, addr: silent, phase: grpcdial.PhaseHTTP2, hint: "it may require TLS"},
+		{name: "SETTINGS within TLS", target: "passthrough:///" + shakes, opts: []grpcdial.DialOption{secure},
+			ends: grpcdial.EventHTTP2Start, addr: shakes, phase: grpcdial.PhaseHTTP2, hint: "since the TLS handshake"},
+		{name: "health", target: "passthrough:///" + ill.Addr(), opts: []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig)},
+			ends: "asked", addr: ill.Addr(), phase: grpcdial.PhaseHealth, hint: "health service has not answered"},
 	} {
 		for _, w := range waits {
 			t.Run(tt.name+", "+w.name, func(t *testing.T) {
 				ctx := newUntilNow()
-				trace := WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+				trace := grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: func(e grpcdial.DialEvent) {
 					switch {
 					case e.Kind == tt.ends:
 						ctx.end()
-					case e.Kind == EventReady:
+					case e.Kind == grpcdial.EventReady:
 						// Only then is the connection the subchannel's.
 						time.AfterFunc(20*time.Millisecond, ctx.end)
 					}
@@ -131,14 +131,14 @@ func TestUnfinishedGolden(t *testing.T) {
 				err := w.wait(t, ctx, tt.target, append(tt.opts, trace)...)
 				took := time.Since(begun)
 
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 1, "%v", err)
 				a := e.Attempts[0]
 				assert.Equal(t, tt.addr, a.Addr)
 				assert.Equal(t, tt.phase, a.Phase)
 				assert.Equal(t, tt.proxy, a.Proxy)
-				assert.ErrorIs(t, a.Err, ErrUnfinished)
+				assert.ErrorIs(t, a.Err, grpcdial.ErrUnfinished)
 				assert.Contains(t, a.Hint, tt.hint)
 				assert.False(t, a.Permanent)
 				assert.False(t, a.Start.Before(begun))
@@ -148,7 +148,7 @@ func TestUnfinishedGolden(t *testing.T) {
 
 				assert.ErrorIs(t, err, context.DeadlineExceeded)
 				assert.NotErrorIs(t, err, context.Canceled)
-				assert.ErrorIs(t, err, ErrUnfinished)
+				assert.ErrorIs(t, err, grpcdial.ErrUnfinished)
 				assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 				assert.NotContains(t, err.Error(), "\n")
 				assert.Contains(t, err.Error(), tt.addr)
@@ -171,16 +171,16 @@ func TestAwaitReadyOfASilentServer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
 		err := cc.AwaitReady(ctx)
 		cancel()
-		var e *DialError
+		var e *grpcdial.DialError
 		require.ErrorAs(t, err, &e)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		if len(e.Attempts) == 0 || e.Attempts[0].Phase != PhaseHTTP2 {
+		if len(e.Attempts) == 0 || e.Attempts[0].Phase != grpcdial.PhaseHTTP2 {
 			require.Less(t, wait, 10*time.Second, "%v", err)
 			continue
 		}
 		a := e.Attempts[0]
 		assert.Equal(t, silent, a.Addr)
-		assert.Equal(t, ErrUnfinished, a.Err)
+		assert.Equal(t, grpcdial.ErrUnfinished, a.Err)
 		assert.Greater(t, a.Elapsed, time.Duration(0))
 		assert.Regexp(t, `after \S+, in CONNECTING for \S+ \(context deadline exceeded\): `+silent+`: http2 not finished after \S+: the server took the connection and has sent no SETTINGS yet: `, err.Error())
 		return
@@ -199,35 +199,35 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: refused}, {Addr: silent}}})
 	for name, tt := range map[string]struct {
 		target string
-		opts   []DialOption
+		opts   []grpcdial.DialOption
 	}{
-		"addresses": {byHand, []DialOption{option}},
+		"addresses": {byHand, []grpcdial.DialOption{option}},
 		"name":      {"dns://" + names.Addr() + "/two.example:" + port, nil},
 	} {
 		for _, w := range waits {
 			t.Run(name+", "+w.name, func(t *testing.T) {
 				ctx := newUntilNow()
 				var failed, silence atomic.Bool
-				trace := WithDialTrace(&DialTrace{Every: func(e DialEvent) {
+				trace := grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: func(e grpcdial.DialEvent) {
 					switch e.Kind {
-					case EventFailed:
+					case grpcdial.EventFailed:
 						failed.Store(true)
-					case EventHTTP2Start:
+					case grpcdial.EventHTTP2Start:
 						silence.Store(true)
 					}
 					if failed.Load() && silence.Load() {
 						ctx.end()
 					}
 				}})
-				err := w.wait(t, ctx, tt.target, append(tt.opts, WithInsecure(), trace)...)
-				var e *DialError
+				err := w.wait(t, ctx, tt.target, append(tt.opts, grpcdial.WithInsecure(), trace)...)
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 2, "%v", err)
 				assert.Equal(t, refused, e.Attempts[0].Addr)
 				assert.ErrorIs(t, e.Attempts[0].Err, syscall.ECONNREFUSED)
 				assert.Equal(t, silent, e.Attempts[1].Addr)
-				assert.ErrorIs(t, e.Attempts[1].Err, ErrUnfinished)
-				assert.Equal(t, PhaseHTTP2, e.Attempts[1].Phase)
+				assert.ErrorIs(t, e.Attempts[1].Err, grpcdial.ErrUnfinished)
+				assert.Equal(t, grpcdial.PhaseHTTP2, e.Attempts[1].Phase)
 				assert.ErrorIs(t, err, syscall.ECONNREFUSED)
 				assert.ErrorIs(t, err, context.DeadlineExceeded)
 				if w.name != "RPC" {
@@ -238,6 +238,10 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 	}
 }
 
+// mentioned is how long an attempt has to be in progress to be named beside the failure of
+// the one before it.
+const mentioned = 100 * time.Millisecond
+
 // A server that refused connections takes them now and says nothing: the failure is
 // told of, and how far the attempt after it is.
 func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
@@ -246,19 +250,19 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			ctx := newUntilNow()
 			var attempts atomic.Int32
-			err := w.wait(t, ctx, "passthrough:///"+silent, WithInsecure(), fastBackoff(),
-				WithDefaultCallOptions(grpc.WaitForReady(true)),
-				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			err := w.wait(t, ctx, "passthrough:///"+silent, grpcdial.WithInsecure(), fastBackoff(),
+				grpcdial.WithDefaultCallOptions(grpc.WaitForReady(true)),
+				grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 					if attempts.Add(1) == 1 {
 						return nil, backendtest.ErrRefused
 					}
 					return new(net.Dialer).DialContext(ctx, "tcp", addr)
 				}),
-				WithDialTrace(&DialTrace{HTTP2Start: func(DialEvent) { time.AfterFunc(aWhile+20*time.Millisecond, ctx.end) }}))
-			var e *DialError
+				grpcdial.WithDialTrace(&grpcdial.DialTrace{HTTP2Start: func(grpcdial.DialEvent) { time.AfterFunc(mentioned+20*time.Millisecond, ctx.end) }}))
+			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
-			assert.Equal(t, PhaseDial, e.Attempts[0].Phase)
+			assert.Equal(t, grpcdial.PhaseDial, e.Attempts[0].Phase)
 			assert.ErrorIs(t, err, backendtest.ErrRefused)
 			assert.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.Regexp(t, `is the port right\?; the attempt after that: http2 not finished after \S+$`, err.Error())
@@ -272,12 +276,12 @@ func TestUnfinishedAttemptEndsWithTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		_, err := grpcdial.DialContext(ctx, "x:1", grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			time.Sleep(30 * time.Millisecond)
 			return nil, ctx.Err()
 		}))
-		var e *DialError
+		var e *grpcdial.DialError
 		require.ErrorAs(t, err, &e)
 		require.Len(t, e.Attempts, 1)
 		assert.Equal(t, time.Second, e.Elapsed)
@@ -295,7 +299,7 @@ func TestCauseOfTheWaitersContext(t *testing.T) {
 				cancel(stopped)
 				return backendtest.Hang(ctx, addr)
 			}
-			err := w.wait(t, ctx, "passthrough:///x:1", WithInsecure(), WithContextDialer(dialer))
+			err := w.wait(t, ctx, "passthrough:///x:1", grpcdial.WithInsecure(), grpcdial.WithContextDialer(dialer))
 			assert.ErrorIs(t, err, stopped)
 			assert.ErrorIs(t, err, context.Canceled)
 			assert.NotErrorIs(t, err, context.DeadlineExceeded)
@@ -308,7 +312,7 @@ func TestCauseOfTheWaitersContext(t *testing.T) {
 	// One that is itself the end of a context ends nothing here.
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(context.DeadlineExceeded)
-	_, err := DialContext(ctx, "x:1", WithInsecure(), WithBlock())
+	_, err := grpcdial.DialContext(ctx, "x:1", grpcdial.WithInsecure(), grpcdial.WithBlock())
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.NotErrorIs(t, err, context.DeadlineExceeded)
 	assert.Equal(t, codes.Canceled, status.Code(err))
@@ -317,7 +321,7 @@ func TestCauseOfTheWaitersContext(t *testing.T) {
 // The time-outs of attempts are not the caller's deadline: an RPC, and a wait that
 // gives up, that end because of one do not match it.
 func TestTimeOutsOfAttemptsAreNotTheCallers(t *testing.T) {
-	p := ConnectParams{MinConnectTimeout: 30 * time.Millisecond}
+	p := grpcdial.ConnectParams{MinConnectTimeout: 30 * time.Millisecond}
 	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
 	for _, w := range waits {
 		for name, dialer := range map[string]func(context.Context, string) (net.Conn, error){
@@ -327,8 +331,8 @@ func TestTimeOutsOfAttemptsAreNotTheCallers(t *testing.T) {
 			},
 		} {
 			t.Run(name+", "+w.name, func(t *testing.T) {
-				err := w.wait(t, backendtest.Bounded(t), "passthrough:///x:1", WithInsecure(), WithConnectParams(p), WithContextDialer(dialer),
-					WithGiveUp(func(Attempt) bool { return true }))
+				err := w.wait(t, backendtest.Bounded(t), "passthrough:///x:1", grpcdial.WithInsecure(), grpcdial.WithConnectParams(p), grpcdial.WithContextDialer(dialer),
+					grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
 				require.Error(t, err)
 				assert.NotErrorIs(t, err, context.DeadlineExceeded)
 				assert.NotErrorIs(t, err, context.Canceled)
@@ -342,15 +346,17 @@ func TestTimeOutsOfAttemptsAreNotTheCallers(t *testing.T) {
 // timedOut is package net's error for a deadline that has passed.
 type timedOut struct{}
 
-func (timedOut) Error() string        { return "i/o timeout" }
-func (timedOut) Timeout() bool        { return true }
+func (timedOut) Error() string { return "i/o timeout" }
+
+func (timedOut) Timeout() bool { return true }
+
 func (timedOut) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // The channel of a wait that has ended goes on, and the next one may succeed.
 func TestUnfinishedAttemptGoesOn(t *testing.T) {
 	b := backendtest.Start(t, "late")
 	release := make(chan struct{})
-	cc := plain(t, "passthrough:///"+b.Addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "passthrough:///"+b.Addr, grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		<-release
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}))

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/balancer"
@@ -23,16 +21,19 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 func TestWithGiveUpCountsAttempts(t *testing.T) {
-	for name, wait := range map[string]func(addr string, opts ...DialOption) error{
-		"DialContext": func(addr string, opts ...DialOption) error {
-			_, err := DialContext(backendtest.Bounded(t), addr, append(opts, WithBlock())...)
+	for name, wait := range map[string]func(addr string, opts ...grpcdial.DialOption) error{
+		"DialContext": func(addr string, opts ...grpcdial.DialOption) error {
+			_, err := grpcdial.DialContext(backendtest.Bounded(t), addr, append(opts, grpcdial.WithBlock())...)
 			return err
 		},
-		"AwaitReady": func(addr string, opts ...DialOption) error {
-			cc, err := NewClient("passthrough:///"+addr, opts...)
+		"AwaitReady": func(addr string, opts ...grpcdial.DialOption) error {
+			cc, err := grpcdial.NewClient("passthrough:///"+addr, opts...)
 			require.NoError(t, err)
 			defer cc.Close()
 			return cc.AwaitReady(backendtest.Bounded(t))
@@ -40,17 +41,17 @@ func TestWithGiveUpCountsAttempts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := backendtest.UnusedAddr(t)
-			var seen []Attempt
-			err := wait(addr, WithInsecure(), fastBackoff(), WithGiveUp(func(a Attempt) bool {
+			var seen []grpcdial.Attempt
+			err := wait(addr, grpcdial.WithInsecure(), fastBackoff(), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool {
 				seen = append(seen, a)
 				return len(seen) == 3
 			}))
-			var e *DialError
+			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, seen, 3)
 			for _, a := range seen {
 				assert.Equal(t, addr, a.Addr)
-				assert.Equal(t, PhaseDial, a.Phase)
+				assert.Equal(t, grpcdial.PhaseDial, a.Phase)
 				assert.NotEmpty(t, a.Hint)
 			}
 			assert.Equal(t, seen[2].Err, e.Err)
@@ -69,7 +70,7 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: backendtest.UnusedAddr(t)}, {Addr: "late:1"}}})
 	var asked atomic.Int32
 	cc := plain(t, target, option, fastBackoff(),
-		WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			if addr == "late:1" {
 				if asked.Load() == 0 {
 					return nil, errors.New("not yet")
@@ -78,7 +79,7 @@ func TestWithGiveUpWaitsForTheOthers(t *testing.T) {
 			}
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}),
-		WithGiveUp(func(a Attempt) bool { asked.Add(1); return errors.Is(a.Err, syscall.ECONNREFUSED) }))
+		grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool { asked.Add(1); return errors.Is(a.Err, syscall.ECONNREFUSED) }))
 	awaitReady(t, cc)
 	assert.Positive(t, asked.Load())
 }
@@ -107,14 +108,14 @@ func TestWaitForAnAttemptThatIsRunning(t *testing.T) {
 			balancer.Register(p)
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "bad:1"}, {Addr: "slow:1"}}})
-			cc, err := DialContext(backendtest.Bounded(t), target, WithInsecure(), WithBlock(), FailOnNonTempDialError(true), option, WithConnectParams(longBackoff),
-				WithDefaultServiceConfig(p.Config()),
-				WithDialTrace(&DialTrace{State: func(e DialEvent) {
+			cc, err := grpcdial.DialContext(backendtest.Bounded(t), target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true), option, grpcdial.WithConnectParams(longBackoff),
+				grpcdial.WithDefaultServiceConfig(p.Config()),
+				grpcdial.WithDialTrace(&grpcdial.DialTrace{State: func(e grpcdial.DialEvent) {
 					if e.To == connectivity.TransientFailure {
 						time.AfterFunc(20*time.Millisecond, func() { close(failed) })
 					}
 				}}),
-				WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 					if addr == "bad:1" {
 						return nil, backendtest.ErrRefused
 					}
@@ -125,7 +126,7 @@ func TestWaitForAnAttemptThatIsRunning(t *testing.T) {
 					return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 				}))
 			if !succeeds {
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				assert.Len(t, e.Attempts, 2)
 				assert.NotErrorIs(t, err, context.DeadlineExceeded)
@@ -141,9 +142,9 @@ func TestWaitForAnAttemptThatIsRunning(t *testing.T) {
 // backend that gets worse, and the next attempt at one of several addresses.
 func TestGiveUpSeesFailuresThatChangeNoState(t *testing.T) {
 	t.Run("health", func(t *testing.T) {
-		b := startChecked(t, "a", notServing)
-		cc := dialChecked(t, checkedConfig, []*checkedBackend{b}, WithGiveUp(func(a Attempt) bool {
-			b.set(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
+		b := backendtest.StartChecked(t, "a", healthpb.HealthCheckResponse_NOT_SERVING)
+		cc := plain(t, "passthrough:///"+b.Addr, fastBackoff(), grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool {
+			b.Set(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
 			return strings.Contains(a.Err.Error(), "SERVICE_UNKNOWN")
 		}))
 		err := cc.AwaitReady(backendtest.Bounded(t))
@@ -167,8 +168,8 @@ func TestGiveUpSeesFailuresThatChangeNoState(t *testing.T) {
 		r, target, option := handResolver(t)
 		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a:1"}, {Addr: "b:1"}}})
 		var rounds atomic.Int64
-		cc := plain(t, target, option, fastBackoff(), WithDefaultServiceConfig(p.Config()), WithGiveUp(func(a Attempt) bool { return a.Err == backendtest.ErrRefused }),
-			WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		cc := plain(t, target, option, fastBackoff(), grpcdial.WithDefaultServiceConfig(p.Config()), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool { return a.Err == backendtest.ErrRefused }),
+			grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				switch {
 				case addr == "a:1" && rounds.Add(1) == 1:
 					return nil, errors.New("maybe")
@@ -187,16 +188,16 @@ func TestWithGiveUpIsAskedAboutTheResolver(t *testing.T) {
 	r := manual.NewBuilderWithScheme("hand")
 	r.BuildCallback = backendtest.ReportError
 	begun := time.Now()
-	_, err := DialContext(backendtest.Bounded(t), "hand:///x", WithInsecure(), WithBlock(), WithResolvers(r),
-		WithGiveUp(func(a Attempt) bool { return a.Phase == PhaseResolve && a.Addr == "x" }))
+	_, err := grpcdial.DialContext(backendtest.Bounded(t), "hand:///x", grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithResolvers(r),
+		grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve && a.Addr == "x" }))
 	assert.ErrorContains(t, err, "no zone")
 	assert.Less(t, time.Since(begun), 5*time.Second)
 }
 
 // The function may ask the channel.
 func TestWithGiveUpMayCallTheChannel(t *testing.T) {
-	var cc *ClientConn
-	cc = plain(t, "passthrough:///"+backendtest.UnusedAddr(t), WithGiveUp(func(Attempt) bool {
+	var cc *grpcdial.ClientConn
+	cc = plain(t, "passthrough:///"+backendtest.UnusedAddr(t), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool {
 		cc.ResetConnectBackoff()
 		return cc.Snapshot().State == connectivity.TransientFailure
 	}), fastBackoff())

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
@@ -26,9 +24,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/local"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -39,8 +40,8 @@ import (
 type failureKind struct {
 	name      string
 	target    string
-	opts      []DialOption
-	phase     Phase
+	opts      []grpcdial.DialOption
+	phase     grpcdial.Phase
 	cause     func(error) bool // what errors.Is or errors.As finds
 	permanent bool
 	sentinel  bool   // the cause is a standard sentinel, which the error of an RPC does not match
@@ -77,7 +78,7 @@ func TestFailuresGolden(t *testing.T) {
 			err := k.dial(t)
 			files()
 			backendtest.AssertNothingRuns(t)
-			var e *DialError
+			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
 			a := e.Attempts[0]
@@ -110,12 +111,12 @@ func TestFailuresInEveryWait(t *testing.T) {
 		if !strings.Contains(k.target, "://") {
 			k.target = "passthrough:///" + k.target
 		}
-		opts := append([]DialOption{WithGiveUp(func(Attempt) bool { return true }), WithConnectParams(k.params(time.Second))}, k.opts...)
+		opts := append([]grpcdial.DialOption{grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), grpcdial.WithConnectParams(k.params(time.Second))}, k.opts...)
 		for _, w := range waits[1:] {
 			t.Run(k.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
 				err := w.wait(t, backendtest.Bounded(t), k.target, opts...)
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 1)
 				a := e.Attempts[0]
@@ -148,7 +149,7 @@ func severalFail(t *testing.T) error {
 	}})
 	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
 	defer cancel()
-	_, err := DialContext(ctx, target, WithInsecure(), WithBlock(), option)
+	_, err := grpcdial.DialContext(ctx, target, grpcdial.WithInsecure(), grpcdial.WithBlock(), option)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
 	assert.ErrorIs(t, err, os.ErrNotExist)
@@ -160,26 +161,26 @@ func severalFail(t *testing.T) error {
 func (k *failureKind) final() bool { return k.permanent || k.refused }
 
 // params leave an attempt its time, or no more than short if nobody will say anything.
-func (k *failureKind) params(short time.Duration) ConnectParams {
+func (k *failureKind) params(short time.Duration) grpcdial.ConnectParams {
 	if k.timeout {
-		return ConnectParams{MinConnectTimeout: short}
+		return grpcdial.ConnectParams{MinConnectTimeout: short}
 	}
-	return ConnectParams{MinConnectTimeout: 10 * time.Second}
+	return grpcdial.ConnectParams{MinConnectTimeout: 10 * time.Second}
 }
 
 // dial dials until the wait ends by itself: because of FailOnNonTempDialError where
 // the failure is for good, in a short time then, and else because the program gives
 // up.
 func (k *failureKind) dial(t *testing.T) error {
-	opts := []DialOption{WithBlock(), FailOnNonTempDialError(true), WithConnectParams(k.params(400 * time.Millisecond))}
+	opts := []grpcdial.DialOption{grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true), grpcdial.WithConnectParams(k.params(400 * time.Millisecond))}
 	if !k.final() {
-		opts = append(opts, WithGiveUp(func(Attempt) bool { return true }))
+		opts = append(opts, grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
 	}
 	opts = append(opts, k.opts...)
 	// Another try is for a machine that is busy with something else.
 	for try := 1; ; try++ {
 		begun := time.Now()
-		cc, err := DialContext(backendtest.Bounded(t), k.target, opts...)
+		cc, err := grpcdial.DialContext(backendtest.Bounded(t), k.target, opts...)
 		took := time.Since(begun)
 		require.Nil(t, cc)
 		if !k.final() || took < swift || try == 3 {
@@ -194,15 +195,17 @@ func (k *failureKind) dial(t *testing.T) error {
 func failureKinds(t *testing.T) []failureKind {
 	ca, other := h2test.NewCA(t), h2test.NewCA(t)
 	const name = "backend.example"
-	secure := func(change ...func(*tls.Config)) []DialOption {
+	secure := func(change ...func(*tls.Config)) []grpcdial.DialOption {
 		cfg := ca.ClientConfig(name)
 		for _, f := range change {
 			f(cfg)
 		}
-		return []DialOption{WithTransportCredentials(credentials.NewTLS(cfg))}
+		return []grpcdial.DialOption{grpcdial.WithTransportCredentials(credentials.NewTLS(cfg))}
 	}
-	plaintext := []DialOption{WithInsecure()}
-	with := func(opts []DialOption, more ...DialOption) []DialOption { return append(more, opts...) }
+	plaintext := []grpcdial.DialOption{grpcdial.WithInsecure()}
+	with := func(opts []grpcdial.DialOption, more ...grpcdial.DialOption) []grpcdial.DialOption {
+		return append(more, opts...)
+	}
 
 	// Peers.
 	says := func(answer string) string {
@@ -256,7 +259,9 @@ func failureKinds(t *testing.T) []failureKind {
 	// Proxies.
 	auth := proxytest.ListenHTTP(t, nil, "Basic dXNlcjpzZWNyZXQ=", nil)
 	open := proxytest.ListenHTTP(t, nil, "", nil)
-	through := func(addr string) []DialOption { return with(secure(), WithProxy(proxyAt("http://"+addr))) }
+	through := func(addr string) []grpcdial.DialOption {
+		return with(secure(), grpcdial.WithProxy(proxyAt("http://"+addr)))
+	}
 	const proxied = "passthrough:///backend.example:443"
 
 	dir := t.TempDir()
@@ -268,115 +273,115 @@ func failureKinds(t *testing.T) []failureKind {
 
 	return []failureKind{
 		{name: "no such host", target: lookUp("absent.example"), opts: plaintext,
-			phase: PhaseResolve, cause: causeAs(func(e *net.DNSError) bool { return e.IsNotFound }), hint: `"absent.example"`},
+			phase: grpcdial.PhaseResolve, cause: causeAs(func(e *net.DNSError) bool { return e.IsNotFound }), hint: `"absent.example"`},
 		{name: "a host without addresses", target: lookUp("empty.example"), opts: plaintext,
-			phase: PhaseResolve, cause: causeAs[*net.DNSError](), hint: `"empty.example"`},
+			phase: grpcdial.PhaseResolve, cause: causeAs[*net.DNSError](), hint: `"empty.example"`},
 		{name: "name server that fails", target: lookUp("broken.example"), opts: plaintext,
-			phase: PhaseResolve, cause: causeAs[*net.DNSError](), hint: "name servers failed"},
-		{name: "name server that is silent", target: lookUp("silent.example"), opts: with(plaintext, WithDNS(DNSOptions{Timeout: 50 * time.Millisecond})),
-			phase: PhaseResolve, cause: causeAs(func(e *net.DNSError) bool { return e.IsTimeout }), hint: "did not answer in time"},
+			phase: grpcdial.PhaseResolve, cause: causeAs[*net.DNSError](), hint: "name servers failed"},
+		{name: "name server that is silent", target: lookUp("silent.example"), opts: with(plaintext, grpcdial.WithDNS(grpcdial.DNSOptions{Timeout: 50 * time.Millisecond})),
+			phase: grpcdial.PhaseResolve, cause: causeAs(func(e *net.DNSError) bool { return e.IsTimeout }), hint: "did not answer in time"},
 		{name: "no port", target: "backend.example", opts: plaintext,
-			phase: PhaseResolve, cause: causeAs[*net.AddrError](), permanent: true, hint: "host:port"},
+			phase: grpcdial.PhaseResolve, cause: causeAs[*net.AddrError](), permanent: true, hint: "host:port"},
 
 		{name: "refused", target: backendtest.UnusedAddr(t), opts: plaintext,
-			phase: PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nothing listens there"},
-		{name: "nothing answers", target: "backend.example:443", opts: with(plaintext, WithContextDialer(backendtest.Hang)),
-			phase: PhaseDial, timeout: true, hint: "a firewall drops"},
+			phase: grpcdial.PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nothing listens there"},
+		{name: "nothing answers", target: "backend.example:443", opts: with(plaintext, grpcdial.WithContextDialer(backendtest.Hang)),
+			phase: grpcdial.PhaseDial, timeout: true, hint: "a firewall drops"},
 		{name: "no such socket", target: "unix://" + filepath.Join(dir, "absent"), opts: plaintext,
-			phase: PhaseDial, cause: causeIs(os.ErrNotExist), sentinel: true, refused: true, hint: "no such socket"},
+			phase: grpcdial.PhaseDial, cause: causeIs(os.ErrNotExist), sentinel: true, refused: true, hint: "no such socket"},
 		{name: "a socket that nobody serves", target: "unix://" + stale, opts: plaintext,
-			phase: PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nobody serves it"},
+			phase: grpcdial.PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nobody serves it"},
 
 		{name: "proxy that is not there", target: proxied, opts: through(backendtest.UnusedAddr(t)),
-			phase: PhaseDial, cause: causeAs[*ProxyError](), refused: true, hint: "about the proxy"},
+			phase: grpcdial.PhaseDial, cause: causeAs[*grpcdial.ProxyError](), refused: true, hint: "about the proxy"},
 		{name: "proxy that wants a password", target: proxied, opts: through(auth.Addr),
-			phase: PhaseProxy, cause: causeAs(func(e *ProxyError) bool { return e.StatusCode == 407 }), permanent: true, hint: "wants a user name"},
+			phase: grpcdial.PhaseProxy, cause: causeAs(func(e *grpcdial.ProxyError) bool { return e.StatusCode == 407 }), permanent: true, hint: "wants a user name"},
 		{name: "proxy that does not reach the server", target: proxied, opts: through(open.Addr),
-			phase: PhaseProxy, cause: causeAs(func(e *ProxyError) bool { return e.StatusCode == 502 }), hint: "did not reach the target"},
+			phase: grpcdial.PhaseProxy, cause: causeAs(func(e *grpcdial.ProxyError) bool { return e.StatusCode == 502 }), hint: "did not reach the target"},
 		{name: "proxy that is none", target: proxied, opts: through(says("SSH-2.0-OpenSSH_9.6\r\n")),
-			phase: PhaseProxy, cause: causeAs[*ProxyError](), permanent: true, hint: "the proxy's port"},
+			phase: grpcdial.PhaseProxy, cause: causeAs[*grpcdial.ProxyError](), permanent: true, hint: "the proxy's port"},
 
 		{name: "unknown authority", target: speaks(other.Server(name)), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[x509.UnknownAuthorityError](), permanent: true, hint: "CN=h2test CA"},
+			phase: grpcdial.PhaseTLS, cause: causeAs[x509.UnknownAuthorityError](), permanent: true, hint: "CN=h2test CA"},
 		{name: "certificate for another name", target: speaks(ca.Server("other.example", "192.0.2.1")), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[x509.HostnameError](), permanent: true, hint: `for "other.example", "192.0.2.1", we asked for "backend.example"`},
+			phase: grpcdial.PhaseTLS, cause: causeAs[x509.HostnameError](), permanent: true, hint: `for "other.example", "192.0.2.1", we asked for "backend.example"`},
 		{name: "expired certificate", target: speaks(ca.Expired(name)), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[x509.CertificateInvalidError](), permanent: true, hint: "ended on 1995-01-01"},
+			phase: grpcdial.PhaseTLS, cause: causeAs[x509.CertificateInvalidError](), permanent: true, hint: "ended on 1995-01-01"},
 		{name: "certificate that is not valid yet", target: speaks(ca.NotYetValid(name)), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[*tls.CertificateVerificationError](), permanent: true, hint: "begins on 2110-01-01"},
+			phase: grpcdial.PhaseTLS, cause: causeAs[*tls.CertificateVerificationError](), permanent: true, hint: "begins on 2110-01-01"},
 		{name: "client certificate required", target: speaks(right, requireClient), opts: secure(),
-			phase: PhaseTLS, cause: isAlert(116), permanent: true, hint: "requires a client certificate"},
+			phase: grpcdial.PhaseTLS, cause: isAlert(116), permanent: true, hint: "requires a client certificate"},
 		{name: "client certificate required, TLS 1.2", target: speaks(right, requireClient), opts: secure(tls12),
-			phase: PhaseTLS, cause: causeAs[tls.AlertError](), permanent: true, hint: "client certificate"},
+			phase: grpcdial.PhaseTLS, cause: causeAs[tls.AlertError](), permanent: true, hint: "client certificate"},
 		{name: "client certificate of an unknown authority", target: speaks(right, requireClient), opts: secure(func(c *tls.Config) {
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &mine, nil }
-		}), phase: PhaseTLS, cause: isAlert(48), permanent: true, hint: "does not trust the authority"},
+		}), phase: grpcdial.PhaseTLS, cause: isAlert(48), permanent: true, hint: "does not trust the authority"},
 		{name: "no TLS version in common", target: speaks(right, func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }), opts: secure(tls12),
-			phase: PhaseTLS, cause: isAlert(70), permanent: true, hint: "no TLS version in common"},
+			phase: grpcdial.PhaseTLS, cause: isAlert(70), permanent: true, hint: "no TLS version in common"},
 		{name: "no cipher suite in common", opts: secure(tls12, func(c *tls.Config) { c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256} }),
 			target: speaks(right, func(c *tls.Config) { c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384} }),
-			phase:  PhaseTLS, cause: isAlert(40), permanent: true, hint: "no cipher suite"},
+			phase:  grpcdial.PhaseTLS, cause: isAlert(40), permanent: true, hint: "no cipher suite"},
 		{name: "no ALPN", target: speaks(right, func(c *tls.Config) { c.NextProtos = nil }), opts: secure(),
-			phase: PhaseTLS, cause: func(err error) bool { return strings.Contains(err.Error(), "ALPN") }, permanent: true, hint: "gRPC needs h2"},
+			phase: grpcdial.PhaseTLS, cause: func(err error) bool { return strings.Contains(err.Error(), "ALPN") }, permanent: true, hint: "gRPC needs h2"},
 		{name: "another protocol by ALPN", target: speaks(right, func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }), opts: secure(),
-			phase: PhaseTLS, cause: isAlert(120), permanent: true, hint: "does not offer h2"},
+			phase: grpcdial.PhaseTLS, cause: isAlert(120), permanent: true, hint: "does not offer h2"},
 		{name: "TLS to a plaintext gRPC server", target: backendtest.Start(t, "plaintext").Addr, opts: secure(),
-			phase: PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: "HTTP/2 without TLS"},
+			phase: grpcdial.PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: "HTTP/2 without TLS"},
 		{name: "TLS to a web server", target: web.Listener.Addr().String(), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: `"HTTP/1.1 400 Bad Request"`},
+			phase: grpcdial.PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: `"HTTP/1.1 400 Bad Request"`},
 		{name: "TLS to an SSH server", target: says("SSH-2.0-OpenSSH_9.6\r\n"), opts: secure(),
-			phase: PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
+			phase: grpcdial.PhaseTLS, cause: causeAs[tls.RecordHeaderError](), permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
 		{name: "closed in the TLS handshake", target: ends(), opts: secure(),
-			phase: PhaseTLS, cause: causeIs(io.EOF), sentinel: true, hint: "may not speak TLS"},
+			phase: grpcdial.PhaseTLS, cause: causeIs(io.EOF), sentinel: true, hint: "may not speak TLS"},
 		{name: "reset in the TLS handshake", target: resets(), opts: secure(),
-			phase: PhaseTLS, cause: causeIs(syscall.ECONNRESET), hint: "may not speak TLS"},
+			phase: grpcdial.PhaseTLS, cause: causeIs(syscall.ECONNRESET), hint: "may not speak TLS"},
 		{name: "silence in the TLS handshake", target: silent(), opts: secure(),
-			phase: PhaseTLS, timeout: true, hint: "did not finish the TLS handshake"},
+			phase: grpcdial.PhaseTLS, timeout: true, hint: "did not finish the TLS handshake"},
 		{name: "less security than the RPCs' credentials need", target: says(""),
-			opts:  []DialOption{WithTransportCredentials(local.NewCredentials()), WithPerRPCCredentials(testPerRPC{secure: true})},
-			phase: PhaseTLS, cause: causeIs(ErrPerRPCNeedsTransportSecurity), permanent: true, hint: "credentials that do not require it"},
+			opts:  []grpcdial.DialOption{grpcdial.WithTransportCredentials(local.NewCredentials()), grpcdial.WithPerRPCCredentials(token{value: "x", secure: true})},
+			phase: grpcdial.PhaseTLS, cause: causeIs(grpcdial.ErrPerRPCNeedsTransportSecurity), permanent: true, hint: "credentials that do not require it"},
 
 		{name: "plaintext to a TLS server that sends an alert", target: says("\x15\x03\x03\x00\x02\x02\x46"), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"protocol version not supported"`},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"protocol version not supported"`},
 		{name: "plaintext to a gRPC server with TLS", target: speaks(right), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeIs(io.EOF), sentinel: true, hint: "it may require TLS"},
+			phase: grpcdial.PhaseHTTP2, cause: causeIs(io.EOF), sentinel: true, hint: "it may require TLS"},
 		{name: "plaintext to a secure web server", target: says("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n<center>The plain HTTP request was sent to HTTPS port</center>"), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: "asks for HTTPS"},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: "asks for HTTPS"},
 		{name: "plaintext to a web server", target: web.Listener.Addr().String(), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"HTTP/1.1 `},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"HTTP/1.1 `},
 		{name: "plaintext to an SSH server", target: says("SSH-2.0-OpenSSH_9.6\r\n"), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"SSH-2.0-OpenSSH_9.6\r\n"`},
 		{name: "HTTP/1 within TLS", opts: secure(), target: backendtest.ServeRaw(t, func(c net.Conn) {
 			tc := tls.Server(c, ca.ServerConfig(name))
 			_, _ = tc.Read(make([]byte, 4096))
 			_, _ = io.WriteString(tc, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
 			_, _ = io.Copy(io.Discard, tc)
-		}), phase: PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"HTTP/1.1 502 Bad Gateway"`},
+		}), phase: grpcdial.PhaseHTTP2, cause: causeAs[*h2.PrefaceError](), permanent: true, hint: `"HTTP/1.1 502 Bad Gateway"`},
 		{name: "GOAWAY in the place of SETTINGS", target: says("\x00\x00\x0c\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bbusy"), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[http2.GoAwayError](), hint: `GOAWAY ENHANCE_YOUR_CALM "busy"`},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[http2.GoAwayError](), hint: `GOAWAY ENHANCE_YOUR_CALM "busy"`},
 		{name: "SETTINGS that are forbidden", target: says("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01"), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeAs[http2.ConnectionError](), permanent: true, hint: "breaks the rules"},
+			phase: grpcdial.PhaseHTTP2, cause: causeAs[http2.ConnectionError](), permanent: true, hint: "breaks the rules"},
 		{name: "silence in the place of SETTINGS", target: silent(), opts: plaintext,
-			phase: PhaseHTTP2, timeout: true, hint: "sent no SETTINGS"},
+			phase: grpcdial.PhaseHTTP2, timeout: true, hint: "sent no SETTINGS"},
 		{name: "half of the SETTINGS", target: says(settings[:5]), opts: plaintext,
-			phase: PhaseHTTP2, timeout: true, hint: "did not finish its SETTINGS"},
+			phase: grpcdial.PhaseHTTP2, timeout: true, hint: "did not finish its SETTINGS"},
 		{name: "closed without a word", target: ends(), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeIs(io.EOF), sentinel: true, hint: "it may require TLS"},
+			phase: grpcdial.PhaseHTTP2, cause: causeIs(io.EOF), sentinel: true, hint: "it may require TLS"},
 		{name: "reset without a word", target: resets(), opts: plaintext,
-			phase: PhaseHTTP2, cause: causeIs(syscall.ECONNRESET), hint: "it may require TLS"},
+			phase: grpcdial.PhaseHTTP2, cause: causeIs(syscall.ECONNRESET), hint: "it may require TLS"},
 
-		{name: "a check that refuses", target: backendtest.Start(t, "refused").Addr, opts: with(plaintext, WithConnectCheck(func(context.Context, ConnectCheckInfo) error { return errNotTrusted })),
-			phase: PhaseCheck, cause: causeIs(errNotTrusted), permanent: true},
-		{name: "a check whose RPC fails", target: backendtest.Start(t, "unserved").Addr, opts: with(plaintext, WithConnectCheck(func(ctx context.Context, info ConnectCheckInfo) error {
+		{name: "a check that refuses", target: backendtest.Start(t, "refused").Addr, opts: with(plaintext, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error { return errNotTrusted })),
+			phase: grpcdial.PhaseCheck, cause: causeIs(errNotTrusted), permanent: true},
+		{name: "a check whose RPC fails", target: backendtest.Start(t, "unserved").Addr, opts: with(plaintext, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
 			_, err := backendtest.AskName(ctx, info.Conn, grpc.MaxCallRecvMsgSize(1))
 			return err
-		})), phase: PhaseCheck, cause: func(err error) bool { return strings.Contains(err.Error(), "larger than") }},
-		{name: "a check that does not return", target: backendtest.Start(t, "blocked").Addr, opts: with(plaintext, WithConnectCheck(func(ctx context.Context, _ ConnectCheckInfo) error {
+		})), phase: grpcdial.PhaseCheck, cause: func(err error) bool { return strings.Contains(err.Error(), "larger than") }},
+		{name: "a check that does not return", target: backendtest.Start(t, "blocked").Addr, opts: with(plaintext, grpcdial.WithConnectCheck(func(ctx context.Context, _ grpcdial.ConnectCheckInfo) error {
 			<-ctx.Done()
 			return ctx.Err()
-		})), phase: PhaseCheck, timeout: true, hint: "the check did not pass in time"},
-		{name: "a backend that does not serve", target: startChecked(t, "sick", notServing).addr, opts: with(plaintext, WithDefaultServiceConfig(checkedConfig)),
-			phase: PhaseHealth, cause: func(err error) bool { return strings.Contains(err.Error(), "NOT_SERVING") }, hint: "does not serve now"},
+		})), phase: grpcdial.PhaseCheck, timeout: true, hint: "the check did not pass in time"},
+		{name: "a backend that does not serve", target: backendtest.StartChecked(t, "sick", healthpb.HealthCheckResponse_NOT_SERVING).Addr, opts: with(plaintext, grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig)),
+			phase: grpcdial.PhaseHealth, cause: func(err error) bool { return strings.Contains(err.Error(), "NOT_SERVING") }, hint: "does not serve now"},
 	}
 }
 

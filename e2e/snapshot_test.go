@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -22,12 +20,14 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 func TestSnapshotOfAnIdleChannel(t *testing.T) {
-	cc := plain(t, "x:1", WithKeepaliveParams(keepalive.ClientParameters{Time: time.Second, PermitWithoutStream: true}))
-	assert.Equal(t, Snapshot{
+	cc := plain(t, "x:1", grpcdial.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Second, PermitWithoutStream: true}))
+	assert.Equal(t, grpcdial.Snapshot{
 		Target:    "dns:///x:1",
 		State:     connectivity.Idle,
 		Keepalive: keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true},
@@ -46,7 +46,7 @@ func TestSnapshotOfAnIdleChannel(t *testing.T) {
 func TestSnapshotInEachState(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	var slow atomic.Bool
-	cc := plain(t, "passthrough:///"+b.Addr, WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "passthrough:///"+b.Addr, grpcdial.WithConnectParams(longBackoff), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if slow.Load() {
 			return backendtest.Hang(ctx, addr)
 		}
@@ -55,14 +55,14 @@ func TestSnapshotInEachState(t *testing.T) {
 	next := watched(t, cc)
 	// in waits for the state and returns the picture, whose endpoint may be a moment
 	// behind the channel or ahead of it.
-	in := func(state, endpoint connectivity.State) (s Snapshot, e EndpointSnapshot) {
+	in := func(state, endpoint connectivity.State) (s grpcdial.Snapshot, e grpcdial.EndpointSnapshot) {
 		t.Helper()
 		change := next(state)
 		backendtest.Eventually(t, func() bool {
 			s = cc.Snapshot()
 			return len(s.Endpoints) == 1 && s.Endpoints[0].State == endpoint
 		}, endpoint.String())
-		assert.Equal(t, StateChange{Seq: s.Seq, Time: s.Since, From: change.From, To: s.State, Cause: s.Cause}, change)
+		assert.Equal(t, grpcdial.StateChange{Seq: s.Seq, Time: s.Since, From: change.From, To: s.State, Cause: s.Cause}, change)
 		return s, s.Endpoints[0]
 	}
 
@@ -82,7 +82,7 @@ func TestSnapshotInEachState(t *testing.T) {
 	assert.Equal(t, next(connectivity.Shutdown).Cause, s.Cause)
 	assert.Empty(t, s.Endpoints)
 
-	cc = plain(t, "passthrough:///"+b.Addr, WithConnectParams(longBackoff))
+	cc = plain(t, "passthrough:///"+b.Addr, grpcdial.WithConnectParams(longBackoff))
 	next = watched(t, cc)
 	cc.Connect()
 	s, e = in(connectivity.Ready, connectivity.Ready)
@@ -108,7 +108,7 @@ func TestSnapshotInEachState(t *testing.T) {
 	begun := time.Now()
 	cc.Connect()
 	s, e = in(connectivity.TransientFailure, connectivity.TransientFailure)
-	var why *DialError
+	var why *grpcdial.DialError
 	require.ErrorAs(t, s.Cause, &why)
 	assert.ErrorIs(t, s.Cause, syscall.ECONNREFUSED)
 	assert.ErrorIs(t, e.Cause, syscall.ECONNREFUSED)
@@ -124,14 +124,14 @@ func TestSnapshotInEachState(t *testing.T) {
 // An endpoint that is tried again says how the attempt before failed.
 func TestSnapshotOfASecondAttempt(t *testing.T) {
 	var attempts atomic.Int32
-	cc := plain(t, "passthrough:///x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "passthrough:///x:1", fastBackoff(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if attempts.Add(1) == 1 {
 			return nil, backendtest.ErrRefused
 		}
 		return backendtest.Hang(ctx, addr)
 	}))
 	cc.Connect()
-	var e EndpointSnapshot
+	var e grpcdial.EndpointSnapshot
 	backendtest.Eventually(t, func() bool {
 		s := cc.Snapshot()
 		if len(s.Endpoints) == 1 {
@@ -146,13 +146,13 @@ func TestSnapshotOfASecondAttempt(t *testing.T) {
 // An endpoint of a channel that went idle is not there any more, and the cause says so.
 func TestSnapshotOfAChannelThatWentIdle(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	cc := plain(t, b.Addr, WithIdleTimeout(20*time.Millisecond))
+	cc := plain(t, b.Addr, grpcdial.WithIdleTimeout(20*time.Millisecond))
 	next := watched(t, cc)
 	awaitReady(t, cc)
-	assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
+	assert.Equal(t, grpcdial.ErrIdle, next(connectivity.Idle).Cause)
 	s := cc.Snapshot()
 	assert.Equal(t, connectivity.Idle, s.State)
-	assert.Equal(t, ErrIdle, s.Cause)
+	assert.Equal(t, grpcdial.ErrIdle, s.Cause)
 	assert.Empty(t, s.Endpoints)
 }
 
@@ -163,8 +163,8 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.Addr}, {Addr: dead, ServerName: "dead.test"}, {Addr: "slow:1"}}})
 	begun := time.Now()
-	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
-		WithConnectParams(longBackoff), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), grpcdial.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute}),
+		grpcdial.WithConnectParams(longBackoff), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			if addr == "slow:1" {
 				return backendtest.Hang(ctx, addr)
 			}
@@ -176,14 +176,14 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { _ = s.CloseSend() }()
 	}
-	var s Snapshot
-	endpoint := func(addr string) EndpointSnapshot {
+	var s grpcdial.Snapshot
+	endpoint := func(addr string) grpcdial.EndpointSnapshot {
 		for _, e := range s.Endpoints {
 			if e.Addr == addr {
 				return e
 			}
 		}
-		return EndpointSnapshot{}
+		return grpcdial.EndpointSnapshot{}
 	}
 	backendtest.Eventually(t, func() bool {
 		s = cc.Snapshot()
@@ -205,7 +205,7 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	failed := endpoint(dead)
 	assert.Equal(t, "dead.test", failed.ServerName)
 	assert.ErrorIs(t, failed.Cause, syscall.ECONNREFUSED)
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, failed.Cause, &e)
 	require.Len(t, e.Attempts, 1)
 	assert.Equal(t, dead, e.Attempts[0].Addr)
@@ -226,13 +226,6 @@ func TestSnapshotOfEndpoints(t *testing.T) {
 	assert.Len(t, s.Endpoints, 1)
 }
 
-// longBackoff is one that a test does not see the end of.
-var longBackoff = func() ConnectParams {
-	p := ConnectParams{MinConnectTimeout: time.Minute}
-	p.Backoff.BaseDelay, p.Backoff.MaxDelay, p.Backoff.Multiplier = time.Hour, time.Hour, 1
-	return p
-}()
-
 // Of a subchannel with several addresses, one is in use.
 func TestSnapshotOfAnAddressGroup(t *testing.T) {
 	b := backendtest.Start(t, "one")
@@ -246,7 +239,7 @@ func TestSnapshotOfAnAddressGroup(t *testing.T) {
 	}
 	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Ready, connectivity.Idle}, all())
 	b.Stop()
-	expectStates(t, states, connectivity.Idle)
+	backendtest.ExpectStates(t, states, connectivity.Idle)
 	assert.Equal(t, []connectivity.State{connectivity.Idle, connectivity.Idle, connectivity.Idle}, all())
 	assert.Error(t, cc.Snapshot().Endpoints[1].Cause)
 	sc.Shutdown()
@@ -269,13 +262,13 @@ func TestSnapshotOfADrainingConnection(t *testing.T) {
 	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
 	headers, payload := old.ExpectUnary()
 	old.GoAway(headers.StreamID, http2.ErrCodeNo, "bye")
-	expectStates(t, states, connectivity.Idle)
+	backendtest.ExpectStates(t, states, connectivity.Idle)
 
 	s := cc.Snapshot()
 	require.Len(t, s.Endpoints, 2)
 	idle, draining := s.Endpoints[0], s.Endpoints[1]
 	assert.Equal(t, connectivity.Idle, idle.State)
-	var goAway *GoAwayError
+	var goAway *grpcdial.GoAwayError
 	require.ErrorAs(t, idle.Cause, &goAway)
 	assert.Equal(t, "bye", goAway.Debug)
 	assert.Zero(t, idle.Streams)
@@ -297,7 +290,7 @@ func TestSnapshotAfterTooManyPings(t *testing.T) {
 		c.Handshake()
 		c.GoAway(0, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
 	})
-	cc := plain(t, srv.Addr(), WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
+	cc := plain(t, srv.Addr(), grpcdial.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
 	cc.Connect()
 	backendtest.Eventually(t, func() bool { return cc.Snapshot().Keepalive.Time == time.Minute }, "it is doubled")
 }
@@ -308,7 +301,7 @@ func TestSnapshotWhileEverythingChanges(t *testing.T) {
 	backends := backendtest.StartAll(t, "one", "two", "three")
 	r, target, option := handResolver(t)
 	r.InitialState(backendtest.Addresses(backends...))
-	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), fastBackoff())
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")), fastBackoff())
 	awaitReady(t, cc)
 	done := make(chan struct{})
 	var wg sync.WaitGroup

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -21,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -37,6 +37,17 @@ func askStream(ctx context.Context, cc grpc.ClientConnInterface) error {
 	return s.RecvMsg(new(wrapperspb.StringValue))
 }
 
+// waitedFor is an untilNow that notes when an RPC waits for its end.
+type waitedFor struct {
+	*untilNow
+	waited atomic.Bool
+}
+
+func (c *waitedFor) Done() <-chan struct{} {
+	c.waited.Store(true)
+	return c.untilNow.Done()
+}
+
 // What RPCs say that found no connection, or whose deadline passed. The texts are
 // in testdata/rpc.golden.
 func TestRPCErrorsGolden(t *testing.T) {
@@ -47,19 +58,20 @@ func TestRPCErrorsGolden(t *testing.T) {
 		t.Cleanup(cancel)
 		return ctx
 	}
-	resolved := func(cc *ClientConn) *ClientConn { // so that RPCs do not wait for the resolver
-		require.NoError(t, startAndWait(cc))
+	resolved := func(cc *grpcdial.ClientConn) *grpcdial.ClientConn { // so that RPCs do not wait for the resolver
+		cc.Connect()
+		backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) > 0 }, "the policy has addresses")
 		return cc
 	}
-	// once is a context whose deadline passes when an RPC runs on cc and cond holds, and
-	// the RPC has had the time to notice that.
-	once := func(cc *ClientConn, cond func() bool) context.Context {
-		ctx := newUntilNow()
+	// once is a context whose deadline passes when an RPC waits for its end and cond holds,
+	// and the RPC has had the time to notice that.
+	once := func(cond func() bool) *waitedFor {
+		ctx := &waitedFor{untilNow: newUntilNow()}
 		t.Cleanup(ctx.end)
 		go func() {
-			for running := 0; running == 0 || !cond(); running, _ = cc.calls.Active() {
+			for !ctx.waited.Load() || !cond() {
 				select {
-				case <-ctx.Done(): // the test has ended
+				case <-ctx.done: // the test has ended
 					return
 				case <-time.After(time.Millisecond):
 				}
@@ -69,21 +81,26 @@ func TestRPCErrorsGolden(t *testing.T) {
 		}()
 		return ctx
 	}
-	is := func(cc *ClientConn, state connectivity.State) func() bool {
+	is := func(cc *grpcdial.ClientConn, state connectivity.State) func() bool {
 		return func() bool { return cc.GetState() == state }
 	}
-	dialing := func(cc *ClientConn) func() bool {
-		return func() bool { all := cc.connecting().attempts; return len(all) == 1 && all[0].Phase == PhaseDial }
+	// hanging is a dialer that waits until its context ends; dialing reports whether it runs.
+	hanging := func() (option grpcdial.DialOption, dialing func() bool) {
+		var begun atomic.Bool
+		return grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			begun.Store(true)
+			return backendtest.Hang(ctx, addr)
+		}), begun.Load
 	}
 	addr := backendtest.UnusedAddr(t)
-	two := func() (string, DialOption) {
+	two := func() (string, grpcdial.DialOption) {
 		r, target, option := handResolver(t)
 		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: addr}, {Addr: "unix:///absent/socket"}}})
 		return target, option
 	}
 	target, option := two()
 	oneByOne := plain(t, target, option)
-	roundRobin := plain(t, addr, WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")))
+	roundRobin := plain(t, addr, grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig("round_robin")))
 	names := dnstest.Listen(t, dnstest.Zone{})
 	// silent starts a server that allows one stream and answers nothing; arrived reports
 	// whether there was one.
@@ -94,11 +111,11 @@ func TestRPCErrorsGolden(t *testing.T) {
 		return srv.Addr(), func() bool { return streams.Load() > 0 }
 	}
 	// sent is a channel to such a server, and a context that ends when a request is there.
-	sent := func() (*ClientConn, context.Context) {
+	sent := func() (*grpcdial.ClientConn, context.Context) {
 		addr, arrived := silent()
 		cc := plain(t, addr)
 		awaitReady(t, cc)
-		return cc, once(cc, arrived)
+		return cc, once(arrived)
 	}
 	dies := h2test.Listen(t)
 	dies.Serve(func(s *h2test.Stream) { s.Conn().CloseHard() })
@@ -119,26 +136,28 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.Unavailable, true},
 		{"deadline, resolving", func() error {
-			cc := plain(t, "scripted:///x", WithResolvers(backendtest.Scripted{}))
-			_, err := backendtest.AskName(once(cc, is(cc, connectivity.Connecting)), cc)
+			cc := plain(t, "scripted:///x", grpcdial.WithResolvers(backendtest.Scripted{}))
+			_, err := backendtest.AskName(once(is(cc, connectivity.Connecting)), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting", func() error {
-			cc := resolved(plain(t, "backend.example:443", WithContextDialer(backendtest.Hang)))
-			_, err := backendtest.AskName(once(cc, dialing(cc)), cc)
+			hang, dialing := hanging()
+			cc := resolved(plain(t, "backend.example:443", hang))
+			_, err := backendtest.AskName(once(dialing), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, connecting after a slow resolver", func() error {
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "backend.example:443"}}})
 			r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { time.Sleep(10 * time.Millisecond) }
-			cc := plain(t, target, option, WithContextDialer(backendtest.Hang))
-			_, err := backendtest.AskName(once(cc, dialing(cc)), cc)
+			hang, dialing := hanging()
+			cc := plain(t, target, option, hang)
+			_, err := backendtest.AskName(once(dialing), cc)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, waiting for a connection after failures", func() error {
 			cc := resolved(plain(t, addr))
-			_, err := backendtest.AskName(once(cc, is(cc, connectivity.TransientFailure)), cc, wait)
+			_, err := backendtest.AskName(once(is(cc, connectivity.TransientFailure)), cc, wait)
 			return err
 		}, codes.DeadlineExceeded, true},
 		{"deadline, sent", func() error {
@@ -158,16 +177,15 @@ func TestRPCErrorsGolden(t *testing.T) {
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"deadline, a slow connection and a silent server", func() error {
-			var channel atomic.Pointer[ClientConn]
 			addr, arrived := silent()
-			cc := plain(t, addr, WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-				backendtest.Eventually(t, func() bool { running, _ := channel.Load().calls.Active(); return running == 1 }, "the RPC has begun")
+			rpc := once(arrived)
+			cc := plain(t, addr, grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				backendtest.Eventually(t, rpc.waited.Load, "the RPC has begun")
 				time.Sleep(10 * time.Millisecond)
 				return new(net.Dialer).DialContext(ctx, "tcp", addr)
 			}))
-			channel.Store(cc)
 			resolved(cc)
-			_, err := backendtest.AskName(once(cc, arrived), cc)
+			_, err := backendtest.AskName(rpc, cc)
 			return err
 		}, codes.DeadlineExceeded, false},
 		{"cancelled, sent", func() error {
@@ -179,8 +197,9 @@ func TestRPCErrorsGolden(t *testing.T) {
 		}, codes.Canceled, false},
 		{"a stream, no connection", func() error { return askStream(backendtest.Bounded(t), plain(t, addr)) }, codes.Unavailable, true},
 		{"a stream, deadline, connecting", func() error {
-			cc := resolved(plain(t, "backend.example:443", WithContextDialer(backendtest.Hang)))
-			return askStream(once(cc, dialing(cc)), cc)
+			hang, dialing := hanging()
+			cc := resolved(plain(t, "backend.example:443", hang))
+			return askStream(once(dialing), cc)
 		}, codes.DeadlineExceeded, true},
 		{"a stream, deadline, sent", func() error { cc, ctx := sent(); return askStream(ctx, cc) }, codes.DeadlineExceeded, false},
 		{"connection lost", func() error { _, err := backendtest.AskName(backendtest.Bounded(t), plain(t, dies.Addr())); return err }, codes.Unavailable, false},
@@ -195,7 +214,7 @@ func TestRPCErrorsGolden(t *testing.T) {
 			st, ok := status.FromError(err)
 			assert.True(t, ok)
 			assert.ErrorIs(t, err, st.Err(), "errors.Is with a status error")
-			var e *DialError
+			var e *grpcdial.DialError
 			assert.Equal(t, tt.dial, errors.As(err, &e), "%v", err)
 			if tt.dial {
 				assert.NotEmpty(t, e.Attempts)

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"flag"

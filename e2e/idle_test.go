@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -19,6 +17,8 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -31,15 +31,15 @@ func TestIdleAfterAWhile(t *testing.T) {
 	var built, closed atomic.Int32
 	r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { built.Add(1) }
 	r.CloseCallback = func() { closed.Add(1) }
-	cc := plain(t, target, option, WithIdleTimeout(20*time.Millisecond))
+	cc := plain(t, target, option, grpcdial.WithIdleTimeout(20*time.Millisecond))
 	next := watched(t, cc)
 	for i := range 3 {
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
-		assert.Equal(t, ErrIdle, next(connectivity.Idle).Cause)
+		assert.Equal(t, grpcdial.ErrIdle, next(connectivity.Idle).Cause)
 		backendtest.Eventually(t, func() bool { return closed.Load() == int32(i+1) }, "the resolver is closed")
 		assert.Equal(t, int32(i+1), built.Load())
-		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "no connection is left")
+		backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 0 }, "no connection is left")
 	}
 	backendtest.AwaitOurs(t, 1) // the watcher
 }
@@ -47,7 +47,7 @@ func TestIdleAfterAWhile(t *testing.T) {
 // An RPC that runs keeps the channel busy, however long it takes.
 func TestRPCKeepsTheChannelBusy(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	cc := plain(t, b.Addr, WithIdleTimeout(5*time.Millisecond))
+	cc := plain(t, b.Addr, grpcdial.WithIdleTimeout(5*time.Millisecond))
 	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Backend/Stream")
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -65,7 +65,7 @@ func TestIdleTimeoutOfNextToNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := h2test.Pipe(t)
 		server.SetBound(time.Hour)
-		cc, err := NewClient("x:1", WithInsecure(), WithIdleTimeout(1), WithContextDialer(func(context.Context, string) (net.Conn, error) { return client, nil }))
+		cc, err := grpcdial.NewClient("x:1", grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(1), grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) { return client, nil }))
 		require.NoError(t, err)
 		defer cc.Close()
 		ended := make(chan error, 1)
@@ -82,7 +82,7 @@ func TestIdleTimeoutOfNextToNothing(t *testing.T) {
 // RPCs that begin while the channel goes idle all succeed.
 func TestIdleUnderLoad(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	cc := plain(t, b.Addr, WithIdleTimeout(time.Millisecond))
+	cc := plain(t, b.Addr, grpcdial.WithIdleTimeout(time.Millisecond))
 	next := watched(t, cc)
 	var load sync.WaitGroup
 	for i := range 4 {
@@ -102,7 +102,7 @@ func TestIdleUnderLoad(t *testing.T) {
 // The time counts from the last RPC's end, or from when idle was left.
 func TestIdleTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(backendtest.Hang))
+		cc, err := grpcdial.NewClient("passthrough:///x:1", grpcdial.WithInsecure(), grpcdial.WithContextDialer(backendtest.Hang))
 		require.NoError(t, err)
 		defer cc.Close()
 		cc.Connect()
@@ -128,7 +128,7 @@ func TestIdleTimer(t *testing.T) {
 		assert.Equal(t, connectivity.Idle, cc.GetState())
 	})
 	synctest.Test(t, func(t *testing.T) {
-		cc, err := NewClient("passthrough:///x:1", WithInsecure(), WithContextDialer(backendtest.Hang), WithIdleTimeout(0))
+		cc, err := grpcdial.NewClient("passthrough:///x:1", grpcdial.WithInsecure(), grpcdial.WithContextDialer(backendtest.Hang), grpcdial.WithIdleTimeout(0))
 		require.NoError(t, err)
 		defer cc.Close()
 		cc.Connect()
@@ -146,9 +146,9 @@ func TestWaitersKeepTheChannelBusy(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}
 	for _, timeout := range []time.Duration{1, time.Millisecond, 20 * time.Millisecond} {
-		cc := plain(t, b.Addr, WithIdleTimeout(timeout), WithContextDialer(slow))
+		cc := plain(t, b.Addr, grpcdial.WithIdleTimeout(timeout), grpcdial.WithContextDialer(slow))
 		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
-		cc, err := DialContext(backendtest.Bounded(t), b.Addr, WithInsecure(), WithBlock(), WithIdleTimeout(timeout), WithContextDialer(slow))
+		cc, err := grpcdial.DialContext(backendtest.Bounded(t), b.Addr, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithIdleTimeout(timeout), grpcdial.WithContextDialer(slow))
 		require.NoError(t, err)
 		require.NoError(t, cc.Close())
 	}
@@ -157,14 +157,14 @@ func TestWaitersKeepTheChannelBusy(t *testing.T) {
 // Nor does that throw away the back-off.
 func TestWaitersKeepTheBackoff(t *testing.T) {
 	var attempts atomic.Int64
-	cc := plain(t, "x:1", WithIdleTimeout(time.Millisecond), WithContextDialer(func(context.Context, string) (net.Conn, error) {
+	cc := plain(t, "x:1", grpcdial.WithIdleTimeout(time.Millisecond), grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 		attempts.Add(1)
 		return nil, errors.New("refused")
 	}))
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	err := cc.AwaitReady(ctx)
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, err, &e)
 	assert.Len(t, e.Attempts, 1)
 	assert.EqualValues(t, 1, attempts.Load(), "the first delay is a second")
@@ -176,7 +176,7 @@ func TestIdleForgetsTheResolversAnswer(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	var built atomic.Int64
 	seen := new(events)
-	cc := plain(t, "scripted:///x", WithIdleTimeout(50*time.Millisecond), seen.option(), WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
+	cc := plain(t, "scripted:///x", grpcdial.WithIdleTimeout(50*time.Millisecond), seen.option(), grpcdial.WithResolvers(backendtest.Scripted{OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 		switch built.Add(1) {
 		case 1:
 			return cc.UpdateState(backendtest.Addresses(b))
@@ -192,13 +192,13 @@ func TestIdleForgetsTheResolversAnswer(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, cc.AwaitReady(ctx), &e)
 	require.Len(t, e.Attempts, 1)
-	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
-	assert.ErrorIs(t, e.Attempts[0].Err, ErrUnfinished)
+	assert.Equal(t, grpcdial.PhaseResolve, e.Attempts[0].Phase)
+	assert.ErrorIs(t, e.Attempts[0].Err, grpcdial.ErrUnfinished)
 
 	awaitState(t, cc, connectivity.Idle)
-	backendtest.Eventually(t, func() bool { cc.Connect(); return seen.find(EventResolveDone).Err != nil }, "the resolver gives no addresses")
-	assert.GreaterOrEqual(t, seen.find(EventResolveDone).Elapsed, 10*time.Millisecond)
+	backendtest.Eventually(t, func() bool { cc.Connect(); return seen.find(grpcdial.EventResolveDone).Err != nil }, "the resolver gives no addresses")
+	assert.GreaterOrEqual(t, seen.find(grpcdial.EventResolveDone).Elapsed, 10*time.Millisecond)
 }

@@ -1,9 +1,0 @@
-package grpcdial
-
-import (
-	"testing"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-)
-
-func TestMain(m *testing.M) { backendtest.Main(m) }
