@@ -69,10 +69,7 @@ func TestTrace(t *testing.T) {
 	ca, other := h2test.NewCA(t), h2test.NewCA(t)
 	secure := credentials.NewTLS(ca.ClientConfig(""))
 	srv := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("a.test")))
-	srv.Script(func(c *h2test.Conn) {
-		c.Handshake(h2test.MaxConcurrentStreams(7))
-		c.ExpectClosed()
-	})
+	srv.Serve(func(*h2test.Stream) {}, h2test.MaxConcurrentStreams(7))
 	_, port, err := net.SplitHostPort(srv.Addr())
 	require.NoError(t, err)
 	refused := h2test.RefusedAddr(t)
