@@ -2,12 +2,14 @@ package grpcdial
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 )
@@ -189,4 +191,82 @@ func WithSharedWriteBuffer(val bool) DialOption { return EmptyDialOption{} }
 // never.
 func WithIdleTimeout(d time.Duration) DialOption {
 	return optionFunc(func(o *dialOptions) { o.idleTimeout = max(d, 0) })
+}
+
+// WithInsecure makes the channel use plaintext. It is the same as
+// WithTransportCredentials(insecure.NewCredentials()), except that together
+// with [WithTransportCredentials] or [WithCredentialsBundle] it is an error
+// ([ErrInsecureWithTransportCredentials], [ErrInsecureWithBundle]) instead of
+// the last one winning.
+func WithInsecure() DialOption {
+	return optionFunc(func(o *dialOptions) { o.insecure = true })
+}
+
+// WithTransportCredentials sets what secures each connection, TLS for
+// instance. A channel needs this option, [WithCredentialsBundle] or
+// [WithInsecure], and takes one of them only. nil means that the option is not
+// given.
+//
+// ClientHandshake is called for several connections at the same time if several
+// are being made.
+func WithTransportCredentials(creds credentials.TransportCredentials) DialOption {
+	return optionFunc(func(o *dialOptions) { o.transportCreds = creds })
+}
+
+// WithCredentialsBundle sets transport credentials and per-RPC credentials at
+// once. Its per-RPC credentials are used besides those of
+// [WithPerRPCCredentials]. A bundle without transport credentials is an error,
+// [ErrBundleWithoutTransportCredentials]. nil means that the option is not
+// given.
+func WithCredentialsBundle(b credentials.Bundle) DialOption {
+	return optionFunc(func(o *dialOptions) { o.bundle = b })
+}
+
+// WithPerRPCCredentials adds credentials that put their metadata into every
+// RPC. Given several times, the credentials add up, in order. The default is none;
+// what one RPC adds by grpc.PerRPCCredentials comes besides.
+//
+// Credentials that require transport security on a channel without it are an
+// error, [ErrPerRPCNeedsTransportSecurity].
+func WithPerRPCCredentials(creds credentials.PerRPCCredentials) DialOption {
+	return optionFunc(func(o *dialOptions) { o.perRPCCreds = append(o.perRPCCreds, creds) })
+}
+
+// WithAuthority sets the :authority of the channel's RPCs and the server name
+// that the transport credentials verify, in place of what the target says, which is
+// the default. It stops a server name that the resolver gives for one address, too. One call
+// may still choose its own :authority with grpc.CallAuthority.
+//
+// Credentials that have a server name of their own must agree with it; the
+// dial fails otherwise.
+func WithAuthority(a string) DialOption {
+	return optionFunc(func(o *dialOptions) { o.authority = a })
+}
+
+// WithDialTrace makes the channel call the functions of t for its events: each step on
+// the way to its connections, their loss, and the transitions of its state. t is
+// copied; nil means none, which is the default. Given several times, the traces add up,
+// in order. A channel without a trace and a logger spends nothing on events, and RPCs
+// spend nothing in either case.
+func WithDialTrace(t *DialTrace) DialOption {
+	if t == nil {
+		return EmptyDialOption{}
+	}
+	copied := *t
+	return optionFunc(func(o *dialOptions) { o.traces = append(o.traces, &copied) })
+}
+
+// WithLogger writes the events that [WithDialTrace] reports to l, with their fields as
+// attributes. nil means that nothing is logged, which is the default.
+//
+//	WARN   an attempt to connect or to resolve failed; a service config was refused;
+//	       keepalive was slowed down
+//	INFO   the state changed; a connection is ready, or was lost
+//	DEBUG  everything else
+//
+// From INFO on repeats are left out: the same failure at the same address is
+// logged once a minute, another event ten times. The attribute "omitted" of the next one
+// logged is the number left out. RPCs are not logged.
+func WithLogger(l *slog.Logger) DialOption {
+	return optionFunc(func(o *dialOptions) { o.logger = l })
 }

@@ -1,4 +1,4 @@
-package grpcdial
+package repotest_test
 
 import (
 	"encoding/json"
@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":       {"internal/h2"},
 	"internal/proxy":         {"internal/text"},
 	"internal/proxytest":     nil, // for tests
+	"internal/repotest":      nil,
 	"internal/serial":        nil,
 	"internal/serviceconfig": {"internal/text"},
 	"internal/text":          nil,

@@ -1,4 +1,4 @@
-package grpcdial_test
+package repotest_test
 
 import (
 	"context"
@@ -61,7 +61,7 @@ var (
 // TestNoTypeOfXNet: the documentation of the root names no type of golang.org/x/net, whose
 // versions are not ours to promise.
 func TestNoTypeOfXNet(t *testing.T) {
-	text, err := exec.Command("go", "doc", "-all", ".").Output()
+	text, err := exec.Command("go", "doc", "-all", module).Output()
 	require.NoError(t, err)
 	assert.NotContains(t, string(text), "http2.")
 	assert.NotContains(t, string(text), "x/net")
