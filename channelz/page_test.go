@@ -116,8 +116,14 @@ func shown(t *testing.T, h http.Handler, target string) shownChannel {
 	return shownChannel{}
 }
 
-// roundRobin makes a channel over the addresses, with round_robin and no time-outs.
+// roundRobin makes a plaintext channel over the addresses, with round_robin.
 func roundRobin(t *testing.T, addrs []string, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
+	t.Helper()
+	return overAll(t, addrs, append([]grpcdial.DialOption{grpcdial.WithInsecure()}, opts...)...)
+}
+
+// overAll is roundRobin with credentials among opts.
+func overAll(t *testing.T, addrs []string, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
 	t.Helper()
 	r := manual.NewBuilderWithScheme("page")
 	var s resolver.State
@@ -125,7 +131,7 @@ func roundRobin(t *testing.T, addrs []string, opts ...grpcdial.DialOption) *grpc
 		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 	}
 	r.InitialState(s)
-	cc, err := grpcdial.NewClient("page:///"+t.Name(), append([]grpcdial.DialOption{grpcdial.WithResolvers(r), grpcdial.WithInsecure(),
+	cc, err := grpcdial.NewClient("page:///"+t.Name(), append([]grpcdial.DialOption{grpcdial.WithResolvers(r),
 		grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`)}, opts...)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, cc.Close()) })
