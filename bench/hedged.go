@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -18,9 +19,15 @@ const (
 // hedgingConfig makes a second attempt after 5 ms. grpc-go has no hedging and ignores it.
 const hedgingConfig = `{"methodConfig":[{"name":[{}],"hedgingPolicy":{"maxAttempts":2,"hedgingDelay":"0.005s"}}]}`
 
-// beSlow is the server's side.
-func beSlow() {
-	if rand.IntN(slowEvery) == 0 {
+// A call of this name is answered when its context has ended.
+const waitName = "wait"
+
+// delay is the server's side of both.
+func delay(ctx context.Context, name string) {
+	switch {
+	case name == waitName:
+		<-ctx.Done()
+	case name == slowName && rand.IntN(slowEvery) == 0:
 		time.Sleep(slowDelay)
 	}
 }

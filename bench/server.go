@@ -29,10 +29,8 @@ type service struct {
 	pb.UnimplementedBenchServer
 }
 
-func (service) Unary(_ context.Context, in *pb.Request) (*pb.Reply, error) {
-	if in.GetName() == slowName {
-		beSlow()
-	}
+func (service) Unary(ctx context.Context, in *pb.Request) (*pb.Reply, error) {
+	delay(ctx, in.GetName())
 	return &pb.Reply{Message: "ccccc", Body: in.GetBody()}, nil
 }
 
