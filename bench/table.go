@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-const rowFormat = "%-24s %-21s %12s %12s %7s %13s %12s %12s"
+const rowFormat = "%-26s %-21s %12s %12s %7s %13s %12s %12s"
 
 func printHeader(w io.Writer) {
 	printRow(w, "cell", "figure", ours.name, grpcGo.name, "ratio", "in rounds", connectName, floorName)

@@ -32,10 +32,10 @@ func TestTableShowsMediansAndRatios(t *testing.T) {
 	printHeader(&out)
 	printCell(&out, head)
 	require.Equal(t, `
-cell                     figure                    grpcdial      grpc-go   ratio     in rounds   connect-go        floor
-unary/c=1                calls/s                        200          100    2.00     1.00-3.00                       400
-unary/c=1                p50 µs                        0.20         0.10    2.00     2.00-2.00                      0.10
-unary/c=1                p99 µs                        0.20         0.10    2.00     2.00-2.00                      0.10
+cell                       figure                    grpcdial      grpc-go   ratio     in rounds   connect-go        floor
+unary/c=1                  calls/s                        200          100    2.00     1.00-3.00                       400
+unary/c=1                  p50 µs                        0.20         0.10    2.00     2.00-2.00                      0.10
+unary/c=1                  p99 µs                        0.20         0.10    2.00     2.00-2.00                      0.10
 `, "\n"+out.String())
 }
 
@@ -49,10 +49,10 @@ func TestTableOfOneClientHasNoRatio(t *testing.T) {
 	var out strings.Builder
 	printCell(&out, head)
 	require.Equal(t, `
-channels/ready           heap B/channel                5000
-channels/ready           stack B/channel               2000
-channels/ready           heap+stack B/channel          7000
-channels/ready           goroutines/channel            2.00
+channels/ready             heap B/channel                5000
+channels/ready             stack B/channel               2000
+channels/ready             heap+stack B/channel          7000
+channels/ready             goroutines/channel            2.00
 `, "\n"+out.String())
 }
 
