@@ -2,7 +2,6 @@ package grpcdial
 
 import (
 	"errors"
-	"slices"
 	"sync"
 
 	"google.golang.org/grpc/balancer"
@@ -25,9 +24,8 @@ type policy struct {
 	builder  balancer.Builder
 	lb       balancer.Balancer // set when Build has returned; nil if that made none
 
-	last   balancer.State        // policy queue only: what it reported last
-	closed bool                  // written on the policy queue with cc.mu held, read with either
-	subs   map[*subConn]struct{} // guarded by cc.mu: those that have not ended
+	last   balancer.State // policy queue only: what it reported last
+	closed bool           // written on the policy queue with cc.mu held, read with either
 }
 
 var _ balancer.ClientConn = (*policy)(nil)
@@ -39,20 +37,12 @@ func (p *policy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOp
 	if len(addrs) == 0 {
 		return nil, errors.New("grpcdial: a subchannel needs an address")
 	}
-	sc := newSubConn(p, addrs, opts)
 	p.cc.mu.Lock()
 	defer p.cc.mu.Unlock()
 	if p.closed || p.cc.closed {
 		return nil, errPolicyClosed
 	}
-	if p.subs == nil {
-		p.subs = make(map[*subConn]struct{})
-	}
-	p.cc.made++
-	sc.number = p.cc.made
-	sc.channelz = p.cc.channelz.NewSubchannel(addrs)
-	p.subs[sc] = struct{}{}
-	return sc, nil
+	return p.cc.subchannels.New(host{p}, addrs, opts), nil
 }
 
 // RemoveSubConn is sc.Shutdown.
@@ -98,29 +88,10 @@ func (p *policy) close() {
 	if p.lb != nil {
 		p.lb.Close()
 	}
-	for _, sc := range p.subConns() {
+	for _, sc := range p.cc.subchannels.Of(host{p}) {
 		sc.Shutdown()
-		sc.end()
+		sc.End()
 	}
-	p.cc.mu.Lock()
-	p.cc.live = slices.DeleteFunc(p.cc.live, func(q *policy) bool { return q == p })
-	p.cc.mu.Unlock()
-}
-
-func (p *policy) subConns() []*subConn {
-	p.cc.mu.Lock()
-	defer p.cc.mu.Unlock()
-	all := make([]*subConn, 0, len(p.subs))
-	for sc := range p.subs {
-		all = append(all, sc)
-	}
-	return all
-}
-
-func (p *policy) forget(sc *subConn) {
-	p.cc.mu.Lock()
-	defer p.cc.mu.Unlock()
-	delete(p.subs, sc)
 }
 
 func (cc *ClientConn) buildOptions() balancer.BuildOptions {

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 func TestRoundRobin(t *testing.T) {
@@ -200,7 +201,7 @@ func TestGracefulSwitch(t *testing.T) {
 	pending.Connect([]resolver.Address{{Addr: next.Addr}}, nil)
 	assert.Equal(t, "first closed", <-events)
 	backendtest.Eventually(t, func() bool { return name() == "next" }, "the pending policy takes over")
-	backendtest.Eventually(t, func() bool { return oldConn.(*subConn).Conn() == nil }, "the old policy's subchannels are shut down")
+	backendtest.Eventually(t, func() bool { return connOf(oldConn.(*subchannel.Subchannel)) == nil }, "the old policy's subchannels are shut down")
 	assert.Equal(t, connectivity.Ready, cc.GetState())
 
 	// What a closed policy says counts no more.

@@ -2,7 +2,6 @@ package grpcdial
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -46,7 +46,7 @@ type ClientConn struct {
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	noConfigs bool                  // WithServiceConfig's channel was closed without one
-	connector connect.Config        // but for what connectConfig changes
+	connector connect.Config        // but for what host.Config changes
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics.Recorder
 	calls     *call.Channel
@@ -59,16 +59,14 @@ type ClientConn struct {
 	// With rules of their own, in their types.
 	state         stateMachine
 	attempts      attempts.Log
-	attemptIDs    atomic.Uint64 // the latest attempt's
-	policyQueue   serial.Queue  // runs everything below that says "policy queue"
-	resolverQueue serial.Queue  // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
+	subchannels   subchannel.Group
+	policyQueue   serial.Queue // runs everything below that says "policy queue"
+	resolverQueue serial.Queue // Build, ResolveNow and Close of resolvers, nothing else; see resolverConn
 	reports       reports
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
 	latestReason  atomic.Pointer[reason]
-	ready         atomic.Int32             // subchannels that are READY
-	pausing       atomic.Int32             // links in a pause that an RPC would cut short
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
 	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
@@ -77,11 +75,8 @@ type ClientConn struct {
 	closing       chan struct{}            // closed when Close begins
 
 	mu      sync.Mutex
-	closed  bool           // guarded by mu: no link may be added
-	links   []*link        // guarded by mu: every connection goroutine, each where its place says
-	live    []*policy      // guarded by mu: those that may have subchannels
-	made    uint64         // guarded by mu: subchannels so far
-	running sync.WaitGroup // one for each link, and for the watcher of WithServiceConfig; added to under mu, before closed
+	closed  bool           // guarded by mu: no subchannel is made any more
+	running sync.WaitGroup // one for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
 	idle       bool
@@ -147,8 +142,10 @@ func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 // program may call it when the network is available again.
 func (cc *ClientConn) ResetConnectBackoff() {
 	cc.resetAsked.Send(&cc.policyQueue, func() {
-		for _, sc := range cc.policies.subConns() {
-			sc.resetBackoff()
+		for _, p := range cc.policies.all() {
+			for _, sc := range cc.subchannels.Of(host{p}) {
+				sc.ResetBackoff()
+			}
 		}
 	})
 }
@@ -229,7 +226,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	cc.policyQueue.Discard()
 	close(cc.closing)
 	told = cc.calls.Close()
-	cc.cutLinks(errClosing, statusClosing)
+	cc.subchannels.Close(errClosing, statusClosing)
 	cc.policyQueue.Close(cc.end)
 	cc.channelz.Close()
 	return told, true
@@ -238,6 +235,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 // awaitEnd is the wait of Close: for connections, then for the queues.
 func (cc *ClientConn) awaitEnd() {
 	cc.running.Wait()
+	cc.subchannels.Wait()
 	cc.policyQueue.Wait()
 	cc.awaitResolverQueue()
 }
@@ -268,43 +266,4 @@ func (cc *ClientConn) end() {
 	cc.policies.close()
 	cc.calls.SetSelector(nil)
 	cc.reports.take()
-}
-
-// addLink makes l one of the goroutines that Close waits for. It reports false,
-// and l must not start, if the channel is closed.
-func (cc *ClientConn) addLink(l *link) bool {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	if cc.closed {
-		return false
-	}
-	l.place = len(cc.links)
-	cc.links = append(cc.links, l)
-	cc.running.Add(1)
-	return true
-}
-
-// removeLink is the last that l's goroutine does.
-func (cc *ClientConn) removeLink(l *link) {
-	cc.mu.Lock()
-	last := len(cc.links) - 1
-	cc.links[l.place], cc.links[last].place = cc.links[last], l.place
-	cc.links[last] = nil
-	cc.links = cc.links[:last]
-	cc.mu.Unlock()
-	cc.recheckWaits() // its attempt may have been the last that could succeed
-	cc.running.Done()
-}
-
-// cutLinks ends every attempt and every connection there is, draining ones too.
-func (cc *ClientConn) cutLinks(why error, st *status.Status) {
-	for _, l := range cc.allLinks() {
-		l.cut(why, st)
-	}
-}
-
-func (cc *ClientConn) allLinks() []*link {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	return slices.Clone(cc.links)
 }

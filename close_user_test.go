@@ -205,7 +205,7 @@ func TestGoexitInCallbacks(t *testing.T) {
 			cc.Connect()
 			if tt.refuse {
 				<-ended
-				backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the goroutine has ended")
+				backendtest.Eventually(t, func() bool { return cc.subchannels.Loops() == 0 }, "the goroutine has ended")
 			} else {
 				ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 				defer cancel()

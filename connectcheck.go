@@ -11,6 +11,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // ConnectCheckInfo is a new connection, for the function of [WithConnectCheck].
@@ -82,7 +83,7 @@ func (cc *ClientConn) connectCheck(perRPC []credentials.PerRPCCredentials) conne
 			Conn: &checkedConn{
 				ctx:      ctx,
 				defaults: cc.opts.callOptions,
-				direct:   call.Direct{Channel: cc.calls, Endpoint: fixedLine{cc.newLine(c.Conn, c.Addr, perRPC)}},
+				direct:   call.Direct{Channel: cc.calls, Endpoint: fixedLine{subchannel.NewLine(c.Conn, c.Addr, cc.serverName(c.Addr), perRPC)}},
 			},
 			Target:     cc.shownTarget(),
 			Addr:       c.Shown,

@@ -13,6 +13,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/metrics"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // Dial is DialContext without a context: nothing but WithTimeout bounds it.
@@ -107,11 +108,12 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.policies.cc = cc
 	cc.observer.listeners = newListeners(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
-	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), errShutDown, errAddressRemoved)
+	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), subchannel.ErrShutDown, subchannel.ErrAddressRemoved)
 	cc.calls = call.New(cc.callConfig())
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
 	cc.channelz.Show((*livePicture)(cc))
 	cc.calls.SetIdle(true)
+	cc.subchannels.Init(cc.subchannelConfig())
 	cc.published.calls = cc.calls
 	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
 	cc.chain.mirrors = &cc.mirrors
@@ -159,7 +161,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		StatsHandlers: cc.opts.statsHandlers,
 		Owner:         (*callOwner)(cc),
 		ErrorAs:       rpcErrorAs,
-		ServerLoad:    serverLoad,
+		ServerLoad:    call.ServerLoad,
 	}
 }
 
@@ -167,9 +169,9 @@ func (cc *ClientConn) callConfig() call.Config {
 type callOwner ClientConn
 
 func (o *callOwner) Wake()                { (*ClientConn)(o).wake() }
-func (o *callOwner) Wanted()              { (*ClientConn)(o).connectionWanted() }
+func (o *callOwner) Wanted()              { (*ClientConn)(o).subchannels.Hurry() }
 func (o *callOwner) Explain() call.Reason { return (*ClientConn)(o).explain() }
-func (o *callOwner) Backends() int        { return int(o.ready.Load()) }
+func (o *callOwner) Backends() int        { return o.subchannels.Ready() }
 func (o *callOwner) Ready() bool          { return (*ClientConn)(o).isReady() }
 
 // withTimeout bounds ctx by d; 0: not at all.

@@ -414,7 +414,7 @@ func TestDNSAtRest(t *testing.T) {
 	cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
-	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*link).serve")
+	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*loop).serve")
 }
 
 // Close does not wait for name servers.

@@ -72,9 +72,6 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 		w.pending = nil
 	}
 	p := &policy{cc: w.cc, resolver: w.cc.resolver, builder: b, last: balancer.State{ConnectivityState: connectivity.Connecting}}
-	w.cc.mu.Lock()
-	w.cc.live = append(w.cc.live, p)
-	w.cc.mu.Unlock()
 	p.lb = b.Build(p, w.cc.buildOptions())
 	if p.lb == nil {
 		p.close()
@@ -118,22 +115,19 @@ func (w *policySwitch) promote() {
 // close closes what policies there are.
 func (w *policySwitch) close() {
 	w.cc.policyQueue.AssertOn()
-	current, pending := w.current, w.pending
+	all := w.all()
 	w.current, w.pending = nil, nil
-	for _, p := range []*policy{current, pending} {
-		if p != nil {
-			p.close()
-		}
+	for _, p := range all {
+		p.close()
 	}
 }
 
-// subConns returns the subchannels of all policies.
-func (w *policySwitch) subConns() []*subConn {
+// all returns the current policy and the pending one, as far as there are.
+func (w *policySwitch) all() (all []*policy) {
 	w.cc.policyQueue.AssertOn()
-	var all []*subConn
 	for _, p := range []*policy{w.current, w.pending} {
 		if p != nil {
-			all = append(all, p.subConns()...)
+			all = append(all, p)
 		}
 	}
 	return all

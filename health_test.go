@@ -241,30 +241,6 @@ func TestLegacyHealthChecking(t *testing.T) {
 	expectStates(t, states, connectivity.Ready)
 }
 
-// TestLegacyHealthCheckingAfterShutdown: a verdict that was on its way when the policy
-// shut the subchannel down does not bring it back.
-func TestLegacyHealthCheckingAfterShutdown(t *testing.T) {
-	states := make(chan balancer.SubConnState, 100)
-	p := legacyPolicy(t, states)
-	subs := make(chan *subConn, 1)
-	update := p.OnUpdate
-	p.OnUpdate = func(s *backendtest.Spy, state balancer.ClientConnState) error {
-		defer func() { subs <- s.Sub.(*subConn) }()
-		return update(s, state)
-	}
-	cc := dialChecked(t, configChecked(p), []*checkedBackend{startChecked(t, "a", serving)})
-	cc.Connect()
-	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
-	sc := <-subs
-	l := cc.allLinks()[0]
-	sc.Shutdown()
-	l.judged(connectivity.Ready, nil)
-	assert.Nil(t, sc.Line())
-	expectStates(t, states, connectivity.Shutdown)
-	require.NoError(t, cc.Close())
-	assert.Empty(t, states)
-}
-
 // TestLegacyHealthCheckingWithoutService: the subchannel is READY.
 func TestLegacyHealthCheckingWithoutService(t *testing.T) {
 	for name, opts := range map[string][]DialOption{"no service": nil, "disabled": {WithDisableHealthCheck()}} {

@@ -116,7 +116,7 @@ func (cc *ClientConn) enterIdle() {
 	cc.resolver = nil
 	cc.resolution.forget()
 	cc.policies.close()
-	cc.cutLinks(ErrIdle, nil)
+	cc.subchannels.Cut(ErrIdle, nil)
 	cc.attempts.Clear()
 	cc.published.clear()
 	cc.setState(connectivity.Idle, ErrIdle, nil)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -61,14 +62,9 @@ func (cc *ClientConn) unjudged() (all []Attempt) {
 	if _, asked := cc.healthService(); !asked || cc.isReady() {
 		return nil
 	}
-	for _, l := range cc.allLinks() {
-		if len(all) == maxAttempts {
-			break
-		}
-		addr, since, ok := l.connectedTo()
-		if ok && !cc.attempts.Knows(addr.Addr) {
-			all = append(all, unfinished(addr.Addr, cc.serverName(addr), PhaseHealth, since, failure.Pending(failure.Health, false, false)))
-		}
+	unknown := func(a resolver.Address) bool { return !cc.attempts.Knows(a.Addr) }
+	for _, e := range cc.subchannels.Connected(maxAttempts, unknown) {
+		all = append(all, unfinished(e.Addr.Addr, e.ServerName, PhaseHealth, e.Since, failure.Pending(failure.Health, false, false)))
 	}
 	return all
 }

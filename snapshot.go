@@ -1,8 +1,6 @@
 package grpcdial
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -10,6 +8,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/mask"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -77,135 +76,45 @@ type EndpointSnapshot struct {
 // All of it is of one instant: no state changes while it is put together, which
 // takes some hundred nanoseconds for each endpoint. It does not delay RPCs.
 func (cc *ClientConn) Snapshot() Snapshot {
-	subs := cc.holdSubConns()
-	defer release(subs)
-
-	now := cc.state.latest()
-	s := Snapshot{
-		Target:     cc.shownTarget(),
-		State:      now.To,
-		Since:      now.Time,
-		Cause:      now.Cause,
-		Seq:        now.Seq,
-		ResolveErr: mask.RPC(cc.attempts.ResolveError()),
-		Keepalive:  cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
-	}
-	held := make(map[*subConn]bool, len(subs))
-	for _, sc := range subs {
-		held[sc] = true
-		s.Endpoints = sc.appendEndpointsLocked(s.Endpoints)
-	}
-	for _, l := range cc.allLinks() {
-		if !held[l.sc] || l.sc.link == l || l.conn == nil {
-			continue
+	var s Snapshot
+	endpoints := cc.subchannels.Endpoints(func() {
+		now := cc.state.latest()
+		s = Snapshot{
+			State:      now.To,
+			Since:      now.Time,
+			Cause:      now.Cause,
+			Seq:        now.Seq,
+			ResolveErr: cc.attempts.ResolveError(),
+			Keepalive:  cc.keepaliveParams(time.Duration(cc.keepaliveTime.Load())),
 		}
-		if e := l.endpointLocked(connectivity.Shutdown); e.Streams > 0 { // else it has ended
-			s.Endpoints = append(s.Endpoints, e)
-		}
+	})
+	s.Target, s.ResolveErr = cc.shownTarget(), mask.RPC(s.ResolveErr)
+	for _, e := range endpoints {
+		s.Endpoints = append(s.Endpoints, EndpointSnapshot{
+			Addr:        text.Target(e.Addr.Addr),
+			ServerName:  text.Target(e.ServerName),
+			State:       e.State,
+			Since:       e.Since,
+			Cause:       cc.causeOf(&e),
+			NextAttempt: e.NextAttempt,
+			Streams:     e.Streams,
+			Keepalive:   cc.keepaliveParams(e.Keepalive),
+			Draining:    e.Draining,
+		})
 	}
 	return s
 }
 
-// holdSubConns locks every subchannel that there is and returns them in the order
-// in which they were made.
-//
-// No other code holds two of these locks, and holdSubConns takes them in one order, so
-// concurrent calls do not deadlock. A subchannel may be made, by code that holds none
-// of the locks, while they are being taken. Then all are taken anew.
-func (cc *ClientConn) holdSubConns() []*subConn {
-	subs := cc.subConns()
-	for {
-		for _, sc := range subs {
-			sc.mu.Lock()
-		}
-		now := cc.subConns()
-		if slices.Equal(subs, now) {
-			return subs
-		}
-		release(subs)
-		subs = now
-	}
-}
-
-func release(subs []*subConn) {
-	for _, sc := range subs {
-		sc.mu.Unlock()
-	}
-}
-
-// subConns returns every subchannel of the policies, and those whose connections
-// are still there.
-func (cc *ClientConn) subConns() []*subConn {
-	cc.mu.Lock()
-	defer cc.mu.Unlock()
-	var all []*subConn
-	for _, p := range cc.live {
-		for sc := range p.subs {
-			all = append(all, sc)
-		}
-	}
-	for _, l := range cc.links {
-		all = append(all, l.sc)
-	}
-	slices.SortFunc(all, func(a, b *subConn) int { return cmp.Compare(a.number, b.number) })
-	return slices.Compact(all)
-}
-
-// appendEndpointsLocked appends one for each address; none for a subchannel that
-// was shut down.
-func (sc *subConn) appendEndpointsLocked(to []EndpointSnapshot) []EndpointSnapshot {
-	if sc.state == connectivity.Shutdown {
-		return to
-	}
-	for i, addr := range sc.addrs {
-		e := EndpointSnapshot{Addr: text.Target(addr.Addr), ServerName: text.Target(sc.cc.serverName(addr))}
-		l := sc.link
-		used := l != nil && (sameAddress(addr, l.addr) || l.addr.Addr == "" && i == 0)
-		switch {
-		case used && sc.state == connectivity.Ready:
-			e = l.endpointLocked(sc.state)
-			e.Cause = sc.causeLocked()
-		case used, sc.state == connectivity.Idle, sc.state == connectivity.TransientFailure:
-			if used && l.conn != nil { // connected, and held back by its health
-				e = l.endpointLocked(sc.state)
-			}
-			e.State, e.Since, e.Cause = sc.state, sc.since, sc.causeLocked()
-			if l != nil && l.retry != nil {
-				e.NextAttempt = l.until
-			}
-		}
-		to = append(to, e)
-	}
-	return to
-}
-
-// causeLocked returns why the subchannel is not READY, as an error of the public API.
-func (sc *subConn) causeLocked() error {
-	switch sc.why.(type) {
+// causeOf returns why the endpoint is not READY, as an error of the public API.
+func (cc *ClientConn) causeOf(of *subchannel.Endpoint) error {
+	switch of.Why.(type) {
 	case *failure.Attempt, failure.List:
 	default:
-		return mask.RPC(sc.why)
+		return mask.RPC(of.Why)
 	}
-	e := &DialError{Target: sc.cc.shownTarget(), State: sc.state, InState: time.Since(sc.since)}
-	for _, a := range asAttempts(0, sc.why, "", sc.since) {
+	e := &DialError{Target: cc.shownTarget(), State: of.State, InState: time.Since(of.Since)}
+	for _, a := range asAttempts(0, of.Why, "", of.Since) {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
-	}
-	return e
-}
-
-// endpointLocked describes the link's connection, which is in use or, in state
-// SHUTDOWN, draining.
-func (l *link) endpointLocked(state connectivity.State) EndpointSnapshot {
-	e := EndpointSnapshot{
-		Addr:       text.Target(l.addr.Addr),
-		ServerName: text.Target(l.sc.cc.serverName(l.addr)),
-		State:      state,
-		Since:      l.since,
-		Streams:    l.conn.Streams(),
-		Keepalive:  l.sc.cc.keepaliveParams(l.keepalive),
-	}
-	if state == connectivity.Shutdown {
-		e.Draining, e.Since = true, l.left
 	}
 	return e
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // connectCalls are the calls of a connector that a test puts in place of the network.
@@ -258,7 +259,7 @@ func groupPolicy(name string, states chan<- balancer.SubConnState) *backendtest.
 
 // oneSubchannel makes a channel of a policy that has one subchannel, and returns
 // that once it is READY.
-func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []resolver.Address, opts ...DialOption) (*ClientConn, *subConn) {
+func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []resolver.Address, opts ...DialOption) (*ClientConn, *subchannel.Subchannel) {
 	t.Helper()
 	subs := make(chan balancer.SubConn, 1)
 	p := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
@@ -273,7 +274,7 @@ func oneSubchannel(t *testing.T, states chan balancer.SubConnState, addrs []reso
 	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(p.Config()))...)
 	cc.Connect()
 	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
-	return cc, (<-subs).(*subConn)
+	return cc, (<-subs).(*subchannel.Subchannel)
 }
 
 func expectStates(t *testing.T, states <-chan balancer.SubConnState, want ...connectivity.State) balancer.SubConnState {
@@ -353,8 +354,8 @@ func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
 	old.Lenient()
 	old.ExpectClosed()
 	assert.Empty(t, states, "the end of the old connection is nothing to the subchannel")
-	assert.True(t, sc.Conn() != nil)
-	backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old goroutine is gone")
+	assert.True(t, connOf(sc) != nil)
+	backendtest.Eventually(t, func() bool { return cc.subchannels.Loops() == 1 }, "the old goroutine is gone")
 }
 
 // A server that stops with grace: streams go on until they end, and the channel
@@ -400,11 +401,11 @@ func TestShutdownDrains(t *testing.T) {
 	sc.Shutdown()
 	sc.Shutdown()
 	expectStates(t, states, connectivity.Shutdown)
-	assert.True(t, sc.Conn() == nil)
+	assert.True(t, connOf(sc) == nil)
 	sc.Connect()
 	require.NoError(t, exchange(), "a stream that runs goes on")
 	require.NoError(t, stream.CloseSend())
-	backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 0 }, "the connection ends with its last RPC")
+	backendtest.Eventually(t, func() bool { return cc.subchannels.Loops() == 0 }, "the connection ends with its last RPC")
 	assert.Empty(t, states)
 }
 
@@ -427,7 +428,7 @@ func TestShutdownWhileConnecting(t *testing.T) {
 		synctest.Wait()
 		expectStates(t, states, connectivity.Shutdown)
 		assert.Empty(t, states)
-		assert.Empty(t, cc.allLinks(), "the attempt is given up")
+		assert.Zero(t, cc.subchannels.Loops(), "the attempt is given up")
 	})
 }
 
@@ -445,10 +446,10 @@ func TestUpdateAddresses(t *testing.T) {
 	t.Run("the connected address stays", func(t *testing.T) {
 		states := make(chan balancer.SubConnState, 100)
 		cc, sc := oneSubchannel(t, states, at(a))
-		conn := sc.Conn()
+		conn := connOf(sc)
 		sc.UpdateAddresses(at(b, a))
 		sc.UpdateAddresses([]resolver.Address{{Addr: a.Addr, BalancerAttributes: attributes.New("k", "v")}})
-		assert.True(t, conn == sc.Conn())
+		assert.True(t, conn == connOf(sc))
 		assert.Equal(t, "a", name(cc))
 		assert.Empty(t, states)
 	})
@@ -458,7 +459,7 @@ func TestUpdateAddresses(t *testing.T) {
 		sc.UpdateAddresses(at(b))
 		expectStates(t, states, connectivity.Connecting, connectivity.Ready)
 		assert.Equal(t, "b", name(cc))
-		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+		backendtest.Eventually(t, func() bool { return cc.subchannels.Loops() == 1 }, "the old connection is drained")
 	})
 	t.Run("another server name is another address", func(t *testing.T) {
 		states := make(chan balancer.SubConnState, 100)
@@ -471,7 +472,7 @@ func TestUpdateAddresses(t *testing.T) {
 		cc, sc := oneSubchannel(t, states, at(a))
 		sc.UpdateAddresses(nil)
 		expectStates(t, states, connectivity.Idle, connectivity.Connecting)
-		backendtest.Eventually(t, func() bool { return len(cc.allLinks()) == 1 }, "the old connection is drained")
+		backendtest.Eventually(t, func() bool { return cc.subchannels.Loops() == 1 }, "the old connection is drained")
 		sc.UpdateAddresses(at(b))
 		expectStates(t, states, connectivity.Ready)
 		assert.Equal(t, "b", name(cc))
@@ -497,7 +498,7 @@ func TestUpdateAddresses(t *testing.T) {
 			synctest.Wait()
 			addrs, _ := tried.all()
 			assert.Equal(t, []string{"x:1", "y:1"}, addrs)
-			assert.Len(t, cc.allLinks(), 1)
+			assert.Equal(t, 1, cc.subchannels.Loops())
 		})
 	})
 }

@@ -303,35 +303,6 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 	}
 }
 
-// tellReady, tellLost and tellBackoff run on the link's goroutine, which alone
-// writes addr, and since before there is a connection.
-
-func (l *link) tellReady() {
-	if o := &l.sc.cc.observer; !o.idle() {
-		l.readyAt = time.Now()
-		o.tell(DialEvent{Kind: EventReady, AttemptID: l.attempt, Addr: l.addr.Addr, ServerName: l.sc.cc.serverName(l.addr), Elapsed: l.readyAt.Sub(l.since)})
-	}
-}
-
-// tellLost reports the end of a connection, once: the server may announce it first
-// with a GOAWAY.
-func (l *link) tellLost(why error) {
-	if o := &l.sc.cc.observer; !o.idle() && !l.readyAt.IsZero() {
-		o.tell(DialEvent{Kind: EventLost, AttemptID: l.attempt, Addr: l.addr.Addr, Elapsed: time.Since(l.readyAt), Err: why})
-		l.readyAt = time.Time{}
-	}
-}
-
-func (l *link) tellBackoff(wait time.Duration) {
-	if o := &l.sc.cc.observer; !o.idle() {
-		addr := l.addr.Addr
-		if l.refused != nil {
-			addr = l.refused.Addr
-		}
-		o.tell(DialEvent{Kind: EventBackoff, Addr: addr, Wait: max(wait, 0)})
-	}
-}
-
 // tellResolving reports that the resolver is being built. Policy queue only.
 func (cc *ClientConn) tellResolving() {
 	cc.observer.tell(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})

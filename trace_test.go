@@ -11,6 +11,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // A channel that nobody asked to tell anything tells nobody anything: what its
@@ -20,7 +21,8 @@ func TestNoTraceCostsNothing(t *testing.T) {
 	cc := plain(t, b.Addr)
 	awaitReady(t, cc)
 	require.Nil(t, cc.observer.listeners)
-	o, l := &cc.observer, cc.allLinks()[0]
+	o, h := &cc.observer, host{&policy{cc: cc}}
+	a := subchannel.Attempt{ID: 1, Addr: resolver.Address{Addr: b.Addr}}
 	attempts := failure.List{{Addr: "a:1", Phase: failure.Dial, Err: backendtest.ErrRefused}}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		if o.steps(1, "a:1") != nil {
@@ -28,9 +30,9 @@ func TestNoTraceCostsNothing(t *testing.T) {
 		}
 		o.failed(1, attempts)
 		o.tell(DialEvent{Kind: EventKeepalive, Keepalive: time.Minute})
-		l.tellBackoff(time.Second)
-		l.tellReady()
-		l.tellLost(backendtest.ErrRefused)
+		h.BackingOff(b.Addr, time.Second)
+		h.ConnReady(a, time.Second)
+		h.ConnLost(a, time.Second, backendtest.ErrRefused)
 		cc.tellResolving()
 		cc.tellResolved(time.Time{}, resolver.State{}, nil)
 	}))

@@ -1,8 +1,6 @@
 package grpcdial
 
 import (
-	"slices"
-
 	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
@@ -50,15 +48,7 @@ func (cc *ClientConn) verdict(p waitEnds) *attempts.Verdict {
 	if p.giveUp != nil {
 		ends.GiveUp = func(a *failure.Attempt) bool { return p.giveUp(publicAttempt(a)) }
 	}
-	return attempts.NewVerdict(&cc.attempts, ends, func() bool {
-		return slices.ContainsFunc(cc.allLinks(), (*link).breaksNewGround)
-	})
-}
-
-// noteFailure keeps the attempts at addr that failed.
-func (cc *ClientConn) noteFailure(addr string, attempts failure.List) {
-	cc.attempts.Failed(addr, attempts)
-	cc.recheckWaits()
+	return attempts.NewVerdict(&cc.attempts, ends, cc.subchannels.Untried)
 }
 
 // recheckWaits makes waits for READY look at the attempts again.

@@ -35,7 +35,7 @@ func TestChannelAtRest(t *testing.T) {
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 	}
-	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*link).serve")
+	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*loop).serve")
 }
 
 // After Close nothing of ours runs, whatever state the channel was in.

@@ -19,7 +19,7 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                       {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/text"},
+	"":                       {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/subchannel", "internal/text"},
 	"bridge":                 {"", "internal/intercept"},
 	"channelz":               {"internal/channelzdata", "internal/live", "internal/text"},
 	"cmd/grpcdial":           {"", "internal/text"},
@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/repotest":      nil,
 	"internal/serial":        nil,
 	"internal/serviceconfig": {"internal/text"},
+	"internal/subchannel":    {"internal/attempts", "internal/backoff", "internal/call", "internal/channelzdata", "internal/connect", "internal/failure", "internal/h2", "internal/mask", "internal/metrics", "internal/text"},
 	"internal/text":          nil,
 }
 

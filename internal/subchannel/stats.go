@@ -1,4 +1,4 @@
-package grpcdial
+package subchannel
 
 import (
 	"context"
@@ -17,10 +17,9 @@ type connStats struct {
 	cancel   context.CancelFunc
 }
 
-// beginConn reports that conn was made. RPCs may be sent on it only after that, so that
+// beginStats reports that conn was made. RPCs may be sent on it only after that, so that
 // handlers get the events of a connection before those of an RPC on it.
-func (cc *ClientConn) beginConn(conn *h2.Conn) *connStats {
-	handlers := cc.opts.statsHandlers
+func beginStats(handlers []stats.Handler, conn *h2.Conn) *connStats {
 	if len(handlers) == 0 {
 		return nil
 	}
@@ -30,7 +29,7 @@ func (cc *ClientConn) beginConn(conn *h2.Conn) *connStats {
 	for _, h := range handlers {
 		c.ctx = h.TagConn(c.ctx, &stats.ConnTagInfo{RemoteAddr: p.Addr, LocalAddr: p.LocalAddr})
 	}
-	c.tell(&stats.ConnBegin{Client: true})
+	c.report(&stats.ConnBegin{Client: true})
 	return c
 }
 
@@ -40,10 +39,10 @@ func (c *connStats) end() {
 		return
 	}
 	c.cancel()
-	c.tell(&stats.ConnEnd{Client: true})
+	c.report(&stats.ConnEnd{Client: true})
 }
 
-func (c *connStats) tell(s stats.ConnStats) {
+func (c *connStats) report(s stats.ConnStats) {
 	for _, h := range c.handlers {
 		h.HandleConn(c.ctx, s)
 	}

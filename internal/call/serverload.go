@@ -1,4 +1,4 @@
-package grpcdial
+package call
 
 import (
 	"google.golang.org/grpc/metadata"
@@ -14,7 +14,7 @@ const (
 	loadReportName = protoreflect.FullName("xds.data.orca.v3.OrcaLoadReport")
 )
 
-// serverLoad returns the load report in an RPC's trailers, for the policy's Done
+// ServerLoad returns the load report in an RPC's trailers, for the policy's Done
 // (balancer.DoneInfo.ServerLoad): an *OrcaLoadReport of package
 // github.com/cncf/xds/go/xds/data/orca/v3. nil: there is none, or none that can be
 // read.
@@ -22,7 +22,7 @@ const (
 // The message is found in the registry of the program, so that the library does not
 // depend on that package. A policy that looks at reports has it linked in; without
 // one nothing reads them.
-func serverLoad(trailer metadata.MD) any {
+func ServerLoad(trailer metadata.MD) any {
 	reports := trailer[loadReportKey]
 	if len(reports) != 1 {
 		return nil

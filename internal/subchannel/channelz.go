@@ -1,23 +1,23 @@
-package grpcdial
+package subchannel
 
 import (
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// openSocket opens the channelz data of the link's connection, and returns what closes
+// openSocket makes the channelz data of the loop's connection, and returns what closes
 // them. It happens on the policy queue, so that it is noted in order with the
-// subchannel's states. To be called by the link's goroutine, which alone writes
+// subchannel's states. To be called by the loop's goroutine, which alone writes
 // l.addr.
-func (l *link) openSocket(conn *h2.Conn) (closed func(why error)) {
+func (l *loop) openSocket(conn *h2.Conn) (closed func(why error)) {
 	sc := l.sc
-	name := sc.cc.serverName(l.addr)
-	if name == sc.cc.authority {
+	name := sc.host.ServerName(l.addr)
+	if name == sc.g.cfg.Authority {
 		name = "" // as the channel
 	}
 	var k *channelzdata.Socket // policy queue only
-	sc.cc.post(func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) })
-	return func(why error) { sc.cc.post(func() { k.Close(why) }) }
+	sc.host.Post(func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) })
+	return func(why error) { sc.host.Post(func() { k.Close(why) }) }
 }
 
 // socketCounts are a connection's figures for channelz.

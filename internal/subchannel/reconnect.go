@@ -1,4 +1,4 @@
-package grpcdial
+package subchannel
 
 import (
 	"errors"
@@ -27,9 +27,9 @@ const (
 // provenAfter is how long a connection has to last to count as one that served.
 const provenAfter = time.Second
 
-// judge returns how a connection ended because of why. It has lasted for as long;
+// endingOf returns how a connection ended because of why. It has lasted for as long;
 // answered and harmed are as h2.Conn reports them.
-func judge(lasted time.Duration, answered, harmed bool, why error) ending {
+func endingOf(lasted time.Duration, answered, harmed bool, why error) ending {
 	switch {
 	case answered || lasted >= provenAfter:
 		return endServed

@@ -1,4 +1,4 @@
-package grpcdial
+package call
 
 import (
 	"testing"
@@ -40,15 +40,15 @@ func TestServerLoad(t *testing.T) {
 	trailer := metadata.Pairs(loadReportKey, string(wire))
 
 	if _, err := protoregistry.GlobalTypes.FindMessageByName(loadReportName); err != nil { // else the test runs again
-		assert.Nil(t, serverLoad(trailer), "the program does not know the message")
+		assert.Nil(t, ServerLoad(trailer), "the program does not know the message")
 		require.NoError(t, protoregistry.GlobalTypes.RegisterMessage(message))
 	}
-	report, ok := serverLoad(trailer).(*dynamicpb.Message)
+	report, ok := ServerLoad(trailer).(*dynamicpb.Message)
 	require.True(t, ok)
 	assert.Equal(t, 0.5, report.Get(report.Descriptor().Fields().Get(0)).Float())
 
-	assert.Nil(t, serverLoad(nil))
-	assert.Nil(t, serverLoad(metadata.Pairs("other", "x")))
-	assert.Nil(t, serverLoad(metadata.Pairs(loadReportKey, "\xff")), "not a message")
-	assert.Nil(t, serverLoad(metadata.Join(trailer, trailer)), "two reports")
+	assert.Nil(t, ServerLoad(nil))
+	assert.Nil(t, ServerLoad(metadata.Pairs("other", "x")))
+	assert.Nil(t, ServerLoad(metadata.Pairs(loadReportKey, "\xff")), "not a message")
+	assert.Nil(t, ServerLoad(metadata.Join(trailer, trailer)), "two reports")
 }

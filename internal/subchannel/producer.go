@@ -1,4 +1,4 @@
-package grpcdial
+package subchannel
 
 import (
 	"sync"
@@ -9,7 +9,7 @@ import (
 )
 
 // producer is something that many consumers share on one subchannel, such as the
-// stream of a backend's load reports, with the number of those who hold it.
+// stream of a backend's load reports, and how many hold it.
 type producer struct {
 	refs int // guarded by the subchannel's mu; 0 once it is being closed
 
@@ -24,9 +24,9 @@ type producer struct {
 // when the subchannel or its policy ends. One that is built after that is closed
 // when it is given up.
 //
-// The builder runs with no lock held. Who asks for the same producer meanwhile
+// The builder runs with no lock held. A call for the same producer meanwhile
 // waits for it.
-func (sc *subConn) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
+func (sc *Subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
 	sc.mu.Lock()
 	p, ok := sc.producers[b]
 	if !ok {
@@ -42,13 +42,13 @@ func (sc *subConn) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Prod
 	if ok {
 		<-p.built
 	} else {
-		p.value, p.close = b.Build(&call.Direct{Channel: sc.cc.calls, Endpoint: sc})
+		p.value, p.close = b.Build(&call.Direct{Channel: sc.g.cfg.Calls, Endpoint: sc})
 		close(p.built)
 	}
 	return p.value, sync.OnceFunc(func() { sc.releaseProducer(b, p) })
 }
 
-func (sc *subConn) releaseProducer(b balancer.ProducerBuilder, p *producer) {
+func (sc *Subchannel) releaseProducer(b balancer.ProducerBuilder, p *producer) {
 	sc.mu.Lock()
 	last := p.refs == 1
 	if p.refs > 0 { // 0: closeProducers has closed it
@@ -64,8 +64,8 @@ func (sc *subConn) releaseProducer(b balancer.ProducerBuilder, p *producer) {
 }
 
 // closeProducers closes every producer, also those that are still held. Policy queue only.
-func (sc *subConn) closeProducers() {
-	sc.cc.policyQueue.AssertOn()
+func (sc *Subchannel) closeProducers() {
+	sc.host.AssertOnQueue()
 	sc.mu.Lock()
 	all := sc.producers
 	sc.producers = nil

@@ -1,0 +1,185 @@
+// Package subchannel has the subchannels of a channel: their states, the loops that
+// connect them, when the next attempt is made, producers, and client-side health checks.
+//
+// A [Group] is the subchannels of one channel. What a subchannel needs of the channel is
+// behind one interface, [Host]: nothing here can call a policy or a resolver but by it.
+//
+// A [Subchannel] has a set of connections, most often one, and at most one loop that makes
+// another. Each connection has a goroutine, its loop, which made it and serves it.
+//
+// # Locks
+//
+// A subchannel's mutex is held for a few steps only. While it is held, the policy queue is
+// posted to, and the group's mutex, the log of attempts and a connection's mutex are taken,
+// none of them the other way round. Several subchannels' are held at once by
+// [Group.Endpoints] alone, in the order of their numbers. The group's mutex comes before
+// those of channelz's data.
+package subchannel
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/attempts"
+	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
+	"github.com/grpcdial/grpcdial/internal/metrics"
+)
+
+// What a connection ends with that its subchannel gives up. For metrics these are ends by
+// the subchannel's shutdown.
+var (
+	ErrShutDown       = errors.New("grpcdial: the policy shut the subchannel down")
+	ErrAddressRemoved = errors.New("grpcdial: the address is not among the subchannel's any more")
+)
+
+// Config is what the subchannels of a channel share. It is read only.
+type Config struct {
+	Params        grpc.ConnectParams
+	StatsHandlers []stats.Handler
+	Calls         *call.Channel // on which RPCs of health watches and producers run
+	Log           *attempts.Log
+	Metrics       *metrics.Recorder
+	Channelz      *channelzdata.Channel
+	Authority     string          // the channel's
+	Closing       <-chan struct{} // closed when the channel's Close begins
+}
+
+// Group is the subchannels of one channel, and their connection loops. Init makes it ready
+// to use. Its methods may be called from any goroutine.
+type Group struct {
+	cfg Config
+
+	ready    atomic.Int32  // subchannels that are READY
+	pausing  atomic.Int32  // loops in a pause that an RPC would cut short
+	attempts atomic.Uint64 // the latest attempt's id
+
+	mu      sync.Mutex
+	closed  bool                     // guarded by mu: no loop may start
+	made    uint64                   // guarded by mu: subchannels so far
+	subs    map[*Subchannel]struct{} // guarded by mu: those that have not ended
+	loops   []*loop                  // guarded by mu: those whose goroutine runs, each where its index says
+	running sync.WaitGroup           // one for each loop and each health watch; added to under mu, before closed
+}
+
+// Init sets the group's config. It is called once, before anything else.
+func (g *Group) Init(cfg Config) { g.cfg = cfg }
+
+// New makes a subchannel in state IDLE.
+func (g *Group) New(host Host, addrs []resolver.Address, opts balancer.NewSubConnOptions) *Subchannel {
+	sc := &Subchannel{g: g, host: host, opts: opts, addrs: slices.Clone(addrs)}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.subs == nil {
+		g.subs = make(map[*Subchannel]struct{})
+	}
+	g.made++
+	sc.number = g.made
+	sc.channelz = g.cfg.Channelz.NewSubchannel(addrs)
+	g.subs[sc] = struct{}{}
+	return sc
+}
+
+// Of returns the subchannels of host that have not ended.
+func (g *Group) Of(host Host) (all []*Subchannel) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for sc := range g.subs {
+		if sc.host == host {
+			all = append(all, sc)
+		}
+	}
+	return all
+}
+
+// forget takes out a subchannel that has ended.
+func (g *Group) forget(sc *Subchannel) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.subs, sc)
+}
+
+// Ready returns how many subchannels are READY.
+func (g *Group) Ready() int { return int(g.ready.Load()) }
+
+// Loops returns how many connection loops run: attempts, back-offs and connections,
+// draining ones too.
+func (g *Group) Loops() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.loops)
+}
+
+// Hurry cuts all pauses short: an RPC has begun to wait for a connection.
+func (g *Group) Hurry() {
+	if g.pausing.Load() == 0 {
+		return
+	}
+	for _, l := range g.all() {
+		l.hurry()
+	}
+}
+
+// Untried reports whether a loop that no other connection of its subchannel spares is
+// connecting and has an address, tried now or to be tried, at which no attempt has ended
+// yet.
+func (g *Group) Untried() bool { return slices.ContainsFunc(g.all(), (*loop).breaksNewGround) }
+
+// Cut ends every attempt and every connection there is at once, draining ones too, because
+// of why. RPCs that run end with st; nil: with Unavailable.
+func (g *Group) Cut(why error, st *status.Status) {
+	for _, l := range g.all() {
+		l.cut(why, st)
+	}
+}
+
+// Close is Cut, after which no loop begins. It does not wait.
+func (g *Group) Close(why error, st *status.Status) {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.Cut(why, st)
+}
+
+// Wait waits until every goroutine of a closed group has ended.
+func (g *Group) Wait() { g.running.Wait() }
+
+// begin counts the goroutine of l in. It reports false, and l must not start, if the
+// group is closed.
+func (g *Group) begin(l *loop) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	l.index = len(g.loops)
+	g.loops = append(g.loops, l)
+	g.running.Add(1)
+	return true
+}
+
+// end is the last that l's goroutine does.
+func (g *Group) end(l *loop) {
+	g.mu.Lock()
+	last := len(g.loops) - 1
+	g.loops[l.index], g.loops[last].index = g.loops[last], l.index
+	g.loops[last] = nil
+	g.loops = g.loops[:last]
+	g.mu.Unlock()
+	l.sc.host.Recheck() // its attempt may have been the last that could succeed
+	g.running.Done()
+}
+
+func (g *Group) all() []*loop {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.loops)
+}
