@@ -4,6 +4,7 @@ package h2
 type early struct {
 	drained chan error    // the argument of onDrain, once
 	ended   chan struct{} // closed when the reading has ended
+	cause   error         // read after ended: of the end
 }
 
 // ServeEarly makes a goroutine of its own read from the connection, so that RPCs run on it
@@ -13,15 +14,23 @@ type early struct {
 func (c *Conn) ServeEarly() {
 	// onDrain is called at most once, so the reader does not wait in the send.
 	e := &early{drained: make(chan error, 1), ended: make(chan struct{})}
-	c.early = e
-	go func() {
-		defer close(e.ended)
-		c.serve(func(cause error) { e.drained <- cause })
-	}()
+	c.early, c.rd.onDrain = e, e.drain
+	go e.serve(c)
 }
 
-// wait is Serve on a connection that is being read from.
-func (e *early) wait(onDrain func(cause error)) {
+// serve is the goroutine.
+func (e *early) serve(c *Conn) {
+	e.cause = c.Serve(nil)
+	close(e.ended)
+}
+
+func (e *early) drain(cause error) { e.drained <- cause }
+
+// wait is Serve on a connection that is being read from. Inlined, it would make Serve's
+// part of the stack larger, which each connection at rest has.
+//
+//go:noinline
+func (e *early) wait(onDrain func(cause error)) error {
 	select {
 	case cause := <-e.drained:
 		onDrain(cause)
@@ -33,4 +42,5 @@ func (e *early) wait(onDrain func(cause error)) {
 		default:
 		}
 	}
+	return e.cause
 }

@@ -24,19 +24,12 @@ import (
 // When Serve has returned, nothing of this connection runs but streams being
 // ended on their callers' goroutines.
 func (c *Conn) Serve(onDrain func(cause error)) error {
-	if c.early != nil {
-		c.early.wait(onDrain)
-	} else {
-		c.serve(onDrain)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cause
-}
-
-// serve is Serve on the reader's goroutine.
-func (c *Conn) serve(onDrain func(cause error)) {
-	c.rd.onDrain = onDrain
+	if onDrain != nil {
+		if c.early != nil {
+			return c.early.wait(onDrain)
+		}
+		c.rd.onDrain = onDrain
+	} // else ServeEarly has set it, whose call this is: one more frame would double the stack of a connection at rest
 	var err error
 	for err == nil {
 		err = c.rd.readFrame()
@@ -47,7 +40,7 @@ func (c *Conn) serve(onDrain func(cause error)) {
 	}
 	ours := c.shut(err, nil, how)
 	if ours && how == lingering && !c.rd.told {
-		onDrain(err)
+		c.rd.onDrain(err)
 	}
 	c.farewell.Wait() // the connection is closed when it has been said
 	if ours && how == lingering {
@@ -56,6 +49,9 @@ func (c *Conn) serve(onDrain func(cause error)) {
 	c.nc.Close()
 	c.flushers.Wait()
 	c.rd.release()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
 }
 
 // firstFailure is why writes failed, if they did before reads did with err.
