@@ -16,8 +16,8 @@ import (
 // they were encoded.
 //
 // What goes into the dynamic table (RFC 7541) is decided here, so that nothing is ever
-// evicted: fields that every call repeats, and metadata once it is seen for the
-// second time, until the table is nearly full. Long values, a bearer token for one, leave
+// evicted: fields that every call repeats, metadata once it is seen for the
+// second time, and a few time-outs that come again, until the table is nearly full. Long values, a bearer token for one, leave
 // a part of it free for others. From then on the table stands still, and unknown fields are
 // written as literals without indexing, which hpack.Encoder cannot do.
 //
@@ -29,18 +29,19 @@ import (
 // indices alone. It is kept and copied until the next insertion or size change,
 // which shifts all indices: a stale copy would call another method.
 type headerEncoder struct {
-	enc     *hpack.Encoder
-	dst     []byte              // where Write appends
-	known   map[field]struct{}  // what is in the dynamic table
-	frozen  bool                // nothing is inserted any more
-	room    int                 // bytes of the table that may still be filled
-	missed  int                 // bytes of metadata that came again and had no place in the table
-	epoch   uint64              // counts insertions and size changes
-	resized bool                // a size change was not followed by a block yet
-	seen    *[64]uint64         // hashes of metadata seen once
-	block   map[fixedKey][]byte // blocks of indices alone, valid for this epoch
-	last    fixedKey            // the key of lastBlock, which saves the map's look-up
-	lastB   []byte
+	enc      *hpack.Encoder
+	dst      []byte             // where Write appends
+	known    map[field]struct{} // what is in the dynamic table
+	frozen   bool               // nothing is inserted any more
+	room     int                // bytes of the table that may still be filled
+	missed   int                // bytes of metadata and time-outs that came again and had no place in the table
+	epoch    uint64             // counts insertions and size changes
+	resized  bool               // a size change was not followed by a block yet
+	seen     *[64]uint64        // hashes of metadata seen once
+	timeouts timeouts
+	block    map[fixedKey][]byte // blocks of indices alone, valid for this epoch
+	last     fixedKey            // the key of lastBlock, which saves the map's look-up
+	lastB    []byte
 }
 
 type field struct{ name, value string }
@@ -80,6 +81,7 @@ func (e *headerEncoder) setTableSize(n uint32) {
 		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
 		// the table stays as it is from here on.
 		clear(e.known)
+		e.timeouts.forget()
 		e.frozen, e.room = true, 0
 	}
 }
@@ -93,6 +95,7 @@ func (e *headerEncoder) empty() {
 	e.changed()
 	e.resized = true
 	clear(e.known)
+	e.timeouts.forget()
 	e.room, e.missed = initialRoom, 0
 }
 
@@ -107,6 +110,7 @@ func (e *headerEncoder) changed() {
 	e.epoch++
 	clear(e.block)
 	e.last, e.lastB = fixedKey{}, nil
+	e.timeouts.shifted()
 }
 
 // appendRequest appends the header block of r to b.
@@ -255,18 +259,6 @@ func (e *headerEncoder) literal(name, value string) {
 	e.dst = append(e.dst, 0)
 	e.dst = appendHpackString(e.dst, name)
 	e.dst = appendHpackString(e.dst, value)
-}
-
-// timeoutName is the start of a grpc-timeout literal.
-var timeoutName = appendHpackString([]byte{0}, "grpc-timeout")
-
-// timeout writes grpc-timeout, whose value is new for each call.
-func (e *headerEncoder) timeout(d time.Duration) {
-	e.dst = append(e.dst, timeoutName...)
-	at := len(e.dst)
-	e.dst = append(e.dst, 0)
-	e.dst = appendTimeout(e.dst, d)
-	e.dst[at] = byte(len(e.dst) - at - 1) // at most 9 bytes, not Huffman-coded
 }
 
 // appendHpackString appends a string literal (RFC 7541 section 5.2), Huffman-coded where

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -35,6 +37,9 @@ func TestHeaderTableSize(t *testing.T) {
 						h := s.Headers
 						got := []string{h.Field(":path"), h.Field(":authority"), h.Field("content-type"), h.Field("grpc-encoding"),
 							strings.Join(h.Values("once"), ","), strings.Join(h.Values("often"), ",")}
+						if timeout := h.Field("grpc-timeout"); timeout != "" {
+							got = append(got, minutes(timeout))
+						}
 						if fmt.Sprint(got) != fmt.Sprint(want) {
 							s.SendTrailers(codes.DataLoss, fmt.Sprintf("got %q, sent %q", got, want))
 							return
@@ -59,7 +64,12 @@ func TestHeaderTableSize(t *testing.T) {
 							often := strings.Repeat("y", 1<<rnd.IntN(11))
 							r.Metadata = metadata.Pairs("once", once, "often", often)
 							want := strings.Join([]string{r.Method, r.Authority, "application/grpc+" + r.ContentSubtype, r.Encoding, once, often}, "|")
-							if res := c.unary(context.Background(), r, want); res.failure() != nil {
+							left := 1 << rnd.IntN(10) * 100 // a time-out of which some repeat and some have no place in the table
+							want += fmt.Sprint("|", left, "min")
+							ctx, cancel := context.WithTimeout(context.Background(), time.Duration(left)*time.Minute)
+							res := c.unary(ctx, r, want)
+							cancel()
+							if res.failure() != nil {
 								t.Error(res.failure())
 								return
 							}
@@ -173,4 +183,57 @@ func TestLateHeadersAreDecoded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// minutes is a grpc-timeout whose deadline was a hundred or more minutes away when the call
+// began, a moment ago.
+func minutes(timeout string) string {
+	d, err := parseTimeout(timeout)
+	if err != nil {
+		return err.Error()
+	}
+	for hundreds := 1; ; hundreds *= 2 {
+		if left := time.Duration(hundreds) * 100 * time.Minute; d <= left+left/500 {
+			return fmt.Sprint(hundreds*100, "min")
+		}
+	}
+}
+
+// A time-out that comes again and again costs two bytes at most, as in the encoder that
+// indexes each field at once. Those that are all different push nothing out of the table.
+func TestTimeoutIsIndexed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{})
+		blocks := make(chan int, 1)
+		server.Go(func(server *h2test.Conn) {
+			server.Loop(func(s *h2test.Stream) {
+				if s.Ended {
+					blocks <- len(s.Headers.Block)
+					s.Reply(nil)
+				}
+			})
+		})
+		call := func(left time.Duration) (block int) {
+			ctx := context.Background()
+			if left > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, left)
+				defer cancel()
+			}
+			require.Nil(t, c.unary(ctx, req("/test/Method"), "x").failure())
+			return <-blocks
+		}
+		call(0)
+		without := call(0)
+		for n, used := range []time.Duration{20, 60, 5, 10, 900, 333} { // of the ten seconds, before the call is sent
+			if block := call(10*time.Second - used*time.Microsecond); n >= 2 {
+				require.LessOrEqual(t, block, without+2)
+			}
+		}
+		for n := range 2000 {
+			call(time.Second + time.Duration(n)*7919*time.Microsecond)
+			call(time.Second + time.Duration(n)*7919*time.Microsecond)
+		}
+		require.LessOrEqual(t, call(0), without)
+	})
 }

@@ -2,9 +2,7 @@ package h2
 
 import (
 	"encoding/base64"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // isReserved reports whether a metadata key belongs to the protocol and is
@@ -71,27 +69,4 @@ func unhex(c byte) int {
 		return int(c-'A') + 10
 	}
 	return -1
-}
-
-// appendTimeout appends d as a grpc-timeout value: at most 8 digits and a
-// unit, rounded up so that the server never gives up before this side does.
-func appendTimeout(b []byte, d time.Duration) []byte {
-	const most = 100000000 // first value of nine digits
-	units := [...]struct {
-		unit time.Duration
-		name byte
-	}{
-		{time.Nanosecond, 'n'}, {time.Microsecond, 'u'}, {time.Millisecond, 'm'},
-		{time.Second, 'S'}, {time.Minute, 'M'}, {time.Hour, 'H'},
-	}
-	for _, u := range units {
-		n := int64(d / u.unit)
-		if d%u.unit > 0 {
-			n++
-		}
-		if n < most {
-			return append(strconv.AppendInt(b, n, 10), u.name)
-		}
-	}
-	return append(b, "99999999H"...) // not reached: the longest duration is 2,562,048 hours
 }
