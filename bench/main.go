@@ -49,6 +49,7 @@ func compare() (err error) {
 	from := flag.String("from", "", "measure nothing, take the figures from this `file`, which -json has written")
 	toJSON := flag.String("json", "", "save the figures to this `file`")
 	toMarkdown := flag.String("markdown", "", "write the table to this Markdown `file`, in place of what stands between its markers, if it has them")
+	plot := flag.String("plot", "", "draw the figures into this `directory`: ratios.svg and growth.svg")
 	cpuProfile := flag.String("cpuprofile", "", "write a CPU profile to this `file`; labels client and cell tell what ran")
 	memProfile := flag.String("memprofile", "", "write a profile of all allocations to this `file`")
 	flag.Parse()
@@ -73,7 +74,7 @@ func compare() (err error) {
 		if err != nil {
 			return err
 		}
-		return save(r, *toJSON, *toMarkdown)
+		return save(r, *toJSON, *toMarkdown, *plot)
 	}
 
 	if *cpuProfile != "" {
@@ -89,7 +90,7 @@ func compare() (err error) {
 	}
 	r, failed := runAll(os.Stdout, s)
 	if len(r.Cells) > 0 {
-		if err := save(r, *toJSON, *toMarkdown); err != nil {
+		if err := save(r, *toJSON, *toMarkdown, *plot); err != nil {
 			return err
 		}
 	}
@@ -109,14 +110,19 @@ func compare() (err error) {
 }
 
 // save writes the files that are asked for.
-func save(r report, toJSON, toMarkdown string) error {
+func save(r report, toJSON, toMarkdown, plot string) error {
 	if toJSON != "" {
 		if err := writeReport(toJSON, r); err != nil {
 			return err
 		}
 	}
 	if toMarkdown != "" {
-		return writeMarkdown(toMarkdown, r)
+		if err := writeMarkdown(toMarkdown, r); err != nil {
+			return err
+		}
+	}
+	if plot != "" {
+		return writePlots(plot, r)
 	}
 	return nil
 }
@@ -268,7 +274,9 @@ func (r report) environment() string {
 		parts = append(parts, r.CPU)
 	}
 	for _, library := range []string{grpcGo.name, connectName} {
-		parts = append(parts, library+" "+r.Versions[library])
+		if v := r.Versions[library]; v != "" {
+			parts = append(parts, library+" "+v)
+		}
 	}
 	return strings.Join(parts, ", ")
 }
