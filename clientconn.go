@@ -79,14 +79,15 @@ type ClientConn struct {
 	running sync.WaitGroup // one for the watcher of WithServiceConfig; added to under mu, before closed
 
 	// Policy queue only.
-	idle       bool
-	wanted     bool // Connect was called, and the channel has not been READY since
-	idleTimer  *time.Timer
-	resolver   *resolverConn // nil while idle
-	resolution resolution
-	chosen     *serviceconfig.Config // the latest good service config
-	policies   policySwitch
-	published  published
+	idle         bool
+	wanted       bool // Connect was called, and the channel has not been READY since
+	idleTimer    *time.Timer
+	resolver     *resolverConn // nil while idle
+	resolution   resolution
+	chosen       *serviceconfig.Config // the latest good service config
+	grpcGoConfig grpcGoConfig
+	policies     policySwitch
+	published    published
 }
 
 // connectFunc makes one connection; connect.Connect says how.

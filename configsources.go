@@ -3,8 +3,10 @@ package grpcdial
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
@@ -67,6 +69,38 @@ func (s configSources) choose() (config *serviceconfig.Config, bad error) {
 	return emptyConfig, nil
 }
 
+// grpcGoConfig is the latest service config of a resolver that had it parsed by a channel
+// of grpc-go's, and what was made of it: a resolver may give it again with each update.
+// Policy queue only.
+type grpcGoConfig struct {
+	from *grpc.ServiceConfig
+	to   *grpcsc.ParseResult
+}
+
+// translate returns r with a config of this package in the place of one of grpc-go's. That
+// keeps its JSON in a field that is not exported; where there is none, r stays as it is.
+func (g *grpcGoConfig) translate(r *grpcsc.ParseResult, p serviceconfig.Parser) *grpcsc.ParseResult {
+	if r == nil || r.Err != nil {
+		return r
+	}
+	from, ok := r.Config.(*grpc.ServiceConfig)
+	if !ok || from == nil {
+		return r
+	}
+	if g.from != from {
+		js := reflect.ValueOf(from).Elem().FieldByName("rawJSONString")
+		if !js.IsValid() || js.Kind() != reflect.String || js.Len() == 0 {
+			return r
+		}
+		c, err := p.Parse(js.String())
+		if err != nil {
+			return &grpcsc.ParseResult{Err: err}
+		}
+		g.from, g.to = from, &grpcsc.ParseResult{Config: c}
+	}
+	return g.to
+}
+
 // ignoresResolversConfig says whether what the resolver gives as a service config
 // does not count.
 func (cc *ClientConn) ignoresResolversConfig() bool {
@@ -75,7 +109,7 @@ func (cc *ClientConn) ignoresResolversConfig() bool {
 
 func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
 	return configSources{
-		resolver: fromResolver,
+		resolver: cc.grpcGoConfig.translate(fromResolver, serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}),
 		ignored:  cc.ignoresResolversConfig(),
 		chosen:   cc.chosen,
 		defaults: cc.defaults,
