@@ -131,6 +131,18 @@ var printed = map[string][]string{
 		"a server that allows fewer pings: GOAWAY ENHANCE_YOUR_CALM too_many_pings",
 		"  on the next connection after a silence of 20s",
 	},
+	"hedging": {
+		"not hedged: DeadlineExceeded",
+		"hedged: hello, after 1 other attempt",
+		"  the other attempt was cancelled at its server, long before the deadline: true",
+	},
+	"connectcheck": {
+		"a server that is not ready: #1 ADDRESS: check failed after TIME: its health is NOT_SERVING",
+		"once it is: ccccc",
+		`a server of others: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME: ` +
+			`ADDRESS: check failed after TIME: the server's certificate is of []`,
+		"  phase check - permanent: true",
+	},
 	"interceptors": {
 		"a unary RPC:",
 		"  single: begin /grpcdial.examples.greeter.Greeter/SayHello",
