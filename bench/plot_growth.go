@@ -16,7 +16,7 @@ var growthPanels = []struct{ group, key, title string }{
 	{"grow-callers", "p99", "p99 µs, by callers"},
 	{"grow-streams", "p99", "p99 µs, by streams"},
 	{"grow-size", "bytes", "bytes allocated a call, by bytes"},
-	{"grow-channels-ready", "memory", "heap and stack of a READY channel, by channels"},
+	{"grow-channels-ready", "memory", "heap and stack B a READY channel"},
 	{"grow-addresses", "ready", "first READY ms, by addresses"},
 	{"grow-addresses", "peak", "peak heap B an address, by addresses"},
 	{"rtt-unary", "rate", "calls a second, by round trip ms"},
@@ -214,6 +214,9 @@ func short(v float64) string {
 // place is a place on the axis: bytes in powers of 1,024.
 func place(at float64, axis string) string {
 	if axis != "bytes" {
+		if at < 10_000 {
+			return strconv.FormatFloat(at, 'f', -1, 64)
+		}
 		return short(at)
 	}
 	switch {
