@@ -278,3 +278,23 @@ func TestSampleOfAFailure(t *testing.T) {
 	}
 	assert.Equal(t, failed.Error(), strings.Join(sample, "\n"))
 }
+
+// TestTextNamesWhatFailed: the failures of one address do not stand for the picker's error,
+// which is of another.
+func TestTextNamesWhatFailed(t *testing.T) {
+	failed := func(addr string, why error) *failure.Attempt {
+		return failure.New(addr, "", time.Now(), failure.Dial, why)
+	}
+	refused, reset := failed("a:1", syscall.ECONNREFUSED), failed("b:1", syscall.ECONNRESET)
+	r := &reason{target: "shop:///x", state: connectivity.Ready, failed: failure.List{refused}}
+	for _, err := range []error{reset, failure.List{reset}, fmt.Errorf("cluster b: %w", failure.List{reset})} {
+		said := r.Text(err, time.Now(), 1000)
+		assert.Contains(t, said, "b:1")
+		assert.Contains(t, said, "reset")
+		assert.Contains(t, said, "a:1")
+	}
+	for _, err := range []error{refused, failure.List{refused}, failed("a:1", syscall.ECONNRESET)} {
+		assert.NotContains(t, r.Text(err, time.Now(), 1000), "reset")
+		assert.Equal(t, 1, strings.Count(r.Text(err, time.Now(), 1000), "a:1"))
+	}
+}

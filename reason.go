@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -207,7 +208,7 @@ func (r *reason) textOf(i int) attemptText {
 // besides returns on one line what a picker's error says that is not in the reason.
 // Policies return the errors of connections as they are, or as part of a text.
 func (r *reason) besides(failed error) string {
-	if failed == nil || errors.As(failed, new(failure.List)) || errors.As(failed, new(*failure.Attempt)) {
+	if failed == nil || r.names(failed) {
 		return ""
 	}
 	said := oneLine(failed)
@@ -223,6 +224,23 @@ func (r *reason) besides(failed error) string {
 		}
 	}
 	return said
+}
+
+// names reports whether a picker's error is that of attempts at an address whose failures
+// are in the reason, or may be among those that it only counts. On a channel that is READY
+// by other backends they may be in neither.
+func (r *reason) names(failed error) bool {
+	var all failure.List
+	if !errors.As(failed, &all) {
+		var one *failure.Attempt
+		if !errors.As(failed, &one) {
+			return false
+		}
+		all = failure.List{one}
+	}
+	return r.omitted > 0 || slices.ContainsFunc(all, func(a *failure.Attempt) bool {
+		return slices.ContainsFunc(r.failed, func(b *failure.Attempt) bool { return a == b || a.Addr == b.Addr })
+	})
 }
 
 // lastDisconnect is why the policy fails RPCs of a channel that knows of no failed attempt: the

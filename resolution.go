@@ -25,6 +25,7 @@ import (
 type resolution struct {
 	begun       time.Time       // when the resolver was to be built: the channel left idle
 	answered    atomic.Bool     // the resolver has said something since
+	inVain      bool            // all that it said was an update without addresses, which the policy had no use for
 	latest      *resolver.State // the latest update that reached the policy; nil: none
 	provisional *provisional    // latest, if its service config is yet to come; else nil
 }
@@ -38,17 +39,19 @@ type provisional struct {
 
 // begin begins with a resolver that is about to be built.
 func (r *resolution) begin() {
-	r.begun = time.Now()
+	r.begun, r.inVain = time.Now(), false
 	r.answered.Store(false)
 }
 
 // answer notes that the resolver has said something, and returns since when it has been
-// about that. Of the first that it says, that is known.
+// about that. Of the first that it says, that is known; xDS's says that a listener is
+// missing by an empty update and the error after it.
 func (r *resolution) answer() (since time.Time) {
-	if r.answered.Swap(true) {
-		return time.Now()
+	first := !r.answered.Swap(true) || r.inVain
+	if r.inVain = false; first {
+		return r.begun
 	}
-	return r.begun
+	return time.Now()
 }
 
 // repeats reports whether s has the addresses of the update before and comes for its
@@ -86,23 +89,22 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	since := cc.resolution.answer()
 	cc.channelz.Resolved(s)
 	if countAddresses(s) > 0 {
-		cc.attempts.Resolved(s)
+		cc.attempts.Resolved(addressesOf(s))
 		if !cc.resolution.repeats(s) {
 			cc.tellResolved(since, s, nil)
 		}
-	} else {
-		none := errors.New("the resolver gave no addresses")
-		cc.noteUnresolved(since, none)
-		cc.tellResolved(since, s, none)
-	}
+	} // else the policy decides what that is: noteVerdict
 	if dns.ServiceConfigPending(s) {
-		return cc.applyProvisional(s)
+		return cc.applyProvisional(since, s)
 	}
 	config, bad := cc.chooseConfig(s.ServiceConfig)
 	if selectorOf(s) == nil && hasForeignSelector(s.Attributes) {
 		config, bad = nil, errForeignSelector
 	}
 	if config == nil {
+		if countAddresses(s) == 0 {
+			cc.tellResolved(since, s, nil)
+		}
 		cc.failServiceConfig(bad)
 		return balancer.ErrBadResolverState
 	}
@@ -124,11 +126,11 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 // config is being looked up. RPCs wait for the update that has it. Nothing is
 // chosen by this: the one that comes may be the channel's first. Policy queue
 // only.
-func (cc *ClientConn) applyProvisional(s resolver.State) error {
+func (cc *ClientConn) applyProvisional(since time.Time, s resolver.State) error {
 	cc.policyQueue.AssertOn()
 	config, _ := cc.chooseConfig(nil)
 	verdict := cc.updatePolicy(config, s)
-	cc.noteVerdict(time.Now(), s, verdict)
+	cc.noteVerdict(since, s, verdict)
 	cc.resolution.awaitConfig(&provisional{s, config, verdict})
 	return verdict
 }
@@ -179,12 +181,41 @@ func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 	cc.attempts.Unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
 }
 
-// noteVerdict keeps a policy's refusal of the addresses as the reason why there are
-// none. That there were none to refuse has been noted.
+// errNoAddresses is why there is no connection if the policy has no use for an update
+// without addresses.
+var errNoAddresses = errors.New("the resolver gave no addresses")
+
+// noteVerdict notes what the policy said of an update. If it refused the addresses, or
+// that there were none, that is why there is no connection. One that takes an update
+// without addresses has them from elsewhere, as xDS's policies do: from the update's
+// attributes. Policy queue only.
 func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict error) {
-	if verdict != nil && countAddresses(s) > 0 {
+	cc.policyQueue.AssertOn()
+	switch none := countAddresses(s) == 0; {
+	case none && verdict != nil:
+		cc.resolution.inVain = since == cc.resolution.begun
+		cc.noteUnresolved(since, errNoAddresses)
+		cc.tellResolved(since, s, errNoAddresses)
+	case none:
+		cc.attempts.Resolved(cc.subchannels.Addresses())
+		cc.recheckWaits()
+		cc.tellResolved(since, s, nil)
+	case verdict != nil:
 		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
 	}
+}
+
+// addressesOf returns the addresses of an update.
+func addressesOf(s resolver.State) (all []string) {
+	for _, a := range s.Addresses {
+		all = append(all, a.Addr)
+	}
+	for _, e := range s.Endpoints {
+		for _, a := range e.Addresses {
+			all = append(all, a.Addr)
+		}
+	}
+	return all
 }
 
 func countAddresses(s resolver.State) int {

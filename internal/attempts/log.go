@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/resolver"
-
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
@@ -24,8 +22,9 @@ const Max = 16
 // resolver, and the attempts in progress: the answer to why the channel is not READY.
 //
 // All addresses are remembered, because one that was forgotten may be the one that
-// may still succeed. There are no more of them than the resolver gave last, and
-// those that a policy made up since then; each has a subchannel, which takes more.
+// may still succeed. There are no more of them than the latest update gave, or the policy
+// had then if it has them from elsewhere, and those that a policy made up since then; each
+// has a subchannel, which takes more.
 //
 // The zero value is ready to use. Its methods may be called from any goroutine;
 // they call nothing and hold mu for a moment only.
@@ -229,23 +228,18 @@ func (l *Log) ResolveError() error {
 	return nil
 }
 
-// Resolved forgets what failed at addresses that the resolver gives no more,
-// and that it failed.
-func (l *Log) Resolved(s resolver.State) {
+// Resolved forgets what failed at addresses that are not among those in use any more, and
+// that the resolver failed.
+func (l *Log) Resolved(addrs []string) {
 	l.mu.Lock()
 	defer l.unlock()
 	l.resolve = nil
 	if l.places == nil {
 		return
 	}
-	given := make(map[string]bool)
-	for _, a := range s.Addresses {
-		given[a.Addr] = true
-	}
-	for _, e := range s.Endpoints {
-		for _, a := range e.Addresses {
-			given[a.Addr] = true
-		}
+	given := make(map[string]bool, len(addrs))
+	for _, addr := range addrs {
+		given[addr] = true
 	}
 	for t := range l.allLocked() {
 		if !given[t.addr] {

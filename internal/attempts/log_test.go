@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 )
@@ -51,7 +50,7 @@ func TestLog(t *testing.T) {
 	assert.Equal(t, 301-Max, more, "each address counts once")
 	_, tried := l.Standing()
 	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
-	l.Resolved(resolver.State{Addresses: []resolver.Address{{Addr: "x7"}, {Addr: "b:1"}, {Addr: "new"}}})
+	l.Resolved([]string{"x7", "b:1", "new"})
 	assert.Equal(t, "x7 five 2 0", told())
 	assert.True(t, l.Knows("b:1"))
 	l.Unresolved(&failure.Attempt{Addr: "r", Err: errors.New("six")})

@@ -18,6 +18,7 @@ package subchannel
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -95,6 +96,19 @@ func (g *Group) Of(host Host) (all []*Subchannel) {
 	for sc := range g.subs {
 		if sc.host == host {
 			all = append(all, sc)
+		}
+	}
+	return all
+}
+
+// Addresses returns those of all subchannels that have not been shut down.
+func (g *Group) Addresses() (all []string) {
+	g.mu.Lock()
+	subs := slices.Collect(maps.Keys(g.subs))
+	g.mu.Unlock()
+	for _, sc := range subs { // a subchannel's mutex comes before the group's
+		for _, a := range sc.addresses() {
+			all = append(all, a.Addr)
 		}
 	}
 	return all

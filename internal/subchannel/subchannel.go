@@ -137,6 +137,17 @@ func (sc *Subchannel) Shutdown() {
 	drain(old, ErrShutDown)
 }
 
+// addresses returns the subchannel's addresses, none if it was shut down. The array is
+// never written to.
+func (sc *Subchannel) addresses() []resolver.Address {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.state == connectivity.Shutdown {
+		return nil
+	}
+	return sc.addrs
+}
+
 // UpdateAddresses replaces the addresses. Connections to addresses that are among them
 // are kept, and others drained. If none is kept, a new attempt is made in the place of
 // theirs or of the one in progress; with no address at all the subchannel becomes IDLE

@@ -1,0 +1,197 @@
+package e2e_test
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/pickfirst"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+)
+
+// elsewhere is a policy that has its addresses from the update's attributes, as xDS's
+// policies do: a pick_first for each, the state of the channel being that of the first.
+type elsewhere struct{}
+
+type elsewhereKey struct{}
+
+func init() { balancer.Register(elsewhere{}) }
+
+func (elsewhere) Name() string { return "elsewhere" }
+
+func (elsewhere) Build(cc balancer.ClientConn, o balancer.BuildOptions) balancer.Balancer {
+	return &elsewherePolicy{cc: cc, opts: o}
+}
+
+type elsewherePolicy struct {
+	cc       balancer.ClientConn
+	opts     balancer.BuildOptions
+	children []*elsewhereChild
+	pickers  []balancer.Picker
+	first    balancer.State
+}
+
+type elsewhereChild struct {
+	balancer.ClientConn
+	balancer.Balancer
+	policy *elsewherePolicy
+	n      int
+}
+
+func (p *elsewherePolicy) UpdateClientConnState(s balancer.ClientConnState) error {
+	addrs, _ := s.ResolverState.Attributes.Value(elsewhereKey{}).([]string)
+	for n, addr := range addrs {
+		if n == len(p.children) {
+			c := &elsewhereChild{ClientConn: p.cc, policy: p, n: n}
+			p.children, p.pickers = append(p.children, c), append(p.pickers, nil)
+			c.Balancer = balancer.Get(pickfirst.Name).Build(c, p.opts)
+		}
+		if err := p.children[n].Balancer.UpdateClientConnState(balancer.ClientConnState{ResolverState: resolver.State{
+			Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: addr}}}},
+		}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *elsewherePolicy) ResolverError(error)                                        {}
+func (p *elsewherePolicy) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
+
+func (p *elsewherePolicy) ExitIdle() {
+	for _, c := range p.children {
+		c.Balancer.ExitIdle()
+	}
+}
+
+func (p *elsewherePolicy) Close() {
+	for _, c := range p.children {
+		c.Balancer.Close()
+	}
+}
+
+// UpdateState takes a child's state: policies are called one at a time.
+func (c *elsewhereChild) UpdateState(s balancer.State) {
+	p := c.policy
+	if p.pickers[c.n] = s.Picker; c.n == 0 {
+		p.first = s
+	}
+	pickers := slices.Clone(p.pickers)
+	p.cc.UpdateState(balancer.State{ConnectivityState: p.first.ConnectivityState, Picker: elsewherePicker(pickers)})
+}
+
+// elsewherePicker takes an RPC of the method Fail to the last of the children, others to
+// the first.
+type elsewherePicker []balancer.Picker
+
+func (p elsewherePicker) Pick(i balancer.PickInfo) (balancer.PickResult, error) {
+	picker := p[0]
+	if i.FullMethodName == "/test.Echo/Fail" {
+		picker = p[len(p)-1]
+	}
+	if picker == nil {
+		return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+	}
+	return picker.Pick(i)
+}
+
+// resolvedElsewhere makes a channel with the policy, and returns what sets its addresses.
+func resolvedElsewhere(t *testing.T, addrs []string, opts ...grpcdial.DialOption) (cc *grpcdial.ClientConn, update func(...string)) {
+	t.Helper()
+	state := func(addrs []string) resolver.State {
+		return resolver.State{Attributes: attributes.New(elsewhereKey{}, addrs)}
+	}
+	r := manual.NewBuilderWithScheme("elsewhere")
+	r.InitialState(state(addrs))
+	cc = newClient(t, "elsewhere:///shop", append(opts, grpcdial.WithInsecure(), grpcdial.WithResolvers(r),
+		grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig("elsewhere")))...)
+	return cc, func(addrs ...string) { r.UpdateState(state(addrs)) }
+}
+
+// nobody returns an address at which nothing listens.
+func nobody(t *testing.T) string {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, lis.Close())
+	return lis.Addr().String()
+}
+
+// TestAddressesFromElsewhere: an update without addresses that the policy takes is no
+// failure of the resolver, and errors do not name addresses that the policy has no more.
+func TestAddressesFromElsewhere(t *testing.T) {
+	var failed atomic.Int64 // events of the resolver
+	before, after := nobody(t), nobody(t)
+	cc, update := resolvedElsewhere(t, []string{before}, grpcdial.WithDialTrace(&grpcdial.DialTrace{ResolveDone: func(e grpcdial.DialEvent) {
+		if e.Err != nil {
+			failed.Add(1)
+		}
+	}}))
+	for _, addr := range []string{before, after} {
+		var dialErr *grpcdial.DialError
+		require.ErrorAs(t, cc.AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool {
+			assert.NotEqual(t, grpcdial.PhaseResolve, a.Phase, "%v", a)
+			return a.Addr == addr
+		})), &dialErr)
+		require.Len(t, dialErr.Attempts, 1)
+		assert.Equal(t, addr, dialErr.Attempts[0].Addr)
+		assert.Equal(t, grpcdial.PhaseDial, dialErr.Attempts[0].Phase)
+		_, err := call(t, cc, "Echo")
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		assert.ErrorContains(t, err, "connection refused")
+		assert.NotContains(t, err.Error(), "gave no addresses")
+		update(after)
+	}
+	srv := serveEcho(t)
+	update(srv.addr)
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	assert.Zero(t, failed.Load())
+}
+
+// TestOneOfManyFails: what ends an RPC is in its error, also if the channel is READY by
+// other backends than those that the policy has for the RPC, or failed to reach others.
+func TestOneOfManyFails(t *testing.T) {
+	srv := serveEcho(t)
+	gone, other := nobody(t), nobody(t)
+	cc, update := resolvedElsewhere(t, []string{srv.addr, other, gone})
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	for range 5 {
+		_, err := call(t, cc, "Fail")
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		assert.ErrorContains(t, err, gone)
+		assert.ErrorContains(t, err, "connection refused")
+		_, err = call(t, cc, "Echo")
+		require.NoError(t, err)
+		update(srv.addr, other, gone)
+	}
+}
+
+// TestFailsAfterNothing: a resolver that gives no addresses and then says why, as xDS's does,
+// has been about that since the channel left idle.
+func TestFailsAfterNothing(t *testing.T) {
+	missing := errors.New("the listener is missing")
+	r := manual.NewBuilderWithScheme("missing")
+	r.BuildCallback = func(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) {
+		time.Sleep(20 * time.Millisecond)
+		assert.Error(t, cc.UpdateState(resolver.State{}))
+		cc.ReportError(missing)
+	}
+	cc := newClient(t, "missing:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
+	var dialErr *grpcdial.DialError
+	require.ErrorAs(t, cc.AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return errors.Is(a.Err, missing) })), &dialErr)
+	require.Len(t, dialErr.Attempts, 1)
+	assert.GreaterOrEqual(t, dialErr.Attempts[0].Elapsed, 20*time.Millisecond)
+	assert.ErrorIs(t, dialErr, missing)
+}
