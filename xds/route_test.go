@@ -14,8 +14,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/grpcdial/grpcdial"
 )
 
 // TestRoutes: by method and by header, for unary RPCs and streams; an RPC that no route
@@ -52,22 +50,6 @@ func TestRoutes(t *testing.T) {
 	})
 }
 
-// TestListenerMissing: the management server has no listener of the target's name. What
-// AwaitReady returns says so.
-func TestListenerMissing(t *testing.T) {
-	t.Parallel() // it takes the 15 seconds that xDS clients wait for a resource
-	m := manage(t)
-	m.set(t, config{noListen: true})
-	cc := m.dial(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 18*time.Second)
-	defer cancel()
-	err := cc.AwaitReady(ctx)
-	dialErr := (*grpcdial.DialError)(nil)
-	require.ErrorAs(t, err, &dialErr)
-	assert.ErrorContains(t, err, "shop")
-	assert.ErrorContains(t, err, "removed")
-}
-
 // TestContentType: the header is the library's, and routes may match it (gRFC A28). On
 // grpc-go's channels they do not: its config selectors are asked before it is there.
 func TestContentType(t *testing.T) {
@@ -80,7 +62,7 @@ func TestContentType(t *testing.T) {
 	by, err := ask(soon(t), cc, "/shop.Cart/Add")
 	require.NoError(t, err)
 	assert.Equal(t, "typed", by)
-	by, err = ask(soon(t), dialGRPC(t, m.builder(t)), "/shop.Cart/Add")
+	by, err = ask(soon(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
 	require.NoError(t, err)
 	assert.Equal(t, "untyped", by)
 }
