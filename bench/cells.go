@@ -38,9 +38,7 @@ type cell struct {
 	plain     bool          // not over TLS as well
 }
 
-// group is the name without "tls/" and without what follows the last slash.
-func (c cell) group() string { return groupOf(c.name) }
-
+// groupOf is a cell's name without "tls/" and without what follows the last slash.
 func groupOf(name string) string {
 	name = strings.TrimPrefix(name, tlsPrefix)
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
