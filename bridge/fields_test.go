@@ -1,11 +1,16 @@
 package bridge
 
 import (
+	"errors"
 	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // TestEveryFieldIsAccountedFor: a field that a version of grpc-go adds is found here,
@@ -49,4 +54,23 @@ func TestUnknownShape(t *testing.T) {
 	assert.ErrorContains(t, f.err(), "sets bridge.other.fresh")
 	_ = other{}.block
 	_ = other{}.fresh
+}
+
+// TestRefusal: what ToGRPC returns if grpc-go is one that this package does not know fails
+// the library's dial with the reason; if the library replaces the service config by which
+// it does, its RPCs.
+func TestRefusal(t *testing.T) {
+	given := append(refusal(errors.New("grpc-go has no field dialOptions.gone")), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	_, err := grpc.NewClient("passthrough:///nowhere", given...)
+	require.ErrorContains(t, err, "no field dialOptions.gone")
+
+	conn, err := grpc.NewClient("passthrough:///nowhere", append(given, grpc.WithDefaultServiceConfig("{}"))...)
+	require.NoError(t, err)
+	defer conn.Close()
+	err = conn.Invoke(t.Context(), "/s/m", nil, nil)
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorContains(t, err, "no field dialOptions.gone")
+	_, err = conn.NewStream(t.Context(), new(grpc.StreamDesc), "/s/m")
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorContains(t, err, "no field dialOptions.gone")
 }
