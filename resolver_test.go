@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/attributes"
@@ -20,9 +18,13 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
+	grpcdns "google.golang.org/grpc/resolver/dns"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -371,4 +373,68 @@ func TestFailedDialLeavesASlowResolveNow(t *testing.T) {
 	close(release)
 	<-closed
 	assert.Empty(t, asked, "a resolver is not asked any more when the channel is being closed")
+}
+
+// ownDNS is a resolver builder of a program's own.
+type ownDNS struct{ resolver.Builder }
+
+// A resolver that the program chose serves scheme dns itself.
+func TestWhoServesDNS(t *testing.T) {
+	ours, theirs := dns.NewBuilder(dns.Config{}), grpcdns.NewBuilder()
+	own := ownDNS{theirs}
+	for name, tt := range map[string]struct {
+		scheme string
+		found  resolver.Builder
+		given  []DialOption
+		want   resolver.Builder
+	}{
+		"grpc-go's":              {"dns", theirs, nil, ours},
+		"another one registered": {"dns", own, nil, own},
+		"another one given":      {"dns", own, []DialOption{WithResolvers(own)}, own},
+		"grpc-go's given":        {"dns", theirs, []DialOption{WithResolvers(theirs)}, theirs},
+		"another scheme":         {"passthrough", resolver.Get("passthrough"), nil, resolver.Get("passthrough")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, err := newDialOptions(byNewClient, tt.given)
+			require.NoError(t, err)
+			assert.IsType(t, tt.want, chooseDNS(tt.scheme, tt.found, o))
+		})
+	}
+}
+
+// A host name that the resolver passes through is looked up for the connection,
+// and its addresses are tried.
+func TestPassthroughNames(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	s := dnstest.New(dnstest.Zone{
+		"both.test": {Addrs: []string{"127.0.0.9", "127.0.0.1"}},
+		"dead.test": {Addrs: []string{"127.0.0.8", "127.0.0.9"}},
+	})
+	t.Cleanup(s.Close)
+	names := s.OverPipes()
+	dial := func(name string) *ClientConn {
+		cc := plain(t, "passthrough:///"+name+":"+backendtest.PortOf(t, b.Addr))
+		cc.connector.Resolver = names // before it connects
+		return cc
+	}
+	got, err := backendtest.AskName(backendtest.Bounded(t), dial("both.test"))
+	require.NoError(t, err)
+	assert.Equal(t, "one", got)
+
+	_, err = backendtest.AskName(backendtest.Bounded(t), dial("dead.test"))
+	var e *DialError
+	require.ErrorAs(t, err, &e)
+	var addrs []string
+	for _, a := range e.Attempts {
+		assert.Equal(t, PhaseDial, a.Phase)
+		addrs = append(addrs, a.Addr)
+	}
+	assert.ElementsMatch(t, []string{"127.0.0.8:" + backendtest.PortOf(t, b.Addr), "127.0.0.9:" + backendtest.PortOf(t, b.Addr)}, addrs)
+
+	_, err = backendtest.AskName(backendtest.Bounded(t), dial("absent.test"))
+	var d *net.DNSError
+	require.ErrorAs(t, err, &d)
+	assert.True(t, d.IsNotFound)
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
 }

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/grpcdial/grpcdial/internal/backendtest"
-
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
@@ -18,11 +16,10 @@ import (
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/resolver"
-	grpcdns "google.golang.org/grpc/resolver/dns"
 	"google.golang.org/grpc/status"
 
-	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 )
 
@@ -58,7 +55,7 @@ func TestDNSNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			target := asked(s, name+":"+port)
 			backendtest.AwaitNames(t, plain(t, target), want...)
-			dialed, err := DialContext(backendtest.Bounded(t), strings.Replace(target, "dns:", "DNS:", 1), WithInsecure(), WithBlock())
+			dialed, err := grpcdial.DialContext(backendtest.Bounded(t), strings.Replace(target, "dns:", "DNS:", 1), grpcdial.WithInsecure(), grpcdial.WithBlock())
 			require.NoError(t, err)
 			defer dialed.Close()
 			assert.Equal(t, target, dialed.CanonicalTarget())
@@ -96,10 +93,10 @@ func TestDNSFailures(t *testing.T) {
 			target := asked(tt.server, tt.name+":443")
 			check := func(t *testing.T, err error) {
 				t.Helper()
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 1)
-				assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
+				assert.Equal(t, grpcdial.PhaseResolve, e.Attempts[0].Phase)
 				assert.Equal(t, tt.name+":443", e.Attempts[0].Addr)
 				assert.False(t, e.Attempts[0].Permanent)
 				assert.NotEmpty(t, e.Attempts[0].Hint)
@@ -113,11 +110,11 @@ func TestDNSFailures(t *testing.T) {
 				assert.Contains(t, err.Error(), tt.says)
 				assert.NotContains(t, err.Error(), "\n")
 			}
-			var opts DNSOptions
+			var opts grpcdial.DNSOptions
 			if tt.timeout {
 				opts.Timeout = 50 * time.Millisecond
 			}
-			cc := plain(t, target, WithDNS(opts))
+			cc := plain(t, target, grpcdial.WithDNS(opts))
 			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			check(t, err)
@@ -132,7 +129,7 @@ func TestDNSFailures(t *testing.T) {
 			if tt.name == "absent.test" { // the wait takes its time
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				_, err = DialContext(ctx, target, WithInsecure(), WithBlock())
+				_, err = grpcdial.DialContext(ctx, target, grpcdial.WithInsecure(), grpcdial.WithBlock())
 				check(t, err)
 				assert.ErrorIs(t, err, context.DeadlineExceeded)
 			}
@@ -141,7 +138,7 @@ func TestDNSFailures(t *testing.T) {
 	t.Run("not answered yet", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		_, err := DialContext(ctx, asked(s, "silent.test:443"), WithInsecure(), WithBlock())
+		_, err := grpcdial.DialContext(ctx, asked(s, "silent.test:443"), grpcdial.WithInsecure(), grpcdial.WithBlock())
 		assert.ErrorContains(t, err, "silent.test:443: resolve not finished after ")
 		backendtest.AssertNothingRuns(t)
 	})
@@ -151,7 +148,7 @@ func TestDNSFailures(t *testing.T) {
 func TestDNSNameThatAppearsLater(t *testing.T) {
 	b := backendtest.Start(t, "late")
 	s := dnstest.Listen(t, dnstest.Zone{"bad.test": {Code: dnsmessage.RCodeServerFailure}})
-	var channels []*ClientConn
+	var channels []*grpcdial.ClientConn
 	for _, name := range []string{"absent.test", "bad.test"} {
 		cc := plain(t, asked(s, name+":"+backendtest.PortOf(t, b.Addr)))
 		cc.Connect()
@@ -169,13 +166,13 @@ func TestDNSNameThatAppearsLater(t *testing.T) {
 func TestDNSChangesAreFound(t *testing.T) {
 	one := backendtest.Start(t, "one")
 	port := backendtest.PortOf(t, one.Addr)
-	backendtest.StartAt(t, "two", "127.0.0.2:"+port)
+	two := backendtest.StartAt(t, "two", "127.0.0.2:"+port)
 	s := dnstest.Listen(t, dnstest.Zone{
 		"loses.test":     {Addrs: []string{"127.0.0.1"}},
 		"refreshes.test": {Addrs: []string{"127.0.0.1"}},
 	})
 	t.Run("by refreshing", func(t *testing.T) {
-		cc := plain(t, asked(s, "refreshes.test:"+port), WithDNS(DNSOptions{MinInterval: -1, Refresh: 10 * time.Millisecond}))
+		cc := plain(t, asked(s, "refreshes.test:"+port), grpcdial.WithDNS(grpcdial.DNSOptions{MinInterval: -1, Refresh: 10 * time.Millisecond}))
 		backendtest.AwaitNames(t, cc, "one")
 		s.Set("refreshes.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
 		backendtest.Eventually(t, func() bool {
@@ -184,7 +181,8 @@ func TestDNSChangesAreFound(t *testing.T) {
 		}, "the new address")
 	})
 	t.Run("after a loss", func(t *testing.T) {
-		cc := plain(t, asked(s, "loses.test:"+port), fastBackoff(), WithDNS(DNSOptions{MinInterval: -1}))
+		var seen events
+		cc := plain(t, asked(s, "loses.test:"+port), fastBackoff(), grpcdial.WithDNS(grpcdial.DNSOptions{MinInterval: -1}), seen.option())
 		backendtest.AwaitNames(t, cc, "one")
 		s.Set("loses.test", dnstest.Records{Addrs: []string{"127.0.0.2"}})
 		one.Stop()
@@ -192,8 +190,9 @@ func TestDNSChangesAreFound(t *testing.T) {
 
 		// A name that is gone leaves the channel with the addresses it has.
 		s.Set("loses.test", dnstest.Records{Code: dnsmessage.RCodeNameError})
-		cc.policyQueue.Post(func() { cc.resolver.resolveNow() })
-		got, err := backendtest.AskName(backendtest.Bounded(t), cc)
+		two.Cut() // which has the name looked up again
+		backendtest.Eventually(t, func() bool { return seen.find(grpcdial.EventResolveDone).Err != nil }, "the look-up fails")
+		got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		assert.Equal(t, "two", got)
 	})
@@ -210,16 +209,16 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 	}
 	target := func(s *dnstest.Server) string { return asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)) }
 	const noTime = `{"methodConfig":[{"name":[{}],"timeout":"0s"}]}`
-	begin := func(cc *ClientConn) <-chan error {
+	begin := func(cc *grpcdial.ClientConn) <-chan error {
 		result := make(chan error, 1)
 		go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
-		backendtest.Eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "begun")
+		backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 1 }, "begun")
 		return result
 	}
 
 	t.Run("comes within the bound", func(t *testing.T) {
 		gate := make(chan struct{})
-		cc := plain(t, target(slow(gate, noTime)), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		cc := plain(t, target(slow(gate, noTime)), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute}))
 		awaitReady(t, cc)
 		assert.Nil(t, cc.GetMethodConfig("/test.Backend/Name").Timeout)
 		result := begin(cc)
@@ -233,20 +232,20 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 		two := backendtest.StartAt(t, "two", "127.0.0.2:"+backendtest.PortOf(t, b.Addr))
 		s := slow(gate, `{"loadBalancingConfig":[{"round_robin":{}}]}`)
 		s.Set("one.test", dnstest.Records{Addrs: []string{"127.0.0.1", "127.0.0.2"}})
-		cc := plain(t, target(s), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		cc := plain(t, target(s), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute}))
 		awaitReady(t, cc)
 		close(gate)
 		backendtest.AwaitNames(t, cc, b.Name, two.Name)
 	})
 	t.Run("does not come", func(t *testing.T) {
-		cc := plain(t, target(slow(make(chan struct{}), noTime)), WithDNS(DNSOptions{ServiceConfigWait: 50 * time.Millisecond}))
+		cc := plain(t, target(slow(make(chan struct{}), noTime)), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: 50 * time.Millisecond}))
 		begun := time.Now()
 		require.NoError(t, <-begin(cc))
 		assert.GreaterOrEqual(t, time.Since(begun), 50*time.Millisecond)
 	})
 	t.Run("comes late", func(t *testing.T) {
 		gate := make(chan struct{})
-		cc := plain(t, target(slow(gate, noTime)), WithDNS(DNSOptions{ServiceConfigWait: -1}))
+		cc := plain(t, target(slow(gate, noTime)), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: -1}))
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 		require.NoError(t, err)
 		close(gate)
@@ -254,7 +253,7 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 	})
 	t.Run("goes idle meanwhile", func(t *testing.T) {
 		gate := make(chan struct{})
-		cc := plain(t, target(slow(gate, noTime)), WithIdleTimeout(20*time.Millisecond), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+		cc := plain(t, target(slow(gate, noTime)), grpcdial.WithIdleTimeout(20*time.Millisecond), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute}))
 		awaitReady(t, cc)
 		awaitState(t, cc, connectivity.Idle)
 		result := begin(cc)
@@ -262,12 +261,12 @@ func TestDNSSlowServiceConfig(t *testing.T) {
 		close(gate)
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(<-result), "it waited for its method config")
 	})
-	for name, option := range map[string]DialOption{
-		"WithDisableServiceConfig": WithDisableServiceConfig(),
-		"WithServiceConfig":        WithServiceConfig(make(chan ServiceConfig)),
+	for name, option := range map[string]grpcdial.DialOption{
+		"WithDisableServiceConfig": grpcdial.WithDisableServiceConfig(),
+		"WithServiceConfig":        grpcdial.WithServiceConfig(make(chan grpcdial.ServiceConfig)),
 	} {
 		t.Run("not asked for by "+name, func(t *testing.T) {
-			cc := plain(t, target(slow(make(chan struct{}), noTime)), option, WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+			cc := plain(t, target(slow(make(chan struct{}), noTime)), option, grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute}))
 			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.NoError(t, err)
 		})
@@ -302,27 +301,19 @@ func TestDNSPolicySeesAnUpdateOnce(t *testing.T) {
 			}
 			r.Held = gate
 			s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": r})
-			cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.Config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute}))
+			cc := plain(t, asked(s, "one.test"), grpcdial.WithDefaultServiceConfig(policy.Config()), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute}))
 			cc.Connect()
 			assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
 			close(gate)
 			for range tt.updates - 1 {
 				assert.Equal(t, []string{"192.0.2.1:443"}, <-updates)
 			}
-			opened := make(chan struct{})
 			backendtest.Eventually(t, func() bool {
-				cc.policyQueue.Post(func() {
-					if cc.published.through {
-						close(opened)
-						cc.published.through = false
-					}
-				})
-				select {
-				case <-opened:
-					return true
-				default:
-					return false
-				}
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+				defer cancel()
+				_, err := backendtest.AskName(ctx, cc)
+				var e *grpcdial.RPCError
+				return errors.As(err, &e) && e.Stage != grpcdial.StageResolve
 			}, "RPCs are let through")
 			assert.Empty(t, updates)
 		})
@@ -342,7 +333,7 @@ func TestDNSPolicyRefusesAddressesEarly(t *testing.T) {
 	balancer.Register(policy)
 	gate := make(chan struct{})
 	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"192.0.2.1"}}, "_grpc_config.one.test": {Held: gate}})
-	cc := plain(t, asked(s, "one.test"), WithDefaultServiceConfig(policy.Config()), WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1}))
+	cc := plain(t, asked(s, "one.test"), grpcdial.WithDefaultServiceConfig(policy.Config()), grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1}))
 	cc.Connect()
 	<-updates
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -364,7 +355,7 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 		r.Held = gate
 		return dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}, "_grpc_config.one.test": r}), gate
 	}
-	wait := WithDNS(DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1})
+	wait := grpcdial.WithDNS(grpcdial.DNSOptions{ServiceConfigWait: time.Minute, MinInterval: -1})
 
 	t.Run("first", func(t *testing.T) {
 		s, gate := listen(t, invalid)
@@ -398,7 +389,7 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 	})
 	t.Run("with a default", func(t *testing.T) {
 		s, gate := listen(t, invalid)
-		cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), wait, WithDefaultServiceConfig(valid))
+		cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), wait, grpcdial.WithDefaultServiceConfig(valid))
 		awaitReady(t, cc)
 		close(gate)
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
@@ -411,7 +402,7 @@ func TestDNSInvalidServiceConfig(t *testing.T) {
 func TestDNSAtRest(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	s := dnstest.Listen(t, dnstest.Zone{"one.test": {Addrs: []string{"127.0.0.1"}}})
-	cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), WithDNS(DNSOptions{Refresh: time.Hour}))
+	cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, b.Addr)), grpcdial.WithDNS(grpcdial.DNSOptions{Refresh: time.Hour}))
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Contains(t, backendtest.AwaitOurs(t, 1)[0], "(*loop).serve")
@@ -426,10 +417,11 @@ func TestDNSClose(t *testing.T) {
 	})
 	for _, name := range []string{"silent.test", "one.test", "absent.test"} {
 		backendtest.Within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
-			cc := plain(t, asked(s, name), WithContextDialer(backendtest.Hang))
-			require.NoError(t, startAndWait(cc))
+			var seen events
+			cc := plain(t, asked(s, name), grpcdial.WithContextDialer(backendtest.Hang), seen.option())
+			cc.Connect()
 			if name != "silent.test" {
-				backendtest.Eventually(t, func() bool { return cc.resolution.answered.Load() }, "an update or an error")
+				seen.await(t, grpcdial.EventResolveDone)
 			}
 			begun := time.Now()
 			require.NoError(t, cc.Close())
@@ -438,68 +430,4 @@ func TestDNSClose(t *testing.T) {
 			return took
 		})
 	}
-}
-
-// ownDNS is a resolver builder of a program's own.
-type ownDNS struct{ resolver.Builder }
-
-// A resolver that the program chose serves scheme dns itself.
-func TestWhoServesDNS(t *testing.T) {
-	ours, theirs := dns.NewBuilder(dns.Config{}), grpcdns.NewBuilder()
-	own := ownDNS{theirs}
-	for name, tt := range map[string]struct {
-		scheme string
-		found  resolver.Builder
-		given  []DialOption
-		want   resolver.Builder
-	}{
-		"grpc-go's":              {"dns", theirs, nil, ours},
-		"another one registered": {"dns", own, nil, own},
-		"another one given":      {"dns", own, []DialOption{WithResolvers(own)}, own},
-		"grpc-go's given":        {"dns", theirs, []DialOption{WithResolvers(theirs)}, theirs},
-		"another scheme":         {"passthrough", resolver.Get("passthrough"), nil, resolver.Get("passthrough")},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o, err := newDialOptions(byNewClient, tt.given)
-			require.NoError(t, err)
-			assert.IsType(t, tt.want, chooseDNS(tt.scheme, tt.found, o))
-		})
-	}
-}
-
-// A host name that the resolver passes through is looked up for the connection,
-// and its addresses are tried.
-func TestPassthroughNames(t *testing.T) {
-	b := backendtest.Start(t, "one")
-	s := dnstest.New(dnstest.Zone{
-		"both.test": {Addrs: []string{"127.0.0.9", "127.0.0.1"}},
-		"dead.test": {Addrs: []string{"127.0.0.8", "127.0.0.9"}},
-	})
-	t.Cleanup(s.Close)
-	names := s.OverPipes()
-	dial := func(name string) *ClientConn {
-		cc := plain(t, "passthrough:///"+name+":"+backendtest.PortOf(t, b.Addr))
-		cc.connector.Resolver = names // before it connects
-		return cc
-	}
-	got, err := backendtest.AskName(backendtest.Bounded(t), dial("both.test"))
-	require.NoError(t, err)
-	assert.Equal(t, "one", got)
-
-	_, err = backendtest.AskName(backendtest.Bounded(t), dial("dead.test"))
-	var e *DialError
-	require.ErrorAs(t, err, &e)
-	var addrs []string
-	for _, a := range e.Attempts {
-		assert.Equal(t, PhaseDial, a.Phase)
-		addrs = append(addrs, a.Addr)
-	}
-	assert.ElementsMatch(t, []string{"127.0.0.8:" + backendtest.PortOf(t, b.Addr), "127.0.0.9:" + backendtest.PortOf(t, b.Addr)}, addrs)
-
-	_, err = backendtest.AskName(backendtest.Bounded(t), dial("absent.test"))
-	var d *net.DNSError
-	require.ErrorAs(t, err, &d)
-	assert.True(t, d.IsNotFound)
-	require.ErrorAs(t, err, &e)
-	assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
 }

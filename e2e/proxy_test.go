@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -8,13 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,16 +22,15 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
-// via has all targets take one proxy, with a user name and a password.
-func via(scheme, host string) DialOption {
-	u := &url.URL{Scheme: scheme, User: url.UserPassword("user", "secret"), Host: host}
-	return WithProxy(func(string) (*url.URL, error) { return u, nil })
-}
+// userAgent is what channels call themselves, if the program does not say.
+var userAgent = regexp.MustCompile(`^grpc-go-grpcdial/\d+\.\d+\.\S+$`)
 
 const (
 	authorization = "Basic dXNlcjpzZWNyZXQ=" // user:secret
@@ -58,32 +56,32 @@ func TestProxies(t *testing.T) {
 	plainProxy := proxytest.ListenHTTP(t, hosts, authorization, nil)
 	secureProxy := proxytest.ListenHTTP(t, hosts, authorization, ca.ServerConfig("127.0.0.1"))
 	socks := proxytest.ListenSOCKS(t, hosts, userPassword)
-	overHTTP, overSOCKS := via("http", plainProxy.Addr), func(scheme string) DialOption { return via(scheme, socks.Addr) }
+	overHTTP, overSOCKS := via("http", plainProxy.Addr), func(scheme string) grpcdial.DialOption { return via(scheme, socks.Addr) }
 	for _, tt := range []struct {
 		name   string
-		by     constructor
+		dial   bool // by DialContext
 		target string
-		opts   []DialOption
+		opts   []grpcdial.DialOption
 		want   string // what the proxy is asked for
 	}{
-		{"NewClient", byNewClient, at("backend.test:443"), []DialOption{overHTTP}, "backend.test:443"},
-		{"NewClient, a bare target", byNewClient, "backend.test", []DialOption{overHTTP}, "backend.test:443"},
-		{"NewClient, an IP address", byNewClient, "192.0.2.7", []DialOption{overHTTP}, "192.0.2.7:443"},
-		{"NewClient, passthrough", byNewClient, "passthrough:///backend.test:50051", []DialOption{overHTTP}, "backend.test:50051"},
-		{"NewClient, WithLocalDNSResolution", byNewClient, at("backend.test"), []DialOption{overHTTP, WithLocalDNSResolution()}, "192.0.2.1:443"},
-		{"NewClient, socks5h", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "backend.test:443"},
-		{"NewClient, socks5", byNewClient, at("backend.test"), []DialOption{overSOCKS("socks5")}, "192.0.2.1:443"},
-		{"NewClient, https", byNewClient, at("backend.test"), []DialOption{via("https", secureProxy.Addr), WithProxyTLSConfig(ca.ClientConfig(""))}, "backend.test:443"},
-		{"DialContext", byDial, "backend.test:50051", []DialOption{overHTTP}, "backend.test:50051"},
-		{"DialContext, dns", byDial, at("backend.test"), []DialOption{overHTTP}, "192.0.2.1:443"},
-		{"DialContext, dns, socks5h", byDial, at("backend.test"), []DialOption{overSOCKS("socks5h")}, "192.0.2.1:443"},
+		{"NewClient", false, at("backend.test:443"), []grpcdial.DialOption{overHTTP}, "backend.test:443"},
+		{"NewClient, a bare target", false, "backend.test", []grpcdial.DialOption{overHTTP}, "backend.test:443"},
+		{"NewClient, an IP address", false, "192.0.2.7", []grpcdial.DialOption{overHTTP}, "192.0.2.7:443"},
+		{"NewClient, passthrough", false, "passthrough:///backend.test:50051", []grpcdial.DialOption{overHTTP}, "backend.test:50051"},
+		{"NewClient, WithLocalDNSResolution", false, at("backend.test"), []grpcdial.DialOption{overHTTP, grpcdial.WithLocalDNSResolution()}, "192.0.2.1:443"},
+		{"NewClient, socks5h", false, at("backend.test"), []grpcdial.DialOption{overSOCKS("socks5h")}, "backend.test:443"},
+		{"NewClient, socks5", false, at("backend.test"), []grpcdial.DialOption{overSOCKS("socks5")}, "192.0.2.1:443"},
+		{"NewClient, https", false, at("backend.test"), []grpcdial.DialOption{via("https", secureProxy.Addr), grpcdial.WithProxyTLSConfig(ca.ClientConfig(""))}, "backend.test:443"},
+		{"DialContext", true, "backend.test:50051", []grpcdial.DialOption{overHTTP}, "backend.test:50051"},
+		{"DialContext, dns", true, at("backend.test"), []grpcdial.DialOption{overHTTP}, "192.0.2.1:443"},
+		{"DialContext, dns, socks5h", true, at("backend.test"), []grpcdial.DialOption{overSOCKS("socks5h")}, "192.0.2.1:443"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			oldHTTP, oldHTTPS, oldSOCKS := len(plainProxy.Requests()), len(secureProxy.Requests()), len(socks.Requests())
-			var cc *ClientConn
-			if tt.by == byDial {
+			var cc *grpcdial.ClientConn
+			if tt.dial {
 				var err error
-				cc, err = DialContext(backendtest.Bounded(t), tt.target, append(tt.opts, WithInsecure(), WithBlock())...)
+				cc, err = grpcdial.DialContext(backendtest.Bounded(t), tt.target, append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithBlock())...)
 				require.NoError(t, err)
 				defer cc.Close()
 			} else {
@@ -95,7 +93,7 @@ func TestProxies(t *testing.T) {
 			var seen []string
 			for _, r := range append(plainProxy.Requests()[oldHTTP:], secureProxy.Requests()[oldHTTPS:]...) {
 				seen = append(seen, r.Host)
-				assert.Equal(t, baseUserAgent, r.Header.Get("User-Agent"))
+				assert.Regexp(t, userAgent, r.Header.Get("User-Agent"))
 			}
 			for _, r := range socks.Requests()[oldSOCKS:] {
 				seen = append(seen, r.Target())
@@ -137,14 +135,14 @@ func TestProxyTLSConfig(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			noProxies(t)
-			opts := []DialOption{WithInsecure(), WithBlock(), WithGiveUp(func(Attempt) bool { return true }), WithProxyTLSConfig(tt.cfg)}
+			opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), grpcdial.WithProxyTLSConfig(tt.cfg)}
 			if tt.env {
 				t.Setenv("HTTPS_PROXY", "https://"+userPassword+"@"+tt.proxy.Addr)
 			} else {
 				opts = append(opts, via("https", tt.proxy.Addr))
 			}
 			before := len(tt.proxy.Requests())
-			cc, err := DialContext(backendtest.Bounded(t), "backend.test:443", opts...)
+			cc, err := grpcdial.DialContext(backendtest.Bounded(t), "backend.test:443", opts...)
 			if tt.step == "" {
 				require.NoError(t, err)
 				defer cc.Close()
@@ -153,7 +151,7 @@ func TestProxyTLSConfig(t *testing.T) {
 				assert.Equal(t, "one", got)
 				return
 			}
-			var p *ProxyError
+			var p *grpcdial.ProxyError
 			require.ErrorAs(t, err, &p)
 			assert.EqualValues(t, tt.step, p.Step)
 			assert.ErrorContains(t, err, tt.hint)
@@ -173,7 +171,7 @@ func TestTLSThroughAProxy(t *testing.T) {
 	srv.Serve(nil)
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": srv.Addr()}, authorization, nil)
 	for _, target := range []string{"backend.test", "dns:///backend.test:443", "passthrough:///backend.test:443"} {
-		cc, err := NewClient(target, WithTransportCredentials(credentials.NewTLS(ca.ClientConfig(""))), via("http", p.Addr))
+		cc, err := grpcdial.NewClient(target, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig(""))), via("http", p.Addr))
 		require.NoError(t, err)
 		awaitReady(t, cc)
 		require.NoError(t, cc.Close())
@@ -219,7 +217,7 @@ func TestProxyFunction(t *testing.T) {
 				}
 				return &url.URL{Scheme: "http", Host: p.Addr}, nil
 			}
-			cc := plain(t, asked(names, "backend.test:"+port), WithProxy(f), WithLocalDNSResolution())
+			cc := plain(t, asked(names, "backend.test:"+port), grpcdial.WithProxy(f), grpcdial.WithLocalDNSResolution())
 			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.NoError(t, err)
 			mu.Lock()
@@ -238,7 +236,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 	port := backendtest.PortOf(t, b.Addr)
 	p := proxytest.ListenHTTP(t, map[string]string{"behind.test:" + port: b.Addr, "direct.test:" + port: b.Addr, "192.0.2.1:" + port: b.Addr}, authorization, nil)
 	u := "http://" + userPassword + "@" + p.Addr
-	dialer := WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+	dialer := grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
 	})
 	behind, direct := asked(names, "behind.test:"+port), asked(names, "direct.test:"+port)
@@ -246,25 +244,25 @@ func TestProxyFromEnvironment(t *testing.T) {
 		name   string
 		env    map[string]string
 		target string
-		opts   []DialOption
+		opts   []grpcdial.DialOption
 		want   string // what the proxy is asked for; empty: nothing
 	}{
 		{"HTTPS_PROXY", map[string]string{"HTTPS_PROXY": u}, behind, nil, "behind.test:" + port},
 		{"https_proxy", map[string]string{"https_proxy": u}, behind, nil, "behind.test:" + port},
 		{"without a scheme", map[string]string{"HTTPS_PROXY": strings.TrimPrefix(u, "http://")}, behind, nil, "behind.test:" + port},
 		{"HTTP_PROXY", map[string]string{"HTTP_PROXY": u}, direct, nil, ""},
-		{"WithNoProxy", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{WithNoProxy()}, ""},
-		{"WithNoProxy last", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{via("http", p.Addr), WithNoProxy()}, ""},
-		{"WithProxy nil", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{WithNoProxy(), WithProxy(nil)}, "behind.test:" + port},
+		{"WithNoProxy", map[string]string{"HTTPS_PROXY": u}, direct, []grpcdial.DialOption{grpcdial.WithNoProxy()}, ""},
+		{"WithNoProxy last", map[string]string{"HTTPS_PROXY": u}, direct, []grpcdial.DialOption{via("http", p.Addr), grpcdial.WithNoProxy()}, ""},
+		{"WithProxy nil", map[string]string{"HTTPS_PROXY": u}, behind, []grpcdial.DialOption{grpcdial.WithNoProxy(), grpcdial.WithProxy(nil)}, "behind.test:" + port},
 		{"NO_PROXY, the name", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "direct.test"}, direct, nil, ""},
 		{"NO_PROXY, another name", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "other.test"}, direct, nil, "direct.test:" + port},
 		{"NO_PROXY, the domain", map[string]string{"HTTPS_PROXY": u, "no_proxy": ".test"}, direct, nil, ""},
 		{"NO_PROXY, all", map[string]string{"HTTPS_PROXY": u, "NO_PROXY": "*"}, direct, nil, ""},
-		{"an address of this host", map[string]string{"HTTPS_PROXY": u}, direct, []DialOption{WithLocalDNSResolution()}, ""},
-		{"another address", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{WithLocalDNSResolution()}, "192.0.2.1:" + port},
+		{"an address of this host", map[string]string{"HTTPS_PROXY": u}, direct, []grpcdial.DialOption{grpcdial.WithLocalDNSResolution()}, ""},
+		{"another address", map[string]string{"HTTPS_PROXY": u}, behind, []grpcdial.DialOption{grpcdial.WithLocalDNSResolution()}, "192.0.2.1:" + port},
 		{"this host", map[string]string{"HTTPS_PROXY": u}, b.Addr, nil, ""},
 		{"localhost", map[string]string{"HTTPS_PROXY": u}, "localhost:" + port, nil, ""},
-		{"a dialer", map[string]string{"HTTPS_PROXY": u}, behind, []DialOption{dialer}, ""},
+		{"a dialer", map[string]string{"HTTPS_PROXY": u}, behind, []grpcdial.DialOption{dialer}, ""},
 		{"unix socket", map[string]string{"HTTPS_PROXY": u}, "unix:" + unix.Addr(), nil, ""},
 		{"unix socket, another way", map[string]string{"HTTPS_PROXY": u}, "passthrough:///unix://" + unix.Addr(), nil, ""},
 	} {
@@ -293,7 +291,7 @@ func TestDialerAndProxyCompose(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": b.Addr}, authorization, nil)
 	dialed := make(chan string, 10)
-	cc := plain(t, "backend.test:443", via("http", "proxy.test"), WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	cc := plain(t, "backend.test:443", via("http", "proxy.test"), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		dialed <- addr
 		return new(net.Dialer).DialContext(ctx, "tcp", p.Addr)
 	}))
@@ -308,7 +306,7 @@ func TestDialerAndProxyCompose(t *testing.T) {
 func TestProxyPorts(t *testing.T) {
 	for scheme, want := range map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080", "HTTP": "80"} {
 		dialed := make(chan string, 10)
-		cc := plain(t, "192.0.2.1:50051", via(scheme, "proxy.test"), WithContextDialer(func(_ context.Context, addr string) (net.Conn, error) {
+		cc := plain(t, "192.0.2.1:50051", via(scheme, "proxy.test"), grpcdial.WithContextDialer(func(_ context.Context, addr string) (net.Conn, error) {
 			dialed <- addr
 			return nil, backendtest.ErrRefused
 		}))
@@ -324,31 +322,31 @@ func TestProxyFailures(t *testing.T) {
 	refused := backendtest.UnusedAddr(t)
 	for _, tt := range []struct {
 		name  string
-		proxy DialOption
-		phase Phase
-		want  ProxyError // Target left out; Err is compared by cause
+		proxy grpcdial.DialOption
+		phase grpcdial.Phase
+		want  grpcdial.ProxyError // Target left out; Err is compared by cause
 		cause error
 		line  string
 		hint  string
 		final bool // it will not heal by itself
 	}{
-		{name: "407", proxy: via("http", demanding.Addr), phase: PhaseProxy, final: true,
-			want: ProxyError{Proxy: "http://" + demanding.Addr, Step: "handshake", StatusCode: http.StatusProxyAuthRequired,
+		{name: "407", proxy: via("http", demanding.Addr), phase: grpcdial.PhaseProxy, final: true,
+			want: grpcdial.ProxyError{Proxy: "http://" + demanding.Addr, Step: "handshake", StatusCode: http.StatusProxyAuthRequired,
 				Status: "407 Proxy Authentication Required", Challenges: []string{"Basic"}, Authenticated: true, Body: "who goes?"},
 			line: `backend.test:443 via http://` + demanding.Addr + `: proxy failed after `,
 			hint: "the proxy refused the user name or the password in its URL"},
-		{name: "socks", proxy: via("socks5h", socks.Addr), phase: PhaseProxy, final: true,
-			want: ProxyError{Proxy: "socks5h://" + socks.Addr, Step: "handshake", StatusCode: 2,
+		{name: "socks", proxy: via("socks5h", socks.Addr), phase: grpcdial.PhaseProxy, final: true,
+			want: grpcdial.ProxyError{Proxy: "socks5h://" + socks.Addr, Step: "handshake", StatusCode: 2,
 				Status: "connection not allowed by ruleset", Authenticated: true},
 			line: `: it answered "connection not allowed by ruleset"; `, hint: "the proxy's rules do not allow this target"},
-		{name: "refused", proxy: via("http", refused), phase: PhaseDial, cause: syscall.ECONNREFUSED, final: true,
-			want: ProxyError{Proxy: "http://" + refused, Step: "dial"},
+		{name: "refused", proxy: via("http", refused), phase: grpcdial.PhaseDial, cause: syscall.ECONNREFUSED, final: true,
+			want: grpcdial.ProxyError{Proxy: "http://" + refused, Step: "dial"},
 			line: ": the proxy was not reached: dial tcp " + refused, hint: "this is about the proxy, not the target"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			check := func(t *testing.T, err error) {
 				t.Helper()
-				var p *ProxyError
+				var p *grpcdial.ProxyError
 				require.ErrorAs(t, err, &p)
 				assert.NotContains(t, err.Error(), "secret")
 				got := *p
@@ -359,7 +357,7 @@ func TestProxyFailures(t *testing.T) {
 				}
 				got.Target, got.Err = "", nil
 				assert.Equal(t, tt.want, got)
-				var e *DialError
+				var e *grpcdial.DialError
 				require.ErrorAs(t, err, &e)
 				require.Len(t, e.Attempts, 1)
 				a := e.Attempts[0]
@@ -377,23 +375,23 @@ func TestProxyFailures(t *testing.T) {
 			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			check(t, err)
-			now, _ := cc.state.now()
-			assert.Equal(t, connectivity.TransientFailure, now.To)
+			now := cc.Snapshot()
+			assert.Equal(t, connectivity.TransientFailure, now.State)
 			check(t, now.Cause)
-			_, err = DialContext(backendtest.Bounded(t), "backend.test:443", tt.proxy, WithInsecure(), WithBlock(), FailOnNonTempDialError(true))
+			_, err = grpcdial.DialContext(backendtest.Bounded(t), "backend.test:443", tt.proxy, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
 			check(t, err)
 			assertOnlyChannels(t, cc)
 		})
 	}
 	t.Run("as text", func(t *testing.T) {
-		e := &ProxyError{Proxy: "http://p:1", Target: "a.test:443", Step: "handshake", StatusCode: 407, Status: "407 Proxy Authentication Required"}
+		e := &grpcdial.ProxyError{Proxy: "http://p:1", Target: "a.test:443", Step: "handshake", StatusCode: 407, Status: "407 Proxy Authentication Required"}
 		assert.Equal(t, `proxy "http://p:1" for "a.test:443": it answered "407 Proxy Authentication Required"`, e.Error())
 		assert.Equal(t, `it answered "407 Proxy Authentication Required"`, e.Reason())
 	})
 }
 
 // assertOnlyChannels checks that nothing but these channels is left.
-func assertOnlyChannels(t *testing.T, channels ...*ClientConn) {
+func assertOnlyChannels(t *testing.T, channels ...*grpcdial.ClientConn) {
 	t.Helper()
 	for _, cc := range channels {
 		require.NoError(t, cc.Close())
@@ -405,20 +403,20 @@ func assertOnlyChannels(t *testing.T, channels ...*ClientConn) {
 // that was not dialed.
 func TestUselessChoiceOfAProxy(t *testing.T) {
 	noIdea := errors.New("no idea")
-	choose := func(u *url.URL, err error) DialOption {
-		return WithProxy(func(string) (*url.URL, error) { return u, err })
+	choose := func(u *url.URL, err error) grpcdial.DialOption {
+		return grpcdial.WithProxy(func(string) (*url.URL, error) { return u, err })
 	}
 	for _, tt := range []struct {
 		name, env string
-		opts      []DialOption
+		opts      []grpcdial.DialOption
 		says      string
 		cause     error
 		proxy     string // as the failure tells it
 	}{
-		{name: "scheme", proxy: "ftp://p", opts: []DialOption{choose(&url.URL{Scheme: "ftp", User: url.UserPassword("user", "secret"), Host: "p"}, nil)},
+		{name: "scheme", proxy: "ftp://p", opts: []grpcdial.DialOption{choose(&url.URL{Scheme: "ftp", User: url.UserPassword("user", "secret"), Host: "p"}, nil)},
 			says: `proxy "ftp://p" for "backend.test:443": scheme "ftp" is not supported: it is one of "http", "https", "socks5" and "socks5h"`},
-		{name: "no host", proxy: "http:", opts: []DialOption{choose(&url.URL{Scheme: "http"}, nil)}, says: "the URL names no host"},
-		{name: "error", opts: []DialOption{choose(nil, noIdea)}, says: `the choice of a proxy for "backend.test:443": no idea`, cause: noIdea},
+		{name: "no host", proxy: "http:", opts: []grpcdial.DialOption{choose(&url.URL{Scheme: "http"}, nil)}, says: "the URL names no host"},
+		{name: "error", opts: []grpcdial.DialOption{choose(nil, noIdea)}, says: `the choice of a proxy for "backend.test:443": no idea`, cause: noIdea},
 		{name: "environment", env: "http://user:sec/ret@p:1", says: "the environment's HTTPS_PROXY is no URL"},
 		{name: "environment's scheme", proxy: "ftp://p", env: "ftp://user:secret@p", says: `scheme "ftp" is not supported`},
 	} {
@@ -427,7 +425,7 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 			t.Setenv("HTTPS_PROXY", tt.env)
 			check := func(err error) {
 				t.Helper()
-				var p *ProxyError
+				var p *grpcdial.ProxyError
 				require.ErrorAs(t, err, &p)
 				assert.Equal(t, "backend.test:443", p.Target)
 				assert.ErrorContains(t, err, tt.says)
@@ -437,16 +435,16 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 					assert.ErrorIs(t, err, tt.cause)
 				}
 			}
-			_, err := Dial("backend.test:443", append(tt.opts, WithInsecure())...)
+			_, err := grpcdial.Dial("backend.test:443", append(tt.opts, grpcdial.WithInsecure())...)
 			check(err)
 			cc := plain(t, "backend.test", tt.opts...)
 			_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 			check(err)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			var e *DialError
+			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
-			assert.Equal(t, PhaseProxy, e.Attempts[0].Phase)
+			assert.Equal(t, grpcdial.PhaseProxy, e.Attempts[0].Phase)
 			assert.Equal(t, tt.proxy, e.Attempts[0].Proxy)
 			assertOnlyChannels(t, cc)
 		})
@@ -458,12 +456,12 @@ func TestFailureBehindAProxy(t *testing.T) {
 	addr := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0\r\n"); _, _ = io.Copy(io.Discard, c) })
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": addr}, authorization, nil)
 	_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, "backend.test", via("http", p.Addr)))
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, err, &e)
-	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
+	assert.Equal(t, grpcdial.PhaseHTTP2, e.Attempts[0].Phase)
 	assert.Equal(t, "http://"+p.Addr, e.Attempts[0].Proxy)
 	assert.Contains(t, err.Error(), "backend.test:443 via http://"+p.Addr+": http2 failed")
-	var pe *ProxyError
+	var pe *grpcdial.ProxyError
 	assert.False(t, errors.As(err, &pe), "the proxy did its part")
 }
 
@@ -483,7 +481,7 @@ func TestHTTPSProxyGetsNoCredentialInClear(t *testing.T) {
 	untrusted := proxytest.ListenHTTP(t, nil, authorization, other.ServerConfig("127.0.0.1"))
 	for _, addr := range []string{deaf, untrusted.Addr} {
 		_, err := backendtest.AskName(backendtest.Bounded(t), plain(t, "backend.test", via("https", addr)))
-		var p *ProxyError
+		var p *grpcdial.ProxyError
 		require.ErrorAs(t, err, &p)
 		assert.EqualValues(t, "tls", p.Step)
 	}
@@ -503,7 +501,7 @@ func TestUnixTargetsTakeNoProxy(t *testing.T) {
 	srv.Serve(nil)
 	var targets []string
 	var mu sync.Mutex
-	ask := WithProxy(func(target string) (*url.URL, error) {
+	ask := grpcdial.WithProxy(func(target string) (*url.URL, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		targets = append(targets, target)
@@ -511,7 +509,7 @@ func TestUnixTargetsTakeNoProxy(t *testing.T) {
 	})
 	for _, target := range []string{"unix:" + srv.Addr(), "unix://" + srv.Addr()} {
 		awaitReady(t, plain(t, target, ask))
-		cc, err := DialContext(backendtest.Bounded(t), target, WithInsecure(), WithBlock(), ask)
+		cc, err := grpcdial.DialContext(backendtest.Bounded(t), target, grpcdial.WithInsecure(), grpcdial.WithBlock(), ask)
 		require.NoError(t, err)
 		require.NoError(t, cc.Close())
 	}
@@ -526,18 +524,19 @@ func TestSilentProxy(t *testing.T) {
 	addr := proxytest.Serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	_, err := DialContext(ctx, "backend.test:443", via("http", addr), WithInsecure(), WithBlock())
+	_, err := grpcdial.DialContext(ctx, "backend.test:443", via("http", addr), grpcdial.WithInsecure(), grpcdial.WithBlock())
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, err, &e)
 	require.Len(t, e.Attempts, 1)
 	assert.Equal(t, "http://"+addr, e.Attempts[0].Proxy)
-	assert.Equal(t, PhaseProxy, e.Attempts[0].Phase)
+	assert.Equal(t, grpcdial.PhaseProxy, e.Attempts[0].Phase)
 	assert.ErrorContains(t, err, "backend.test:443 via http://"+addr+": proxy not finished after ")
 	backendtest.Within(t, 100*time.Millisecond, func(t *testing.T) time.Duration {
-		cc := plain(t, "backend.test:443", via("http", addr))
+		var seen events
+		cc := plain(t, "backend.test:443", via("http", addr), seen.option())
 		cc.Connect()
-		backendtest.Eventually(t, func() bool { return len(cc.connecting().attempts) == 1 }, "connecting")
+		seen.await(t, grpcdial.EventProxyStart)
 		begun := time.Now()
 		require.NoError(t, cc.Close())
 		took := time.Since(begun)
