@@ -53,13 +53,17 @@ func (p *policy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) 
 	sc.UpdateAddresses(addrs)
 }
 
-// UpdateState makes s the policy's state and picker, in the order of the calls.
+// UpdateState makes s the policy's state and picker, in the order of the calls: called
+// within a function on the policy queue, when that has returned.
 // A policy that was closed has no say any more.
 func (p *policy) UpdateState(s balancer.State) {
-	if p.cc.reports.add(p, s) && !p.cc.post(p.cc.enforceReports) {
+	if p.cc.reports.add(p, s) && !p.cc.post(nothing) {
 		p.cc.reports.take() // the channel is closed
 	}
 }
+
+// nothing is posted so that enforceReports runs, as after each function on the policy queue.
+func nothing() {}
 
 // ResolveNow asks the resolver to look again, unless another policy is to
 // replace this one.
@@ -134,8 +138,9 @@ func (r *reports) take() []report {
 	return all
 }
 
-// enforceReports puts in force what was reported, in order. It does not wait for its
-// turn on the queue behind reports to the policies, which may be many. Policy queue only.
+// enforceReports puts in force what was reported, in order. It runs after each function on
+// the queue: reports to the policies, which may be many, do not come between, and pickers that
+// are replaced at once do not pile up. Policy queue only.
 func (cc *ClientConn) enforceReports() {
 	cc.policyQueue.AssertOn()
 	for _, r := range cc.reports.take() {

@@ -412,3 +412,42 @@ func TestPolicyCallsDoNotOverlap(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// The state that a policy reports is in force before the policy gets the next event, so that
+// with many subchannels the first READY does not wait for the events of all, and pickers that
+// are replaced at once do not pile up.
+func TestReportsAreInForceBeforeTheNextEvent(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	var cc *ClientConn
+	var seen []connectivity.State // what is in force when each event comes
+	all := make(chan struct{})
+	states := []connectivity.State{connectivity.Connecting, connectivity.TransientFailure, connectivity.Idle}
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+		for range 9 {
+			events := 0
+			sc, err := s.CC.NewSubConn(state.ResolverState.Addresses, balancer.NewSubConnOptions{StateListener: func(balancer.SubConnState) {
+				if events++; events > 1 {
+					return // READY
+				}
+				seen = append(seen, cc.GetState())
+				s.CC.UpdateState(balancer.State{ConnectivityState: states[len(seen)%3], Picker: base.NewErrPicker(balancer.ErrNoSubConnAvailable)})
+				if len(seen) == 9 {
+					close(all)
+				}
+			}})
+			if err != nil {
+				return err
+			}
+			sc.Connect() // CONNECTING waits on the queue from here on
+		}
+		return nil
+	}}
+	balancer.Register(policy)
+	cc = plain(t, "passthrough:///"+b.Addr, WithDefaultServiceConfig(policy.Config()))
+	cc.Connect()
+	<-all
+	assert.Equal(t, connectivity.Connecting, seen[0])
+	for i := range 8 {
+		assert.Equal(t, states[(i+1)%3], seen[i+1], "after report %d", i+1)
+	}
+}

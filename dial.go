@@ -105,6 +105,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		idle:      true,
 	}
 	cc.building.Store(newBuilding())
+	cc.policyQueue.AfterEach(cc.enforceReports)
 	cc.policies.cc = cc
 	cc.observer.listeners = newListeners(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))

@@ -23,6 +23,7 @@ type Queue struct {
 	waiting []func()      // guarded by mu: not started yet, oldest first
 	room    [4]func()     // guarded by mu: where a few of them wait
 	start   func()        // guarded by mu: run, made once
+	after   func()        // set by AfterEach
 	running bool          // guarded by mu: a goroutine is in run
 	refuses bool          // guarded by mu: after Discard and Close
 	closed  bool          // guarded by mu
@@ -30,6 +31,10 @@ type Queue struct {
 
 	goroutine atomic.Uint64 // with Check: that of run, 0 if there is none
 }
+
+// AfterEach has f run on the queue after each function, before the next one. It is to be
+// called before anything is posted.
+func (q *Queue) AfterEach(f func()) { q.after = f }
 
 // Post puts f behind everything posted before it and returns without waiting.
 // It returns false, and f will not run, if the queue was closed. f may not run either if
@@ -126,6 +131,9 @@ func (q *Queue) run() {
 			return
 		}
 		f()
+		if q.after != nil {
+			q.after()
+		}
 	}
 }
 

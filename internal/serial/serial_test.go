@@ -89,6 +89,36 @@ func TestClosedQueueRefuses(t *testing.T) {
 	assert.False(t, ran)
 }
 
+func TestDiscardForgetsWhatWaits(t *testing.T) {
+	var q Queue
+	var got []string
+	gate, began := make(chan struct{}), make(chan struct{})
+	q.Post(func() { close(began); <-gate; got = append(got, "running") })
+	for range 10 {
+		q.Post(func() { got = append(got, "waiting") })
+	}
+	<-began
+	q.Discard()
+	assert.False(t, q.Post(func() { got = append(got, "late") }))
+	q.Close(func() { got = append(got, "last") })
+	close(gate)
+	q.Wait()
+	assert.Equal(t, []string{"running", "last"}, got)
+}
+
+func TestAfterEach(t *testing.T) {
+	var q Queue
+	var got []string
+	q.AfterEach(func() { got = append(got, "after") })
+	q.Post(func() {
+		q.Post(func() { got = append(got, "second") })
+		got = append(got, "first")
+		q.Close(func() { got = append(got, "last") })
+	})
+	q.Wait()
+	assert.Equal(t, []string{"first", "after", "second", "after", "last", "after"}, got)
+}
+
 func TestWaitWaitsForWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Queue
