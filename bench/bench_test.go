@@ -25,7 +25,7 @@ func BenchmarkCells(b *testing.B) {
 				continue
 			}
 			b.Run(c.name+"/"+side.name, func(b *testing.B) {
-				o, err := side.open(at.Plain)
+				o, err := side.open(c, at.Plain)
 				if err != nil {
 					b.Fatal(err)
 				}

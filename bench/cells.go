@@ -33,6 +33,7 @@ type cell struct {
 	at        float64
 	tls       bool
 	roundTrip time.Duration // added by a relay
+	config    string        // a service config; may be empty
 	share     float64       // of the time that a cell gets; 0: 1
 	large     bool          // not with -quick
 	plain     bool          // not over TLS as well
@@ -104,7 +105,7 @@ var callCells = []cell{
 	{name: "refused-rr/b=20", noun: "call", plain: true, workers: 1, work: refused(20, "round_robin")},
 	{name: "refused-rr/b=20,c=16", noun: "call", plain: true, workers: 16, work: refused(20, "round_robin")},
 	{name: "unanswered/b=20,c=1000", noun: "call", plain: true, workers: 1000, work: unanswered(20, "round_robin")},
-	{name: "hedged/c=4", noun: "call", plain: true, workers: 4, work: hedged},
+	{name: "hedged/c=4", noun: "call", plain: true, workers: 4, work: hedged, config: hedgingConfig},
 }
 
 func unaryCell(callers, size int) cell {
@@ -203,7 +204,7 @@ func dial(t target) (worker, error) {
 	return worker{op: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 		defer cancel()
-		c, err := t.client.dial(ctx, t.at.Target, t.creds)
+		c, err := t.client.dial(ctx, t.at.Target, t.creds, "")
 		if err != nil {
 			return err
 		}

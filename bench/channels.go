@@ -148,7 +148,7 @@ func openChannels(c client, at endpoint, n int) ([]conn, error) {
 		dialing.Go(func() {
 			defer func() { <-turns }()
 			var err error
-			if conns[i], err = c.dial(ctx, at.Target, creds); err != nil {
+			if conns[i], err = c.dial(ctx, at.Target, creds, ""); err != nil {
 				errs <- err
 			}
 		})

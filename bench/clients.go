@@ -20,19 +20,27 @@ type conn interface {
 }
 
 // client is one of the two libraries whose channels are compared. Both run with their
-// default options.
+// default options, but for a service config where the cell has one.
 type client struct {
 	name string
-	dial func(ctx context.Context, target string, creds credentials.TransportCredentials) (conn, error) // returns when READY
+	dial func(ctx context.Context, target string, creds credentials.TransportCredentials, config string) (conn, error) // returns when READY
 }
 
 var (
-	ours = client{"grpcdial", func(ctx context.Context, target string, creds credentials.TransportCredentials) (conn, error) {
-		return grpcdial.DialContext(ctx, target, grpcdial.WithTransportCredentials(creds), grpcdial.WithBlock())
+	ours = client{"grpcdial", func(ctx context.Context, target string, creds credentials.TransportCredentials, config string) (conn, error) {
+		opts := []grpcdial.DialOption{grpcdial.WithTransportCredentials(creds), grpcdial.WithBlock()}
+		if config != "" {
+			opts = append(opts, grpcdial.WithDefaultServiceConfig(config))
+		}
+		return grpcdial.DialContext(ctx, target, opts...)
 	}}
-	grpcGo = client{"grpc-go", func(ctx context.Context, target string, creds credentials.TransportCredentials) (conn, error) {
-		//lint:ignore SA1019 the blocking dial is what is compared
-		return grpc.DialContext(ctx, target, grpc.WithTransportCredentials(creds), grpc.WithBlock())
+	grpcGo = client{"grpc-go", func(ctx context.Context, target string, creds credentials.TransportCredentials, config string) (conn, error) {
+		opts := []grpc.DialOption{grpc.WithTransportCredentials(creds), grpc.WithBlock()} //lint:ignore SA1019 the blocking dial is what is compared
+		if config != "" {
+			opts = append(opts, grpc.WithDefaultServiceConfig(config))
+		}
+		//lint:ignore SA1019 likewise
+		return grpc.DialContext(ctx, target, opts...)
 	}}
 )
 

@@ -23,7 +23,7 @@ type connectClient struct {
 	base string // of the URLs
 }
 
-func openConnect(at endpoint) (opened, error) {
+func openConnect(_ cell, at endpoint) (opened, error) {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	c := connectClient{&http.Client{Transport: transport}, "http://" + at.Target}
 	if len(at.CA) == 0 {
@@ -61,23 +61,25 @@ func connectUnary(size int) func(connectClient) (worker, error) { return connect
 func connectToken(size int) func(connectClient) (worker, error) { return connectCalls(0, bearer(size)) }
 
 func connectCalls(size int, authorization string) func(connectClient) (worker, error) {
-	return func(c connectClient) (worker, error) {
-		method := c.method(pb.Bench_Unary_FullMethodName)
-		message := newRequest(size)
-		return worker{op: func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-			defer cancel()
-			request := connect.NewRequest(message)
-			if authorization != "" {
-				request.Header().Set("Authorization", authorization)
-			}
-			reply, err := method.CallUnary(ctx, request)
-			if err != nil {
-				return err
-			}
-			return check(reply.Msg, size)
-		}}, nil
-	}
+	return func(c connectClient) (worker, error) { return c.calls(newRequest(size), size, authorization), nil }
+}
+
+// calls makes unary calls whose replies have a body of the given size.
+func (c connectClient) calls(message *pb.Request, size int, authorization string) worker {
+	method := c.method(pb.Bench_Unary_FullMethodName)
+	return worker{op: func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+		defer cancel()
+		request := connect.NewRequest(message)
+		if authorization != "" {
+			request.Header().Set("Authorization", authorization)
+		}
+		reply, err := method.CallUnary(ctx, request)
+		if err != nil {
+			return err
+		}
+		return check(reply.Msg, size)
+	}}
 }
 
 func connectPingPong(size int) func(connectClient) (worker, error) {

@@ -22,7 +22,7 @@ func count(t *testing.T, s side, at endpoint, c cell, ops int) map[string]float6
 	if underRace {
 		ops = max(ops/10, 2*c.workers)
 	}
-	o, err := s.open(at)
+	o, err := s.open(c, at)
 	require.NoError(t, err)
 	defer o.close()
 	_, err = put(c, o, forOps(max(ops/10, c.workers)))

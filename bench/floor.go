@@ -48,7 +48,7 @@ type floorConn struct {
 	pending []byte    // waits to be written
 	spare   []byte
 	writing bool
-	crowded bool // several callers: a writer lets them run first
+	crowded bool // set once: several callers; a writer lets them run first
 	nextID  uint32
 	window  int64 // what may be sent on the connection
 	initial int64 // and on a new stream
@@ -89,7 +89,7 @@ const (
 	floorUpdate  = 1 << 30 // bytes after which a window is given back
 )
 
-func openFloor(at endpoint) (opened, error) {
+func openFloor(c cell, at endpoint) (opened, error) {
 	config, err := floorTLS(at)
 	if err != nil {
 		return opened{}, err
@@ -98,15 +98,12 @@ func openFloor(at endpoint) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	f := &floorConn{target: at.Target, tls: config, nc: nc, in: bufio.NewReaderSize(nc, 64<<10), nextID: 1, window: 65535, initial: 65535}
+	f := &floorConn{target: at.Target, tls: config, nc: nc, in: bufio.NewReaderSize(nc, 64<<10), nextID: 1, window: 65535, initial: 65535, crowded: c.workers > 1}
 	f.roomy.L = &f.mu
 	f.encoder = hpack.NewEncoder(&f.encoded)
 	f.apply(settings)
 	go f.read()
 	return opened{floorName, at, func(c cell) (worker, error) {
-		f.mu.Lock()
-		f.crowded = c.workers > 1
-		f.mu.Unlock()
 		return c.floor(f)
 	}, nc.Close}, nil
 }

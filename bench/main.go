@@ -160,8 +160,8 @@ func runAll(w io.Writer, s settings) (report, error) {
 		}
 		printCell(w, c)
 	}
-	for _, c := range p.loads {
-		add(s.runLoad(c, at.of(c), p.roundOf(c)))
+	for i, load := range p.loads {
+		add(s.runLoad(load.cell, at.of(load.cell), p.roundOf(i, time.Since(began))))
 	}
 	for _, c := range p.processes {
 		for _, filled := range s.runProcesses(c, at) {
@@ -197,7 +197,7 @@ func (s settings) sample(c cell, at endpoint, round time.Duration) (map[string][
 		if !side.has(c) {
 			continue
 		}
-		o, err := side.open(at)
+		o, err := side.open(c, at)
 		if err != nil {
 			return nil, fmt.Errorf("dialing with %s: %w", side.name, err)
 		}

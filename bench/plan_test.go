@@ -21,17 +21,24 @@ func TestPlanFitsTheTime(t *testing.T) {
 		p := s.plan(cells, processCells(1000))
 		require.Len(t, p.loads, len(cells))
 		var loads time.Duration
-		for _, c := range p.loads {
-			for _, side := range s.sides {
-				if side.has(c) {
-					loads += 5*p.roundOf(c) + min(warmUp, p.roundOf(c))
-				}
-			}
+		for i := range p.loads {
+			loads += time.Duration(p.loads[i].shares * float64(p.roundOf(i, 0)) / p.loads[i].shareOf())
 		}
 		t.Logf("of %v the loads take %v, in rounds of %v", total, loads.Round(time.Second), p.round)
 		require.Less(t, loads, total*9/10)
 		require.Greater(t, loads, total/3)
 	}
+}
+
+// A run that has fallen behind makes its rounds shorter, and not less than a third.
+func TestPlanCatchesUp(t *testing.T) {
+	s := settings{total: 10 * time.Minute, rounds: 5, run: regexp.MustCompile(`^(unary|down|upload)`), sides: sides}
+	p := s.plan(cells, nil)
+	half := len(p.loads) / 2
+	inTime, late, veryLate := p.roundOf(half, 0), p.roundOf(half, 8*time.Minute), p.roundOf(half, time.Hour)
+	require.Equal(t, p.round, inTime)
+	require.Less(t, late, inTime)
+	require.Equal(t, p.round/3, veryLate)
 }
 
 // A few cells get rounds of a second and not all of the time; -quick leaves out what is large.

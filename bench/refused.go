@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -97,6 +98,37 @@ func unanswered(backends int, policy string) func(target) (worker, error) {
 			done: channel.close,
 		}, nil
 	}
+}
+
+// sharedChannel is a channel of one cell's workers: the first opens it and the last
+// closes it.
+type sharedChannel struct {
+	mu      sync.Mutex
+	c       stateful
+	workers int
+}
+
+func (s *sharedChannel) open(dial func() (stateful, error)) (stateful, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.workers == 0 {
+		c, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		s.c = c
+	}
+	s.workers++
+	return s.c, nil
+}
+
+func (s *sharedChannel) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.workers--; s.workers > 0 {
+		return nil
+	}
+	return s.c.Close()
 }
 
 // closedPorts returns n addresses that refuse connections.

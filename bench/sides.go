@@ -12,7 +12,7 @@ type side struct {
 	name string
 	flag string // as -client has it
 	has  func(c cell) bool
-	open func(at endpoint) (opened, error)
+	open func(c cell, at endpoint) (opened, error)
 }
 
 // opened is a side that is ready for a load.
@@ -63,8 +63,8 @@ func chooseSides(list string) ([]side, error) {
 
 // side is the column of a client that has a channel.
 func (cl client) side(flag string) side {
-	return side{cl.name, flag, func(c cell) bool { return c.work != nil }, func(at endpoint) (opened, error) {
-		t, err := dialTarget(cl, at)
+	return side{cl.name, flag, func(c cell) bool { return c.work != nil }, func(c cell, at endpoint) (opened, error) {
+		t, err := dialTarget(cl, at, c.config)
 		if err != nil {
 			return opened{}, err
 		}
@@ -73,7 +73,7 @@ func (cl client) side(flag string) side {
 }
 
 // dialTarget makes a READY channel for a load.
-func dialTarget(cl client, at endpoint) (target, error) {
+func dialTarget(cl client, at endpoint, config string) (target, error) {
 	creds, err := at.credentials()
 	if err != nil {
 		return target{}, err
@@ -83,7 +83,7 @@ func dialTarget(cl client, at endpoint) (target, error) {
 	var c conn
 	// The connection's goroutines carry the client's label in a profile too.
 	pprof.Do(ctx, pprof.Labels("client", cl.name), func(ctx context.Context) {
-		c, err = cl.dial(ctx, at.Target, creds)
+		c, err = cl.dial(ctx, at.Target, creds, config)
 	})
 	if err != nil {
 		return target{}, err
