@@ -25,7 +25,7 @@ func newReport(s settings) report {
 
 // command is the command line, without the directories that were this run's.
 func command() string {
-	args := append([]string{"bench"}, os.Args[1:]...)
+	args := append([]string{"go run ."}, os.Args[1:]...)
 	for i, arg := range args {
 		if filepath.IsAbs(arg) {
 			args[i] = filepath.Base(arg)

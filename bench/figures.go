@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -74,10 +75,19 @@ func newFigure[T any](key, name, better string, measured map[string][]T, value f
 	f := figure{key, name, better, map[string][]float64{}}
 	for side, rounds := range measured {
 		for _, m := range rounds {
-			f.rounds[side] = append(f.rounds[side], value(m))
+			f.rounds[side] = append(f.rounds[side], rounded(value(m)))
 		}
 	}
 	return f
+}
+
+// rounded is v with five significant digits, which is more than a figure is worth.
+func rounded(v float64) float64 {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 5, 64), 64)
+	if err != nil {
+		return v
+	}
+	return r
 }
 
 // report is the figure as it is saved.
@@ -114,7 +124,7 @@ func ratio(a, b float64) *float64 {
 	if a == 0 || b == 0 {
 		return nil
 	}
-	r := a / b
+	r := rounded(a / b)
 	return &r
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type report struct {
 	Rounds   int               `json:"rounds"`
 	Seconds  float64           `json:"seconds"` // that the whole run took
 	Sides    []string          `json:"sides"`   // the columns, in their order
-	Cells    []cellReport      `json:"cells"`
+	Cells    []cellReport      `json:"cells"`   // the last field: see writeReport
 }
 
 // cellReport is one cell of the table.
@@ -67,13 +68,29 @@ func (c cellReport) figure(key string) (figureReport, bool) {
 	return figureReport{}, false
 }
 
-// writeReport saves r at path.
+// writeReport saves r at path, a cell a line.
 func writeReport(path string, r report) error {
-	text, err := json.MarshalIndent(r, "", " ")
+	cells := r.Cells
+	r.Cells = []cellReport{}
+	head, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(text, '\n'), 0o666)
+	const end = "]}" // of the cells, which are the last field
+	out := bytes.NewBuffer(bytes.TrimSuffix(head, []byte(end)))
+	for i, c := range cells {
+		line, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteByte('\n')
+		out.Write(line)
+	}
+	out.WriteString("\n" + end + "\n")
+	return os.WriteFile(path, out.Bytes(), 0o666)
 }
 
 // readReport reads what writeReport saved.
