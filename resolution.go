@@ -15,6 +15,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/foreignselector"
 	"github.com/grpcdial/grpcdial/internal/mask"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 	"github.com/grpcdial/grpcdial/internal/text"
@@ -99,7 +100,9 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	}
 	config, bad := cc.chooseConfig(s.ServiceConfig)
 	if selectorOf(s) == nil && hasForeignSelector(s.Attributes) {
-		config, bad = nil, errForeignSelector
+		if s = foreignselector.Translate(s); selectorOf(s) == nil {
+			config, bad = nil, errForeignSelector
+		}
 	}
 	if config == nil {
 		if countAddresses(s) == 0 {

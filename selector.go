@@ -130,7 +130,7 @@ func (s *callSelector) Select(ctx context.Context, method string) (call.Selectio
 
 // errForeignSelector is why an update is refused that carries a selector of grpc-go's,
 // which only its own channel can ask, and none of ours. RPCs would go where the policy does not know them.
-var errForeignSelector = errors.New(`grpcdial: the resolver chooses RPCs' configs by a config selector of grpc-go's, as that for xDS does: import _ "github.com/grpcdial/grpcdial/xds", or wrap the resolver with that package`)
+var errForeignSelector = errors.New(`grpcdial: the resolver chooses RPCs' configs by a config selector of grpc-go's, as that for xDS does: import _ "github.com/grpcdial/grpcdial/xds"`)
 
 // hasForeignSelector reports whether an update's attributes hold a selector of grpc-go's.
 // Its key and type are internal to grpc-go: it is known by its method SelectConfig.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/addresslist"
+	"github.com/grpcdial/grpcdial/internal/foreignselector"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -38,7 +39,7 @@ func chooseTarget(target string, by constructor, o *dialOptions) (resolver.Targe
 	scheme, userScheme := defaultScheme(by, o.dialer != nil, resolver.GetDefaultScheme())
 	lookup := builderLookup(o.resolvers, registered)
 	w := readTarget(target, lookup)
-	if w.builder != nil && isXDS(reflect.TypeOf(w.builder)) {
+	if w.builder != nil && isXDS(reflect.TypeOf(w.builder)) && !foreignselector.Registered() {
 		return resolver.Target{}, nil, noXDS(target)
 	}
 	if w.builder == nil && scheme == schemeDNS && !userScheme && programSetPassthrough() {
@@ -237,8 +238,8 @@ func isHex(c byte) bool {
 }
 
 // isXDS reports whether builder is grpc-go's for xDS. What its resolvers choose
-// routes and clusters with goes through types that grpc-go does not export: the
-// builder of the nested module xds, which wraps it, translates them.
+// routes and clusters with goes through types that grpc-go does not export: the nested
+// module xds translates them.
 func isXDS(builder reflect.Type) bool {
 	if builder.Kind() == reflect.Pointer {
 		builder = builder.Elem()
@@ -247,7 +248,7 @@ func isXDS(builder reflect.Type) bool {
 }
 
 func noXDS(target string) error {
-	return fmt.Errorf("grpcdial: target %s: xDS needs the module of grpcdial's for it: import _ \"github.com/grpcdial/grpcdial/xds\", or give WithResolvers what xds.Wrap of that package makes of a builder", text.QuoteTarget(target))
+	return fmt.Errorf("grpcdial: target %s: xDS needs the module of grpcdial's for it: import _ \"github.com/grpcdial/grpcdial/xds\"", text.QuoteTarget(target))
 }
 
 // refuseTrap refuses targets that no connection can come of: those that have

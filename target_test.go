@@ -110,7 +110,7 @@ func TestRefusedTargets(t *testing.T) {
 		{"user:pw@backend:8080", []string{`"xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
 		{"passthrough:///user:pw@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
 		{"passthrough:///user:p#w@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, "percent-encode"}, false},
-		{"xds:///backend", []string{`"xds:///backend"`, `import _ "github.com/grpcdial/grpcdial/xds"`, "xds.Wrap"}, false},
+		{"xds:///backend", []string{`"xds:///backend"`, `import _ "github.com/grpcdial/grpcdial/xds"`, "grpcdial/xds"}, false},
 	}
 	for _, tt := range tests {
 		for _, by := range []constructor{byDial, byNewClient} {

@@ -29,6 +29,7 @@ import (
 	_ "google.golang.org/grpc/xds" // registers grpc-go's resolver, policies and HTTP filters
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/foreignselector"
 )
 
 // scheme is that of xDS targets.
@@ -36,7 +37,10 @@ const scheme = "xds"
 
 var registered = Wrap(resolver.Get(scheme))
 
-func init() { resolver.Register(registered) }
+func init() {
+	resolver.Register(registered)
+	foreignselector.Register(translated)
+}
 
 // Resolver returns the builder for xds targets that the import of this package has
 // registered. A program needs it for [grpcdial.WithResolvers] only if it registers
@@ -45,7 +49,9 @@ func Resolver() resolver.Builder { return registered }
 
 // Wrap returns a builder whose resolvers are b's, and choose RPCs' routes on grpcdial's
 // channels as on grpc-go's. b is grpc-go's xDS builder, perhaps with a bootstrap
-// configuration of its own, or one that builds on it.
+// configuration of its own, or one that builds on it. Channels of a program that imports
+// this package need it no more: what such a builder's resolvers say is translated for
+// them wherever it comes from.
 func Wrap(b resolver.Builder) resolver.Builder {
 	switch b := b.(type) {
 	case builder, overridingBuilder:
@@ -77,10 +83,15 @@ type overridingBuilder struct {
 type translatingConn struct{ resolver.ClientConn }
 
 func (cc translatingConn) UpdateState(s resolver.State) error {
+	return cc.ClientConn.UpdateState(translated(s))
+}
+
+// translated returns s with a selector for grpcdial beside grpc-go's, if it has one.
+func translated(s resolver.State) resolver.State {
 	if sel := selectorFor(s.Attributes); sel != nil {
-		s = grpcdial.SetCallConfigSelector(s, sel)
+		return grpcdial.SetCallConfigSelector(s, sel)
 	}
-	return cc.ClientConn.UpdateState(s)
+	return s
 }
 
 // selectorFor returns the selector for an update: nil if grpc-go's has none, one that
