@@ -13,14 +13,18 @@ import (
 )
 
 // check dials once and shows what happened.
-func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
+func check(ctx context.Context, c *commandLine, s stdio) int {
+	opts, err := c.dialOptions()
+	if err != nil {
+		return s.usage(err)
+	}
 	tl := &timeline{}
 	opts = append(opts,
 		grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), // once round, then say why
-		grpcdial.WithDialTrace(c.narrated(tl.trace(), stderr)))
+		grpcdial.WithDialTrace(c.narrated(tl.trace(), s.err)))
 	cc, err := grpcdial.NewClient(c.target, opts...)
 	if err != nil {
-		fmt.Fprintln(stderr, message(err))
+		fmt.Fprintln(s.err, message(err))
 		return exitUsage
 	}
 	limit := cmp.Or(c.timeout, defaultTimeout)
@@ -30,11 +34,11 @@ func check(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 	r := dial(ctx, cc, c, tl)
 	_ = cc.Close()
 	if c.json {
-		err = writeJSON(stdout, reportJSON(c, r))
+		err = writeJSON(s.out, reportJSON(c, r))
 	} else {
-		err = drawReport(stdout, painter(stdout), r)
+		err = drawReport(s.out, painter(s.out), r)
 		if r.err != nil {
-			explain(stderr, painter(stderr), c, r.err)
+			explain(s.err, painter(s.err), c, r.err)
 		}
 	}
 	if err := cmp.Or(err, r.err); err != nil {

@@ -188,7 +188,7 @@ func TestCheckInterrupted(t *testing.T) {
 		c.ExpectClosed()
 	})
 	var stdout, stderr bytes.Buffer
-	assert.Equal(t, exitFailed, run(ctx, []string{"check", "--plaintext", srv.Addr(), "--json"}, &stdout, &stderr))
+	assert.Equal(t, exitFailed, run(ctx, []string{"check", "--plaintext", srv.Addr(), "--json"}, strings.NewReader(""), &stdout, &stderr))
 	assert.Empty(t, stderr.String())
 	var got jsonReport
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &got))

@@ -1,86 +1,69 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math"
-	"strconv"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 )
 
-// The commands.
-const (
-	commandCheck = "check"
-	commandWatch = "watch"
-)
-
-// defaultTimeout bounds a check that has no --timeout.
+// defaultTimeout bounds a command that has no --timeout, but watch.
 const defaultTimeout = 10 * time.Second
-
-const usage = `usage: grpcdial check [flags] TARGET
-       grpcdial watch [flags] TARGET
-       grpcdial --help | --version
-`
-
-const help = `grpcdial dials a gRPC server and shows what happens.
-
-` + usage + `
-check dials once and draws what took how long; exits with 0 if the channel became READY, else with 1.
-watch prints the channel's state changes until it is stopped, and connects again whenever the connection is lost.
-
-TARGET is host:port, or any target that gRPC knows: dns:///host:port, unix:///path.
-Flags may stand before and after it.
-
-  --plaintext         no TLS
-  --insecure          TLS without verification of the server's certificate
-  --cacert FILE       trust the authorities in FILE (PEM) in place of the system's
-  --cert FILE         client certificate (PEM), with --key
-  --key FILE          its private key (PEM)
-  --authority NAME    the :authority of requests, and the name that the server's certificate must have
-  --servername NAME   the same; not together with another --authority
-  --timeout T         10s, 500ms, or a number of seconds: how long to try (check: 10s), how long to watch (watch: for ever)
-  --service NAME      check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING
-  -v, --verbose       every event as it happens, to standard error
-  --version           which grpcdial this is
-  --json              one JSON object (check), or one for each line (watch)
-
-A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set.
-`
 
 // commandLine is what the user asked for.
 type commandLine struct {
-	command string // commandCheck or commandWatch
-	target  string
+	command string // a name of commandTexts
+	target  string // or the shell of completion
+	method  string // SERVICE/METHOD; empty: none was given
 
-	version    bool // nothing else is wanted
-	json       bool
-	verbose    bool
-	plaintext  bool
-	insecure   bool
-	cacert     string
-	cert, key  string
-	authority  string
-	serverName string
-	timeout    time.Duration // 0: none was given
-	service    string
-	hasService bool // --service was given, which may be ""
+	version      bool // nothing else is wanted
+	json         bool
+	verbose      bool
+	plaintext    bool
+	insecure     bool
+	cacert       string
+	cert, key    string
+	authority    string
+	serverName   string
+	timeout      time.Duration // 0: none was given
+	service      string
+	hasService   bool // --service was given, which may be ""
+	data         string
+	hasData      bool
+	headers      metadata.MD
+	protosets    []string
+	emitDefaults bool
+	allowUnknown bool
+	trace        bool
+
+	given []*flagText // the flags that were given; nil once they are checked
 }
 
-// parse reads the arguments. The error is flag.ErrHelp if help was asked for.
+// parse reads the arguments. The error is flag.ErrHelp if help was asked for. The line has
+// a command even then, if one was named.
 func parse(args []string) (*commandLine, error) {
 	c := &commandLine{}
 	words, err := parseAnywhere(newFlags(c), args)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	if c.version {
 		return c, nil
 	}
 	if err := c.take(words); err != nil {
-		return nil, err
+		return c, err
 	}
+	for _, f := range c.given {
+		if !f.isOf(c.command) {
+			return c, fmt.Errorf("%s has no flag --%s", c.command, f.name)
+		}
+	}
+	c.given = nil
 	return c, c.contradiction()
 }
 
@@ -89,19 +72,27 @@ func newFlags(c *commandLine) *flag.FlagSet {
 	flags := flag.NewFlagSet("grpcdial", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
-	flags.BoolVar(&c.json, "json", false, "")
-	flags.BoolVar(&c.verbose, "verbose", false, "")
-	flags.BoolVar(&c.verbose, "v", false, "")
-	flags.BoolVar(&c.version, "version", false, "")
-	flags.BoolVar(&c.plaintext, "plaintext", false, "")
-	flags.BoolVar(&c.insecure, "insecure", false, "")
-	flags.StringVar(&c.cacert, "cacert", "", "")
-	flags.StringVar(&c.cert, "cert", "", "")
-	flags.StringVar(&c.key, "key", "", "")
-	flags.StringVar(&c.authority, "authority", "", "")
-	flags.StringVar(&c.serverName, "servername", "", "")
-	flags.Func("timeout", "", func(s string) (err error) { c.timeout, err = parseTimeout(s); return err })
-	flags.Func("service", "", func(s string) error { c.service, c.hasService = s, true; return nil })
+	for i := range flagTexts {
+		f := &flagTexts[i]
+		if f.set == nil {
+			continue // package flag has help
+		}
+		set := func(value string) error {
+			if f.of == nil || len(f.of) > 0 {
+				c.given = append(c.given, f)
+			}
+			return f.set(c, value)
+		}
+		for _, name := range []string{f.name, f.short} {
+			switch {
+			case name == "":
+			case f.value == "":
+				flags.BoolFunc(name, f.text, set)
+			default:
+				flags.Func(name, f.text, set)
+			}
+		}
+	}
 	return flags
 }
 
@@ -123,23 +114,37 @@ func parseAnywhere(flags *flag.FlagSet, args []string) (words []string, err erro
 	}
 }
 
-// take takes the command and the target from words.
+// take takes the command, the target and the method from words.
 func (c *commandLine) take(words []string) error {
 	if len(words) == 0 {
 		return errors.New("no command")
 	}
-	c.command = words[0]
-	switch {
-	case c.command == "help":
+	if words[0] == "help" {
 		return flag.ErrHelp
-	case c.command != commandCheck && c.command != commandWatch:
-		return fmt.Errorf("no command is called %q", c.command)
-	case len(words) == 1:
-		return errors.New("no target")
-	case len(words) > 2:
-		return fmt.Errorf("one target, please: what is %q?", words[2])
 	}
-	c.target = words[1]
+	command := findCommand(words[0])
+	if command == nil {
+		return fmt.Errorf("no command is called %q", words[0])
+	}
+	c.command, words = words[0], words[1:]
+	least, most := command.takes[0], command.takes[1]
+	switch {
+	case len(words) < least && len(words) > 0:
+		return errors.New("no method: SERVICE/METHOD")
+	case len(words) < least && c.command == commandCompletion:
+		return errors.New("of which shell: bash, zsh or fish?")
+	case len(words) < least:
+		return errors.New("no target")
+	case len(words) > most && most == 1:
+		return fmt.Errorf("one target, please: what is %q?", words[1])
+	case len(words) > most:
+		return fmt.Errorf("what is %q?", words[most])
+	}
+	for i, to := range []*string{&c.target, &c.method} {
+		if i < len(words) {
+			*to = words[i]
+		}
+	}
 	return nil
 }
 
@@ -161,18 +166,49 @@ func (c *commandLine) contradiction() error {
 		return errors.New("--cert and --key go together")
 	case c.authority != "" && c.serverName != "" && c.authority != c.serverName:
 		return fmt.Errorf("--authority %q and --servername %q contradict each other: give one of them", c.authority, c.serverName)
+	case c.hasData && c.method == "":
+		return errors.New("--data is for a method: which?")
 	}
 	return nil
 }
 
-// parseTimeout reads a positive duration, or a number of seconds.
-func parseTimeout(s string) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	if seconds, ferr := strconv.ParseFloat(s, 64); ferr == nil && seconds < math.MaxInt64/1e9 {
-		d, err = time.Duration(seconds*1e9), nil
+// addHeader takes "name: value".
+func (c *commandLine) addHeader(s string) error {
+	name, value, ok := strings.Cut(s, ":")
+	name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
+	switch {
+	case !ok || name == "":
+		return errors.New("want 'name: value'")
+	case strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", r)
+	}):
+		return fmt.Errorf("%q is no name of metadata", name)
+	case strings.HasPrefix(name, "grpc-"):
+		return fmt.Errorf("%q is gRPC's own", name)
 	}
-	if err != nil || d <= 0 {
-		return 0, errors.New("want a positive duration, as 10s or 0.5, which is seconds")
+	if strings.HasSuffix(name, "-bin") {
+		bytes, err := decodeBase64(value)
+		if err != nil {
+			return fmt.Errorf("the value of %q is not Base64", name)
+		}
+		value = string(bytes)
+	} else if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fmt.Errorf("the value of %q has characters that are not printable ASCII: only names in -bin take them", name)
 	}
-	return d, nil
+	if c.headers == nil {
+		c.headers = metadata.MD{}
+	}
+	c.headers.Append(name, value)
+	return nil
+}
+
+// decodeBase64 takes any of the usual forms.
+func decodeBase64(s string) (b []byte, err error) {
+	s = strings.TrimRight(s, "=")
+	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if b, err = e.DecodeString(s); err == nil {
+			return b, nil
+		}
+	}
+	return nil, err
 }

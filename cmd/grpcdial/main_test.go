@@ -118,7 +118,7 @@ func command(t *testing.T, args ...string) output {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var stdout, stderr bytes.Buffer
-	code := run(ctx, args, &stdout, &stderr)
+	code := run(ctx, args, strings.NewReader(""), &stdout, &stderr)
 	return output{code, stdout.String(), stderr.String()}
 }
 
@@ -188,7 +188,7 @@ func TestWrongCommandLines(t *testing.T) {
 			assert.Equal(t, exitUsage, o.code)
 			assert.Empty(t, o.stdout)
 			assert.Contains(t, o.stderr, tt.says)
-			assert.Contains(t, o.stderr, usage)
+			assert.Contains(t, o.stderr, "usage: grpcdial ")
 			assert.LessOrEqual(t, strings.Count(o.stderr, "\n"), 4, "short")
 		})
 	}
@@ -221,7 +221,7 @@ func TestFilesAndTargetsOfNoUse(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"-h"}, {"help"}, {"check", "--help"}, {"check", "a:1", "-h"}} {
 		o := command(t, args...)
-		assert.Equal(t, output{exitOK, help, ""}, o, args)
+		assert.Equal(t, output{exitOK, helpText(), ""}, o, args)
 	}
 }
 

@@ -21,8 +21,12 @@ func painter(w io.Writer) paint {
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || runtime.GOOS == "windows" {
 		return false
 	}
+	return paint(isTerminal(f))
+}
+
+func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return paint(err == nil && info.Mode()&os.ModeCharDevice != 0)
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (p paint) with(code, s string) string {

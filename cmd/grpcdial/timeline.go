@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/text"
@@ -31,6 +32,7 @@ type step struct {
 	tls      *tls.ConnectionState // tls, when it went well and is crypto/tls's
 	settings []grpcdial.Setting   // http2: the server's
 	health   string               // health: the verdict
+	detail   string               // of an RPC's phases: what it brought
 }
 
 // timeline collects the steps of one dial in the order in which they began. Its
@@ -129,6 +131,8 @@ type report struct {
 	ready  time.Time // zero: never
 	end    time.Time // of all, the health check included
 	err    error     // why it failed; nil if it did not
+
+	status *status.Status // of the RPC that call makes; nil: there was none
 }
 
 // late reports whether the step was ended from our side because another address was

@@ -18,14 +18,18 @@ const clock = "15:04:05.000"
 
 // watch prints the channel's state changes until ctx ends, or --timeout has passed.
 // A channel that went IDLE because its connection was lost is made to connect again.
-func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdout, stderr io.Writer) int {
-	opts = append(opts, grpcdial.WithDialTrace(c.narrated(&grpcdial.DialTrace{}, stderr)))
+func watch(ctx context.Context, c *commandLine, s stdio) int {
+	opts, err := c.dialOptions()
+	if err != nil {
+		return s.usage(err)
+	}
+	opts = append(opts, grpcdial.WithDialTrace(c.narrated(&grpcdial.DialTrace{}, s.err)))
 	if c.hasService {
 		opts = append(opts, grpcdial.WithDisableServiceConfig(), grpcdial.WithDefaultServiceConfig(healthChecked(c.service)))
 	}
 	cc, err := grpcdial.NewClient(c.target, opts...)
 	if err != nil {
-		fmt.Fprintln(stderr, message(err))
+		fmt.Fprintln(s.err, message(err))
 		return exitUsage
 	}
 	defer func() { _ = cc.Close() }()
@@ -35,9 +39,9 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 		defer stop()
 	}
 
-	p := painter(stdout)
+	p := painter(s.out)
 	if !c.json {
-		fmt.Fprintln(stdout, p.bold(text.Target(cc.CanonicalTarget())))
+		fmt.Fprintln(s.out, p.bold(text.Target(cc.CanonicalTarget())))
 	}
 	since := time.Now()
 	for change := range cc.Watch(ctx) {
@@ -45,9 +49,9 @@ func watch(ctx context.Context, c *commandLine, opts []grpcdial.DialOption, stdo
 			change.Time = since // the first element of a channel that was IDLE from the beginning
 		}
 		if c.json {
-			err = writeLine(stdout, changeJSON(change))
+			err = writeLine(s.out, changeJSON(change))
 		} else {
-			_, err = io.WriteString(stdout, changeText(p, change, change.Time.Sub(since)))
+			_, err = io.WriteString(s.out, changeText(p, change, change.Time.Sub(since)))
 		}
 		if err != nil {
 			return exitFailed

@@ -35,7 +35,7 @@ func startWatch(t *testing.T, args ...string) *watching {
 	var ctx context.Context
 	ctx, w.stop = context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(w.stop)
-	go func() { w.code <- run(ctx, append([]string{"watch"}, args...), w, &w.stderr) }()
+	go func() { w.code <- run(ctx, append([]string{"watch"}, args...), strings.NewReader(""), w, &w.stderr) }()
 	return w
 }
 

@@ -15,6 +15,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
@@ -37,6 +39,10 @@ var labels = map[grpcdial.Phase]string{
 	grpcdial.PhaseHTTP2:   "SETTINGS",
 	grpcdial.PhaseCheck:   "check",
 	grpcdial.PhaseHealth:  "health",
+	phaseReflect:          "reflect",
+	phaseSend:             "send",
+	phaseWait:             "wait",
+	phaseReceive:          "receive",
 }
 
 // waterfall draws a report: a line for each step, with its time and a bar, and what
@@ -60,10 +66,10 @@ func (d *waterfall) draw() string {
 		d.width = max(d.width, utf8.RuneCountInString(s.addr))
 	}
 	d.out.WriteString(d.bold(d.target) + "\n\n")
-	said := false // READY comes before the health check that follows it
+	said := false // READY comes before the health check or the RPC that follows it
 	for i := range d.steps {
 		s := &d.steps[i]
-		if s.phase == grpcdial.PhaseHealth && !said {
+		if afterReady[s.phase] && !said {
 			d.outcome()
 			said = true
 		}
@@ -71,6 +77,13 @@ func (d *waterfall) draw() string {
 	}
 	if !said {
 		d.outcome()
+	}
+	if d.status != nil {
+		label := d.green(pad(d.status.Code().String(), 8))
+		if d.status.Code() != codes.OK {
+			label = d.red(pad(d.status.Code().String(), 8))
+		}
+		d.line(label, "", d.end.Sub(d.begin), strings.Repeat(" ", barWidth-1)+"│")
 	}
 	return d.out.String()
 }
@@ -86,7 +99,7 @@ func (d *waterfall) outcome() {
 
 func (d *waterfall) step(s *step) {
 	end, mark, colour := s.end, "█", d.blue
-	if s.phase == grpcdial.PhaseHealth {
+	if afterReady[s.phase] {
 		colour = d.green
 	}
 	if s.end.IsZero() {
@@ -118,6 +131,8 @@ func (d *waterfall) step(s *step) {
 		d.detail(settings(s))
 	}
 	switch {
+	case s.detail != "":
+		d.detail(s.detail)
 	case s.health == notOffered:
 		d.detail("the server has no health service, and counts as healthy")
 	case s.health != "" && s.err != nil:

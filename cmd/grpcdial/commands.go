@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"time"
+)
+
+// The commands.
+const (
+	commandCheck      = "check"
+	commandWatch      = "watch"
+	commandCall       = "call"
+	commandCompletion = "completion"
+	commandMan        = "man"
+)
+
+// commandText is a command as --help, the man page and the completions describe it.
+type commandText struct {
+	name  string
+	words string // what follows the flags
+	text  string
+	takes [2]int // how few and how many words
+	run   func(ctx context.Context, c *commandLine, s stdio) int
+}
+
+// stdio is where a command reads and writes.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// usage reports a command line that is of no use.
+func (s stdio) usage(err error) int {
+	fmt.Fprintf(s.err, "grpcdial: %s\n", message(err))
+	return exitUsage
+}
+
+// commandTexts are all commands, in the order of the documentation.
+var commandTexts []commandText
+
+// init breaks the cycle of the commands that print the table.
+func init() {
+	commandTexts = []commandText{
+		{commandCheck, "TARGET", "dials once and draws what took how long, up to READY and the server's health. It tries each address once.", [2]int{1, 1}, check},
+		{commandWatch, "TARGET", "prints the channel's state changes until it is stopped, and connects again whenever the connection is lost.", [2]int{1, 1}, watch},
+		{commandCall, "TARGET [SERVICE/METHOD]", "makes one RPC and prints its responses as JSON. The method is looked up by the server's reflection, or in --protoset. Without a method it prints those that there are.", [2]int{1, 2}, call},
+		{commandCompletion, "bash|zsh|fish", "prints the completion script of a shell.", [2]int{1, 1}, completion},
+		{commandMan, "", "prints the man page.", [2]int{0, 0}, man},
+	}
+}
+
+func findCommand(name string) *commandText {
+	for i := range commandTexts {
+		if commandTexts[i].name == name {
+			return &commandTexts[i]
+		}
+	}
+	return nil
+}
+
+// flagText is a flag as --help, the man page and the completions describe it.
+type flagText struct {
+	name  string
+	short string   // another name for it
+	value string   // what it takes; empty: nothing
+	text  string   // on one line
+	of    []string // the commands that have it; nil: all that dial
+	set   func(c *commandLine, value string) error
+}
+
+// file reports whether the flag takes the name of a file.
+func (f *flagText) file() bool { return f.value == "FILE" }
+
+// dials are the commands that connect to a target.
+var dials = []string{commandCheck, commandWatch, commandCall}
+
+// calls are the commands that make an RPC which the user names.
+var calls = []string{commandCall}
+
+// isOf reports whether a command has the flag.
+func (f *flagText) isOf(command string) bool {
+	of := f.of
+	if of == nil {
+		of = dials
+	}
+	for _, c := range of {
+		if c == command {
+			return true
+		}
+	}
+	return false
+}
+
+// flagTexts are all flags, in the order of the documentation.
+var flagTexts = []flagText{
+	{name: "plaintext", text: "no TLS", set: toggle(func(c *commandLine) *bool { return &c.plaintext })},
+	{name: "insecure", text: "TLS without verification of the server's certificate", set: toggle(func(c *commandLine) *bool { return &c.insecure })},
+	{name: "cacert", value: "FILE", text: "trust the authorities in FILE (PEM) in place of the system's", set: str(func(c *commandLine) *string { return &c.cacert })},
+	{name: "cert", value: "FILE", text: "client certificate (PEM), with --key", set: str(func(c *commandLine) *string { return &c.cert })},
+	{name: "key", value: "FILE", text: "its private key (PEM)", set: str(func(c *commandLine) *string { return &c.key })},
+	{name: "authority", value: "NAME", text: "the :authority of requests, and the name that the server's certificate must have", set: str(func(c *commandLine) *string { return &c.authority })},
+	{name: "servername", value: "NAME", text: "the same; not together with another --authority", set: str(func(c *commandLine) *string { return &c.serverName })},
+	{name: "timeout", value: "T", text: "10s, 500ms, or a number of seconds: how long to try (10s; watch: for ever), the RPC included", set: setTimeout},
+	{name: "max-time", value: "T", text: "the same, as grpcurl calls it", of: calls, set: setTimeout},
+	{name: "service", value: "NAME", text: "check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING", of: []string{commandCheck, commandWatch},
+		set: func(c *commandLine, s string) error { c.service, c.hasService = s, true; return nil }},
+	{name: "data", short: "d", value: "JSON", text: "the request, or several one after the other for a method that takes a stream; @ reads them from standard input", of: calls,
+		set: func(c *commandLine, s string) error { c.data, c.hasData = s, true; return nil }},
+	{name: "header", short: "H", value: "'NAME: VALUE'", text: "metadata of the RPC, any number of times; the value of a name in -bin is Base64", of: calls,
+		set: func(c *commandLine, s string) error { return c.addHeader(s) }},
+	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: calls,
+		set: func(c *commandLine, s string) error { c.protosets = append(c.protosets, s); return nil }},
+	{name: "emit-defaults", text: "print fields that have their default values too", of: calls, set: toggle(func(c *commandLine) *bool { return &c.emitDefaults })},
+	{name: "allow-unknown-fields", text: "ignore fields of --data that the message does not have", of: calls, set: toggle(func(c *commandLine) *bool { return &c.allowUnknown })},
+	{name: "trace", text: "draw the dial and the RPC in one waterfall, to standard error", of: []string{commandCall}, set: toggle(func(c *commandLine) *bool { return &c.trace })},
+	{name: "verbose", short: "v", text: "every event as it happens, to standard error; call: and the RPC's headers and trailers", set: toggle(func(c *commandLine) *bool { return &c.verbose })},
+	{name: "json", text: "one JSON object, or one for each line (watch)", set: toggle(func(c *commandLine) *bool { return &c.json })},
+	{name: "version", text: "which grpcdial this is", of: []string{}, set: toggle(func(c *commandLine) *bool { return &c.version })},
+	{name: "help", short: "h", text: "this text", of: []string{}},
+}
+
+// toggle is a flag without a value, or with true or false after a "=".
+func toggle(of func(*commandLine) *bool) func(*commandLine, string) error {
+	return func(c *commandLine, s string) (err error) {
+		*of(c), err = strconv.ParseBool(s)
+		return err
+	}
+}
+
+func str(of func(*commandLine) *string) func(*commandLine, string) error {
+	return func(c *commandLine, s string) error {
+		*of(c) = s
+		return nil
+	}
+}
+
+func setTimeout(c *commandLine, s string) (err error) {
+	c.timeout, err = parseDuration(s)
+	return err
+}
+
+// parseDuration reads a positive duration, or a number of seconds.
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if seconds, ferr := strconv.ParseFloat(s, 64); ferr == nil && seconds < math.MaxInt64/1e9 {
+		d, err = time.Duration(seconds*1e9), nil
+	}
+	if err != nil || d <= 0 {
+		return 0, errors.New("want a positive duration, as 10s or 0.5, which is seconds")
+	}
+	return d, nil
+}
+
+// exitText is what an exit code means.
+type exitText struct {
+	code, text string
+}
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitStatus = 64 // and the code of the RPC's status, as grpcurl does
+)
+
+var exitTexts = []exitText{
+	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK"},
+	{"1", "it failed: not READY, not SERVING, no descriptor of the method; standard error says why, and which flags may help"},
+	{"2", "the command line is wrong: an unknown flag, a file that is of no use, a target that cannot work, a request that the method does not take"},
+	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound"},
+}
+
+const environmentText = "A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set or TERM is dumb. " +
+	"On a terminal, what takes longer than a second has a line that says how far it is."
+
+const targetText = "TARGET is host:port, or any target that gRPC knows: dns:///host:port, unix:///path. Flags may stand before and after it, with one dash or two."
