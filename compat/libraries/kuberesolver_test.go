@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"encoding/json"
@@ -59,11 +59,9 @@ func TestKuberesolver(t *testing.T) {
 	slices := make(chan kuberesolver.EndpointSlice, 1)
 	a, b := backendtest.Start(t, "a"), backendtest.Start(t, "b")
 	slices <- endpoints(t, a.Addr)
-	cc, err := grpcdial.NewClient("kubernetes:///cart.shop:grpc", grpcdial.WithInsecure(),
+	cc := dial(t, "kubernetes:///cart.shop:grpc",
 		grpcdial.WithResolvers(kuberesolver.NewBuilder(cluster(t, slices), "kubernetes")))
-	require.NoError(t, err)
-	defer cc.Close()
-	name, err := backendtest.AskName(soon(t), cc)
+	name, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, "a", name)
 	slices <- endpoints(t, b.Addr)
@@ -80,7 +78,7 @@ func TestKuberesolverOfALibrary(t *testing.T) {
 	conn, err := grpc.NewClient("kubernetes:///cart.shop:grpc", opts...)
 	require.NoError(t, err)
 	defer conn.Close()
-	_, err = backendtest.AskName(soon(t), conn)
+	_, err = backendtest.AskName(backendtest.Bounded(t), conn)
 	require.NoError(t, err)
 	agents.AssertOurs(t, "/Name")
 }

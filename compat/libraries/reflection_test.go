@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"strings"
@@ -21,7 +21,7 @@ import (
 // describe runs a server of the test service that describes itself.
 func describe(t *testing.T) (string, *backendtest.Agents) {
 	return backendtest.Serve(t, func(s *grpc.Server) {
-		testpb.RegisterTestServiceServer(s, new(server))
+		testpb.RegisterTestServiceServer(s, echo{})
 		reflection.Register(s)
 	})
 }
@@ -29,7 +29,7 @@ func describe(t *testing.T) (string, *backendtest.Agents) {
 // TestGRPCReflect: grpcreflect asks a server for what it serves.
 func TestGRPCReflect(t *testing.T) {
 	addr, agents := describe(t)
-	client := grpcreflect.NewClientAuto(soon(t), dial(t, addr, settings{}))
+	client := grpcreflect.NewClientAuto(backendtest.Bounded(t), dial(t, addr))
 	defer client.Reset()
 	services, err := client.ListServices()
 	require.NoError(t, err)
@@ -46,9 +46,9 @@ func TestGRPCReflect(t *testing.T) {
 // on a connection that it dials.
 func TestGRPCurl(t *testing.T) {
 	for name, channel := range map[string]func(addr string) grpc.ClientConnInterface{
-		"InvokeRPC": func(addr string) grpc.ClientConnInterface { return dial(t, addr, settings{}) },
+		"InvokeRPC": func(addr string) grpc.ClientConnInterface { return dial(t, addr) },
 		"BlockingDial": func(addr string) grpc.ClientConnInterface {
-			conn, err := grpcurl.BlockingDial(soon(t), "", addr, nil, bridge.ToGRPC()...)
+			conn, err := grpcurl.BlockingDial(backendtest.Bounded(t), "", addr, nil, bridge.ToGRPC()...)
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = conn.Close() })
 			return conn
@@ -57,13 +57,13 @@ func TestGRPCurl(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			addr, agents := describe(t)
 			cc := channel(addr)
-			source := grpcurl.DescriptorSourceFromServer(t.Context(), grpcreflect.NewClientAuto(soon(t), cc))
+			source := grpcurl.DescriptorSourceFromServer(t.Context(), grpcreflect.NewClientAuto(backendtest.Bounded(t), cc))
 			ask := func(method, request string) (string, codes.Code) {
 				parse, format, err := grpcurl.RequestParserAndFormatter(grpcurl.FormatJSON, source, strings.NewReader(request), grpcurl.FormatOptions{})
 				require.NoError(t, err)
 				var out strings.Builder
 				handler := grpcurl.NewDefaultEventHandler(&out, source, format, false)
-				require.NoError(t, grpcurl.InvokeRPC(soon(t), source, cc, "grpc.testing.TestService/"+method, nil, handler, parse.Next))
+				require.NoError(t, grpcurl.InvokeRPC(backendtest.Bounded(t), source, cc, "grpc.testing.TestService/"+method, nil, handler, parse.Next))
 				return out.String(), handler.Status.Code()
 			}
 			reply, code := ask("UnaryCall", `{"payload": {"body": "eA=="}}`)
@@ -83,6 +83,6 @@ func TestGRPCurl(t *testing.T) {
 // reason.
 func TestGRPCurlDialFails(t *testing.T) {
 	addr, _ := describe(t)
-	_, err := grpcurl.BlockingDial(soon(t), "", addr, credentials.NewTLS(nil), bridge.ToGRPC()...)
+	_, err := grpcurl.BlockingDial(backendtest.Bounded(t), "", addr, credentials.NewTLS(nil), bridge.ToGRPC()...)
 	require.ErrorContains(t, err, "does not look like a TLS handshake")
 }

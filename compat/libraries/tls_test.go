@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"context"
@@ -34,8 +34,7 @@ import (
 // TestAdvancedTLS: credentials of advancedtls, with a check of their own.
 func TestAdvancedTLS(t *testing.T) {
 	ca := h2test.NewCA(t)
-	addr, agents := backendtest.Serve(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, new(server)) },
-		grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{ca.Server("backend.test")}})))
+	addr, agents := testService(t, grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{ca.Server("backend.test")}})))
 	checked := false
 	creds, err := advancedtls.NewClientCreds(&advancedtls.Options{
 		RootOptions: advancedtls.RootCertificateOptions{RootCertificates: ca.Pool()},
@@ -55,7 +54,7 @@ func TestAdvancedTLS(t *testing.T) {
 	wrong, err := grpcdial.NewClient(addr, grpcdial.WithTransportCredentials(creds), grpcdial.WithAuthority("other.test"))
 	require.NoError(t, err)
 	defer wrong.Close()
-	_, err = testpb.NewTestServiceClient(wrong).UnaryCall(soon(t), new(testpb.SimpleRequest))
+	_, err = testpb.NewTestServiceClient(wrong).UnaryCall(backendtest.Bounded(t), new(testpb.SimpleRequest))
 	require.ErrorContains(t, err, "other.test")
 }
 
@@ -112,7 +111,7 @@ func TestSPIFFE(t *testing.T) {
 	api, asked := backendtest.Serve(t, func(s *grpc.Server) {
 		workload.RegisterSpiffeWorkloadAPIServer(s, workloads{identity: identify(t, me)})
 	})
-	source, err := workloadapi.NewX509Source(soon(t),
+	source, err := workloadapi.NewX509Source(backendtest.Bounded(t),
 		workloadapi.WithClientOptions(workloadapi.WithAddr("tcp://"+api), workloadapi.WithDialOptions(bridge.ToGRPC()...)))
 	require.NoError(t, err)
 	defer source.Close()
@@ -126,7 +125,7 @@ func TestSPIFFE(t *testing.T) {
 		require.NoError(t, err)
 		defer cc.Close()
 		var p peer.Peer
-		reply, err := testpb.NewTestServiceClient(cc).UnaryCall(soon(t), new(testpb.SimpleRequest), grpc.Peer(&p))
+		reply, err := testpb.NewTestServiceClient(cc).UnaryCall(backendtest.Bounded(t), new(testpb.SimpleRequest), grpc.Peer(&p))
 		if want != "" {
 			require.ErrorContains(t, err, want)
 			continue

@@ -1,4 +1,4 @@
-package clients
+package libraries
 
 import (
 	"context"
@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/bridge"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
@@ -105,9 +104,7 @@ func (s sidecar) GetState(_ context.Context, r *runtime.GetStateRequest) (*runti
 // TestDapr: Dapr's client keeps a state and closes the channel that it owns.
 func TestDapr(t *testing.T) {
 	addr, agents := backendtest.Serve(t, func(s *grpc.Server) { runtime.RegisterDaprServer(s, sidecar{states: new(sync.Map)}) })
-	cc, err := grpcdial.NewClient(addr, grpcdial.WithInsecure())
-	require.NoError(t, err)
-	defer cc.Close()
+	cc := dial(t, addr)
 	client := dapr.NewClientWithConnection(cc.GRPCOwned())
 	ctx := backendtest.Bounded(t)
 	require.NoError(t, client.SaveState(ctx, "store", "key", []byte("value"), nil))

@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"context"
@@ -66,20 +66,20 @@ func TestConnectServer(t *testing.T) {
 	web.Start()
 	defer web.Close()
 
-	cc := dial(t, web.Listener.Addr().String(), settings{})
+	cc := dial(t, web.Listener.Addr().String())
 	client := testpb.NewTestServiceClient(cc)
 	var header, trailer metadata.MD
-	reply, err := client.UnaryCall(metadata.AppendToOutgoingContext(soon(t), "own", "mine"), &testpb.SimpleRequest{Payload: payload("x")},
+	reply, err := client.UnaryCall(metadata.AppendToOutgoingContext(backendtest.Bounded(t), "own", "mine"), &testpb.SimpleRequest{Payload: payload("x")},
 		grpc.Header(&header), grpc.Trailer(&trailer))
 	require.NoError(t, err)
 	assert.Equal(t, "x", string(reply.Payload.Body))
 	assert.Equal(t, []string{"mine"}, header.Get("own"))
 	assert.Equal(t, []string{"1"}, trailer.Get("end"))
-	_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "detail"}}, grpc.Trailer(&trailer))
+	_, err = client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "detail"}}, grpc.Trailer(&trailer))
 	require.Equal(t, codes.NotFound, status.Code(err))
 	require.Len(t, status.Convert(err).Details(), 1)
 	assert.Equal(t, []string{"asked for"}, trailer.Get("why"))
-	stream, err := client.FullDuplexCall(soon(t))
+	stream, err := client.FullDuplexCall(backendtest.Bounded(t))
 	require.NoError(t, err)
 	for range 3 {
 		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload("y")}))

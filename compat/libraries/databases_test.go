@@ -1,4 +1,4 @@
-package clients
+package libraries
 
 import (
 	"context"
@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/bridge"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
@@ -59,9 +58,7 @@ func TestQdrant(t *testing.T) {
 	assert.Equal(t, []string{"books"}, names)
 	require.NoError(t, client.Close())
 
-	cc, err := grpcdial.NewClient(addr, grpcdial.WithInsecure())
-	require.NoError(t, err)
-	defer cc.Close()
+	cc := dial(t, addr)
 	given := qdrant.NewGrpcClientFromConn(cc.GRPC())
 	_, err = given.Collections().List(backendtest.Bounded(t), new(qdrant.ListCollectionsRequest))
 	assert.Equal(t, codes.Unauthenticated, status.Code(err), "an interceptor of the library's is not there then")

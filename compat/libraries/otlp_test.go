@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"context"
@@ -67,7 +67,7 @@ type exporters struct {
 func TestOTLPExporters(t *testing.T) {
 	for name, set := range map[string]func(addr string) exporters{
 		"WithGRPCConn": func(addr string) exporters {
-			conn := dial(t, addr, settings{}).GRPC()
+			conn := dial(t, addr).GRPC()
 			return exporters{
 				[]otlptracegrpc.Option{otlptracegrpc.WithGRPCConn(conn)},
 				[]otlpmetricgrpc.Option{otlpmetricgrpc.WithGRPCConn(conn)},
@@ -105,7 +105,7 @@ func TestOTLPExporters(t *testing.T) {
 // export sends one of each kind.
 func export(t *testing.T, e exporters) {
 	t.Helper()
-	ctx := soon(t)
+	ctx := backendtest.Bounded(t)
 	spans, err := otlptracegrpc.New(ctx, e.trace...)
 	require.NoError(t, err)
 	tracers := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))

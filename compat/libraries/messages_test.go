@@ -1,4 +1,4 @@
-package compat
+package libraries
 
 import (
 	"context"
@@ -33,21 +33,19 @@ func TestVTProtobuf(t *testing.T) {
 		m.Value += ", seen"
 		return s.SendMsg(m)
 	}))
-	cc, err := grpcdial.NewClient(addr, grpcdial.WithInsecure(), grpcdial.WithDefaultCallOptions(grpc.ForceCodec(vtgrpc.Codec{})))
-	require.NoError(t, err)
-	defer cc.Close()
+	cc := dial(t, addr, grpcdial.WithDefaultCallOptions(grpc.ForceCodec(vtgrpc.Codec{})))
 
 	request, reply := (*wrapperspb.StringValue)(plain.String("hello")), new(wrapperspb.StringValue)
-	require.NoError(t, cc.Invoke(soon(t), "/test.S/Unary", request, reply))
+	require.NoError(t, cc.Invoke(backendtest.Bounded(t), "/test.S/Unary", request, reply))
 	assert.Equal(t, "hello, seen", reply.Value)
-	s, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.S/Stream")
+	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.S/Stream")
 	require.NoError(t, err)
 	require.NoError(t, s.SendMsg(request))
 	require.NoError(t, s.RecvMsg(reply))
 	assert.Equal(t, "hello, seen", reply.Value)
 
 	// The codec's own error for a message without its methods.
-	err = cc.Invoke(soon(t), "/test.S/Unary", new(emptypb.Empty), reply)
+	err = cc.Invoke(backendtest.Bounded(t), "/test.S/Unary", new(emptypb.Empty), reply)
 	require.ErrorContains(t, err, "missing vtprotobuf helpers")
 	agents.AssertOurs(t, "/Unary", "/Stream")
 }
@@ -69,10 +67,10 @@ func TestProtovalidate(t *testing.T) {
 		grpc.UnaryInterceptor(validation.UnaryServerInterceptor(validator)))
 	bad := &testvalidate.SendRequest{Message: "no address"}
 
-	client := testvalidate.NewTestValidateServiceClient(dial(t, addr, settings{}))
-	_, err = client.Send(soon(t), &testvalidate.SendRequest{Message: "someone@example.com"})
+	client := testvalidate.NewTestValidateServiceClient(dial(t, addr))
+	_, err = client.Send(backendtest.Bounded(t), &testvalidate.SendRequest{Message: "someone@example.com"})
 	require.NoError(t, err)
-	_, err = client.Send(soon(t), bad)
+	_, err = client.Send(backendtest.Bounded(t), bad)
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 	assert.Len(t, status.Convert(err).Details(), 1)
 	agents.AssertOurs(t, "TestValidateService/Send")
@@ -83,7 +81,7 @@ func TestProtovalidate(t *testing.T) {
 		}
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
-	nowhere := dial(t, backendtest.UnusedAddr(t), settings{unary: []grpc.UnaryClientInterceptor{checks}})
-	_, err = testvalidate.NewTestValidateServiceClient(nowhere).Send(soon(t), bad)
+	nowhere := dial(t, backendtest.UnusedAddr(t), grpcdial.WithUnaryInterceptor(checks))
+	_, err = testvalidate.NewTestValidateServiceClient(nowhere).Send(backendtest.Bounded(t), bad)
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 }

@@ -1,8 +1,7 @@
-package compat
+package libraries
 
 import (
 	"context"
-	"io"
 	"testing"
 
 	"github.com/fullstorydev/grpchan"
@@ -10,52 +9,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
-// exercise makes RPCs of the test service: unary, one that fails, a bidirectional
-// stream.
-func exercise(t *testing.T, cc grpc.ClientConnInterface) {
-	t.Helper()
-	client := testpb.NewTestServiceClient(cc)
-	reply, err := client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")})
-	require.NoError(t, err)
-	assert.Equal(t, "x", string(reply.Payload.Body))
-	_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "nothing"}})
-	assert.Equal(t, codes.NotFound, status.Code(err))
-	assert.Equal(t, "nothing", status.Convert(err).Message())
-	stream, err := client.FullDuplexCall(soon(t))
-	require.NoError(t, err)
-	for range 3 {
-		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload("y")}))
-		reply, err := stream.Recv()
-		require.NoError(t, err)
-		assert.Equal(t, "y", string(reply.Payload.Body))
-	}
-	require.NoError(t, stream.CloseSend())
-	_, err = stream.Recv()
-	require.Equal(t, io.EOF, err)
-}
-
-// testService runs a server of the test service.
-func testService(t *testing.T) (string, *backendtest.Agents) {
-	return backendtest.Serve(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, new(server)) })
-}
-
 // TestGRPCProxy: the backend of a grpc-proxy is reached on our channel.
 func TestGRPCProxy(t *testing.T) {
 	backend, agents := testService(t)
-	cc, err := grpcdial.NewClient(backend, grpcdial.WithInsecure(),
-		grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(proxy.Codec()))) //nolint:staticcheck // the library's own
-	require.NoError(t, err)
-	defer cc.Close()
+	cc := dial(t, backend, grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(proxy.Codec()))) //nolint:staticcheck // the library's own
 	director := func(ctx context.Context, _ string) (context.Context, *grpc.ClientConn, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		return metadata.NewOutgoingContext(ctx, md), cc.GRPC(), nil
@@ -73,7 +37,7 @@ func TestGRPCProxy(t *testing.T) {
 func TestGRPCChan(t *testing.T) {
 	addr, agents := testService(t)
 	var methods []string
-	var channel grpchan.Channel = dial(t, addr, settings{})
+	var channel grpchan.Channel = dial(t, addr)
 	exercise(t, grpchan.InterceptClientConn(channel,
 		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			methods = append(methods, method)
