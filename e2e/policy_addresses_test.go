@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"errors"
-	"net"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -121,19 +120,11 @@ func resolvedElsewhere(t *testing.T, addrs []string, opts ...grpcdial.DialOption
 	return cc, func(addrs ...string) { r.UpdateState(state(addrs)) }
 }
 
-// nobody returns an address at which nothing listens.
-func nobody(t *testing.T) string {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, lis.Close())
-	return lis.Addr().String()
-}
-
 // TestAddressesFromElsewhere: an update without addresses that the policy takes is no
 // failure of the resolver, and errors do not name addresses that the policy has no more.
 func TestAddressesFromElsewhere(t *testing.T) {
 	var failed atomic.Int64 // events of the resolver
-	before, after := nobody(t), nobody(t)
+	before, after := backendtest.UnusedAddr(t), backendtest.UnusedAddr(t)
 	cc, update := resolvedElsewhere(t, []string{before}, grpcdial.WithDialTrace(&grpcdial.DialTrace{ResolveDone: func(e grpcdial.DialEvent) {
 		if e.Err != nil {
 			failed.Add(1)
@@ -164,7 +155,7 @@ func TestAddressesFromElsewhere(t *testing.T) {
 // other backends than those that the policy has for the RPC, or failed to reach others.
 func TestOneOfManyFails(t *testing.T) {
 	srv := serveEcho(t)
-	gone, other := nobody(t), nobody(t)
+	gone, other := backendtest.UnusedAddr(t), backendtest.UnusedAddr(t)
 	cc, update := resolvedElsewhere(t, []string{srv.addr, other, gone})
 	require.NoError(t, cc.AwaitReady(soon(t)))
 	for range 5 {

@@ -18,8 +18,8 @@ type newStreamFunc = func(context.Context, ...grpc.CallOption) (grpc.ClientStrea
 
 // interceptorType is the shape of a type of grpc-go's interceptors, or why it is unknown.
 type interceptorType struct {
-	newStream int     // the index of its method
-	info      rpcInfo // that of its second argument
+	newStream reflect.Value // the method, of the type
+	info      *rpcInfo      // that of its second argument
 	err       error
 }
 
@@ -40,9 +40,10 @@ func interceptorOf(v reflect.Value) (intercept, error) {
 	if t.err != nil {
 		return nil, t.err
 	}
-	method := v.Method(t.newStream)
 	return func(ctx context.Context, info grpcdial.CallInfo, next grpcdial.NewStreamFunc, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		out := method.CallSlice([]reflect.Value{reflect.ValueOf(ctx), t.info.of(info), reflect.ValueOf(newStreamFunc(next)), reflect.ValueOf(opts)})
+		args := t.info.of(info)
+		out := t.newStream.CallSlice(append(args.all[:0], v, reflect.ValueOf(ctx), args.info, reflect.ValueOf(newStreamFunc(next)), reflect.ValueOf(opts)))
+		t.info.done(args)
 		err, _ := out[1].Interface().(error)
 		s, _ := out[0].Interface().(grpc.ClientStream)
 		return s, err
@@ -63,7 +64,7 @@ func learnInterceptor(t reflect.Type) *interceptorType {
 		return &interceptorType{err: unknown("the interceptor's NewStream is a %s", f)}
 	}
 	info, err := learnInfo(f.In(2))
-	return &interceptorType{newStream: m.Index, info: info, err: err}
+	return &interceptorType{newStream: m.Func, info: info, err: err}
 }
 
 // isEmptyList reports whether v is grpc-go's list of a route's HTTP filters and there is

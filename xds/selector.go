@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"reflect"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -19,14 +20,15 @@ func (r *refusal) SelectCallConfig(grpcdial.CallInfo) (*grpcdial.CallConfig, err
 
 // selector asks a config selector of grpc-go's.
 type selector struct {
-	ask    reflect.Value // its method SelectConfig
-	info   rpcInfo
+	theirs reflect.Value
+	ask    reflect.Value // the method SelectConfig, of the type of theirs
+	info   *rpcInfo
 	config rpcConfig
 }
 
 // translate returns a selector for grpcdial that asks theirs.
 func translate(theirs any) grpcdial.CallConfigSelector {
-	s := &selector{ask: reflect.ValueOf(theirs).MethodByName("SelectConfig")}
+	s := &selector{theirs: reflect.ValueOf(theirs)}
 	if err := s.check(); err != nil {
 		return &refusal{err}
 	}
@@ -35,22 +37,24 @@ func translate(theirs any) grpcdial.CallConfigSelector {
 
 // check learns the shape of the method, func(RPCInfo) (*RPCConfig, error).
 func (s *selector) check() (err error) {
-	t := s.ask.Type()
-	if t.NumIn() != 1 || t.NumOut() != 2 || t.Out(1) != reflect.TypeFor[error]() || t.Out(0).Kind() != reflect.Pointer {
+	m, _ := s.theirs.Type().MethodByName("SelectConfig")
+	t := m.Type // its first argument is the receiver
+	if t.NumIn() != 2 || t.NumOut() != 2 || t.Out(1) != reflect.TypeFor[error]() || t.Out(0).Kind() != reflect.Pointer {
 		return unknown("SelectConfig is a %s", t)
 	}
-	if s.info, err = learnInfo(t.In(0)); err != nil {
+	if s.info, err = learnInfo(t.In(1)); err != nil {
 		return err
 	}
+	s.ask = m.Func
 	s.config, err = learnConfig(t.Out(0).Elem())
 	return err
 }
 
 func (s *selector) SelectCallConfig(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
-	ctx := extraContext{i.Context}
-	info := s.info.of(i)
-	info.Field(s.info.context).Set(reflect.ValueOf(ctx))
-	out := s.ask.Call([]reflect.Value{info})
+	args := s.info.of(i)
+	args.info.Field(s.info.context).Set(reflect.ValueOf(extraContext{i.Context}))
+	out := s.ask.Call(append(args.all[:0], s.theirs, args.info))
+	s.info.done(args)
 	if err, _ := out[1].Interface().(error); err != nil || out[0].IsNil() {
 		return nil, err
 	}
@@ -62,10 +66,18 @@ func (s *selector) SelectCallConfig(i grpcdial.CallInfo) (*grpcdial.CallConfig, 
 type rpcInfo struct {
 	t                          reflect.Type
 	context, method, authority int
+
+	pool sync.Pool // of *arguments
 }
 
-func learnInfo(t reflect.Type) (rpcInfo, error) {
-	i := rpcInfo{t, -1, -1, -1}
+// arguments are those of one call of a method that takes an RPCInfo. They are used again.
+type arguments struct {
+	info reflect.Value // the RPCInfo
+	all  [5]reflect.Value
+}
+
+func learnInfo(t reflect.Type) (*rpcInfo, error) {
+	i := &rpcInfo{t: t, context: -1, method: -1, authority: -1}
 	if t.Kind() != reflect.Struct {
 		return i, unknown("%s is no struct", t)
 	}
@@ -87,14 +99,24 @@ func learnInfo(t reflect.Type) (rpcInfo, error) {
 	return i, nil
 }
 
-// of returns an RPCInfo without a context.
-func (i rpcInfo) of(info grpcdial.CallInfo) reflect.Value {
-	v := reflect.New(i.t).Elem()
-	v.Field(i.method).SetString(info.Method)
-	if i.authority >= 0 {
-		v.Field(i.authority).SetString(info.Authority)
+// of returns arguments with an RPCInfo without a context, until they are done with.
+func (i *rpcInfo) of(info grpcdial.CallInfo) *arguments {
+	a, ok := i.pool.Get().(*arguments)
+	if !ok {
+		a = &arguments{info: reflect.New(i.t).Elem()}
 	}
-	return v
+	a.info.Field(i.method).SetString(info.Method)
+	if i.authority >= 0 {
+		a.info.Field(i.authority).SetString(info.Authority)
+	}
+	return a
+}
+
+// done takes arguments back. The method that was called had copies.
+func (i *rpcInfo) done(a *arguments) {
+	a.info.SetZero()
+	clear(a.all[:])
+	i.pool.Put(a)
 }
 
 // rpcConfig is the shape of grpc-go's RPCConfig: the indices of its fields.
