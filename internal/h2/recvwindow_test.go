@@ -51,7 +51,7 @@ func far(server *h2test.Conn, roundTrips, limit int) (sent []int, pings int) {
 }
 
 // receiving opens a stream whose messages are taken as they come.
-func receiving(t *testing.T, cfg h2.Config) *h2test.Conn {
+func receiving(t *testing.T, cfg h2.Config) (*client, *h2test.Conn) {
 	c, server := peered(t, cfg)
 	s, err := c.Open(context.Background(), req("/test/Download"))
 	require.NoError(t, err)
@@ -67,24 +67,42 @@ func receiving(t *testing.T, cfg h2.Config) *h2test.Conn {
 			m.Free()
 		}
 	}()
-	return server
+	return c, server
 }
 
 // A server that is far away and fast is not held back by the windows: they grow.
 func TestWindowsGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := receiving(t, h2.Config{})
+		c, server := receiving(t, h2.Config{})
 		sent, _ := far(server, 13, 1<<30)
 		assert.Equal(t, 512<<10, sent[0])
 		// What is given back after a round's last answer counts in the next one.
 		assert.Greater(t, slices.Max(sent[len(sent)-4:]), 14<<20, "%v", sent)
+
+		// A stream that is opened now has the larger window from the start.
+		late, err := c.Open(context.Background(), req("/test/Late"))
+		require.NoError(t, err)
+		for server.ReadFrame().Type != http2.FrameHeaders {
+		}
+		server.ReplyHeaders(3)
+		const message = 16 << 10
+		n := min(server.SendWindow(0), server.SendWindow(3)) / (message + 5)
+		require.Greater(t, n*message, 1<<20)
+		for range n {
+			server.ReplyMessage(3, make([]byte, message))
+		}
+		for range n {
+			m, err := late.Recv()
+			require.NoError(t, err)
+			m.Free()
+		}
 	})
 }
 
 // They grow no further than the way to the server makes use of.
 func TestWindowsStayIfTheyDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := receiving(t, h2.Config{})
+		_, server := receiving(t, h2.Config{})
 		sent, pings := far(server, 60, 300<<10)
 		assert.LessOrEqual(t, server.SendWindow(1), 1<<20)
 		assert.Less(t, pings, len(sent)/3, "PINGs become rare")
@@ -95,7 +113,7 @@ func TestWindowsStayIfTheyDo(t *testing.T) {
 func TestWindowsThatAreSetStay(t *testing.T) {
 	for _, cfg := range []h2.Config{{StreamWindow: 128 << 10}, {ConnWindow: 128 << 10}} {
 		synctest.Test(t, func(t *testing.T) {
-			server := receiving(t, cfg)
+			_, server := receiving(t, cfg)
 			sent, pings := far(server, 20, 1<<30)
 			assert.Zero(t, pings)
 			for _, n := range sent {
