@@ -152,12 +152,12 @@ func (r *reason) Text(failed error, at time.Time, most int) string {
 		head += " for " + text.Round(d).String()
 	}
 	if said := r.besides(failed); said != "" {
-		head = text.Cut(said, most/3) + ": " + head
+		head = text.Cut(said, most/2) + ": " + head
 	}
 	if len(r.failed)+len(r.running.attempts) == 0 {
 		return text.Cut(head, most)
 	}
-	head = text.Cut(head, most*2/3) + ": "
+	head = text.Cut(head, most*3/4) + ": "
 	return head + r.tail(most-len(head), at)
 }
 

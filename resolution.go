@@ -197,8 +197,12 @@ func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict err
 	switch none := countAddresses(s) == 0; {
 	case none && verdict != nil:
 		cc.resolution.inVain = since == cc.resolution.begun
-		cc.noteUnresolved(since, errNoAddresses)
-		cc.tellResolved(since, s, errNoAddresses)
+		err := errNoAddresses
+		if !errors.Is(verdict, balancer.ErrBadResolverState) {
+			err = fmt.Errorf("%w, and the load-balancing policy refused its update: %w", errNoAddresses, text.Error(verdict))
+		}
+		cc.noteUnresolved(since, err)
+		cc.tellResolved(since, s, err)
 	case none:
 		cc.attempts.Resolved(cc.subchannels.Addresses())
 		cc.recheckWaits()
