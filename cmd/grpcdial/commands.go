@@ -15,6 +15,8 @@ const (
 	commandCheck      = "check"
 	commandWatch      = "watch"
 	commandCall       = "call"
+	commandLoad       = "load"
+	commandChannelz   = "channelz"
 	commandCompletion = "completion"
 	commandMan        = "man"
 )
@@ -49,6 +51,8 @@ func init() {
 		{commandCheck, "TARGET", "dials once and draws what took how long, up to READY and the server's health. It tries each address once.", [2]int{1, 1}, check},
 		{commandWatch, "TARGET", "prints the channel's state changes until it is stopped, and connects again whenever the connection is lost.", [2]int{1, 1}, watch},
 		{commandCall, "TARGET [SERVICE/METHOD]", "makes one RPC and prints its responses as JSON. The method is looked up by the server's reflection, or in --protoset. Without a method it prints those that there are.", [2]int{1, 2}, call},
+		{commandLoad, "TARGET SERVICE/METHOD", "makes many RPCs on one channel and prints their rate and a histogram of their latencies.", [2]int{2, 2}, load},
+		{commandChannelz, "TARGET", "prints what a server's channelz service knows of its channels, servers and sockets; with -v the latest events too.", [2]int{1, 1}, channelz},
 		{commandCompletion, "bash|zsh|fish", "prints the completion script of a shell.", [2]int{1, 1}, completion},
 		{commandMan, "", "prints the man page.", [2]int{0, 0}, man},
 	}
@@ -77,10 +81,13 @@ type flagText struct {
 func (f *flagText) file() bool { return f.value == "FILE" }
 
 // dials are the commands that connect to a target.
-var dials = []string{commandCheck, commandWatch, commandCall}
+var dials = []string{commandCheck, commandWatch, commandCall, commandLoad, commandChannelz}
 
-// calls are the commands that make an RPC which the user names.
-var calls = []string{commandCall}
+// named are the commands that make an RPC which the user names.
+var named = []string{commandCall, commandLoad}
+
+// sends are the commands that send metadata.
+var sends = []string{commandCall, commandLoad, commandChannelz}
 
 // isOf reports whether a command has the flag.
 func (f *flagText) isOf(command string) bool {
@@ -105,20 +112,26 @@ var flagTexts = []flagText{
 	{name: "key", value: "FILE", text: "its private key (PEM)", set: str(func(c *commandLine) *string { return &c.key })},
 	{name: "authority", value: "NAME", text: "the :authority of requests, and the name that the server's certificate must have", set: str(func(c *commandLine) *string { return &c.authority })},
 	{name: "servername", value: "NAME", text: "the same; not together with another --authority", set: str(func(c *commandLine) *string { return &c.serverName })},
-	{name: "timeout", value: "T", text: "10s, 500ms, or a number of seconds: how long to try (10s; watch: for ever), the RPC included", set: setTimeout},
-	{name: "max-time", value: "T", text: "the same, as grpcurl calls it", of: calls, set: setTimeout},
+	{name: "timeout", value: "T", text: "10s, 500ms, or a number of seconds: how long to try (10s; watch: for ever), the RPC included; load: the time of each RPC", set: setTimeout},
+	{name: "max-time", value: "T", text: "the same, as grpcurl calls it", of: named, set: setTimeout},
 	{name: "service", value: "NAME", text: "check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING", of: []string{commandCheck, commandWatch},
 		set: func(c *commandLine, s string) error { c.service, c.hasService = s, true; return nil }},
-	{name: "data", short: "d", value: "JSON", text: "the request, or several one after the other for a method that takes a stream; @ reads them from standard input", of: calls,
+	{name: "data", short: "d", value: "JSON", text: "the request, or several one after the other for a method that takes a stream; @ reads them from standard input", of: named,
 		set: func(c *commandLine, s string) error { c.data, c.hasData = s, true; return nil }},
-	{name: "header", short: "H", value: "'NAME: VALUE'", text: "metadata of the RPC, any number of times; the value of a name in -bin is Base64", of: calls,
+	{name: "header", short: "H", value: "'NAME: VALUE'", text: "metadata of the RPC, any number of times; the value of a name in -bin is Base64", of: sends,
 		set: func(c *commandLine, s string) error { return c.addHeader(s) }},
-	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: calls,
+	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: named,
 		set: func(c *commandLine, s string) error { c.protosets = append(c.protosets, s); return nil }},
-	{name: "emit-defaults", text: "print fields that have their default values too", of: calls, set: toggle(func(c *commandLine) *bool { return &c.emitDefaults })},
-	{name: "allow-unknown-fields", text: "ignore fields of --data that the message does not have", of: calls, set: toggle(func(c *commandLine) *bool { return &c.allowUnknown })},
+	{name: "concurrency", short: "c", value: "N", text: "how many callers there are at the same time (10)", of: []string{commandLoad},
+		set: func(c *commandLine, s string) error { return setCount(&c.callers, s, mostCallers) }},
+	{name: "requests", short: "n", value: "N", text: "how many RPCs to make (200; with --duration as many as it takes)", of: []string{commandLoad},
+		set: func(c *commandLine, s string) error { return setCount(&c.rpcs, s, mostRequests) }},
+	{name: "duration", value: "T", text: "for how long to begin RPCs", of: []string{commandLoad},
+		set: func(c *commandLine, s string) (err error) { c.duration, err = parseDuration(s); return err }},
+	{name: "emit-defaults", text: "print fields that have their default values too", of: []string{commandCall}, set: toggle(func(c *commandLine) *bool { return &c.emitDefaults })},
+	{name: "allow-unknown-fields", text: "ignore fields of --data that the message does not have", of: named, set: toggle(func(c *commandLine) *bool { return &c.allowUnknown })},
 	{name: "trace", text: "draw the dial and the RPC in one waterfall, to standard error", of: []string{commandCall}, set: toggle(func(c *commandLine) *bool { return &c.trace })},
-	{name: "verbose", short: "v", text: "every event as it happens, to standard error; call: and the RPC's headers and trailers", set: toggle(func(c *commandLine) *bool { return &c.verbose })},
+	{name: "verbose", short: "v", text: "every event as it happens, to standard error; call: and the RPC's headers and trailers; channelz: and the latest events", set: toggle(func(c *commandLine) *bool { return &c.verbose })},
 	{name: "json", text: "one JSON object, or one for each line (watch)", set: toggle(func(c *commandLine) *bool { return &c.json })},
 	{name: "version", text: "which grpcdial this is", of: []string{}, set: toggle(func(c *commandLine) *bool { return &c.version })},
 	{name: "help", short: "h", text: "this text", of: []string{}},
@@ -142,6 +155,16 @@ func str(of func(*commandLine) *string) func(*commandLine, string) error {
 func setTimeout(c *commandLine, s string) (err error) {
 	c.timeout, err = parseDuration(s)
 	return err
+}
+
+// setCount reads a number from 1 to most.
+func setCount(to *int, s string, most int) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > most {
+		return fmt.Errorf("want a number from 1 to %d", most)
+	}
+	*to = n
+	return nil
 }
 
 // parseDuration reads a positive duration, or a number of seconds.
@@ -170,8 +193,8 @@ const (
 )
 
 var exitTexts = []exitText{
-	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK"},
-	{"1", "it failed: not READY, not SERVING, no descriptor of the method; standard error says why, and which flags may help"},
+	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK. load: that of all RPCs is. channelz: it was printed"},
+	{"1", "it failed: not READY, not SERVING, no descriptor of the method, an RPC of a load; standard error says why, and which flags may help"},
 	{"2", "the command line is wrong: an unknown flag, a file that is of no use, a target that cannot work, a request that the method does not take"},
 	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound"},
 }

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -23,13 +22,7 @@ func TestTexts(t *testing.T) {
 		o := command(t, args...)
 		assert.Equal(t, exitOK, o.code, name)
 		assert.Empty(t, o.stderr, name)
-		path := filepath.Join("testdata", name+".golden") // as it is: its times are no measurements
-		if *update {
-			require.NoError(t, os.WriteFile(path, []byte(o.stdout), 0o644))
-		}
-		want, err := os.ReadFile(path)
-		require.NoError(t, err)
-		assert.Equal(t, string(want), o.stdout, name)
+		assertGoldenAsIs(t, name, o.stdout)
 	}
 	assert.Equal(t, exitUsage, command(t, "completion", "tcsh").code)
 	assert.Equal(t, exitUsage, command(t, "completion").code)
@@ -112,4 +105,6 @@ func TestDocumentation(t *testing.T) {
 	documented(reflect.TypeFor[jsonReport]())
 	documented(reflect.TypeFor[jsonChange]())
 	documented(reflect.TypeFor[jsonCall]())
+	documented(reflect.TypeFor[jsonLoad]())
+	documented(reflect.TypeFor[jsonBooks]())
 }

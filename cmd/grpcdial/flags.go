@@ -40,6 +40,9 @@ type commandLine struct {
 	emitDefaults bool
 	allowUnknown bool
 	trace        bool
+	callers      int           // 0: none was given
+	rpcs         int           // 0: none was given
+	duration     time.Duration // 0: none was given
 
 	given []*flagText // the flags that were given; nil once they are checked
 }

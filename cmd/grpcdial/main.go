@@ -4,6 +4,8 @@
 //	grpcdial check TARGET                  dials once and draws what took how long, up to READY
 //	grpcdial watch TARGET                  prints the channel's state changes until it is stopped
 //	grpcdial call TARGET SERVICE/METHOD    makes one RPC and prints its responses
+//	grpcdial load TARGET SERVICE/METHOD    makes many and prints a histogram of their latencies
+//	grpcdial channelz TARGET               prints what the server's channelz service knows
 //
 // Targets are those of gRPC: host:port, dns:///host:port, unix:///path. The
 // connection is secured by TLS unless --plaintext is given. Flags may stand
