@@ -83,7 +83,11 @@ type RetryPolicy struct {
 	PerAttemptRecvTimeout time.Duration
 }
 
-// HedgingPolicy says that an RPC is sent again before it has failed (gRFC A6).
+// HedgingPolicy says that an RPC is sent again before it has failed (gRFC A6). It is for
+// RPCs with one request: unary ones, whose first reply with status OK counts, and server
+// streams, which go on with the attempt whose headers come first; SendMsg hands the request
+// over and does not wait for room at the server. RPCs that send more are not hedged, nor is
+// a request that is larger than grpc.MaxRetryRPCBufferSize.
 type HedgingPolicy struct {
 	MaxAttempts         int           // the first one included; at least 2
 	HedgingDelay        time.Duration // before each further one; 0: all are sent at once

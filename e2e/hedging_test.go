@@ -30,6 +30,7 @@ import (
 // returns is the status, nil for an echo of the request.
 type scripted struct {
 	addr      string
+	replies   int // if not 0, so many, which name the server and their number
 	script    func(ctx context.Context, n int) error
 	calls     atomic.Int64
 	cancelled atomic.Int64
@@ -58,6 +59,7 @@ func (s *scripted) handle(_ any, stream grpc.ServerStream) error {
 	s.mu.Lock()
 	s.previous = append(s.previous, strings.Join(md.Get("grpc-previous-rpc-attempts"), ","))
 	s.mu.Unlock()
+	stream.SetTrailer(metadata.Pairs("server", s.addr))
 	err := s.script(stream.Context(), int(s.calls.Add(1)))
 	if stream.Context().Err() != nil {
 		s.cancelled.Add(1)
@@ -72,7 +74,18 @@ func (s *scripted) handle(_ any, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(m); err != nil && err != io.EOF {
 		return err
 	}
-	return stream.SendMsg(m)
+	if err := stream.SetHeader(metadata.Pairs("server", s.addr)); err != nil {
+		return err
+	}
+	if s.replies == 0 {
+		return stream.SendMsg(m)
+	}
+	for i := range s.replies {
+		if err := stream.SendMsg(wrapperspb.String(fmt.Sprintf("%s@%s#%d", m.Value, s.addr, i))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *scripted) attempts() []string {
@@ -226,17 +239,22 @@ func TestHedgingOutcomes(t *testing.T) {
 			script:     func(context.Context, int) error { return fail(codes.Unavailable, "no") }, want: codes.Unavailable, calls: 2,
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := serveScript(t, tt.script)
-			cc := hedged(t, tt.policy, tt.throttling, []*scripted{s})
-			finished := 0
-			began := time.Now()
-			_, err := call(t, cc, "Echo", grpc.OnFinish(func(error) { finished++ }))
-			assert.Equal(t, tt.want, status.Code(err), "%v", err)
-			assert.GreaterOrEqual(t, time.Since(began), tt.least)
-			assert.Equal(t, tt.calls, s.calls.Load())
-			assert.Equal(t, 1, finished)
-		})
+		for kind, invoke := range hedgeable {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				s := serveScript(t, tt.script)
+				handler := new(ends)
+				cc := hedged(t, tt.policy, tt.throttling, []*scripted{s}, grpcdial.WithStatsHandler(handler))
+				finished := 0
+				began := time.Now()
+				_, err := invoke(soon(t), cc, "hello", grpc.OnFinish(func(error) { finished++ }))
+				assert.Equal(t, tt.want, status.Code(err), "%v", err)
+				assert.GreaterOrEqual(t, time.Since(began), tt.least)
+				assert.Equal(t, tt.calls, s.calls.Load())
+				assert.Equal(t, 1, finished)
+				require.Eventually(t, func() bool { return handler.ended.Load() == tt.calls }, 5*time.Second, time.Millisecond)
+				assert.Equal(t, tt.calls, handler.begun.Load())
+			})
+		}
 	}
 }
 

@@ -317,7 +317,10 @@ func (ch *Channel) Close() (told <-chan struct{}) {
 			if telling == nil {
 				telling = new(sync.WaitGroup)
 			}
-			telling.Go(e.tell)
+			telling.Go(func() {
+				e.tell()
+				e.cs.awaitHedge()
+			})
 		}
 	}
 	if telling == nil {

@@ -26,6 +26,7 @@
 //	pick.go               from picker to connection
 //	credentials.go        per-RPC credentials, authority
 //	unary.go, stream.go   the two kinds of calls; stream_attempt.go the stream's attempts
+//	hedge.go, hedge_stream.go         several attempts at the same time
 //	retry.go              the decision to try again; replay.go what is sent again
 //	codec.go, compress.go, frame.go   messages to bytes and back
 //	errors.go             how RPCs end; stage.go where they were, and what their time was spent on

@@ -13,23 +13,25 @@ import (
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
-// hedge is a unary RPC that is sent several times without waiting for its failure (gRFC
-// A6). The caller's goroutine starts the attempts, each on a goroutine of its own, and
-// takes their outcomes as they come:
+// hedge is an RPC with one request that is sent several times without waiting for its
+// failure (gRFC A6). One goroutine, for a unary RPC the caller's, starts the attempts, each
+// on a goroutine of its own, and takes their outcomes as they come:
 //
-//	success              ends the RPC; its reply is decoded, by the caller
+//	success              ends a unary RPC; its reply is decoded, by the caller. Of a stream it
+//	                     is the response headers, and the stream goes on with that attempt
 //	a fatal status       ends the RPC
 //	a non-fatal status   the next attempt is made at once, or after the server's pushback
 //	nothing for a while  the next attempt is made, hedgingDelay after the one before
 //
-// What is left when the RPC ends is cancelled. Attempts never touch the reply, nor each
+// What is left then is cancelled. Attempts never touch the reply, nor each
 // other: each has a copy of the RPC.
 type hedge struct {
 	*rpc
 	policy  *serviceconfig.HedgingPolicy
 	ctx     context.Context // of all attempts; ends with the RPC
 	request *sharedFrame
-	args    any
+	args    any           // the request
+	stream  *hedgedStream // nil: a unary RPC
 
 	outcomes chan *hedged // one for each attempt, never full
 	started  int
@@ -42,8 +44,14 @@ type hedge struct {
 // hedged is one attempt, on one connection after the other as long as none takes it.
 type hedged struct {
 	rpc
-	attempt attempt
+	attempt attempt // of a unary RPC
 	outcome outcome
+
+	// Of a stream.
+	stream *streamAttempt
+	opened bool               // stream is open, the request is not sent on it
+	ctx    context.Context    // of this attempt alone
+	cancel context.CancelFunc // ends it
 }
 
 // losersPatience is how long the end of an RPC waits for the attempts that it has
@@ -82,7 +90,15 @@ func (h *hedge) most() int { return min(h.policy.MaxAttempts, h.ch.cfg.MaxAttemp
 
 // race starts attempts until one decides the RPC, which it returns; nil if the RPC ended
 // while none was in progress.
-func (h *hedge) race(ctx context.Context) *hedged {
+func (h *hedge) race(ctx context.Context) (won *hedged) {
+	var failed *hedged // the latest that did; it decides the RPC if no other may follow
+	yield := func() {
+		if failed != nil && failed != won {
+			h.lose(failed)
+		}
+		failed = nil
+	}
+	defer yield()
 	h.begin()
 	next := time.NewTimer(h.policy.HedgingDelay)
 	defer next.Stop()
@@ -99,9 +115,13 @@ func (h *hedge) race(ctx context.Context) *hedged {
 		}
 		select {
 		case <-due:
-			if may = h.throttle().allows(); may {
+			may = h.throttle().allows() && !h.stream.isCommitted()
+			if may {
+				yield()
 				h.begin()
 				next.Reset(h.policy.HedgingDelay)
+			} else if h.running == 0 {
+				return failed
 			}
 		case <-ended:
 			return h.without(h.contextEnded(ctx, ctx.Err(), StageBackoff, nil, last))
@@ -122,7 +142,8 @@ func (h *hedge) race(ctx context.Context) *hedged {
 				return a
 			}
 			last = a.outcome.err
-			h.lose(a)
+			yield()
+			failed = a
 		}
 	}
 }
@@ -151,7 +172,7 @@ func (h *hedge) throttle() *throttle { return h.rpc.policy.throttle }
 
 // without is the end of the RPC while no attempt is in progress.
 func (h *hedge) without(err error) *hedged {
-	return &hedged{rpc: *h.rpc, outcome: outcome{err: err}}
+	return &hedged{rpc: *h.rpc, stream: &streamAttempt{}, outcome: outcome{err: err}}
 }
 
 // begin makes another attempt.
@@ -159,6 +180,10 @@ func (h *hedge) begin() {
 	a := &hedged{rpc: *h.rpc}
 	a.rpc.tries.policy = h.started // grpc-previous-rpc-attempts
 	a.rpc.hedge = h
+	a.ctx = h.ctx
+	if h.stream != nil {
+		h.stream.begin(h, a)
+	}
 	h.started++
 	h.running++
 	h.request.use()
@@ -173,28 +198,34 @@ func (h *hedge) begin() {
 func (a *hedged) run(h *hedge) {
 	transparent := false
 	for {
-		a.attempt = attempt{}
-		if drop, err := a.connect(h.ctx, &a.attempt, transparent); err != nil {
-			a.outcome = outcome{err: err, drop: drop}
+		if h.stream != nil {
+			a.outcome = a.tryStream(h, transparent)
 		} else {
-			a.outcome = a.exchange(&a.attempt, &h.request.frame, h.args)
+			a.outcome = a.tryUnary(h, transparent)
 		}
 		o := &a.outcome
-		if !o.unsent && !o.unprocessed || h.ctx.Err() != nil {
+		if !o.unsent && !o.unprocessed || a.ctx.Err() != nil {
 			return
 		}
 		v := a.decide(&a.attempt, o, false)
 		if !v.again {
 			return
 		}
-		a.end(&a.attempt, o.err)
-		a.attempt.release()
-		if err := a.pause(h.ctx, v.delay, o.err); err != nil {
-			a.attempt, a.outcome = attempt{}, outcome{err: err, drop: true}
+		h.lose(a)
+		if err := a.pause(a.ctx, v.delay, o.err); err != nil {
+			a.attempt, a.stream, a.outcome = attempt{}, &streamAttempt{}, outcome{err: err, drop: true}
 			return
 		}
 		transparent = v.transparent
 	}
+}
+
+func (a *hedged) tryUnary(h *hedge, transparent bool) outcome {
+	a.attempt = attempt{}
+	if drop, err := a.connect(a.ctx, &a.attempt, transparent); err != nil {
+		return outcome{err: err, drop: drop}
+	}
+	return a.exchange(&a.attempt, &h.request.frame, h.args)
 }
 
 // use notes that an attempt goes to conn.
@@ -213,6 +244,10 @@ func (h *hedge) hasUsed(conn *h2.Conn) bool {
 
 // lose ends an attempt that does not decide the RPC.
 func (h *hedge) lose(a *hedged) {
+	if h.stream != nil {
+		h.stream.lose(h, a)
+		return
+	}
 	a.end(&a.attempt, a.outcome.err)
 	a.attempt.release()
 }

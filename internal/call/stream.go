@@ -42,6 +42,8 @@ type clientStream struct {
 
 	userCtx context.Context // what Context returned; nil: nothing yet
 
+	hedged chan struct{} // closed when no goroutine of a hedge is left; nil: there was none
+
 	// Guarded by ch.mu.
 	next, prev *clientStream
 	enlisted   bool
@@ -149,7 +151,8 @@ func (cs *clientStream) Context() context.Context {
 	cs.commitLocked()
 	if cs.userCtx == nil {
 		cs.userCtx = cs.ctx
-		if cs.att != nil && cs.att.conn != nil {
+		undecided := cs.hedged != nil && cs.busy != nil // which attempt it will be
+		if cs.att != nil && cs.att.conn != nil && !undecided {
 			cs.userCtx = peer.NewContext(cs.att.ctx, cs.att.conn.Peer())
 		}
 	}
@@ -275,6 +278,9 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 		if a == nil || a.s == nil {
 			f.free()
 			return false
+		}
+		if last && cs.hedging != nil && cs.hedgeFrom(a, f, m) {
+			return true
 		}
 		if a.s.Send(f.bytes(), last) != nil {
 			<-a.s.Finished()

@@ -1,6 +1,7 @@
 package call
 
 import (
+	"context"
 	"io"
 
 	"google.golang.org/grpc"
@@ -97,22 +98,27 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 	a := &streamAttempt{}
 	ctx := cs.ctx
 	ctx, a.limit = cs.limitAttempt(ctx)
-	if drop, err := cs.connect(ctx, &a.attempt, transparent); err != nil {
-		return a, outcome{err: err, drop: drop}
+	return a, cs.openStream(ctx, &a.attempt, transparent)
+}
+
+// openStream opens the attempt's stream.
+func (r *rpc) openStream(ctx context.Context, a *attempt, transparent bool) outcome {
+	if drop, err := r.connect(ctx, a, transparent); err != nil {
+		return outcome{err: err, drop: drop}
 	}
 	var req h2.Request
-	if err := cs.request(&a.attempt, &req); err != nil {
-		return a, outcome{err: err, drop: isContextEnd(err)}
+	if err := r.request(a, &req); err != nil {
+		return outcome{err: err, drop: isContextEnd(err)}
 	}
-	if cs.tagged() {
-		cs.tellOpened(&a.attempt, &req, nil)
+	if r.tagged() {
+		r.tellOpened(a, &req, nil)
 	}
 	s, err := a.conn.Open(a.ctx, &req)
 	if err != nil {
-		return a, cs.refusal(&a.attempt, asH2Error(err))
+		return r.refusal(a, asH2Error(err))
 	}
-	a.s, cs.wired = s, true
-	return a, outcome{}
+	a.s, r.wired = s, true
+	return outcome{}
 }
 
 // publish puts an attempt in force in place of the one that was replaced. It
