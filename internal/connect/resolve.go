@@ -24,6 +24,9 @@ func (cfg *Config) resolve(ctx context.Context, addr resolver.Address) ([]endpoi
 	if !unix {
 		path, unix = unixPath(addr.Addr)
 	}
+	if via, target := throughProxy(addr); via != nil && !unix && cfg.Dialer == nil {
+		return []endpoint{{address: target, shown: text.Target(target), proxy: via}}, nil
+	}
 	var via *url.URL
 	if !unix {
 		var err error
