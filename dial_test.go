@@ -271,17 +271,19 @@ func TestBlockingDialWithoutAddresses(t *testing.T) {
 		}, "the load-balancing policy refused the resolver's addresses: not these", []DialOption{WithDefaultServiceConfig(picky.Config())}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, target, option := handResolver(t)
-			tt.prepare(r)
-			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-			defer cancel()
-			_, err := DialContext(ctx, target, append(tt.opts, WithInsecure(), WithBlock(), option)...)
-			var e *DialError
-			require.ErrorAs(t, err, &e)
-			assert.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Len(t, e.Attempts, 1)
-			assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
-			assert.Contains(t, err.Error(), tt.says)
+			synctest.Test(t, func(t *testing.T) {
+				r, target, option := handResolver(t)
+				tt.prepare(r)
+				ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+				defer cancel()
+				_, err := DialContext(ctx, target, append(tt.opts, WithInsecure(), WithBlock(), option)...)
+				var e *DialError
+				require.ErrorAs(t, err, &e)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Len(t, e.Attempts, 1)
+				assert.Equal(t, PhaseResolve, e.Attempts[0].Phase)
+				assert.Contains(t, err.Error(), tt.says)
+			})
 		})
 	}
 }

@@ -231,7 +231,7 @@ func TestLegacyHealthChecking(t *testing.T) {
 
 	b.set(serving)
 	expectStates(t, states, connectivity.Ready)
-	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
+	got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true)) // the policy has yet to say so
 	require.NoError(t, err)
 	assert.Equal(t, "a", got)
 

@@ -67,7 +67,7 @@ func TestHostThatDoesNotAnswer(t *testing.T) {
 	require.NoError(t, err)
 	cfg := &Config{Creds: plaintext, Resolver: zone{"a.test": {"127.0.0.1", "127.0.0.9"}}.resolver(t)}
 	for _, addr := range []string{ln.Addr().String(), "a.test:" + port} {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		_, err = Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")
 		cancel()
 		var a *failure.Attempt
