@@ -421,9 +421,9 @@ func TestResponses(t *testing.T) {
 			send: func(s *h2test.Conn, id uint32) { s.TrailersOnly(id, codes.Code(4711), "new") }},
 		{name: "grpc-message encoded", code: codes.Aborted, message: "100% \u00e9\n",
 			send: func(s *h2test.Conn, id uint32) { s.TrailersOnly(id, codes.Aborted, "100% \u00e9\n") }},
-		{name: "grpc-message badly encoded", code: codes.Aborted, message: "%zz %4 \u00e9%",
+		{name: "grpc-message badly encoded", code: codes.Aborted, message: "%zz %4 \u00e9face%",
 			send: func(s *h2test.Conn, id uint32) {
-				s.Headers(id, true, append(grpcOK, "grpc-status", "10", "grpc-message", "%zz %4 %C3%a9%")...)
+				s.Headers(id, true, append(grpcOK, "grpc-status", "10", "grpc-message", "%zz %4 %C3%a9face%")...)
 			}},
 		{name: "grpc-message not UTF-8", code: codes.Aborted, message: "\uFFFD!",
 			send: func(s *h2test.Conn, id uint32) {

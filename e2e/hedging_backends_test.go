@@ -1,0 +1,81 @@
+package e2e_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial"
+)
+
+// twice picks the backend of addr two times of three, then another one.
+type twice struct {
+	addr  string
+	picks *atomic.Int64
+}
+
+func (t twice) Build(info base.PickerBuildInfo) balancer.Picker {
+	var favoured, other balancer.SubConn
+	for sc, i := range info.ReadySCs {
+		if i.Address.Addr == t.addr {
+			favoured = sc
+		} else {
+			other = sc
+		}
+	}
+	if favoured == nil || other == nil {
+		return base.NewErrPicker(balancer.ErrNoSubConnAvailable)
+	}
+	return pickFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
+		if t.picks.Add(1)%3 == 0 {
+			return balancer.PickResult{SubConn: other}, nil
+		}
+		return balancer.PickResult{SubConn: favoured}, nil
+	})
+}
+
+type pickFunc func(balancer.PickInfo) (balancer.PickResult, error)
+
+func (f pickFunc) Pick(i balancer.PickInfo) (balancer.PickResult, error) { return f(i) }
+
+// TestHedgePrefersAnotherBackend: a hedge asks the policy again if it gives the backend
+// that the RPC has used already.
+func TestHedgePrefersAnotherBackend(t *testing.T) {
+	slow := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) })
+	fast := serveScript(t, func(context.Context, int) error { return nil })
+	balancer.Register(base.NewBalancerBuilder(t.Name(), twice{slow.addr, new(atomic.Int64)}, base.Config{}))
+	policy := grpcdial.HedgingPolicy{MaxAttempts: 2, HedgingDelay: 10 * time.Millisecond}
+	cc := newClient(t, "ipv4:"+slow.addr+","+fast.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{
+		LoadBalancing:  []grpcdial.LoadBalancingPolicy{{Name: t.Name()}},
+		MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
+	}))
+	_, err := call(t, cc, "Echo")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, slow.calls.Load())
+	assert.Equal(t, []string{"1"}, fast.attempts())
+}
+
+// TestRequestTooLargeToHedge: a request that is larger than what an RPC may keep for
+// another attempt is sent once.
+func TestRequestTooLargeToHedge(t *testing.T) {
+	s := serveScript(t, func(context.Context, int) error {
+		time.Sleep(50 * time.Millisecond) // the hedges begin at once
+		return nil
+	})
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 3}, nil, []*scripted{s})
+	for _, tt := range []struct{ size, attempts int }{{100, 3}, {300 << 10, 1}} {
+		before := s.calls.Load()
+		reply := new(wrapperspb.StringValue)
+		require.NoError(t, cc.Invoke(soon(t), "/test.S/Echo", wrapperspb.String(strings.Repeat("x", tt.size)), reply))
+		assert.Len(t, reply.Value, tt.size)
+		assert.EqualValues(t, tt.attempts, s.calls.Load()-before)
+	}
+}
