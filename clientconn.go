@@ -43,16 +43,15 @@ type ClientConn struct {
 	proxies   proxy.Func // nil: none
 	localDNS  bool       // the name is looked up here even if the target takes a proxy
 	overUnix  bool       // the builder's resolvers give the paths of unix sockets
+	noConfigs bool       // WithServiceConfig's channel was closed without one
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
-	noConfigs bool                  // WithServiceConfig's channel was closed without one
 	connector connect.Config        // but for what host.Config changes
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics.Recorder
 	calls     *call.Channel
 	channelz  *channelzdata.Channel // what package channelz serves
 	chain     *callChain            // in front of calls
-	bridge    bridge
 	mirrors   mirrors
 	observer  observer
 

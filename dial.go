@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial/internal/call"
@@ -116,9 +117,12 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.calls.SetIdle(true)
 	cc.subchannels.Init(cc.subchannelConfig())
 	cc.published.calls = cc.calls
-	cc.chain = newCallChain(o, cc.calls, cc.bridge.get)
+	var connOf func() *grpc.ClientConn
+	if o.intercepts() {
+		connOf = (&bridge{calls: cc, target: target, scheme: parsed.URL.Scheme}).get
+	}
+	cc.chain = newCallChain(o, cc.calls, connOf)
 	cc.chain.mirrors = &cc.mirrors
-	cc.bridge.calls, cc.bridge.target, cc.bridge.scheme = cc, target, parsed.URL.Scheme
 	return cc, nil
 }
 
@@ -160,6 +164,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		MaxAttempts:   cc.opts.maxCallAttempts,
 		UserAgent:     cc.opts.userAgent,
 		StatsHandlers: cc.opts.statsHandlers,
+		Closing:       cc.closing,
 		Owner:         (*callOwner)(cc),
 		ErrorAs:       rpcErrorAs,
 		ServerLoad:    call.ServerLoad,
@@ -278,7 +283,7 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 	}
 	begun := cc.state.latest().Seq
 	for {
-		now, changed := cc.state.now()
+		now, pokes := cc.state.look()
 		if cc.state.wasReady(begun) {
 			return nil // if only for a moment
 		}
@@ -292,6 +297,10 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 			return errClosing
 		case connectivity.Idle:
 			cc.askToConnect()
+		}
+		changed := cc.state.since(now, pokes)
+		if changed == nil {
+			continue
 		}
 		select {
 		case <-changed:

@@ -42,6 +42,13 @@ type building struct {
 	err  error         // why there is no resolver; read after done
 }
 
+// built is the building of a resolver that is built.
+var built = func() *building {
+	b := newBuilding()
+	close(b.done)
+	return b
+}()
+
 func newBuilding() *building { return &building{done: make(chan struct{})} }
 
 func (b *building) isDone() bool {

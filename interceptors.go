@@ -23,13 +23,18 @@ type callChain struct {
 	unary    grpc.UnaryInvoker // nil: no interceptors
 	stream   grpc.Streamer     // nil: no interceptors
 
-	// bridge returns what interceptors get as their *grpc.ClientConn.
+	// bridge returns what interceptors get as their *grpc.ClientConn; nil: there are none.
 	bridge  func() *grpc.ClientConn
 	mirrors *mirrors // the channel's other ones; nil: there are none
 }
 
-// newCallChain makes the chain that o asks for. bridge is called for each RPC
-// that has interceptors, never before.
+// intercepts reports whether there are interceptors.
+func (o *dialOptions) intercepts() bool {
+	return o.unary != nil || o.stream != nil || len(o.chainUnary) > 0 || len(o.chainStream) > 0
+}
+
+// newCallChain makes the chain that o asks for. bridge is called for each RPC, never
+// before, and may be nil if there are no interceptors.
 func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *grpc.ClientConn) *callChain {
 	c := &callChain{core: core, defaults: o.callOptions, bridge: bridge}
 

@@ -59,6 +59,8 @@ type dialOptions struct {
 	block                  bool                // WithBlock, WithReturnConnectionError
 	returnConnectionError  bool                // WithReturnConnectionError
 	failOnNonTempDialError bool                // FailOnNonTempDialError
+	insecure               bool                // WithInsecure
+	localDNS               bool                // WithLocalDNSResolution
 	giveUp                 func(Attempt) bool  // WithGiveUp; nil: not given
 	timeout                time.Duration       // WithTimeout; 0: none
 	channelzParent         channelz.Identifier // WithChannelzParentID; nil: none
@@ -69,7 +71,6 @@ type dialOptions struct {
 	logger *slog.Logger // WithLogger; nil: not given
 
 	// Security. checkCredentials makes the channel's credentials of these.
-	insecure       bool                             // WithInsecure
 	transportCreds credentials.TransportCredentials // WithTransportCredentials; nil: not given
 	bundle         credentials.Bundle               // WithCredentialsBundle; nil: not given
 	perRPCCreds    []credentials.PerRPCCredentials  // WithPerRPCCredentials, in order
@@ -81,7 +82,6 @@ type dialOptions struct {
 	dialer        func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
 	proxy         proxyOption                                     // WithProxy, WithNoProxy
 	proxyTLS      *tls.Config                                     // WithProxyTLSConfig; nil: the default
-	localDNS      bool                                            // WithLocalDNSResolution
 	connectCheck  func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
 	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
 	userAgent     string                                          // WithUserAgent and ours: the header's whole value

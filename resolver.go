@@ -58,6 +58,7 @@ func (r *resolverConn) build(b *building) {
 		defer func() {
 			if b.err == nil {
 				close(b.done)
+				r.cc.building.CompareAndSwap(b, built) // at rest, a channel has no need of b
 				return
 			}
 			r.cc.post(func() {

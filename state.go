@@ -51,6 +51,7 @@ type stateMachine struct {
 	last    StateChange   // guarded by mu: the latest transition, whose To is the state
 	log     []StateChange // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
 	changed chan struct{} // guarded by mu: closed at the next transition; nil while no goroutine waits
+	pokes   uint64        // guarded by mu: how often poke was called
 }
 
 // set makes the transition to state to, and returns the transition before. It
@@ -84,6 +85,7 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 func (m *stateMachine) poke() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.pokes++
 	m.wakeLocked()
 }
 
@@ -100,6 +102,24 @@ func (m *stateMachine) now() (StateChange, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.last, m.changedLocked()
+}
+
+// look returns the latest transition, and a number for since.
+func (m *stateMachine) look() (now StateChange, pokes uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last, m.pokes
+}
+
+// since returns a channel that is closed at the first transition or poke after those that
+// look returned; nil if there was one already.
+func (m *stateMachine) since(now StateChange, pokes uint64) (changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last.Seq != now.Seq || m.pokes != pokes {
+		return nil
+	}
+	return m.changedLocked()
 }
 
 // latest returns the latest transition.
@@ -236,7 +256,7 @@ func (cc *ClientConn) WaitForStateChange(ctx context.Context, source connectivit
 // ranges, with no lock held. Any number of goroutines may watch.
 func (cc *ClientConn) Watch(ctx context.Context) iter.Seq[StateChange] {
 	return func(yield func(StateChange) bool) {
-		c, _ := cc.state.now()
+		c := cc.state.latest()
 		c.From = c.To
 		cc.mirrors.catchUp()
 		for yield(c) && c.To != connectivity.Shutdown {

@@ -76,6 +76,8 @@ type Config struct {
 	StatsHandlers []stats.Handler
 	// UserAgent is the value of the user-agent header in the events of stats handlers.
 	UserAgent string
+	// Closing is closed by the channel's owner before it calls Close. nil: Close does that.
+	Closing <-chan struct{}
 	// Owner is the control plane that the channel's RPCs ask. nil: there is none.
 	Owner Owner
 	// ErrorAs serves errors.As on an [Error]: it sets target, if that is of a type that
@@ -90,10 +92,10 @@ const defaultMaxAttempts = 5
 
 // Channel makes RPCs. Its methods may be called by any number of goroutines.
 type Channel struct {
-	cfg         Config // set once
-	base        settings
-	baseErr     error // what was wrong with the default options; every RPC ends with it
-	gzipBuiltin bool  // cfg.Decompressor is the one of grpc.NewGZIPDecompressor
+	cfg         Config    // set once
+	base        *settings // of the default options; nil: there are none
+	baseErr     error     // what was wrong with the default options; every RPC ends with it
+	gzipBuiltin bool      // cfg.Decompressor is the one of grpc.NewGZIPDecompressor
 	epoch       time.Time
 
 	// Set by the control plane, read by RPCs.
@@ -114,7 +116,8 @@ type Channel struct {
 
 	refusing atomic.Bool // Drain was called
 
-	closed    chan struct{}
+	closed    <-chan struct{}
+	closes    chan struct{} // closed, if it is for Close to close; else nil
 	closeOnce sync.Once
 
 	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
@@ -145,11 +148,18 @@ type policy struct {
 
 // New makes a channel that has no picker, no config, no resolver result, and is not idle.
 func New(cfg Config) *Channel {
-	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: make(chan struct{})}
+	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: cfg.Closing}
+	if ch.closed == nil {
+		ch.closes = make(chan struct{})
+		ch.closed = ch.closes
+	}
 	if ch.cfg.MaxAttempts <= 0 {
 		ch.cfg.MaxAttempts = defaultMaxAttempts
 	}
-	ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
+	if len(cfg.DefaultOptions) > 0 {
+		ch.base = new(settings)
+		ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
+	}
 	ch.gzipBuiltin = isBuiltinGzip(cfg.Decompressor)
 	ch.picker.Store(noPicker)
 	ch.policy.Store(noPolicy)
@@ -303,7 +313,11 @@ func (ch *Channel) noneRuns() {
 // another attempt just then. The channel returned is closed once all calls on goroutines
 // of their own have returned; nil: there were none.
 func (ch *Channel) Close() (told <-chan struct{}) {
-	ch.closeOnce.Do(func() { close(ch.closed) })
+	ch.closeOnce.Do(func() {
+		if ch.closes != nil {
+			close(ch.closes)
+		}
+	})
 	ch.mu.Lock()
 	ch.shut = true
 	var open []*clientStream

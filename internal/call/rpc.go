@@ -68,8 +68,8 @@ func (r *rpc) defaults() []grpc.CallOption {
 
 // options applies all call options. start returns their errors.
 func (r *rpc) options() {
-	if r.via == nil {
-		r.set, r.optErr = r.ch.base, r.ch.baseErr
+	if r.via == nil && r.ch.base != nil {
+		r.set, r.optErr = *r.ch.base, r.ch.baseErr
 	}
 	if err := r.set.applyAll(r.opts); r.optErr == nil {
 		r.optErr = err

@@ -36,6 +36,7 @@ func (c *Channel) NewSubchannel(addrs []resolver.Address) *Subchannel {
 		return nil
 	}
 	s := &Subchannel{c: c, created: time.Now().UnixNano(), ref: Ref{Name: subchannelName(addrs)}}
+	s.trace.events = make([]event, 0, usualSubchannelEvents)
 	s.trace.add(event{at: s.created, text: "Subchannel Created", severity: Info})
 	c.mu.Lock()
 	defer c.mu.Unlock()

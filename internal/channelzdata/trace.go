@@ -1,6 +1,7 @@
 package channelzdata
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -11,6 +12,9 @@ import (
 const (
 	keptEvents = 32  // events that a channel or a subchannel remembers
 	maxText    = 512 // bytes of an event's text
+
+	usualEvents           = 6 // of a channel that is READY
+	usualSubchannelEvents = 4 // of its subchannel
 )
 
 // Severity says how much an event matters. The values are those of channelz.
@@ -52,6 +56,10 @@ type event struct {
 // zero event if it takes none's.
 func (t *trace) add(e event) (forgotten event) {
 	if len(t.events) < keptEvents {
+		if len(t.events) == 1 && cap(t.events) == 1 {
+			// An idle channel has one event, one that is READY has usually six.
+			t.events = slices.Grow(t.events, usualEvents-1)
+		}
 		t.events = append(t.events, e)
 	} else {
 		oldest := &t.events[t.logged%keptEvents]

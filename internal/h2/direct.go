@@ -51,6 +51,9 @@ func (c *scatter) plan(room []byte, whole bool, left, length int) {
 // next returns the frame after f, if the read brought it and it is as expected, and how many
 // bytes of it are where they belong. What else was read is in the reader's buffer then.
 func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, ok bool) {
+	if c == nil {
+		return f, 0, false
+	}
 	if c.rest >= frameHeaderLen && c.at+1 < c.n {
 		next, payload := parseFrameHeader(c.places[c.at]), c.places[c.at+1]
 		if next.typ == http2.FrameData && next.id == f.id && next.flags == 0 && next.length == len(payload) {
@@ -89,7 +92,10 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	if len(room) < leastDirect {
 		return 0, nil
 	}
-	c := &r.parts
+	if r.parts == nil {
+		r.parts = new(scatter)
+	}
+	c := r.parts
 	if several {
 		c.plan(room, whole, left, f.length)
 	} else {

@@ -30,15 +30,15 @@ import (
 // which shifts all indices: a stale copy would call another method.
 type headerEncoder struct {
 	enc      *hpack.Encoder
-	dst      []byte             // where Write appends
-	known    map[field]struct{} // what is in the dynamic table
-	frozen   bool               // nothing is inserted any more
-	room     int                // bytes of the table that may still be filled
-	missed   int                // bytes of metadata and time-outs that came again and had no place in the table
-	epoch    uint64             // counts insertions and size changes
-	resized  bool               // a size change was not followed by a block yet
-	seen     *[64]uint64        // hashes of metadata seen once
-	timeouts timeouts
+	dst      []byte              // where Write appends
+	known    map[field]struct{}  // what is in the dynamic table
+	frozen   bool                // nothing is inserted any more
+	room     int                 // bytes of the table that may still be filled
+	missed   int                 // bytes of metadata and time-outs that came again and had no place in the table
+	epoch    uint64              // counts insertions and size changes
+	resized  bool                // a size change was not followed by a block yet
+	seen     *[64]uint64         // hashes of metadata seen once
+	timeouts *timeouts           // nil before the first
 	block    map[fixedKey][]byte // blocks of indices alone, valid for this epoch
 	last     fixedKey            // the key of lastBlock, which saves the map's look-up
 	lastB    []byte
@@ -81,7 +81,7 @@ func (e *headerEncoder) setTableSize(n uint32) {
 		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
 		// the table stays as it is from here on.
 		clear(e.known)
-		e.timeouts.forget()
+		e.timeouts = nil
 		e.frozen, e.room = true, 0
 	}
 }
@@ -95,7 +95,7 @@ func (e *headerEncoder) empty() {
 	e.changed()
 	e.resized = true
 	clear(e.known)
-	e.timeouts.forget()
+	e.timeouts = nil
 	e.room, e.missed = initialRoom, 0
 }
 
@@ -110,7 +110,9 @@ func (e *headerEncoder) changed() {
 	e.epoch++
 	clear(e.block)
 	e.last, e.lastB = fixedKey{}, nil
-	e.timeouts.shifted()
+	if e.timeouts != nil {
+		e.timeouts.shifted()
+	}
 }
 
 // appendRequest appends the header block of r to b.

@@ -28,7 +28,7 @@ type reader struct {
 	narrow     bool // the next read is of a frame's header alone
 	start, end int  // the bytes read and not used yet
 
-	parts    scatter
+	parts    *scatter // nil until there was a read for it
 	hd       headerDecoder
 	lastID   uint32 // the stream of the latest look-up
 	last     *Stream

@@ -96,8 +96,6 @@ type keptTimeout struct {
 // timeoutKey is a time-out as one number, never 0.
 func timeoutKey(n int64, unit int) uint32 { return uint32(n)<<3 | uint32(unit) + 1 }
 
-func (t *timeouts) forget() { *t = timeouts{} }
-
 // shifted notes that indices have changed.
 func (t *timeouts) shifted() {
 	for i := range t.kept {
@@ -139,6 +137,9 @@ var timeoutName = appendHpackString([]byte{0}, timeoutField)
 func (e *headerEncoder) timeout(d time.Duration) {
 	n, unit := timeoutValue(d)
 	key := timeoutKey(n, unit)
+	if e.timeouts == nil {
+		e.timeouts = new(timeouts)
+	}
 	kept := e.timeouts.at(key)
 	if kept != nil && kept.n > 0 {
 		e.dst = append(e.dst, kept.index[:kept.n]...)

@@ -21,7 +21,7 @@ import (
 type Queue struct {
 	mu      sync.Mutex
 	waiting []func()      // guarded by mu: not started yet, oldest first
-	room    [4]func()     // guarded by mu: where a few of them wait
+	room    [3]func()     // guarded by mu: where a few of them wait
 	start   func()        // guarded by mu: run, made once
 	after   func()        // set by AfterEach
 	running bool          // guarded by mu: a goroutine is in run
