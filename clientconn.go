@@ -43,6 +43,7 @@ type ClientConn struct {
 	proxies   proxy.Func // nil: none
 	localDNS  bool       // the name is looked up here even if the target takes a proxy
 	overUnix  bool       // the builder's resolvers give the paths of unix sockets
+	ownCode   bool       // see hasOwnCodeOnly
 	noConfigs bool       // WithServiceConfig's channel was closed without one
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
@@ -227,7 +228,11 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	close(cc.closing)
 	told = cc.calls.Close()
 	cc.subchannels.Close(errClosing, statusClosing)
-	cc.policyQueue.Close(cc.end)
+	if !cc.ownCode {
+		cc.policyQueue.Close(cc.end)
+	} else if cc.policyQueue.CloseHeld(cc.end) {
+		cc.policyQueue.Run()
+	}
 	cc.channelz.Close()
 	return told, true
 }

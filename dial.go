@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/pickfirst"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/grpcdial/grpcdial/internal/call"
@@ -123,7 +126,30 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	}
 	cc.chain = newCallChain(o, cc.calls, connOf)
 	cc.chain.mirrors = &cc.mirrors
+	cc.ownCode = cc.hasOwnCodeOnly()
 	return cc, nil
+}
+
+// hasOwnCodeOnly reports whether nothing of the program's runs on the channel's queues, and
+// nothing that takes time: the resolver is passthrough, which gives its address within Build,
+// and the policy pick_first, both grpc-go's. Goroutines of the channel's and of its callers
+// then run the queues in place of new ones: each that is started wakes a sleeping
+// processor, and that was most of what a dial cost.
+func (cc *ClientConn) hasOwnCodeOnly() bool {
+	o := cc.opts
+	return cc.observer.listeners == nil && len(o.statsHandlers) == 0 && !o.proxy.given &&
+		o.serviceConfig == nil && (cc.defaults == nil || cc.defaults.LB == nil) &&
+		isOf(cc.builder, "google.golang.org/grpc/internal/resolver/passthrough") &&
+		isOf(balancer.Get(pickfirst.Name), "google.golang.org/grpc/balancer/pickfirst")
+}
+
+// isOf reports whether the type of v is one of the package with that path.
+func isOf(v any, path string) bool {
+	t := reflect.TypeOf(v)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.PkgPath() == path
 }
 
 // newConnector returns what the channel's connections are made with.
@@ -219,7 +245,15 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 // awaitResolver leaves idle and waits until the resolver is built.
 func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 	b := cc.building.Load()
-	cc.wake()
+	held := false
+	if cc.ownCode && cc.policyQueue.Hold(func() { held = cc.leaveIdleFor(true) }) {
+		cc.policyQueue.Run()
+		if held {
+			cc.resolverQueue.Run()
+		}
+	} else {
+		cc.wake()
+	}
 	select {
 	case <-b.done:
 		return b.err

@@ -20,9 +20,11 @@ type host struct{ *policy }
 
 var _ subchannel.Host = host{}
 
-func (h host) Post(f func())  { h.cc.post(f) }
-func (h host) AssertOnQueue() { h.cc.policyQueue.AssertOn() }
-func (h host) Closed() bool   { return h.closed }
+func (h host) Post(f func())      { h.cc.post(f) }
+func (h host) Hold(f func()) bool { return h.cc.ownCode && h.cc.policyQueue.Hold(f) }
+func (h host) Run()               { h.cc.policyQueue.Run() }
+func (h host) AssertOnQueue()     { h.cc.policyQueue.AssertOn() }
+func (h host) Closed() bool       { return h.closed }
 
 func (h host) Report(sc *subchannel.Subchannel, to connectivity.State, why error) {
 	if why != nil {

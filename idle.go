@@ -83,19 +83,24 @@ func (cc *ClientConn) exitIdle() {
 
 // leaveIdle has a resolver built, and the rest follows from what it says. Policy
 // queue only.
-func (cc *ClientConn) leaveIdle() {
+func (cc *ClientConn) leaveIdle() { cc.leaveIdleFor(false) }
+
+// leaveIdleFor is leaveIdle. If here is set and held returned, the resolver queue is held,
+// and the resolver built when the caller has it run. Policy queue only.
+func (cc *ClientConn) leaveIdleFor(here bool) (held bool) {
 	cc.policyQueue.AssertOn()
 	if !cc.idle {
-		return
+		return false
 	}
 	cc.idle = false
 	cc.resolution.begin()
 	cc.setState(connectivity.Connecting, nil, nil)
 	cc.tellResolving()
 	cc.resolver = newResolverConn(cc)
-	cc.resolver.build(cc.building.Load())
+	held = cc.resolver.build(cc.building.Load(), here)
 	cc.published.leaveIdle()
 	cc.armIdleTimer(cc.opts.idleTimeout)
+	return held
 }
 
 // enterIdle closes resolver, policy and connections, so that the channel is as

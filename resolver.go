@@ -36,6 +36,8 @@ type resolverConn struct {
 	resolver resolver.Resolver // resolver queue only; nil if Build failed
 	proxies  proxy.Func        // set on the resolver queue before Build and only read after that: which proxy an address takes
 
+	here bool // Build's goroutine only, and of a resolver that calls nothing after it: UpdateState may lend its goroutine to the policy queue
+
 	mu     sync.Mutex
 	config *grpcsc.ParseResult // guarded by mu: the latest update's
 }
@@ -48,11 +50,16 @@ func newResolverConn(cc *ClientConn) *resolverConn {
 var errNoResolver = errors.New("grpcdial: the goroutine was ended (runtime.Goexit) in the resolver's builder")
 
 // build has the resolver built, which a failure is reported of to the channel before b
-// is done. On a channel that is being closed, none is built and b stays as it is.
-func (r *resolverConn) build(b *building) {
-	r.cc.resolverQueue.Post(func() {
+// is done. On a channel that is being closed, none is built and b stays as it is. If here is
+// set and held returned, the caller has to run the resolver queue.
+func (r *resolverConn) build(b *building, here bool) (held bool) {
+	f := func() {
 		if r.cc.isClosing() {
 			return
+		}
+		if here {
+			r.here = true
+			defer func() { r.here = false }()
 		}
 		b.err = errNoResolver
 		defer func() {
@@ -70,7 +77,12 @@ func (r *resolverConn) build(b *building) {
 		}()
 		defer r.cc.calling(runningCall)()
 		r.resolver, b.err = r.cc.buildResolver(r)
-	})
+	}
+	if here && r.cc.resolverQueue.Hold(f) {
+		return true
+	}
+	r.cc.resolverQueue.Post(f)
+	return false
 }
 
 // resolverCall says which code of the program's the resolver queue is in.
@@ -125,7 +137,11 @@ func makesUnixSockets(b resolver.Builder) bool {
 // retire has the resolver closed and whatever it says from now on ignored.
 func (r *resolverConn) retire() {
 	close(r.retired)
-	r.cc.resolverQueue.Post(r.close)
+	if r.cc.ownCode && r.cc.resolverQueue.Hold(r.close) {
+		r.cc.resolverQueue.Run() // Close of such a resolver does nothing
+	} else {
+		r.cc.resolverQueue.Post(r.close)
+	}
 }
 
 // close runs on the resolver queue, so after Build.
@@ -205,15 +221,17 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 // a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
 	verdict := make(chan error, 1)
-	posted := r.cc.post(func() {
+	f := func() {
 		if r.cc.resolver != r {
 			return // retired: no caller waits
 		}
 		err := apply()
 		r.cc.enforceReports()
 		verdict <- err
-	})
-	if !posted {
+	}
+	if r.here && r.cc.policyQueue.Hold(f) {
+		r.cc.policyQueue.Run()
+	} else if !r.cc.post(f) {
 		return nil
 	}
 	select {

@@ -32,7 +32,7 @@ func Inside() bool {
 
 // runName is the name of the function that is on the stack of all that runs on a
 // queue.
-var runName = runtime.FuncForPC(reflect.ValueOf((*Queue).run).Pointer()).Name()
+var runName = runtime.FuncForPC(reflect.ValueOf((*Queue).serve).Pointer()).Name()
 
 // checking is set by Check.
 var checking atomic.Bool

@@ -3,6 +3,7 @@
 package serial
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -12,7 +13,7 @@ import (
 // any goroutine, and Post and Close also from a function that runs on the queue.
 //
 // A goroutine is started when something is posted to an empty queue and ends
-// when the queue is empty again. What a function wrote is visible to all that
+// when the queue is empty again, unless a caller lends its own (Hold). What a function wrote is visible to all that
 // run after it.
 //
 // A function that panics crashes the program, as any goroutine's panic does. A
@@ -45,9 +46,29 @@ func (q *Queue) Post(f func()) bool {
 	if q.refuses {
 		return false
 	}
-	q.append(f)
+	q.append(f, true)
 	return true
 }
+
+// Hold is Post for a caller that lends the queue its goroutine in place of a new one: if it
+// returns true, the caller has to call Run, and until then nothing runs. It
+// returns false, and f will not run, if the queue is not at rest or was closed.
+func (q *Queue) Hold(f func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.refuses || q.running {
+		return false
+	}
+	q.append(f, false)
+	return true
+}
+
+// maxHeld is how many functions run on the goroutine of a caller of Run.
+const maxHeld = 16
+
+// Run runs what waits, after Hold or CloseHeld, until the queue is empty, on the caller's
+// goroutine. If too much comes meanwhile, a goroutine takes over.
+func (q *Queue) Run() { q.serve(maxHeld) }
 
 // Discard makes the queue refuse what is posted from now on and forget what waits there.
 // Close is yet to be called, and its last runs.
@@ -61,19 +82,27 @@ func (q *Queue) Discard() {
 // Close makes the queue refuse what is posted from now on. What is queued
 // still runs and then last, which may be nil. Close does not wait. A second
 // Close does nothing, and its last is not run.
-func (q *Queue) Close(last func()) {
+func (q *Queue) Close(last func()) { q.close(last, true) }
+
+// CloseHeld is Close for a caller that lends the queue its goroutine, as with Hold: if it
+// returns true, the caller has to call Run. It returns false if Run is not needed.
+func (q *Queue) CloseHeld(last func()) bool { return q.close(last, false) }
+
+func (q *Queue) close(last func(), start bool) (held bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return
+		return false
 	}
 	q.refuses, q.closed = true, true
 	if last != nil {
-		q.append(last)
+		held = !q.running && !start
+		q.append(last, start)
 	}
 	if !q.running {
-		close(q.end())
+		q.ended()
 	}
+	return held
 }
 
 // Wait returns once the queue has been closed and everything on it has run.
@@ -84,18 +113,41 @@ func (q *Queue) Wait() { <-q.Done() }
 func (q *Queue) Done() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.end()
+	if q.drained == nil {
+		if q.closed && !q.running {
+			return closed
+		}
+		q.drained = make(chan struct{})
+	}
+	return q.drained
 }
 
-// append adds f and starts the queue's goroutine unless it is running. It is called
-// with mu held.
-func (q *Queue) append(f func()) {
+// closed is what Done returns of a queue on which nothing will run any more.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// ended closes the channel that Done has returned. It is called with mu held.
+func (q *Queue) ended() {
+	if q.drained != nil {
+		close(q.drained)
+	}
+}
+
+// append adds f, and sees to it that it runs: unless the queue is running already, it starts
+// a goroutine, or without start leaves that to the caller. It is called with mu held.
+func (q *Queue) append(f func(), start bool) {
 	if len(q.waiting) == 0 {
 		q.waiting = q.room[:0]
 	}
 	q.waiting = append(q.waiting, f)
 	if !q.running {
 		q.running = true
+		if !start {
+			return
+		}
 		if q.start == nil {
 			q.start = q.run // once: a go statement with a receiver allocates each time
 		}
@@ -103,28 +155,24 @@ func (q *Queue) append(f func()) {
 	}
 }
 
-// end returns the channel that Wait waits on. It is called with mu held.
-func (q *Queue) end() chan struct{} {
-	if q.drained == nil {
-		q.drained = make(chan struct{})
-	}
-	return q.drained
-}
+// run is the queue's goroutine.
+func (q *Queue) run() { q.serve(math.MaxInt) }
 
-// run is the queue's goroutine. Only one exists at a time: running is set by the call
+// serve runs what waits, at most so many functions on this goroutine. Only one call
+// exists at a time: running is set by the call
 // that starts it and cleared here, under mu, in the same step that finds the queue
-// empty, so that run either sees a Post or the Post starts a new run.
-func (q *Queue) run() {
+// empty, so that serve either sees a Post or the Post starts a new one.
+func (q *Queue) serve(most int) {
 	empty := false
 	defer func() {
-		if !empty { // f left by Goexit; after a panic the program is ending anyway
+		if !empty { // most have run, or f left by Goexit; after a panic the program is ending anyway
 			go q.run()
 		}
 	}()
 	if checking.Load() {
 		q.goroutine.Store(goroutineID())
 	}
-	for {
+	for range most {
 		f := q.next()
 		if f == nil {
 			empty = true
@@ -145,8 +193,9 @@ func (q *Queue) next() func() {
 	if len(q.waiting) == 0 {
 		q.waiting = nil // a burst's array is not kept by a queue at rest
 		q.running = false
+		q.goroutine.Store(0)
 		if q.closed {
-			close(q.end())
+			q.ended()
 		}
 		return nil
 	}

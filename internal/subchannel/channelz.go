@@ -8,16 +8,19 @@ import (
 // openSocket makes the channelz data of the loop's connection, and returns what closes
 // them. It happens on the policy queue, so that it is noted in order with the
 // subchannel's states. To be called by the loop's goroutine, which alone writes
-// l.addr.
-func (l *loop) openSocket(conn *h2.Conn) (closed func(why error)) {
+// l.addr, and which has to have the host run the queue if it is held.
+func (l *loop) openSocket(conn *h2.Conn) (closed func(why error), held bool) {
 	sc := l.sc
 	name := sc.host.ServerName(l.addr)
 	if name == sc.g.cfg.Authority {
 		name = "" // as the channel
 	}
 	var k *channelzdata.Socket // policy queue only
-	sc.host.Post(func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) })
-	return func(why error) { sc.host.Post(func() { k.Close(why) }) }
+	open := func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) }
+	if held = sc.host.Hold(open); !held {
+		sc.host.Post(open)
+	}
+	return func(why error) { sc.host.Post(func() { k.Close(why) }) }, held
 }
 
 // socketCounts are a connection's figures for channelz.

@@ -20,6 +20,10 @@ type Host interface {
 	// being closed by then. It does not wait, and may be called with a subchannel's lock
 	// held.
 	Post(f func())
+	// Hold is Post for a caller that lends its goroutine to the policy queue. If it returns
+	// true, the caller has to call Run soon; if false, f will not run.
+	Hold(f func()) bool
+	Run()
 	// AssertOnQueue panics, in tests, if the caller is not on the policy queue.
 	AssertOnQueue()
 	// Closed reports whether the policy was closed. Policy queue only.

@@ -133,8 +133,10 @@ func (h *fakeHost) Post(f func()) {
 		}
 	})
 }
-func (h *fakeHost) AssertOnQueue() { h.queue.AssertOn() }
-func (h *fakeHost) Closed() bool   { return false }
+func (h *fakeHost) Hold(f func()) bool { return h.queue.Hold(f) }
+func (h *fakeHost) Run()               { h.queue.Run() }
+func (h *fakeHost) AssertOnQueue()     { h.queue.AssertOn() }
+func (h *fakeHost) Closed() bool       { return false }
 func (h *fakeHost) Report(_ *Subchannel, to connectivity.State, why error) {
 	h.states <- State(to, why)
 }

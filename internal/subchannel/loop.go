@@ -261,7 +261,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	g := l.sc.g
 	stats := beginStats(g.cfg.StatsHandlers, conn)
 	g.cfg.Metrics.Connected(conn.Peer().AuthInfo)
-	closeSocket := l.openSocket(conn)
+	closeSocket, held := l.openSocket(conn)
 	l.readyAt = time.Now()
 	l.sc.host.ConnReady(l.connected(), l.readyAt.Sub(l.since))
 	if !l.use(conn) {
@@ -271,6 +271,9 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	}
 	*served = true
 	go l.serve(conn, stats, closeSocket)
+	if held {
+		l.sc.host.Run() // READY is reported on this goroutine, which has nothing else to do any more
+	}
 }
 
 // connected describes the attempt that led to the connection, but for its time. The
