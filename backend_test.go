@@ -8,9 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver/manual"
-
-	"github.com/grpcdial/grpcdial/internal/h2"
-	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // plain makes a plaintext channel that the test closes, if it does not do so
@@ -43,11 +40,3 @@ func awaitReady(t *testing.T, cc *ClientConn) {
 }
 
 func TestMain(m *testing.M) { backendtest.Main(m) }
-
-// connOf returns the connection of a subchannel that is READY, else nil.
-func connOf(sc *subchannel.Subchannel) *h2.Conn {
-	if line := sc.Line(); line != nil {
-		return line.Conn
-	}
-	return nil
-}

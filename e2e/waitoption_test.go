@@ -144,7 +144,7 @@ func TestGiveUpSeesFailuresThatChangeNoState(t *testing.T) {
 	t.Run("health", func(t *testing.T) {
 		b := backendtest.StartChecked(t, "a", healthpb.HealthCheckResponse_NOT_SERVING)
 		cc := plain(t, "passthrough:///"+b.Addr, fastBackoff(), grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool {
-			b.Set(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
+			b.SetHealth(healthpb.HealthCheckResponse_SERVICE_UNKNOWN) // once NOT_SERVING was seen
 			return strings.Contains(a.Err.Error(), "SERVICE_UNKNOWN")
 		}))
 		err := cc.AwaitReady(backendtest.Bounded(t))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -29,6 +30,7 @@ type Backend struct {
 	Held chan struct{} // one element for each Hold that has begun
 
 	register func(*grpc.Server) // nil: no other services
+	checked  *health.Server     // of StartChecked, else nil
 
 	mu     sync.Mutex
 	srv    *grpc.Server

@@ -12,23 +12,28 @@ import (
 // the service "checked".
 const CheckedConfig = `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "checked"}}`
 
-// Checked is a Backend that has grpc-go's health service, in which the service "checked"
-// has a status.
-type Checked struct {
-	*Backend
-	service *health.Server
-}
-
-// StartChecked runs such a backend until the test ends.
-func StartChecked(t *testing.T, name string, status healthpb.HealthCheckResponse_ServingStatus) *Checked {
+// StartChecked runs a backend until the test ends that has grpc-go's health service, in
+// which the service "checked" has a status.
+func StartChecked(t *testing.T, name string, status healthpb.HealthCheckResponse_ServingStatus) *Backend {
 	t.Helper()
 	service := health.NewServer()
-	service.SetServingStatus("checked", status)
-	b := StartWith(t, name, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, service) })
-	return &Checked{b, service}
+	b := StartHealth(t, name, service)
+	b.checked = service
+	b.SetHealth(status)
+	return b
 }
 
-// Set changes the status of the service "checked".
-func (c *Checked) Set(status healthpb.HealthCheckResponse_ServingStatus) {
-	c.service.SetServingStatus("checked", status)
+// SetHealth changes the status of the service "checked" of StartChecked.
+func (b *Backend) SetHealth(status healthpb.HealthCheckResponse_ServingStatus) {
+	b.checked.SetServingStatus("checked", status)
+}
+
+// StartHealth runs a backend with a health service of the test's own until the test ends;
+// nil means that it has none.
+func StartHealth(t *testing.T, name string, service healthpb.HealthServer) *Backend {
+	t.Helper()
+	if service == nil {
+		service = healthpb.UnimplementedHealthServer{}
+	}
+	return StartWith(t, name, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, service) })
 }

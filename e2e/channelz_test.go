@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -23,7 +21,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/channelz"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // reader asks a channelz service as grpcdebug does.
@@ -220,7 +220,7 @@ func TestChannelzOfAnIdleChannel(t *testing.T) {
 	r, a := serveChannelz(t), backendtest.Start(t, "a")
 	names, target, option := handResolver(t)
 	names.InitialState(backendtest.Addresses(a))
-	cc := plain(t, target, option, WithIdleTimeout(50*time.Millisecond))
+	cc := plain(t, target, option, grpcdial.WithIdleTimeout(50*time.Millisecond))
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	awaitState(t, cc, connectivity.Idle)
@@ -228,7 +228,7 @@ func TestChannelzOfAnIdleChannel(t *testing.T) {
 	c := r.top(target)
 	assert.Equal(t, channelzpb.ChannelConnectivityState_IDLE, c.Data.State.State)
 	assert.EqualValues(t, 1, c.Data.CallsSucceeded)
-	assert.Contains(t, traced(c.Data.Trace), "State changed to IDLE: "+ErrIdle.Error())
+	assert.Contains(t, traced(c.Data.Trace), "State changed to IDLE: "+grpcdial.ErrIdle.Error())
 }
 
 // TestChannelzTellsOfFailures: why a resolver and a subchannel failed, and why a
@@ -237,7 +237,7 @@ func TestChannelzTellsOfFailures(t *testing.T) {
 	r := serveChannelz(t)
 	names, target, option := handResolver(t)
 	names.InitialState(resolver.State{})
-	cc := plain(t, target, option, WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no way") }))
+	cc := plain(t, target, option, grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no way") }))
 	cc.Connect()
 	awaitState(t, cc, connectivity.TransientFailure)
 	names.CC().ReportError(errors.New("no such name"))
@@ -299,13 +299,13 @@ func TestNestedChannels(t *testing.T) {
 	balancer.Register(policy)
 	names, target, option := handResolver(t)
 	names.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
-	outer := plain(t, target, option, WithDefaultServiceConfig(policy.Config()))
+	outer := plain(t, target, option, grpcdial.WithDefaultServiceConfig(policy.Config()))
 	outer.Connect()
 	parent := (<-built).ChannelzParent
 	require.NotNil(t, parent)
 	assert.Contains(t, parent.String(), "Channel #")
 
-	inner := plain(t, "passthrough:///inner", WithChannelzParentID(parent))
+	inner := plain(t, "passthrough:///inner", grpcdial.WithChannelzParentID(parent))
 	assert.Nil(t, r.top("passthrough:///inner"))
 	c := r.top(target)
 	require.Len(t, c.ChannelRef, 1)
@@ -320,7 +320,7 @@ func TestNestedChannels(t *testing.T) {
 	assert.Empty(t, c.ChannelRef)
 	assert.Contains(t, traced(c.Data.Trace), "Nested Channel Deleted")
 
-	orphan := plain(t, "passthrough:///orphan", WithChannelzParentID(parent))
+	orphan := plain(t, "passthrough:///orphan", grpcdial.WithChannelzParentID(parent))
 	require.NoError(t, outer.Close())
 	assert.NotNil(t, r.top("passthrough:///orphan"), "its parent has closed")
 	require.NoError(t, orphan.Close())
@@ -332,8 +332,8 @@ func TestFailedDialLeavesNoBooks(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	const target = "passthrough:///never"
-	_, err := DialContext(ctx, target, WithInsecure(), WithBlock(),
-		WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no way") }))
+	_, err := grpcdial.DialContext(ctx, target, grpcdial.WithInsecure(), grpcdial.WithBlock(),
+		grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("no way") }))
 	require.Error(t, err)
 	assert.Nil(t, r.top(target))
 }

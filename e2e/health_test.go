@@ -1,16 +1,13 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
 	"errors"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,12 +15,13 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 const (
@@ -31,91 +29,26 @@ const (
 	notServing = healthpb.HealthCheckResponse_NOT_SERVING
 )
 
-// checkedConfig asks for the health of the service "checked".
-const checkedConfig = `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": "checked"}}`
-
-// checkedBackend is a server that has a health service and answers all RPCs but
-// those of the health service with its name.
-type checkedBackend struct {
-	name   string
-	addr   string
-	health *health.Server
-	stop   func()
-}
-
-// startChecked starts a server whose service "checked" has a status.
-func startChecked(t *testing.T, name string, status healthpb.HealthCheckResponse_ServingStatus) *checkedBackend {
-	t.Helper()
-	b := &checkedBackend{name: name, health: health.NewServer()}
-	b.health.SetServingStatus("checked", status)
-	b.serve(t, b.health)
-	return b
-}
-
-// startWith starts a server with a health service of the test's; nil: it has none.
-func startWith(t *testing.T, name string, service healthpb.HealthServer) *checkedBackend {
-	t.Helper()
-	b := &checkedBackend{name: name}
-	b.serve(t, service)
-	return b
-}
-
-func (b *checkedBackend) serve(t *testing.T, service healthpb.HealthServer) {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	b.addr = lis.Addr().String()
-	srv := grpc.NewServer(grpc.UnknownServiceHandler(b.handle))
-	if service != nil {
-		healthpb.RegisterHealthServer(srv, service)
-	}
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	b.stop = func() {
-		srv.Stop()
-		done.Wait()
-	}
-	t.Cleanup(b.stop)
-}
-
-func (b *checkedBackend) handle(_ any, s grpc.ServerStream) error {
-	if method, _ := grpc.MethodFromServerStream(s); strings.HasPrefix(method, "/grpc.health") {
-		return status.Error(codes.Unimplemented, "no such service")
-	}
-	if err := s.RecvMsg(new(wrapperspb.StringValue)); err != nil {
-		return err
-	}
-	return s.SendMsg(wrapperspb.String(b.name))
-}
-
-func (b *checkedBackend) set(s healthpb.HealthCheckResponse_ServingStatus) {
-	b.health.SetServingStatus("checked", s)
-}
-
 // dialChecked makes a channel to all of the backends.
-func dialChecked(t *testing.T, config string, backends []*checkedBackend, opts ...DialOption) *ClientConn {
+func dialChecked(t *testing.T, config string, backends []*backendtest.Backend, opts ...grpcdial.DialOption) *grpcdial.ClientConn {
 	t.Helper()
-	var s resolver.State
-	for _, b := range backends {
-		s.Addresses = append(s.Addresses, resolver.Address{Addr: b.addr})
-	}
 	r, target, option := handResolver(t)
-	r.InitialState(s)
-	return plain(t, target, append(opts, option, WithDefaultServiceConfig(config), fastBackoff())...)
+	r.InitialState(backendtest.Addresses(backends...))
+	return plain(t, target, append(opts, option, grpcdial.WithDefaultServiceConfig(config), fastBackoff())...)
 }
 
 // TestHealthDecidesWhoServes: RPCs go only where the health service says SERVING,
 // and come back when it does so again.
 func TestHealthDecidesWhoServes(t *testing.T) {
-	a, b := startChecked(t, "a", serving), startChecked(t, "b", notServing)
-	cc := dialChecked(t, checkedConfig, []*checkedBackend{a, b})
+	a, b := backendtest.StartChecked(t, "a", serving), backendtest.StartChecked(t, "b", notServing)
+	cc := dialChecked(t, backendtest.CheckedConfig, []*backendtest.Backend{a, b})
 	backendtest.AwaitNames(t, cc, "a")
-	b.set(serving)
+	b.SetHealth(serving)
 	backendtest.AwaitNames(t, cc, "a", "b")
-	a.set(notServing)
+	a.SetHealth(notServing)
 	backendtest.AwaitNames(t, cc, "b")
 	for _, e := range cc.Snapshot().Endpoints {
-		if e.Addr == a.addr {
+		if e.Addr == a.Addr {
 			assert.Equal(t, connectivity.Ready, e.State, "it is connected")
 			assert.ErrorContains(t, e.Cause, `service "checked" is NOT_SERVING`)
 		} else {
@@ -124,20 +57,20 @@ func TestHealthDecidesWhoServes(t *testing.T) {
 	}
 
 	// Nobody serves: the channel says so, and why.
-	b.set(notServing)
+	b.SetHealth(notServing)
 	awaitState(t, cc, connectivity.TransientFailure)
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.Equal(t, codes.Unavailable, status.Code(err))
-	var why *DialError
+	var why *grpcdial.DialError
 	require.ErrorAs(t, err, &why)
 	require.Len(t, why.Attempts, 2)
 	for _, attempt := range why.Attempts {
-		assert.Equal(t, PhaseHealth, attempt.Phase)
+		assert.Equal(t, grpcdial.PhaseHealth, attempt.Phase)
 		assert.ErrorContains(t, attempt.Err, `service "checked" is NOT_SERVING`)
 		assert.NotEmpty(t, attempt.Hint)
 		assert.False(t, attempt.Permanent)
 	}
-	a.set(serving)
+	a.SetHealth(serving)
 	backendtest.AwaitNames(t, cc, "a")
 }
 
@@ -147,21 +80,21 @@ func TestHealthFallbacks(t *testing.T) {
 		name   string
 		config string
 		none   bool // the servers have no health service
-		opts   []DialOption
+		opts   []grpcdial.DialOption
 		want   []string
 	}{
-		{name: "checked", config: checkedConfig},
-		{name: "no health service", config: checkedConfig, none: true, want: []string{"a", "b"}},
-		{name: "disabled", config: checkedConfig, opts: []DialOption{WithDisableHealthCheck()}, want: []string{"a", "b"}},
+		{name: "checked", config: backendtest.CheckedConfig},
+		{name: "no health service", config: backendtest.CheckedConfig, none: true, want: []string{"a", "b"}},
+		{name: "disabled", config: backendtest.CheckedConfig, opts: []grpcdial.DialOption{grpcdial.WithDisableHealthCheck()}, want: []string{"a", "b"}},
 		{name: "not configured", config: `{"loadBalancingConfig": [{"round_robin": {}}]}`, want: []string{"a", "b"}},
 		{name: "the server as a whole", config: `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {}}`, want: []string{"a", "b"}},
 		{name: "pick_first alone does not ask", config: `{"loadBalancingConfig": [{"pick_first": {}}], "healthCheckConfig": {"serviceName": "checked"}}`, want: []string{"a"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			backends := []*checkedBackend{startChecked(t, "a", notServing), startChecked(t, "b", notServing)}
+			backends := []*backendtest.Backend{backendtest.StartChecked(t, "a", notServing), backendtest.StartChecked(t, "b", notServing)}
 			if tt.none {
-				backends = []*checkedBackend{startWith(t, "a", nil), startWith(t, "b", nil)}
+				backends = []*backendtest.Backend{backendtest.StartHealth(t, "a", nil), backendtest.StartHealth(t, "b", nil)}
 			}
 			cc := dialChecked(t, tt.config, backends, tt.opts...)
 			if tt.want == nil {
@@ -176,9 +109,9 @@ func TestHealthFallbacks(t *testing.T) {
 
 // TestUnknownServiceSaysSo: a name that the server does not know is explained.
 func TestUnknownServiceSaysSo(t *testing.T) {
-	b := startChecked(t, "a", serving)
-	config := strings.Replace(checkedConfig, "checked", "mistyped", 1)
-	cc := dialChecked(t, config, []*checkedBackend{b})
+	b := backendtest.StartChecked(t, "a", serving)
+	config := strings.Replace(backendtest.CheckedConfig, "checked", "mistyped", 1)
+	cc := dialChecked(t, config, []*backendtest.Backend{b})
 	cc.Connect()
 	awaitState(t, cc, connectivity.TransientFailure)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -213,7 +146,7 @@ func legacyPolicy(t *testing.T, states chan<- balancer.SubConnState) *backendtes
 }
 
 func configChecked(p *backendtest.SpyPolicy) string {
-	return strings.Replace(checkedConfig, "round_robin", p.As, 1)
+	return strings.Replace(backendtest.CheckedConfig, "round_robin", p.As, 1)
 }
 
 // TestLegacyHealthChecking: the subchannel itself is READY only while the backend
@@ -221,35 +154,35 @@ func configChecked(p *backendtest.SpyPolicy) string {
 func TestLegacyHealthChecking(t *testing.T) {
 	states := make(chan balancer.SubConnState, 100)
 	p := legacyPolicy(t, states)
-	b := startChecked(t, "a", notServing)
-	cc := dialChecked(t, configChecked(p), []*checkedBackend{b})
+	b := backendtest.StartChecked(t, "a", notServing)
+	cc := dialChecked(t, configChecked(p), []*backendtest.Backend{b})
 	cc.Connect()
-	failed := expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
+	failed := backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
 	assert.ErrorContains(t, failed.ConnectionError, "NOT_SERVING")
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.ErrorContains(t, err, "NOT_SERVING")
 
-	b.set(serving)
-	expectStates(t, states, connectivity.Ready)
-	got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true)) // the policy has yet to say so
+	b.SetHealth(serving)
+	backendtest.ExpectStates(t, states, connectivity.Ready)
+	got, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true)) // the policy has yet to report it
 	require.NoError(t, err)
 	assert.Equal(t, "a", got)
 
-	b.set(notServing)
-	expectStates(t, states, connectivity.TransientFailure)
-	b.set(serving)
-	expectStates(t, states, connectivity.Ready)
+	b.SetHealth(notServing)
+	backendtest.ExpectStates(t, states, connectivity.TransientFailure)
+	b.SetHealth(serving)
+	backendtest.ExpectStates(t, states, connectivity.Ready)
 }
 
 // TestLegacyHealthCheckingWithoutService: the subchannel is READY.
 func TestLegacyHealthCheckingWithoutService(t *testing.T) {
-	for name, opts := range map[string][]DialOption{"no service": nil, "disabled": {WithDisableHealthCheck()}} {
+	for name, opts := range map[string][]grpcdial.DialOption{"no service": nil, "disabled": {grpcdial.WithDisableHealthCheck()}} {
 		t.Run(name, func(t *testing.T) {
 			states := make(chan balancer.SubConnState, 100)
 			p := legacyPolicy(t, states)
-			cc := dialChecked(t, configChecked(p), []*checkedBackend{startWith(t, "a", nil)}, opts...)
+			cc := dialChecked(t, configChecked(p), []*backendtest.Backend{backendtest.StartHealth(t, "a", nil)}, opts...)
 			cc.Connect()
-			expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+			backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
 		})
 	}
 }
@@ -281,41 +214,41 @@ func sayAndWait(what healthpb.HealthCheckResponse_ServingStatus, gone chan<- str
 func TestLegacyHealthOnAnotherAddress(t *testing.T) {
 	states, gone := make(chan balancer.SubConnState, 100), make(chan string, 10)
 	p := legacyPolicy(t, states)
-	sick, other := startWith(t, "sick", sayAndWait(notServing, gone)), startChecked(t, "other", serving)
+	sick, other := backendtest.StartHealth(t, "sick", sayAndWait(notServing, gone)), backendtest.StartChecked(t, "other", serving)
 	r, target, option := handResolver(t)
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: sick.addr}}})
-	cc := plain(t, target, option, WithDefaultServiceConfig(configChecked(p)), fastBackoff())
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: sick.Addr}}})
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(configChecked(p)), fastBackoff())
 	cc.Connect()
-	expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
-	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: sick.addr}, {Addr: other.addr}}})
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: sick.Addr}, {Addr: other.Addr}}})
 	assert.Empty(t, gone, "the address is still there")
-	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: other.addr}}})
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: other.Addr}}})
 	assert.Equal(t, "checked", <-gone)
-	expectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
 }
 
 // TestLegacyHealthAndLoss: when the server goes, the subchannel is IDLE.
 func TestLegacyHealthAndLoss(t *testing.T) {
 	states := make(chan balancer.SubConnState, 100)
 	p := legacyPolicy(t, states)
-	b := startChecked(t, "a", notServing)
-	cc := dialChecked(t, configChecked(p), []*checkedBackend{b})
+	b := backendtest.StartChecked(t, "a", notServing)
+	cc := dialChecked(t, configChecked(p), []*backendtest.Backend{b})
 	cc.Connect()
-	expectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
-	b.stop()
-	expectStates(t, states, connectivity.Idle)
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.TransientFailure)
+	b.Stop()
+	backendtest.ExpectStates(t, states, connectivity.Idle)
 }
 
 // TestHealthStreamDoesNotOutliveItsUse: what is drained is not kept open by the
 // watch of its health.
 func TestHealthStreamDoesNotOutliveItsUse(t *testing.T) {
 	gone := make(chan string, 10)
-	b, other := startWith(t, "b", sayAndWait(serving, gone)), startWith(t, "other", nil)
+	b, other := backendtest.StartHealth(t, "b", sayAndWait(serving, gone)), backendtest.StartHealth(t, "other", nil)
 	r, target, option := handResolver(t)
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.addr}}})
-	cc := plain(t, target, option, WithDefaultServiceConfig(checkedConfig))
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: b.Addr}}})
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig))
 	backendtest.AwaitNames(t, cc, "b")
-	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: other.addr}}})
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: other.Addr}}})
 	backendtest.AwaitNames(t, cc, "other")
 	assert.Equal(t, "checked", <-gone)
 }
@@ -351,8 +284,8 @@ func TestHealthStreamFails(t *testing.T) {
 				healthpb.RegisterHealthServer(srv, service)
 				go func() { _ = srv.Serve(lis) }()
 				defer srv.Stop()
-				cc, err := NewClient("passthrough:///a:1", WithInsecure(), WithDefaultServiceConfig(checkedConfig),
-					WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+				cc, err := grpcdial.NewClient("passthrough:///a:1", grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig),
+					grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
 				require.NoError(t, err)
 				defer cc.Close()
 				began := time.Now()
@@ -375,10 +308,10 @@ func TestHealthStreamFails(t *testing.T) {
 
 // TestHealthFailureIsExplained: the error of the stream is part of the channel's.
 func TestHealthFailureIsExplained(t *testing.T) {
-	b := startWith(t, "b", watchFunc{watch: func(*healthpb.HealthCheckRequest, healthpb.Health_WatchServer) error {
+	b := backendtest.StartHealth(t, "b", watchFunc{watch: func(*healthpb.HealthCheckRequest, healthpb.Health_WatchServer) error {
 		return status.Error(codes.PermissionDenied, "not for you")
 	}})
-	cc := dialChecked(t, checkedConfig, []*checkedBackend{b})
+	cc := dialChecked(t, backendtest.CheckedConfig, []*backendtest.Backend{b})
 	cc.Connect()
 	awaitState(t, cc, connectivity.TransientFailure)
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
@@ -395,8 +328,8 @@ func TestCloseEndsHealthWatches(t *testing.T) {
 	fails := watchFunc{watch: func(*healthpb.HealthCheckRequest, healthpb.Health_WatchServer) error {
 		return errors.New("no")
 	}}
-	all := []*checkedBackend{startWith(t, "hangs", hangs), startWith(t, "fails", fails), startChecked(t, "serves", serving)}
-	cc := dialChecked(t, checkedConfig, all)
+	all := []*backendtest.Backend{backendtest.StartHealth(t, "hangs", hangs), backendtest.StartHealth(t, "fails", fails), backendtest.StartChecked(t, "serves", serving)}
+	cc := dialChecked(t, backendtest.CheckedConfig, all)
 	backendtest.AwaitNames(t, cc, "serves")
 	require.NoError(t, cc.Close())
 	backendtest.AssertNothingRuns(t)
@@ -405,13 +338,13 @@ func TestCloseEndsHealthWatches(t *testing.T) {
 // The end of the channel ends the watch's stream, for which the backend is not to
 // blame: what it last said of itself stays the reason.
 func TestCloseIsNoVerdict(t *testing.T) {
-	var backends []*checkedBackend // so many that some are told before the last is cut off
+	var backends []*backendtest.Backend // so many that some are told before the last is cut off
 	for range 20 {
-		backends = append(backends, startChecked(t, "a", notServing))
+		backends = append(backends, backendtest.StartChecked(t, "a", notServing))
 	}
 	for range 20 {
-		var s backendtest.Record[DialEvent]
-		cc := dialChecked(t, checkedConfig, backends, WithDialTrace(&DialTrace{Failed: s.Add}))
+		var s backendtest.Record[grpcdial.DialEvent]
+		cc := dialChecked(t, backendtest.CheckedConfig, backends, grpcdial.WithDialTrace(&grpcdial.DialTrace{Failed: s.Add}))
 		cc.Connect()
 		awaitState(t, cc, connectivity.TransientFailure)
 		require.NoError(t, cc.Close())

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -18,12 +18,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
-	"github.com/grpcdial/grpcdial/internal/connect"
-	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // serveShortly serves connections that end as soon as they are set up, after
@@ -45,7 +43,7 @@ func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(net.Conn, 
 }
 
 // connectAllTheTime is a program that wants a connection all the time.
-func connectAllTheTime(cc *ClientConn) (stop func()) {
+func connectAllTheTime(cc *grpcdial.ClientConn) (stop func()) {
 	ended := make(chan struct{})
 	var eager sync.WaitGroup
 	eager.Go(func() {
@@ -73,17 +71,17 @@ func resets(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }
 func TestShortLivedConnectionsBackOff(t *testing.T) {
 	var accepted atomic.Int32
 	addr := serveShortly(t, &accepted, func(c net.Conn, _ *http2.Framer) { resets(c) })
-	p := ConnectParams{MinConnectTimeout: time.Second}
+	p := grpcdial.ConnectParams{MinConnectTimeout: time.Second}
 	p.Backoff.BaseDelay, p.Backoff.Multiplier, p.Backoff.MaxDelay = 50*time.Millisecond, 2, time.Hour
-	cc := plain(t, addr, WithConnectParams(p))
+	cc := plain(t, addr, grpcdial.WithConnectParams(p))
 	next := watched(t, cc)
 	defer connectAllTheTime(cc)()
 	begun := time.Now()
 	cause := next(connectivity.TransientFailure).Cause
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, cause, &e)
 	require.Len(t, e.Attempts, 1)
-	assert.Equal(t, PhaseHTTP2, e.Attempts[0].Phase)
+	assert.Equal(t, grpcdial.PhaseHTTP2, e.Attempts[0].Phase)
 	assert.Contains(t, e.Error(), "accepts connections and ends them")
 	backendtest.Eventually(t, func() bool { return accepted.Load() >= 5 }, "five attempts")
 	// Two at once, then after 50, 100 and 200 ms.
@@ -132,12 +130,11 @@ func TestWaitingInVainForConnectionsThatEndWell(t *testing.T) {
 	for _, ends := range []int{1, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			connections := 0
-			cc := inBubble(t, func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+			cc := inBubble(t, func(ctx context.Context, addr string) (net.Conn, error) {
 				if connections++; connections > ends {
-					<-ctx.Done()
-					return nil, ctx.Err()
+					return backendtest.Hang(ctx, addr)
 				}
-				return shortLived(ctx, cfg)
+				return shortLived(), nil
 			})
 			defer cc.Close()
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -147,11 +144,11 @@ func TestWaitingInVainForConnectionsThatEndWell(t *testing.T) {
 				awaitState(t, cc, connectivity.Idle)
 			}
 			err := cc.AwaitReady(ctx)
-			var e *DialError
+			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			if ends == 1 {
 				require.Len(t, e.Attempts, 1)
-				assert.ErrorIs(t, e.Attempts[0].Err, ErrUnfinished)
+				assert.ErrorIs(t, e.Attempts[0].Err, grpcdial.ErrUnfinished)
 			} else {
 				assert.ErrorContains(t, err, "ends them before an RPC is served")
 			}
@@ -160,7 +157,7 @@ func TestWaitingInVainForConnectionsThatEndWell(t *testing.T) {
 }
 
 // shortLived makes a connection in a bubble that the server closes at once.
-func shortLived(ctx context.Context, cfg *connect.Config) (*h2.Conn, error) {
+func shortLived() net.Conn {
 	client, server := net.Pipe()
 	go func() {
 		_, _ = io.CopyN(io.Discard, server, int64(len(http2.ClientPreface)))
@@ -174,9 +171,7 @@ func shortLived(ctx context.Context, cfg *connect.Config) (*h2.Conn, error) {
 			}
 		}
 	}()
-	w := h2.NewWire(client)
-	conn := h2.New(w, w, cfg.H2)
-	return conn, conn.Handshake(ctx)
+	return client
 }
 
 // One that does so at once, ten times in a row, is down: RPCs fail, and say why. A wait
@@ -195,9 +190,9 @@ func TestGoAwayAtOnceAndAgain(t *testing.T) {
 	}, "TRANSIENT_FAILURE")
 	assert.Less(t, time.Since(begun), 5*time.Second, "RPCs hurry it")
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
-	var e *DialError
+	var e *grpcdial.DialError
 	require.ErrorAs(t, err, &e)
-	var goAway *GoAwayError
+	var goAway *grpcdial.GoAwayError
 	require.ErrorAs(t, e, &goAway)
 	assert.Equal(t, "draining", goAway.Debug)
 	assert.ErrorContains(t, err, "ends them before an RPC is served")
@@ -214,7 +209,7 @@ func TestServersThatEndConnections(t *testing.T) {
 			t.Parallel()
 			b := backendtest.Start(t, "one", grpc.KeepaliveParams(p))
 			for _, policy := range []string{"pick_first", "round_robin"} {
-				cc := plain(t, b.Addr, WithDefaultServiceConfig(`{"loadBalancingConfig": [{"`+policy+`": {}}]}`))
+				cc := plain(t, b.Addr, grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"`+policy+`": {}}]}`))
 				for range 12 {
 					_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 					require.NoError(t, err)
@@ -229,17 +224,17 @@ func TestServersThatEndConnections(t *testing.T) {
 }
 
 // What a connection of no use leads to is forgotten when an attempt fails by itself:
-// each refusal is told, and is followed by one delay.
+// each refusal is reported, and is followed by one delay.
 func TestShortLivedThenRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a connectCalls
 		refused := errors.New("refused")
-		cc := inBubble(t, func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error) {
-			a.note(ctx, addr.Addr)
+		cc := inBubble(t, func(ctx context.Context, addr string) (net.Conn, error) {
+			a.note(ctx, addr)
 			if a.count() > 1 {
 				return nil, refused
 			}
-			return shortLived(ctx, cfg)
+			return shortLived(), nil
 		})
 		defer cc.Close()
 		cc.Connect()
@@ -250,7 +245,7 @@ func TestShortLivedThenRefused(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
-			var e *DialError
+			var e *grpcdial.DialError
 			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
 			require.ErrorAs(t, err, &e)
 			assert.ErrorIs(t, e, refused)

@@ -1,11 +1,9 @@
-package grpcdial
+package e2e_test
 
 import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,6 +14,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // countingProducer counts what is built and closed.
@@ -58,7 +58,7 @@ func TestProducers(t *testing.T) {
 	_, closeThree := sc.GetOrBuildProducer(&p)
 	assert.EqualValues(t, 2, p.built.Load())
 	b.Cut()
-	expectStates(t, states, connectivity.Idle)
+	backendtest.ExpectStates(t, states, connectivity.Idle)
 	assert.EqualValues(t, 2, p.closed.Load(), "a change of state closes them")
 	assert.EqualValues(t, 1, other.closed.Load())
 	closeThree()
@@ -84,6 +84,6 @@ func TestProducersFromManyGoroutines(t *testing.T) {
 	}
 	b.Cut()
 	wg.Wait()
-	expectStates(t, states, connectivity.Idle)
+	backendtest.ExpectStates(t, states, connectivity.Idle)
 	assert.Equal(t, p.built.Load(), p.closed.Load())
 }

@@ -1,4 +1,4 @@
-package grpcdial
+package e2e_test
 
 import (
 	"context"
@@ -7,8 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,15 +20,16 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
-	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 func TestRoundRobin(t *testing.T) {
 	backends := backendtest.StartAll(t, "a", "b", "c")
 	r, target, option := handResolver(t)
 	r.InitialState(backendtest.Addresses(backends...))
-	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
 	backendtest.AwaitNames(t, cc, "a", "b", "c")
 
 	// One that goes is left out, and found again when it is back.
@@ -56,7 +56,7 @@ func TestCustomPolicy(t *testing.T) {
 		OnClose: func(*backendtest.Spy) { close(closed) },
 	}
 	balancer.Register(policy)
-	cc, err := Dial(b.Addr, WithInsecure(), WithBlock(), WithDefaultServiceConfig(policy.Config()))
+	cc, err := grpcdial.Dial(b.Addr, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithDefaultServiceConfig(policy.Config()))
 	require.NoError(t, err)
 	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestCustomPolicy(t *testing.T) {
 func TestPolicyWithoutListener(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	balancer.Register(oldBuilder{t.Name()})
-	cc := plain(t, b.Addr, WithDefaultServiceConfig(backendtest.PolicyConfig(t.Name())))
+	cc := plain(t, b.Addr, grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig(t.Name())))
 	got, err := backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, "one", got)
@@ -79,6 +79,7 @@ func TestPolicyWithoutListener(t *testing.T) {
 type oldBuilder struct{ name string }
 
 func (b oldBuilder) Name() string { return b.name }
+
 func (b oldBuilder) Build(cc balancer.ClientConn, _ balancer.BuildOptions) balancer.Balancer {
 	return &oldPolicy{cc: cc}
 }
@@ -108,7 +109,7 @@ func TestPolicyBuildOptions(t *testing.T) {
 	policy := &backendtest.SpyPolicy{As: t.Name(), OnBuild: func(s *backendtest.Spy) { got <- s }}
 	balancer.Register(policy)
 	creds := credentials.NewTLS(ca.ClientConfig("backend.example"))
-	cc, err := NewClient("passthrough:///x:1", WithTransportCredentials(creds), WithUserAgent("me/1"), WithContextDialer(backendtest.Refuse), WithDefaultServiceConfig(policy.Config()))
+	cc, err := grpcdial.NewClient("passthrough:///x:1", grpcdial.WithTransportCredentials(creds), grpcdial.WithUserAgent("me/1"), grpcdial.WithContextDialer(backendtest.Refuse), grpcdial.WithDefaultServiceConfig(policy.Config()))
 	require.NoError(t, err)
 	defer cc.Close()
 	cc.Connect()
@@ -127,18 +128,18 @@ func TestPolicyBuildOptions(t *testing.T) {
 
 func TestUnknownPolicies(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	_, err := NewClient(b.Addr, WithInsecure(), WithDefaultServiceConfig(backendtest.PolicyConfig("nobody_has_this")))
+	_, err := grpcdial.NewClient(b.Addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig("nobody_has_this")))
 	assert.ErrorContains(t, err, "nobody_has_this")
 
 	// In the field of old it means the default.
-	cc := plain(t, b.Addr, WithDefaultServiceConfig(`{"loadBalancingPolicy": "nobody_has_this"}`))
+	cc := plain(t, b.Addr, grpcdial.WithDefaultServiceConfig(`{"loadBalancingPolicy": "nobody_has_this"}`))
 	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.NoError(t, err)
 
-	configs := make(chan ServiceConfig, 1)
+	configs := make(chan grpcdial.ServiceConfig, 1)
 	name := "nobody_has_this"
-	configs <- ServiceConfig{LB: &name}
-	cc = plain(t, b.Addr, WithServiceConfig(configs))
+	configs <- grpcdial.ServiceConfig{LB: &name}
+	cc = plain(t, b.Addr, grpcdial.WithServiceConfig(configs))
 	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	assert.NoError(t, err)
 }
@@ -150,14 +151,15 @@ func TestPolicyThatIsNone(t *testing.T) {
 	verdicts := make(chan error, 1)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
 	r.UpdateStateCallback = func(err error) { verdicts <- err }
-	cc := plain(t, target, option, WithDefaultServiceConfig(backendtest.PolicyConfig(t.Name())))
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig(t.Name())))
 	cc.Connect()
 	assert.ErrorIs(t, <-verdicts, balancer.ErrBadResolverState)
 }
 
 type noPolicy struct{ name string }
 
-func (p noPolicy) Name() string                                                       { return p.name }
+func (p noPolicy) Name() string { return p.name }
+
 func (p noPolicy) Build(balancer.ClientConn, balancer.BuildOptions) balancer.Balancer { return nil }
 
 // The new policy takes over when it is no longer connecting; until then, RPCs
@@ -180,7 +182,7 @@ func TestGracefulSwitch(t *testing.T) {
 	balancer.Register(second)
 	r, target, option := handResolver(t)
 	cc := plain(t, target, option)
-	require.NoError(t, startAndWait(cc))
+	cc.Connect()
 	use := func(p *backendtest.SpyPolicy) {
 		s := resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}, ServiceConfig: r.CC().ParseServiceConfig(p.Config())}
 		r.UpdateState(s)
@@ -197,11 +199,10 @@ func TestGracefulSwitch(t *testing.T) {
 	use(second)
 	assert.Equal(t, "old", name(), "the pending policy is still connecting")
 	assert.Equal(t, connectivity.Ready, cc.GetState())
-	oldConn := current.Sub
 	pending.Connect([]resolver.Address{{Addr: next.Addr}}, nil)
 	assert.Equal(t, "first closed", <-events)
 	backendtest.Eventually(t, func() bool { return name() == "next" }, "the pending policy takes over")
-	backendtest.Eventually(t, func() bool { return connOf(oldConn.(*subchannel.Subchannel)) == nil }, "the old policy's subchannels are shut down")
+	backendtest.AwaitOurs(t, 1) // the old policy's subchannel is shut down
 	assert.Equal(t, connectivity.Ready, cc.GetState())
 
 	// What a closed policy says counts no more.
@@ -226,7 +227,7 @@ func TestSwitchTwice(t *testing.T) {
 	balancer.Register(waiting)
 	r, target, option := handResolver(t)
 	cc := plain(t, target, option)
-	require.NoError(t, startAndWait(cc))
+	cc.Connect()
 	use := func(config string) {
 		s := backendtest.Addresses(b)
 		s.ServiceConfig = r.CC().ParseServiceConfig(config)
@@ -246,7 +247,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 	backends := backendtest.StartAll(t, "a", "b", "c")
 	r, target, option := handResolver(t)
 	cc := plain(t, target, option)
-	require.NoError(t, startAndWait(cc))
+	cc.Connect()
 	use := func(config string) {
 		s := backendtest.Addresses(backends...)
 		s.ServiceConfig = r.CC().ParseServiceConfig(config)
@@ -288,11 +289,11 @@ func TestServiceConfigChannelSwitchesPolicy(t *testing.T) {
 	backends := backendtest.StartAll(t, "a", "b")
 	r, target, option := handResolver(t)
 	r.InitialState(backendtest.Addresses(backends...))
-	configs := make(chan ServiceConfig, 1)
-	cc := plain(t, target, option, WithServiceConfig(configs))
+	configs := make(chan grpcdial.ServiceConfig, 1)
+	cc := plain(t, target, option, grpcdial.WithServiceConfig(configs))
 	awaitReady(t, cc)
 	name := "round_robin"
-	configs <- ServiceConfig{LB: &name}
+	configs <- grpcdial.ServiceConfig{LB: &name}
 	backendtest.AwaitNames(t, cc, "a", "b")
 }
 
@@ -301,7 +302,7 @@ func TestStatusFromADialerDoesNotEndWaitingRPCs(t *testing.T) {
 	b := backendtest.Start(t, "late")
 	var ready atomic.Bool
 	var dials atomic.Int32
-	cc := plain(t, "x:1", fastBackoff(), WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+	cc := plain(t, "x:1", fastBackoff(), grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		dials.Add(1)
 		if !ready.Load() {
 			return nil, status.Error(codes.PermissionDenied, "not today")
@@ -316,7 +317,7 @@ func TestStatusFromADialerDoesNotEndWaitingRPCs(t *testing.T) {
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		result <- err
 	}()
-	backendtest.Eventually(t, func() bool { running, _ := cc.calls.Active(); return running == 1 }, "it waits")
+	backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 1 }, "it waits")
 	before := dials.Load()
 	backendtest.Eventually(t, func() bool { return dials.Load() > before+3 }, "attempts go on")
 	ready.Store(true)
@@ -326,7 +327,7 @@ func TestStatusFromADialerDoesNotEndWaitingRPCs(t *testing.T) {
 // A policy may call whatever it likes from wherever it is called.
 func TestPoliciesMayCallBack(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	var channel atomic.Pointer[ClientConn]
+	var channel atomic.Pointer[grpcdial.ClientConn]
 	everything := func(s *backendtest.Spy) {
 		cc := channel.Load()
 		cc.GetState()
@@ -362,7 +363,7 @@ func TestPoliciesMayCallBack(t *testing.T) {
 	balancer.Register(policy)
 	r, target, option := handResolver(t)
 	r.InitialState(backendtest.Addresses(b))
-	cc := plain(t, target, option, WithDefaultServiceConfig(policy.Config()))
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(policy.Config()))
 	channel.Store(cc)
 	awaitReady(t, cc)
 	r.CC().ReportError(errors.New("no"))
@@ -376,8 +377,12 @@ func TestConnectReachesThePolicy(t *testing.T) {
 	exits := make(chan struct{}, 1)
 	policy := &backendtest.SpyPolicy{As: t.Name(), OnExitIdle: func(*backendtest.Spy) { exits <- struct{}{} }}
 	balancer.Register(policy)
-	cc := plain(t, "passthrough:///x:1", WithDefaultServiceConfig(policy.Config()))
-	require.NoError(t, startAndWait(cc))
+	cc := plain(t, "passthrough:///x:1", grpcdial.WithDefaultServiceConfig(policy.Config()))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := backendtest.AskName(ctx, cc) // it leaves IDLE for an RPC
+	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
+	assert.Empty(t, exits)
 	cc.Connect()
 	<-exits
 }
@@ -396,7 +401,7 @@ func TestPolicyCallsDoNotOverlap(t *testing.T) {
 	balancer.Register(policy)
 	r, target, option := handResolver(t)
 	r.InitialState(backendtest.Addresses(b))
-	cc := plain(t, target, option, WithDefaultServiceConfig(policy.Config()))
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(policy.Config()))
 	awaitReady(t, cc)
 	var wg sync.WaitGroup
 	for range 4 {
@@ -418,7 +423,7 @@ func TestPolicyCallsDoNotOverlap(t *testing.T) {
 // are replaced at once do not pile up.
 func TestReportsAreInForceBeforeTheNextEvent(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	var cc *ClientConn
+	var cc *grpcdial.ClientConn
 	var seen []connectivity.State // what is in force when each event comes
 	all := make(chan struct{})
 	states := []connectivity.State{connectivity.Connecting, connectivity.TransientFailure, connectivity.Idle}
@@ -443,7 +448,7 @@ func TestReportsAreInForceBeforeTheNextEvent(t *testing.T) {
 		return nil
 	}}
 	balancer.Register(policy)
-	cc = plain(t, "passthrough:///"+b.Addr, WithDefaultServiceConfig(policy.Config()))
+	cc = plain(t, "passthrough:///"+b.Addr, grpcdial.WithDefaultServiceConfig(policy.Config()))
 	cc.Connect()
 	<-all
 	assert.Equal(t, connectivity.Connecting, seen[0])
