@@ -123,8 +123,12 @@ func (cc *ClientConn) useConfig(c *serviceconfig.Config) {
 		return
 	}
 	cc.chosen = c
+	most := cc.maxConnections()
 	cc.config.Store(c)
 	cc.calls.SetConfig(c)
+	if cc.maxConnections() != most {
+		cc.subchannels.Rescale()
+	}
 }
 
 // failServiceConfig makes all RPCs fail with bad: the first service config is

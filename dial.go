@@ -113,7 +113,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.policies.cc = cc
 	cc.observer.listeners = newListeners(parsed, o)
 	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
-	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), subchannel.ErrShutDown, subchannel.ErrAddressRemoved)
+	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), subchannel.ErrShutDown, subchannel.ErrAddressRemoved, subchannel.ErrReplaced, subchannel.ErrUnused)
 	cc.calls = call.New(cc.callConfig())
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
 	cc.channelz.Show((*livePicture)(cc))

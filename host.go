@@ -68,6 +68,7 @@ func (h host) Connect(ctx context.Context, cfg *connect.Config, a subchannel.Att
 
 func (h host) ServerName(addr resolver.Address) string { return h.cc.serverName(addr) }
 func (h host) HealthService() (string, bool)           { return h.cc.healthService() }
+func (h host) MaxConnections() int                     { return h.cc.maxConnections() }
 func (h host) ResolveNow()                             { h.resolver.resolveNow() }
 func (h host) Recheck()                                { h.cc.recheckWaits() }
 func (h host) TooManyPings(used time.Duration)         { h.cc.slowKeepalive(used) }
@@ -103,6 +104,8 @@ func (cc *ClientConn) subchannelConfig() subchannel.Config {
 		Channelz:      cc.channelz,
 		Authority:     cc.authority,
 		Closing:       cc.closing,
+		MaxAge:        cc.opts.maxConnAge,
+		AgeJitter:     cc.opts.connAgeJitter,
 	}
 }
 

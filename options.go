@@ -77,21 +77,23 @@ type dialOptions struct {
 	authority      string                           // WithAuthority; "": not given
 
 	// Names and connections.
-	resolvers     []resolver.Builder                              // WithResolvers, in order
-	dns           DNSOptions                                      // WithDNS
-	dialer        func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
-	proxy         proxyOption                                     // WithProxy, WithNoProxy
-	proxyTLS      *tls.Config                                     // WithProxyTLSConfig; nil: the default
-	connectCheck  func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
-	connectParams ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
-	userAgent     string                                          // WithUserAgent and ours: the header's whole value
-	keepalive     keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive
-	streamWindow  int32                                           // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
-	connWindow    int32                                           // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
-	maxHeaderList *uint32                                         // WithMaxHeaderListSize; nil: the default
-	readBuffer    int                                             // WithReadBufferSize, in bytes; 0: the default
-	writeBuffer   int                                             // WithWriteBufferSize, in bytes; 0: the default
-	idleTimeout   time.Duration                                   // WithIdleTimeout; 0: never idle
+	resolvers                 []resolver.Builder                              // WithResolvers, in order
+	dns                       DNSOptions                                      // WithDNS
+	dialer                    func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
+	proxy                     proxyOption                                     // WithProxy, WithNoProxy
+	proxyTLS                  *tls.Config                                     // WithProxyTLSConfig; nil: the default
+	connectCheck              func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
+	connectParams             ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
+	userAgent                 string                                          // WithUserAgent and ours: the header's whole value
+	keepalive                 keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive
+	streamWindow              int32                                           // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
+	connWindow                int32                                           // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
+	maxHeaderList             *uint32                                         // WithMaxHeaderListSize; nil: the default
+	readBuffer                int                                             // WithReadBufferSize, in bytes; 0: the default
+	writeBuffer               int                                             // WithWriteBufferSize, in bytes; 0: the default
+	idleTimeout               time.Duration                                   // WithIdleTimeout; 0: never idle
+	maxConnections            int                                             // WithMaxConnectionsPerSubchannel; 0: not given
+	maxConnAge, connAgeJitter time.Duration                                   // WithMaxConnectionAge; 0: no limit
 
 	// Calls.
 	serviceConfig        <-chan ServiceConfig           // WithServiceConfig; nil: not given

@@ -118,11 +118,8 @@ func (r *reason) dialError(at time.Time, elapsed time.Duration, ended error) *Di
 	for _, a := range r.running.attempts {
 		e.Attempts = append(e.Attempts, a.until(at))
 	}
-	if n := len(e.Attempts) - maxAttempts; n > 0 {
-		e.Attempts, e.Omitted = e.Attempts[n:], e.Omitted+n
-	}
 	e.later = r.later(at)
-	return e
+	return e.capped()
 }
 
 // later returns the attempts in progress at a time, at addresses where one has failed,
@@ -262,7 +259,7 @@ func (l lastDisconnect) Text(failed error, _ time.Time, most int) string {
 // headline is the beginning of a DialError's text, up to its attempts.
 func headline(target string, elapsed time.Duration, state connectivity.State, inState time.Duration, ended string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "grpcdial: no connection for %q", text.Target(target))
+	fmt.Fprintf(&b, "grpcdial: %s for %q", noConnection(state), text.Target(target))
 	if elapsed > 0 {
 		fmt.Fprintf(&b, " after %v", text.Round(elapsed))
 	}

@@ -209,6 +209,18 @@ func (ch *Channel) replaced(gen *pickerGen) <-chan struct{} {
 	return awaited(&ch.changed)
 }
 
+// Repick makes RPCs that wait for a picker ask the one in force again: an endpoint that had
+// no connection for them may have one now.
+func (ch *Channel) Repick() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if old := ch.picker.Load(); old != noPicker {
+		again := *old
+		ch.picker.Store(&again)
+		wake(&ch.changed)
+	}
+}
+
 // SetConfig puts a service config in force for RPCs that begin from now on.
 // nil: none. The tokens of a retry throttle are kept if its values stay the same.
 func (ch *Channel) SetConfig(c *serviceconfig.Config) {

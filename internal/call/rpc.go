@@ -255,6 +255,9 @@ type outcome struct {
 
 // refusal is the outcome if no stream was opened because of he.
 func (r *rpc) refusal(a *attempt, he *h2.Error) outcome {
+	if he.Conn != nil {
+		a.conn = he.Conn
+	}
 	if he.Unsent && !he.Local {
 		r.refused = a.conn
 	}

@@ -71,15 +71,12 @@ type outgoing struct {
 func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
 	md := a.md.Copy()
 	md.Set("user-agent", r.ch.cfg.UserAgent)
-	p := a.conn.Peer()
 	out := &outgoing{
 		handlers: r.ch.cfg.StatsHandlers,
 		ctx:      a.ctx,
 		header: stats.OutHeader{
 			Client:      true,
 			FullMethod:  r.method,
-			RemoteAddr:  p.Addr,
-			LocalAddr:   p.LocalAddr,
 			Compression: r.encoding,
 			Header:      md,
 			Authority:   a.authority,
@@ -89,7 +86,8 @@ func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload)
 	req.Opened = out.tell
 }
 
-func (o *outgoing) tell() {
+func (o *outgoing) tell(on *peer.Peer) {
+	o.header.RemoteAddr, o.header.LocalAddr = on.Addr, on.LocalAddr
 	for _, h := range o.handlers {
 		h.HandleRPC(o.ctx, &o.header)
 	}

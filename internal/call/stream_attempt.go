@@ -117,7 +117,7 @@ func (r *rpc) openStream(ctx context.Context, a *attempt, transparent bool) outc
 	if err != nil {
 		return r.refusal(a, asH2Error(err))
 	}
-	a.s, r.wired = s, true
+	a.s, a.conn, r.wired = s, s.Conn(), true
 	return outcome{}
 }
 

@@ -144,7 +144,7 @@ func (r *rpc) exchange(a *attempt, f *frame, args any) outcome {
 	if err != nil {
 		return r.refusal(a, asH2Error(err))
 	}
-	a.s, r.wired = s, true
+	a.s, a.conn, r.wired = s, s.Conn(), true
 	if r.tagged() && s.HasHeader() {
 		r.tellInHeader(a, s.HeaderMD())
 	}

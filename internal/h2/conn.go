@@ -56,17 +56,19 @@ type Conn struct {
 	streams  map[uint32]*Stream
 	aside    int       // of them, those that are Aside
 	harmed   bool      // see Harmed
+	letGo    bool      // Drain was called
 	doomed   []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
 	nextID   uint32
 	enc      headerEncoder
-	slots    quota  // MAX_CONCURRENT_STREAMS
-	window   quota  // the connection's send window
-	room     quota  // in the pending buffer
-	maxOpen  int64  // the peer's MAX_CONCURRENT_STREAMS
-	streamW  int64  // the peer's INITIAL_WINDOW_SIZE
-	recvW    int64  // ours, which new streams begin with; written by the reader only
-	maxSend  int    // the peer's MAX_FRAME_SIZE
-	maxList  uint64 // the peer's MAX_HEADER_LIST_SIZE
+	slots    quota      // MAX_CONCURRENT_STREAMS
+	queue    *SlotQueue // where RPCs wait for a slot; nil: in the quota's line
+	window   quota      // the connection's send window
+	room     quota      // in the pending buffer
+	maxOpen  int64      // the peer's MAX_CONCURRENT_STREAMS
+	streamW  int64      // the peer's INITIAL_WINDOW_SIZE
+	recvW    int64      // ours, which new streams begin with; written by the reader only
+	maxSend  int        // the peer's MAX_FRAME_SIZE
+	maxList  uint64     // the peer's MAX_HEADER_LIST_SIZE
 	tally    tally
 
 	pend      *buffer     // frames that wait to be written; nil when there are none
@@ -173,10 +175,12 @@ func (c *Conn) Harmed() bool {
 func (c *Conn) TooManyPings() bool { return c.tooManyPings.Load() }
 
 // Drain refuses new streams, lets the open ones end, and then closes the
-// connection with cause. It does not block.
+// connection with cause. It does not wait for RPCs that are Aside, which end with the
+// connection. It does not block.
 func (c *Conn) Drain(cause error) {
 	c.mu.Lock()
 	c.drainLocked(cause)
+	c.letGo = true
 	c.unlockAndSettle()
 }
 
@@ -186,17 +190,24 @@ func (c *Conn) drainLocked(cause error) {
 	}
 	c.state, c.cause = stateDraining, cause
 	close(c.done)
+	c.leaveQueue()
 }
 
 // unlockAndSettle releases mu, and closes a draining connection that has
 // nothing left to do.
 func (c *Conn) unlockAndSettle() {
-	idle := c.state == stateDraining && len(c.streams) == 0
+	idle := c.drained()
 	cause := c.cause
 	c.mu.Unlock()
 	if idle {
 		c.Close(cause, nil)
 	}
+}
+
+// drained reports whether the connection is draining and has nothing left to do. mu is
+// held.
+func (c *Conn) drained() bool {
+	return c.state == stateDraining && (len(c.streams) == 0 || c.letGo && !c.serving())
 }
 
 // take removes s from the table. It reports false if s was not there: another goroutine
@@ -211,7 +222,7 @@ func (c *Conn) take(s *Stream) bool {
 	if s.aside {
 		c.aside--
 	}
-	c.slots.add(1)
+	c.freeSlot()
 	return true
 }
 

@@ -56,6 +56,10 @@ type Error struct {
 	// server allowed then (MAX_CONCURRENT_STREAMS); 0 if it did not wait.
 	Queued  time.Duration
 	Allowed uint32
+	// Conn is the connection that did not take the request, if that was not open any more.
+	Conn *Conn
+
+	elsewhere *Conn // has a slot for the request, which goes there; never seen outside
 }
 
 // Stage is how far a request has come.

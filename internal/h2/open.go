@@ -23,10 +23,13 @@ func (c *Conn) Unary(ctx context.Context, req *Request, msg []byte) (*Stream, er
 	rest, err := c.open(ctx, s, req, msg, true)
 	if err != nil {
 		c.recycle(s)
+		if on, req := err.sentOn(req); on != nil {
+			return on.Unary(ctx, req, msg)
+		}
 		return nil, err
 	}
 	if req.Opened != nil {
-		req.Opened()
+		req.Opened(c.peer)
 	}
 	if rest != nil {
 		if ended := s.sendRest(ctx, rest, true); ended {
@@ -68,13 +71,16 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 		if s.stop != nil {
 			s.stop()
 		}
+		if on, req := err.sentOn(req); on != nil {
+			return on.Open(ctx, req)
+		}
 		return nil, err
 	}
 	if s.stop != nil && ctx.Err() != nil {
 		s.Cancel(contextError(ctx).Status)
 	}
 	if req.Opened != nil {
-		req.Opened()
+		req.Opened(c.peer)
 	}
 	return s, nil
 }
@@ -82,34 +88,30 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 // open takes a slot, room and an id, and queues HEADERS and as much of msg as
 // windows allow, all under one lock, so that wire order is the order of ids and
 // of encoding. It returns what is left of msg.
-func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err error) {
+func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err *Error) {
 	if ctx.Err() != nil {
+		if req.granted != nil {
+			c.giveSlotBack()
+		}
 		e := contextError(ctx)
 		e.Unsent, e.Stage = true, StageUnopened
 		return nil, e
 	}
 	s.queued, s.allowed = 0, 0 // the object may have waited for another RPC that was then not opened
 	c.mu.Lock()
-	if c.state != stateOpen {
+	if c.state != stateOpen { // what was granted is of no use to others
 		defer c.mu.Unlock()
 		return nil, c.refusal()
 	}
-	if c.slots.try(1, true) == 0 {
-		since, allowed := time.Now(), uint32(c.maxOpen)
-		if err := c.await(ctx, &s.wait, &c.slots, 1); err != nil {
-			err.Stage, err.Queued, err.Allowed = StageSlot, time.Since(since), allowed
-			return nil, err
-		}
-		s.queued, s.allowed = time.Since(since), allowed
+	if err := c.slot(ctx, s, req); err != nil {
+		return nil, err
 	}
 	// The slot is ours; room next. What the headers need is not worth
 	// estimating, since a grant may overdraw.
 	room := int64(min(len(msg), turn)) + frameHeaderLen
 	if c.room.try(room, true) == 0 {
 		if err := c.await(ctx, &s.wait, &c.room, room); err != nil {
-			c.mu.Lock()
-			c.slots.add(1)
-			c.unlockAndSettle()
+			c.giveSlotBack()
 			err.Stage = StageSend
 			return nil, err
 		}
@@ -206,7 +208,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 
 // abandon gives slot and room back before anything was queued. It releases mu.
 func (c *Conn) abandon(room int64) {
-	c.slots.add(1)
+	c.freeSlot()
 	c.room.add(room)
 	c.unlockAndSettle()
 }
@@ -217,7 +219,7 @@ func (c *Conn) refusal() *Error {
 	if c.endWith != nil {
 		e.Status = c.endWith
 	}
-	e.Unsent = true
+	e.Unsent, e.Conn = true, c
 	return e
 }
 

@@ -249,7 +249,7 @@ func (r *reader) over(s *Stream, id uint32, v verdict, serverEnded bool) {
 		b.b = appendRST(b.b, id, v.rst)
 		r.dirty = true
 	}
-	draining := c.state == stateDraining && len(c.streams) == 0
+	draining := c.drained()
 	c.mu.Unlock()
 	s.finish(v.err)
 	if draining {
@@ -272,7 +272,7 @@ func (r *reader) reset(f frameHeader, p []byte) error {
 		c.mu.Unlock()
 		return nil
 	}
-	draining := c.state == stateDraining && len(c.streams) == 0
+	draining := c.drained()
 	refused := code == http2.ErrCodeRefusedStream
 	serving := refused && c.servesBefore(f.id)
 	deadline := s.deadline
@@ -476,6 +476,7 @@ func (r *reader) applySettings(p []byte) error {
 		case http2.SettingMaxConcurrentStreams:
 			c.slots.add(int64(v) - c.maxOpen)
 			c.maxOpen = int64(v)
+			c.serveQueue()
 		case http2.SettingInitialWindowSize:
 			if v > maxWindow {
 				return connErrorf(http2.ErrCodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE %d is larger than 2^31-1", v)

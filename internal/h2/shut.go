@@ -74,6 +74,7 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 		close(c.done)
 	}
 	c.state, c.cause, c.endWith = stateClosed, cause, st
+	c.leaveQueue()
 	for _, s := range c.streams {
 		s.sendID = 0
 		c.doomed = append(c.doomed, s)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -44,8 +45,11 @@ type Request struct {
 	// health check, say. See Conn.Answered.
 	Aside bool
 	// Opened, if not nil, is called once when the stream is open, on the caller's
-	// goroutine with no lock held, before anything is waited for.
-	Opened func()
+	// goroutine with no lock held, before anything is waited for. It gets the server's
+	// description.
+	Opened func(*peer.Peer)
+
+	granted *grantedSlot // not nil: the request has a slot already
 }
 
 // Stream is one RPC attempt on a connection.
@@ -326,6 +330,10 @@ func (s *Stream) TrailerValues(key string) (values []string) {
 	}
 	return values
 }
+
+// Conn returns the connection that the stream is on. That is another one than that asked if
+// the request waited in a SlotQueue.
+func (s *Stream) Conn() *Conn { return s.c }
 
 // Queued returns how long the stream waited for the server's MAX_CONCURRENT_STREAMS
 // before it was opened, and if it did, how many streams the server allowed.

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
@@ -52,6 +53,10 @@ type Config struct {
 	Channelz      *channelzdata.Channel
 	Authority     string          // the channel's
 	Closing       <-chan struct{} // closed when the channel's Close begins
+
+	// A connection is replaced when it is as old as MaxAge, less a random part of
+	// AgeJitter. 0: never.
+	MaxAge, AgeJitter time.Duration
 }
 
 // Group is the subchannels of one channel, and their connection loops. Init makes it ready

@@ -45,6 +45,10 @@ type Host interface {
 	// are not to be checked. It may be called with a subchannel's lock held.
 	HealthService() (service string, ok bool)
 
+	// MaxConnections returns how many connections a subchannel may have, at least 1. It may
+	// be called with a subchannel's lock held.
+	MaxConnections() int
+
 	// ResolveNow asks the resolver to look again.
 	ResolveNow()
 	// Recheck makes waits for READY look at the log of attempts again.

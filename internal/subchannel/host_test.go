@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,10 +38,13 @@ type fakeHost struct {
 	calls   *call.Channel
 	group   Group
 	connect func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error)
-	service *string // whose health is watched
+	service *string      // whose health is watched
+	most    atomic.Int32 // connections of a subchannel
 	states  chan balancer.SubConnState
 
-	mu     sync.Mutex
+	params *grpc.ConnectParams
+
+	mu     sync.Mutex // guards connect too, once a subchannel was made
 	events []string
 }
 
@@ -54,6 +58,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 		Metrics: metrics.New(nil, "test"),
 		Closing: h.closing,
 	})
+	h.params = &h.group.cfg.Params
 	t.Cleanup(h.close)
 	return h
 }
@@ -64,6 +69,7 @@ func (h *fakeHost) close() {
 		return
 	}
 	close(h.closing)
+	h.calls.Close()
 	h.group.Close(errors.New("closed"), status.New(codes.Canceled, "closed"))
 	h.queue.Close(func() {
 		for _, sc := range h.group.Of(h) {
@@ -116,8 +122,17 @@ func (h *fakeHost) expect(want ...connectivity.State) (last balancer.SubConnStat
 func (h *fakeHost) ask(sc *Subchannel) error {
 	h.calls.SetResolved(true)
 	h.calls.SetPicker(backendtest.PickerFor(sc, balancer.SubConnState{ConnectivityState: connectivity.Ready}))
-	_, err := backendtest.AskName(backendtest.Bounded(h.t), h.calls)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // longer than extra connections are kept
+	defer cancel()
+	_, err := backendtest.AskName(ctx, h.calls)
 	return err
+}
+
+// setConnect changes what attempts do.
+func (h *fakeHost) setConnect(f func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.connect = f
 }
 
 func (h *fakeHost) note(event string) {
@@ -144,7 +159,10 @@ func (h *fakeHost) Config(credentials.Bundle) (*connect.Config, []credentials.Pe
 	return &connect.Config{Creds: insecure.NewCredentials()}, nil
 }
 func (h *fakeHost) Connect(ctx context.Context, cfg *connect.Config, a Attempt) (*h2.Conn, failure.List) {
-	conn, err := h.connect(ctx, cfg, a.Addr, a.ServerName)
+	h.mu.Lock()
+	f := h.connect
+	h.mu.Unlock()
+	conn, err := f(ctx, cfg, a.Addr, a.ServerName)
 	if err == nil {
 		return conn, nil
 	}
@@ -157,6 +175,7 @@ func (h *fakeHost) HealthService() (string, bool) {
 	}
 	return *h.service, true
 }
+func (h *fakeHost) MaxConnections() int                            { return max(int(h.most.Load()), 1) }
 func (h *fakeHost) ResolveNow()                                    { h.note("resolve") }
 func (h *fakeHost) Recheck()                                       {}
 func (h *fakeHost) Interrupted(error, string, failure.List)        { h.note("interrupted") }

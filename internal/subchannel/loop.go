@@ -70,6 +70,12 @@ type loop struct {
 	leftAt  time.Time          // when it left the subchannel
 	cutBy   error              // not nil: the channel has cut the loop
 	retry   chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
+
+	// Guarded by sc.mu, of a connection in use.
+	stale    bool        // it is to be replaced
+	old      bool        // by age, so that a failed attempt is not the last
+	ageTimer *time.Timer // makes it stale; nil: nothing does
+	opened   int64       // streams so far, at the latest look; see dropUnused
 }
 
 // run is the goroutine, until there is a connection. That has a new one, serve,
@@ -211,11 +217,21 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 	return nil, failed
 }
 
-// noteFailure keeps and reports the attempts at addr that failed.
+// noteFailure keeps and reports the attempts at addr that failed. The log, which is why the
+// channel is not READY, does not have those of an extra loop.
 func (l *loop) noteFailure(addr string, id uint64, all failure.List) {
-	l.sc.g.cfg.Log.Failed(addr, all)
-	l.sc.host.Recheck()
+	if !l.isExtra() {
+		l.sc.g.cfg.Log.Failed(addr, all)
+		l.sc.host.Recheck()
+	}
 	l.sc.host.AttemptFailed(id, all)
+}
+
+// isExtra reports whether other connections are in use.
+func (l *loop) isExtra() bool {
+	l.sc.mu.Lock()
+	defer l.sc.mu.Unlock()
+	return len(l.sc.conns) > 0
 }
 
 // try notes which address is being tried, since when, and returns what the attempt reports
@@ -264,7 +280,12 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	closeSocket, held := l.openSocket(conn)
 	l.readyAt = time.Now()
 	l.sc.host.ConnReady(l.connected(), l.readyAt.Sub(l.since))
-	if !l.use(conn) {
+	used, more, old := l.use(conn)
+	if more { // an RPC that found the others ended looks again
+		g.cfg.Calls.Repick()
+	}
+	drain(old, ErrReplaced)
+	if !used {
 		why := cmp.Or(l.endedBy(), ErrShutDown)
 		g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
 		conn.Close(why, nil)
@@ -315,11 +336,16 @@ func (l *loop) lost(conn *h2.Conn, why error) {
 	if conn.TooManyPings() {
 		l.sc.host.TooManyPings(l.keepalive)
 	}
-	given, unserved := l.giveBack(conn, why)
+	given, unserved, next := l.giveBack(conn, why)
 	if !given {
 		return
 	}
+	conn.Drain(why) // health checks and load reports go to other connections
 	l.sc.g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
+	if len(next) > 0 {
+		l.sc.g.cfg.Log.Failed(next[0].Addr, next)
+		l.sc.host.Recheck()
+	}
 	if unserved != nil {
 		l.sc.g.cfg.Log.Disconnected(unserved) // the explanation of an RPC that waits in vain
 	}

@@ -56,6 +56,9 @@ type Subchannel struct {
 	check      *healthWatch                           // guarded by mu: decides whether conns may be used; nil: they may. It goes with the last of conns.
 	uncheck    func()                                 // guarded by mu: ends check
 	watches    []*healthWatch                         // guarded by mu: check, and that of the health listener
+	queue      *h2.SlotQueue                          // guarded by mu: where RPCs wait for a stream on any of conns; nil: on each
+	useTimer   *time.Timer                            // guarded by mu: of the next look at extra connections; nil: there are none
+	renewals   []*renewal                             // guarded by mu
 	producers  map[balancer.ProducerBuilder]*producer // guarded by mu
 
 	reported connectivity.State // policy queue only: the state that the policy has
@@ -68,12 +71,27 @@ var (
 	_ call.Endpoint    = (*Subchannel)(nil)
 )
 
-// Line returns the connection that the next RPC goes to; nil if there is none.
+// Line returns the connection that the next RPC goes to, of several the oldest that can
+// open a stream; nil if there is none.
 func (sc *Subchannel) Line() *call.Line {
-	if all := sc.inUse.Load(); all != nil {
-		return (*all)[0]
+	p := sc.inUse.Load()
+	if p == nil {
+		return nil
 	}
-	return nil
+	all := *p
+	if len(all) == 1 {
+		return all[0]
+	}
+	best := all[0]
+	for _, line := range all {
+		if line.Conn.HasSlot() {
+			return line
+		}
+		if isDone(best) {
+			best = line
+		}
+	}
+	return best // where the RPC waits, for a stream on any of them
 }
 
 // NewLine returns what the RPCs on conn have, which leads to addr.
@@ -165,6 +183,10 @@ func (sc *Subchannel) UpdateAddresses(addrs []resolver.Address) {
 	kept := len(sc.conns) > 0
 	if !kept {
 		sc.record.moved()
+	} else if l := sc.connecting; l != nil && !has(addrs, l.addr) { // an extra one
+		sc.connecting = nil
+		old = append(old, l)
+		sc.extraLocked()
 	}
 	if !kept && (connected || sc.state == connectivity.Connecting) {
 		old = append(old, sc.takeAllLocked()...)
@@ -218,7 +240,12 @@ func (sc *Subchannel) takeLocked(gone func(*loop) bool) (old []*loop) {
 	sc.publishLocked()
 	for _, l := range old {
 		sc.unwatchLocked(l)
+		if l.ageTimer != nil {
+			l.ageTimer.Stop()
+		}
 	}
+	sc.watchUseLocked()
+	sc.renewedLocked()
 	return old
 }
 

@@ -23,27 +23,35 @@ func (l *loop) belongsLocked() bool {
 
 // use puts the connection in use: the subchannel becomes READY, unless it is already, or
 // that depends on the backend's health. It reports false if the loop has left the
-// subchannel.
-func (l *loop) use(conn *h2.Conn) bool {
+// subchannel, and whether other connections were in use, and returns those in whose place
+// this one came.
+func (l *loop) use(conn *h2.Conn) (used, more bool, replaced []*loop) {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	l.stopLocked()
 	if !l.belongsLocked() {
-		return false
+		return false, false, nil
 	}
 	l.conn, l.since = conn, time.Now()
 	l.line = NewLine(conn, l.addr, sc.host.ServerName(l.addr), l.perRPC)
 	sc.connecting = nil
 	sc.conns = append(sc.conns, l)
-	if len(sc.conns) == 1 && sc.checkLocked() {
-		return true
+	sc.scaleLocked()
+	l.limitAgeLocked()
+	if more = len(sc.conns) > 1; more {
+		surplus := sc.surplusLocked()
+		replaced = sc.takeLocked(func(other *loop) bool { return other == surplus })
+	} else if sc.checkLocked() {
+		return true, false, nil
 	}
 	sc.publishLocked()
+	sc.watchUseLocked()
 	if sc.check == nil {
 		sc.setLocked(connectivity.Ready, nil)
 	}
-	return true
+	sc.extraLocked()
+	return true, more, replaced
 }
 
 // failed begins the back-off, and makes the transition to TRANSIENT_FAILURE if there is no
@@ -63,6 +71,7 @@ func (l *loop) failed(why error) (retry <-chan struct{}, until time.Time) {
 	sc.g.cfg.Log.End(l.running)
 	l.addrs, l.running, l.retry, l.until = nil, nil, make(chan struct{}), l.begun.Add(l.backoff)
 	l.failure = why
+	sc.notRenewedLocked(failuresOf(why))
 	if len(sc.conns) == 0 {
 		sc.setLocked(connectivity.TransientFailure, why)
 	}
@@ -83,21 +92,23 @@ func (l *loop) release() {
 	if len(sc.conns) == 0 {
 		sc.setLocked(connectivity.Idle, nil)
 	}
+	sc.extraLocked()
 }
 
 // giveBack takes the connection out of use. Without another one the subchannel is in the
 // state of the loop that makes one, IDLE if there is none. It returns the description of a
 // connection that ended in good order before it had served, if that is not the first in a
-// row and no other is in use. given is false if the loop had left the subchannel.
+// row and no other is in use, and the failed attempts because of which the subchannel is in
+// TRANSIENT_FAILURE now. given is false if the loop had left the subchannel.
 //
 // How a connection ended on which RPCs run is noted when it has ended: GOAWAY may promise
 // to serve them. The next attempt does not wait for that.
-func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure.Attempt) {
+func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure.Attempt, next failure.List) {
 	sc := l.sc
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if !l.belongsLocked() {
-		return false, nil
+		return false, nil, nil
 	}
 	sc.takeLocked(func(other *loop) bool { return other == l })
 	if l.unnoted = conn.Serving() && !conn.Answered(); !l.unnoted {
@@ -107,17 +118,19 @@ func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure
 		}
 	}
 	if len(sc.conns) > 0 {
-		return true, nil
+		sc.extraLocked()
+		return true, nil, nil
 	}
-	switch next := sc.connecting; {
-	case next == nil:
+	switch l := sc.connecting; {
+	case l == nil:
 		sc.setLocked(connectivity.Idle, why)
-	case next.failure == nil:
+	case l.failure == nil:
 		sc.setLocked(connectivity.Connecting, why)
 	default:
-		sc.setLocked(connectivity.TransientFailure, next.failure)
+		sc.setLocked(connectivity.TransientFailure, l.failure)
+		next = failuresOf(l.failure)
 	}
-	return true, unserved
+	return true, unserved, next
 }
 
 // drained notes how a connection ended, if that was not done when it left the subchannel.

@@ -1,0 +1,291 @@
+package subchannel
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/h2test"
+)
+
+// begin makes an RPC that a picker sends to the subchannel; its error comes when it ends.
+func (h *fakeHost) begin(sc *Subchannel) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- h.ask(sc) }()
+	return ended
+}
+
+// scaled makes a subchannel of up to that many connections, with a first one to a server
+// that allows one stream on each.
+func scaled(t *testing.T, most int32) (*fakeHost, *Subchannel, *h2test.Server, *h2test.Conn) {
+	t.Helper()
+	h, srv := newFakeHost(t), h2test.Listen(t)
+	h.most.Store(most)
+	sc := h.newSubchannel(balancer.NewSubConnOptions{}, srv.Addr())
+	c := accept(srv)
+	h.expect(connectivity.Connecting, connectivity.Ready)
+	return h, sc, srv, c
+}
+
+func accept(srv *h2test.Server) *h2test.Conn {
+	c := srv.Accept()
+	c.Handshake(h2test.MaxConcurrentStreams(1))
+	return c
+}
+
+// An RPC that waits goes to a new connection. GOAWAY of one of several is nothing to the
+// policy, and another connection is made for RPCs that wait.
+func TestGoAwayOfOneOfSeveral(t *testing.T) {
+	h, sc, srv, first := scaled(t, 2)
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	two := h.begin(sc)
+	second := accept(srv)
+	headers2, payload2 := second.ExpectUnary()
+	three := h.begin(sc)
+	first.GoAway(headers.StreamID, http2.ErrCodeNo, "")
+	third := accept(srv)
+	headers3, payload3 := third.ExpectUnary()
+	first.ReplyUnary(headers.StreamID, payload)
+	second.ReplyUnary(headers2.StreamID, payload2)
+	third.ReplyUnary(headers3.StreamID, payload3)
+	for _, ended := range []<-chan error{one, two, three} {
+		require.NoError(t, <-ended)
+	}
+	assert.Empty(t, h.states)
+	backendtest.Eventually(t, func() bool { return h.group.Loops() == 2 }, "the first connection has ended with its RPC")
+	second.Close()
+	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "the second one has ended")
+	four := h.begin(sc)
+	headers, payload = third.ExpectUnary()
+	third.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-four, "the one that is left serves")
+	third.Close()
+	h.expect(connectivity.Idle)
+	assert.Empty(t, h.states)
+}
+
+// The loss of a connection ends the RPCs on it, and no other.
+func TestLossOfOneOfSeveral(t *testing.T) {
+	h, sc, srv, first := scaled(t, 2)
+	one := h.begin(sc)
+	first.ExpectUnary()
+	two := h.begin(sc)
+	second := accept(srv)
+	headers, payload := second.ExpectUnary()
+	first.CloseHard()
+	assert.Equal(t, codes.Unavailable, status.Code(<-one))
+	second.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-two)
+	assert.Empty(t, h.states)
+	second.CloseHard()
+	h.expect(connectivity.Idle)
+}
+
+// A slot that becomes free goes to the RPC that waits longest, while a connection is being
+// made; and a limit that the server raises counts at once.
+func TestWaitersTakeWhatBecomesFree(t *testing.T) {
+	h, sc, _, first := scaled(t, 2)
+	h.setConnect(func(ctx context.Context, _ *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	var waiting []<-chan error
+	for n := range 3 {
+		waiting = append(waiting, h.begin(sc))
+		backendtest.Eventually(t, func() bool { return sc.waiting() == n+1 }, "it waits")
+	}
+	first.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-one)
+	headers, payload = first.ExpectUnary()
+	first.Settings(h2test.MaxConcurrentStreams(3))
+	first.ExpectSettingsAck()
+	headers2, payload2 := first.ExpectUnary()
+	headers3, payload3 := first.ExpectUnary()
+	first.Settings(h2test.MaxConcurrentStreams(1))
+	first.ExpectSettingsAck()
+	first.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-waiting[0])
+	first.ReplyUnary(headers2.StreamID, payload2)
+	first.ReplyUnary(headers3.StreamID, payload3)
+	require.NoError(t, <-waiting[1])
+	require.NoError(t, <-waiting[2])
+	assert.Zero(t, sc.waiting())
+	assert.Empty(t, h.states)
+}
+
+func (sc *Subchannel) waiting() int {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return sc.queue.Waiting()
+}
+
+// The last connection is lost while another one is being made: the subchannel is in the
+// state of that attempt (gRFC A105).
+func TestLastConnectionIsLostDuringAnExtraAttempt(t *testing.T) {
+	for name, fails := range map[string]bool{"connecting": false, "backing off": true} {
+		t.Run(name, func(t *testing.T) {
+			h, sc, srv, first := scaled(t, 2)
+			h.params.Backoff.BaseDelay, h.params.Backoff.MaxDelay = time.Hour, time.Hour
+			attempted, goOn := make(chan struct{}), make(chan struct{})
+			refused := errors.New("refused")
+			h.setConnect(func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error) {
+				close(attempted)
+				if fails {
+					return nil, refused
+				}
+				<-goOn
+				return connect.Connect(ctx, cfg, addr, name)
+			})
+			one := h.begin(sc)
+			first.ExpectUnary()
+			two := h.begin(sc)
+			<-attempted
+			if fails {
+				backendtest.Eventually(t, func() bool { sc.mu.Lock(); defer sc.mu.Unlock(); return sc.connecting.failure != nil }, "it backs off")
+				assert.Empty(t, h.states, "the subchannel stays READY")
+				assert.False(t, h.log.Knows(srv.Addr()), "nothing is amiss")
+			}
+			first.Close()
+			assert.Error(t, <-one)
+			if fails {
+				assert.ErrorIs(t, h.expect(connectivity.TransientFailure).ConnectionError, refused)
+				backendtest.Eventually(t, func() bool { return h.log.Knows(srv.Addr()) }, "the failure explains it")
+				h.close()
+				assert.Error(t, <-two)
+				return
+			}
+			h.expect(connectivity.Connecting)
+			close(goOn)
+			second := accept(srv)
+			h.expect(connectivity.Ready)
+			h.calls.Repick() // as the policy's new picker does
+			headers, payload := second.ExpectUnary()
+			second.ReplyUnary(headers.StreamID, payload)
+			require.NoError(t, <-two)
+		})
+	}
+}
+
+// Attempts for extra connections follow each other with the back-off, as long as RPCs wait.
+func TestBackoffOfExtraConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, attempts := newFakeHost(t), atomic.Int32{}
+		h.most.Store(3)
+		h.params.Backoff.BaseDelay, h.params.Backoff.MaxDelay = time.Second, time.Second
+		peers := make(chan *h2test.Conn, 10)
+		h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+			if attempts.Add(1) > 1 {
+				return nil, errors.New("refused")
+			}
+			return pipe(t, ctx, cfg, peers)
+		}
+		sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
+		h.expect(connectivity.Connecting, connectivity.Ready)
+		first := <-peers
+		h.begin(sc)
+		headers, payload := first.ExpectUnary()
+		two := h.begin(sc)
+		time.Sleep(5500 * time.Millisecond)
+		synctest.Wait()
+		assert.EqualValues(t, 1+6, attempts.Load(), "one each second")
+		first.ReplyUnary(headers.StreamID, payload)
+		headers, payload = first.ExpectUnary()
+		first.ReplyUnary(headers.StreamID, payload)
+		require.NoError(t, <-two)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.EqualValues(t, 1+6, attempts.Load(), "none, since no RPC waits")
+		assert.Empty(t, h.states)
+		h.close()
+	})
+}
+
+// pipe makes a connection in a bubble, and gives its other end to peers.
+func pipe(t *testing.T, ctx context.Context, cfg *connect.Config, peers chan<- *h2test.Conn) (*h2.Conn, error) {
+	client, server := h2test.Pipe(t)
+	server.Go(func(c *h2test.Conn) {
+		c.Handshake(h2test.MaxConcurrentStreams(1))
+		peers <- c
+	})
+	w := h2.NewWire(client)
+	conn := h2.New(w, w, cfg.H2)
+	return conn, conn.Handshake(ctx)
+}
+
+// An extra connection that has had no RPC for a while goes. The first one stays.
+func TestExtraConnectionGoesWhenUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost(t)
+		h.most.Store(2)
+		peers := make(chan *h2test.Conn, 10)
+		h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+			return pipe(t, ctx, cfg, peers)
+		}
+		sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
+		h.expect(connectivity.Connecting, connectivity.Ready)
+		first := <-peers
+		one := h.begin(sc)
+		headers, payload := first.ExpectUnary()
+		two := h.begin(sc)
+		second := <-peers
+		headers2, payload2 := second.ExpectUnary()
+		time.Sleep(3 * unusedAfter)
+		synctest.Wait()
+		assert.Equal(t, 2, h.group.Loops(), "an RPC runs there")
+		first.ReplyUnary(headers.StreamID, payload)
+		second.ReplyUnary(headers2.StreamID, payload2)
+		require.NoError(t, <-one)
+		require.NoError(t, <-two)
+		second.Lenient()
+		time.Sleep(2*unusedAfter + time.Second)
+		synctest.Wait()
+		assert.Equal(t, 1, h.group.Loops())
+		second.ExpectClosed()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Equal(t, 1, h.group.Loops())
+		assert.Empty(t, h.states)
+		h.close()
+	})
+}
+
+// New addresses drain the connections to those that are gone, several too.
+func TestUpdateAddressesOfSeveral(t *testing.T) {
+	h, sc, srv, first := scaled(t, 2)
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	two := h.begin(sc)
+	second := accept(srv)
+	headers2, payload2 := second.ExpectUnary()
+	sc.UpdateAddresses(addresses("b:1", srv.Addr()))
+	assert.Len(t, *sc.inUse.Load(), 2)
+	other := h2test.Listen(t)
+	sc.UpdateAddresses(addresses(other.Addr()))
+	h.expect(connectivity.Connecting)
+	accept(other)
+	h.expect(connectivity.Ready)
+	assert.Len(t, *sc.inUse.Load(), 1)
+	first.ReplyUnary(headers.StreamID, payload)
+	second.ReplyUnary(headers2.StreamID, payload2)
+	require.NoError(t, <-one)
+	require.NoError(t, <-two)
+	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "they end with their RPCs")
+}
