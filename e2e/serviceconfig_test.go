@@ -59,6 +59,35 @@ func TestServiceConfigRoundTrip(t *testing.T) {
 	assert.JSONEq(t, `{"loadBalancingPolicy":"round_robin","methodConfig":[{"name":[{"service":"s","method":"m"}],"waitForReady":true}]}`, old)
 }
 
+// FuzzServiceConfig: what was read is written so that it is read as the same, and an error
+// names a field or says that the text is no JSON object.
+func FuzzServiceConfig(f *testing.F) {
+	all, err := everything().JSON()
+	require.NoError(f, err)
+	for _, text := range []string{all, `{}`, `null`, `{"loadBalancingPolicy":"ROUND_ROBIN"}`, `{"methodConfig":[{"name":[{}],"timeout":"0s"}]}`,
+		`{"methodConfig":[{"retryPolicy":{"maxAttempts":1}}]}`, `{"healthCheckConfig":{}}`, `{"retryThrottling":{"maxTokens":1.5,"tokenRatio":0.0015}}`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := grpcdial.ParseServiceConfig(text)
+		if err != nil {
+			require.Regexp(t, `^service config: .+`, err.Error())
+			return
+		}
+		written, err := c.JSON()
+		if err != nil { // no policy of loadBalancingConfig is registered, or their configs are not theirs
+			require.Contains(t, err.Error(), "loadBalancing")
+			return
+		}
+		again, err := grpcdial.ParseServiceConfig(written)
+		require.NoError(t, err, written)
+		twice, err := again.JSON()
+		require.NoError(t, err, written)
+		require.Equal(t, written, twice)
+		require.Equal(t, c.MethodSettings, again.MethodSettings)
+	})
+}
+
 func TestServiceConfigErrors(t *testing.T) {
 	for want, change := range map[string]func(*grpcdial.ServiceConfig){
 		"methodConfig[1].retryPolicy.maxAttempts: 1":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.MaxAttempts = 1 },

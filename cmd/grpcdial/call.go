@@ -55,7 +55,7 @@ func (c *commandLine) open(ctx context.Context, s stdio, more ...grpcdial.DialOp
 		return nil, exitUsage
 	}
 	o.report = &report{target: text.Target(o.cc.CanonicalTarget()), begin: time.Now()}
-	o.progress = startProgress(s.err, o.tl.now)
+	o.progress = c.progress(s.err, o.tl.now)
 	if o.report.err = o.cc.AwaitReady(ctx); o.report.err != nil {
 		o.close()
 		if c.trace {

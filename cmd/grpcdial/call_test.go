@@ -176,7 +176,7 @@ func TestHeaders(t *testing.T) {
 // TestProgress: a line after a second, drawn anew, and gone at the end.
 func TestProgress(t *testing.T) {
 	var out bytes.Buffer
-	assert.Nil(t, startProgress(&out, nil), "no terminal, no line")
+	assert.Nil(t, (&commandLine{}).progress(&out, nil), "no terminal, no line")
 	(*progress)(nil).end()
 
 	drawn := make(chan struct{}, 100)

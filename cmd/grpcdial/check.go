@@ -31,8 +31,10 @@ func check(ctx context.Context, c *commandLine, s stdio) int {
 	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("--timeout is %v", limit))
 	defer stop()
 
+	waiting := c.progress(s.err, tl.now)
 	r := dial(ctx, cc, c, tl)
 	_ = cc.Close()
+	waiting.end()
 	if c.json {
 		err = writeJSON(s.out, reportJSON(c, r))
 	} else {

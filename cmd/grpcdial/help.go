@@ -58,7 +58,7 @@ func helpText() string {
 	for i := range flagTexts {
 		f := &flagTexts[i]
 		text := f.text
-		if f.of != nil && len(f.of) > 0 && !strings.HasPrefix(text, f.of[0]+":") {
+		if len(f.of) > 0 && !strings.HasPrefix(text, f.of[0]+":") {
 			text = strings.Join(f.of, ", ") + ": " + text
 		}
 		forms := "  " + pad(f.forms(), width) + "  "

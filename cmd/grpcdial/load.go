@@ -68,7 +68,7 @@ func load(ctx context.Context, c *commandLine, s stdio) int {
 	}
 	r := &loadResult{target: o.report.target, method: fmt.Sprintf("%s/%s", method.Parent().FullName(), method.Name()), callers: cmp.Or(c.callers, defaultCallers)}
 	o.progress.end()
-	o.progress = startProgress(s.err, r.soFar)
+	o.progress = c.progress(s.err, r.soFar)
 	desc := &grpc.StreamDesc{ClientStreams: method.IsStreamingClient(), ServerStreams: method.IsStreamingServer()}
 	r.run(ctx, c, func(ctx context.Context) error {
 		ctx, stop := context.WithTimeout(metadata.NewOutgoingContext(ctx, c.headers), limit)

@@ -25,10 +25,10 @@ type progress struct {
 	once  sync.Once
 }
 
-// startProgress begins a progress line on w, if that is a terminal. what says how far it
-// is, and is called on another goroutine.
-func startProgress(w io.Writer, what func() string) *progress {
-	if f, ok := w.(*os.File); !ok || !isTerminal(f) {
+// progress begins a progress line on w, if that is a terminal and events are not written
+// there. what says how far it is, and is called on another goroutine.
+func (c *commandLine) progress(w io.Writer, what func() string) *progress {
+	if f, ok := w.(*os.File); !ok || !isTerminal(f) || c.verbose {
 		return nil
 	}
 	return drawProgress(w, what)

@@ -97,6 +97,19 @@ func isExample(path string) bool {
 	return path == "examples" || strings.HasPrefix(path, "examples/")
 }
 
+// TestRootIsFreeOfThePageAndTheCommand: a program that imports the library gets nothing of
+// the live page, the command, or what they are made of.
+func TestRootIsFreeOfThePageAndTheCommand(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module).Output()
+	require.NoError(t, err)
+	deps := strings.Fields(string(out))
+	require.Contains(t, deps, module+"/internal/h2", "it is the library's list")
+	for _, path := range []string{module + "/channelz", module + "/cmd/grpcdial",
+		"google.golang.org/protobuf/types/dynamicpb", "google.golang.org/grpc/reflection/grpc_reflection_v1"} {
+		assert.NotContains(t, deps, path)
+	}
+}
+
 // TestImports holds the directions of ARCHITECTURE.md: of our packages, each
 // imports those that it may, and no library but those named. Tests of packages
 // may import what they like. Examples come above the root.
