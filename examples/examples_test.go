@@ -143,6 +143,10 @@ var printed = map[string][]string{
 			`ADDRESS: check failed after TIME: the server's certificate is of []`,
 		"  phase check - permanent: true",
 	},
+	"rotation": {
+		"hello monday.example",
+		"with the files replaced: hello tuesday.example",
+	},
 	"interceptors": {
 		"a unary RPC:",
 		"  single: begin /grpcdial.examples.greeter.Greeter/SayHello",

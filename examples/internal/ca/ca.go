@@ -10,7 +10,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
 	"math/big"
+	"os"
 	"time"
 )
 
@@ -59,6 +62,27 @@ func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
+}
+
+// WriteFiles writes a certificate of an authority, and its key, as PEM files that take the
+// place of those that are there. A reader between the two finds a certificate and a key that
+// do not belong together, which is an error that its next attempt does not meet. An agent
+// avoids that by a link to a directory that has both.
+func WriteFiles(c tls.Certificate, certFile, keyFile string) error {
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		replace(keyFile, &pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		replace(certFile, &pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
+}
+
+func replace(path string, block *pem.Block) error {
+	if err := os.WriteFile(path+".new", pem.EncodeToMemory(block), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // sign makes a key, and a certificate for it that is valid for an hour. Without
