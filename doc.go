@@ -54,4 +54,12 @@
 // [WithDialTrace] calls functions for each step on the way to a connection, as
 // package httptrace does for requests, and [WithLogger] writes the same events to a
 // log. A channel without them spends nothing on events and logs nothing.
+//
+// # Use it with a library
+//
+// Generated stubs and whatever takes a grpc.ClientConnInterface take the channel.
+// A library that takes a *grpc.ClientConn takes [ClientConn.GRPC]. One that dials by
+// itself, with options of grpc-go's, takes those of ToGRPC in package bridge; FromGRPC
+// there makes an option for a channel of such options. docs/libraries.md in the repository
+// has the exact words for each library that is tested.
 package grpcdial
