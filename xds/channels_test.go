@@ -27,8 +27,8 @@ import (
 
 // serve starts a backend that answers every message with its name, and returns its address.
 // A method whose name ends in Hang answers nothing; in Flaky, only the third attempt; in
-// Good, only if that is the backend's name; in Load, with a report of half a CPU and a
-// queue of three.
+// Good, only if that is the backend's name; in Authority, with that of the RPC; in Load,
+// with a report of half a CPU and a queue of three.
 func serve(t testing.TB, name string) string {
 	addr, _ := serveAt(t, "127.0.0.1:0", name)
 	return addr
@@ -60,13 +60,17 @@ func serveAt(t testing.TB, addr, name string, opts ...grpc.ServerOption) (at str
 			load.SetCPUUtilization(0.5)
 			load.SetNamedMetric("queued", 3)
 		}
+		reply := name
+		if strings.HasSuffix(method, "Authority") {
+			reply = strings.Join(md.Get(":authority"), ",")
+		}
 		for {
 			if err := s.RecvMsg(new(wrapperspb.StringValue)); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
 			}
-			if err := s.SendMsg(wrapperspb.String(name)); err != nil {
+			if err := s.SendMsg(wrapperspb.String(reply)); err != nil {
 				return err
 			}
 		}
