@@ -171,6 +171,23 @@ func (cc *ClientConn) applyResolverError(err error) {
 	cc.published.letThrough()
 }
 
+// applyFailedUpdate has the policy that an update asks for take over, and reports to it why
+// the update has no addresses. Policy queue only.
+func (cc *ClientConn) applyFailedUpdate(s resolver.State, err error) error {
+	cc.policyQueue.AssertOn()
+	config, bad := cc.chooseConfig(s.ServiceConfig)
+	if config == nil {
+		cc.failServiceConfig(bad)
+		return balancer.ErrBadResolverState
+	}
+	cc.useConfig(config)
+	verdict := cc.updatePolicy(config, s)
+	cc.applyResolverError(err)
+	cc.enforceReports()
+	cc.useSelector(s)
+	return verdict
+}
+
 // noteUnresolved keeps err as the reason why there are no addresses.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
 	defer cc.recheckWaits()

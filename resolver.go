@@ -207,6 +207,18 @@ func (r *resolverConn) ReportError(err error) {
 	_ = r.verdict(func() error { r.cc.applyResolverError(err); return nil })
 }
 
+// UpdateStateWithError is UpdateState with an update that has no addresses, and ReportError
+// with the reason, in one: RPCs and waits find the reason with the state that it led to.
+// The nested module xds calls it, as grpc-go's xDS resolver says by these two that a
+// listener is missing.
+func (r *resolverConn) UpdateStateWithError(s resolver.State, err error) error {
+	err = text.Error(err)
+	r.mu.Lock()
+	r.config = s.ServiceConfig
+	r.mu.Unlock()
+	return r.verdict(func() error { return r.cc.applyFailedUpdate(s, err) })
+}
+
 // ParseServiceConfig parses a service config for UpdateState.
 func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 	c, err := serviceconfig.Parser{MaxCallAttempts: r.cc.opts.maxCallAttempts}.Parse(js)

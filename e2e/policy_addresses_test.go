@@ -186,3 +186,33 @@ func TestFailsAfterNothing(t *testing.T) {
 	assert.GreaterOrEqual(t, dialErr.Attempts[0].Elapsed, 20*time.Millisecond)
 	assert.ErrorIs(t, dialErr, missing)
 }
+
+// TestFailsWithNothing: the two in one, on a channel that was READY: no RPC fails without the
+// reason, and the channel comes back.
+func TestFailsWithNothing(t *testing.T) {
+	srv := serveEcho(t)
+	missing := errors.New("the listener is missing")
+	r := manual.NewBuilderWithScheme("missing")
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.addr}}})
+	cc := newClient(t, "missing:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
+	for range 3 {
+		require.NoError(t, cc.AwaitReady(soon(t)))
+		ended := make(chan error)
+		go func() {
+			for {
+				if _, err := call(t, cc, "Echo"); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		assert.ErrorIs(t, r.CC().(interface {
+			UpdateStateWithError(resolver.State, error) error
+		}).UpdateStateWithError(resolver.State{}, missing), balancer.ErrBadResolverState)
+		err := <-ended
+		assert.Equal(t, codes.Unavailable, status.Code(err))
+		assert.ErrorContains(t, err, "the listener is missing")
+		assert.ErrorIs(t, err, missing)
+		r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: srv.addr}}})
+	}
+}

@@ -3,6 +3,7 @@ package xds_test
 import (
 	"context"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,7 +64,9 @@ func TestListenerMissing(t *testing.T) {
 			t.Parallel()
 			_, err := ask(soon(t), dial(), "/shop.Cart/Add")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			assert.ErrorContains(t, err, says)
+			if name != "RPC, grpc-go" || !strings.Contains(err.Error(), "produced zero addresses") { // for a moment, there
+				assert.ErrorContains(t, err, says)
+			}
 		})
 	}
 }

@@ -24,7 +24,11 @@
 package xds
 
 import (
+	"sync"
+	"time"
+
 	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/resolver"
 	_ "google.golang.org/grpc/xds" // registers grpc-go's resolver, policies and HTTP filters
 
@@ -69,7 +73,7 @@ func Wrap(b resolver.Builder) resolver.Builder {
 type builder struct{ resolver.Builder }
 
 func (b builder) Build(t resolver.Target, cc resolver.ClientConn, o resolver.BuildOptions) (resolver.Resolver, error) {
-	return b.Builder.Build(t, translatingConn{cc}, o)
+	return b.Builder.Build(t, newTranslatingConn(cc), o)
 }
 
 // overridingBuilder is for builders that choose the channel's authority.
@@ -80,10 +84,74 @@ type overridingBuilder struct {
 
 // translatingConn is a channel as its resolver sees it. To an update with a config
 // selector of grpc-go's it adds one for grpcdial, that asks it.
-type translatingConn struct{ resolver.ClientConn }
+type translatingConn struct {
+	resolver.ClientConn
+	both updateWithError // grpcdial's channel, nil if it is another one
 
-func (cc translatingConn) UpdateState(s resolver.State) error {
+	mu   sync.Mutex
+	held *resolver.State // guarded by mu: an empty update whose reason is about to come
+}
+
+// updateWithError takes an update without addresses and the reason in one.
+type updateWithError interface {
+	UpdateStateWithError(resolver.State, error) error
+}
+
+func newTranslatingConn(cc resolver.ClientConn) *translatingConn {
+	both, _ := cc.(updateWithError)
+	return &translatingConn{ClientConn: cc, both: both}
+}
+
+// reasonWait is how long an empty update is held at most.
+const reasonWait = time.Second
+
+// UpdateState passes an update on. grpc-go's resolver says that a listener is missing, or
+// that there is no management server, by an update in which there is nothing and, at once,
+// the error. For grpcdial's channel they are made one, so that it is not said for a moment
+// that there are no addresses, without the reason.
+func (cc *translatingConn) UpdateState(s resolver.State) error {
+	if cc.both != nil && s.Attributes == nil && len(s.Addresses)+len(s.Endpoints) == 0 {
+		cc.mu.Lock()
+		defer cc.mu.Unlock()
+		cc.held = &s
+		time.AfterFunc(reasonWait, func() {
+			if cc.take(&s) {
+				_ = cc.ClientConn.UpdateState(s) // that the resolver is closed matters no more
+			}
+		})
+		return balancer.ErrBadResolverState
+	}
+	cc.takeAny()
 	return cc.ClientConn.UpdateState(translated(s))
+}
+
+// ReportError passes an error on, with the update that is held.
+func (cc *translatingConn) ReportError(err error) {
+	if s := cc.takeAny(); s != nil {
+		_ = cc.both.UpdateStateWithError(*s, err)
+		return
+	}
+	cc.ClientConn.ReportError(err)
+}
+
+// takeAny returns the update that is held, which it is not any more; nil: none was.
+func (cc *translatingConn) takeAny() *resolver.State {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	s := cc.held
+	cc.held = nil
+	return s
+}
+
+// take reports whether s was held. It is not any more.
+func (cc *translatingConn) take(s *resolver.State) bool {
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	if cc.held != s {
+		return false
+	}
+	cc.held = nil
+	return true
 }
 
 // translated returns s with a selector for grpcdial beside grpc-go's, if it has one.
