@@ -76,6 +76,21 @@ func logicalDNS(t testing.TB, name, addr string) *clusterpb.Cluster {
 	}
 }
 
+// TestAdditionalAddresses: a backend that is not there at its address is reached at another
+// of its own (gRFC A61).
+func TestAdditionalAddresses(t *testing.T) {
+	m := manage(t)
+	there := serve(t, "all")
+	m.set(t, config{
+		routes:   []*routepb.Route{to("/", "all")},
+		clusters: map[string][]string{"all": {"127.0.0.1:1"}},
+		load: func(e *endpointpb.ClusterLoadAssignment) {
+			e.Endpoints[0].LbEndpoints[0].GetEndpoint().AdditionalAddresses = []*endpointpb.Endpoint_AdditionalAddress{{Address: address(t, there)}}
+		},
+	})
+	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) { reaches(t, cc, "all") })
+}
+
 // TestFederation: the listener of a target with an authority is had from the management
 // server that the bootstrap configuration has for that.
 func TestFederation(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	managerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	matcherpb "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -210,6 +211,16 @@ func to(prefix, cluster string, change ...func(*routepb.Route)) *routepb.Route {
 func withHeader(name, value string) func(*routepb.Route) {
 	return func(r *routepb.Route) {
 		r.Match.Headers = append(r.Match.Headers, &routepb.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routepb.HeaderMatcher_ExactMatch{ExactMatch: value}})
+	}
+}
+
+// withHeaderLike makes a route one for RPCs with a header that has a prefix, in letters of
+// either case.
+func withHeaderLike(name, prefix string) func(*routepb.Route) {
+	return func(r *routepb.Route) {
+		r.Match.Headers = append(r.Match.Headers, &routepb.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routepb.HeaderMatcher_StringMatch{
+			StringMatch: &matcherpb.StringMatcher{MatchPattern: &matcherpb.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true},
+		}})
 	}
 }
 

@@ -24,12 +24,14 @@ func TestRoutes(t *testing.T) {
 		routes: []*routepb.Route{
 			to("/shop.Cart/Pay", "pay"),
 			to("/shop.Cart/", "gold", withHeader("tier", "gold")),
+			to("/shop.Cart/", "gold", withHeaderLike("tier", "gilt")),
 			to("/shop.Cart/", "plain"),
 		},
 		clusters: map[string][]string{"pay": {serve(t, "pay")}, "gold": {serve(t, "gold")}, "plain": {serve(t, "plain")}},
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		gold := metadata.AppendToOutgoingContext(soon(t), "tier", "gold")
+		gilt := metadata.AppendToOutgoingContext(soon(t), "tier", "GILT edged")
 		for _, call := range []func(context.Context, grpc.ClientConnInterface, string) (string, error){ask, askStream} {
 			for _, tt := range []struct {
 				ctx          context.Context
@@ -37,6 +39,7 @@ func TestRoutes(t *testing.T) {
 			}{
 				{soon(t), "/shop.Cart/Add", "plain"},
 				{gold, "/shop.Cart/Add", "gold"},
+				{gilt, "/shop.Cart/Add", "gold"},
 				{gold, "/shop.Cart/Pay", "pay"},
 			} {
 				by, err := call(tt.ctx, cc, tt.method)
@@ -90,7 +93,8 @@ func TestWeightedClusters(t *testing.T) {
 	})
 }
 
-// TestListenerRemoved: RPCs fail from when the listener is removed until it is back.
+// TestListenerRemoved: RPCs fail from when the listener is removed until it is back. A
+// stream that runs goes on.
 func TestListenerRemoved(t *testing.T) {
 	m := manage(t)
 	there := config{routes: []*routepb.Route{to("/", "all")}, clusters: map[string][]string{"all": {serve(t, "all")}}}
@@ -98,16 +102,27 @@ func TestListenerRemoved(t *testing.T) {
 		m.set(t, there)
 		_, err := ask(soon(t), cc, "/shop.Cart/Add")
 		require.NoError(t, err)
+		s, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Talk")
+		require.NoError(t, err)
+		talk := func() {
+			reply := new(wrapperspb.StringValue)
+			require.NoError(t, s.SendMsg(wrapperspb.String("who?")))
+			require.NoError(t, s.RecvMsg(reply))
+			require.Equal(t, "all", reply.Value)
+		}
+		talk()
 		m.set(t, config{noListen: true, clusters: there.clusters})
 		require.Eventually(t, func() bool {
 			_, err = ask(soon(t), cc, "/shop.Cart/Add")
 			return err != nil && strings.Contains(err.Error(), "removed")
 		}, 20*time.Second, time.Millisecond)
 		assert.Equal(t, codes.Unavailable, status.Code(err))
+		talk()
 		m.set(t, there)
 		require.Eventually(t, func() bool {
 			_, err = ask(soon(t), cc, "/shop.Cart/Add")
 			return err == nil
 		}, 20*time.Second, time.Millisecond)
+		talk()
 	})
 }
