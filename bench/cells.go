@@ -33,6 +33,7 @@ type cell struct {
 	at        float64
 	tls       bool
 	roundTrip time.Duration // added by a relay
+	streams   int           // that the server allows on a connection; 0: any number
 	config    string        // a service config; may be empty
 	share     float64       // of the time that a cell gets; 0: 1
 	large     bool          // not with -quick
@@ -72,7 +73,7 @@ type worker struct {
 }
 
 // cells are all loads: over plaintext, over TLS, and those that grow.
-var cells = slices.Concat(plainCells, tlsCells(), growthCells())
+var cells = slices.Concat(plainCells, tlsCells(), growthCells(), scalingCells())
 
 // plainCells are the loads that run over plaintext and over TLS.
 var plainCells = slices.Concat(callCells, tokenCells, uploadCells, downCells)

@@ -82,9 +82,10 @@ func (e endpoint) pool() (*x509.CertPool, error) {
 
 // endpoints are all ways to the server.
 type endpoints struct {
-	Plain  endpoint
-	TLS    endpoint
-	Relays map[time.Duration]endpoint // plaintext, by the round trip that the relay adds
+	Plain   endpoint
+	TLS     endpoint
+	Relays  map[time.Duration]endpoint // plaintext, by the round trip that the relay adds
+	Limited map[int]endpoint           // plaintext, by the streams that a connection may have at a time
 }
 
 // of is the way that the cell takes.
@@ -92,6 +93,8 @@ func (e endpoints) of(c cell) endpoint {
 	switch {
 	case c.tls:
 		return e.TLS
+	case c.streams > 0:
+		return e.Limited[c.streams]
 	case c.roundTrip > 0:
 		return e.Relays[c.roundTrip]
 	default:

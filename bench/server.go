@@ -74,7 +74,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 2)
+	ended := make(chan error, 2+len(streamLimits))
 	var servers []*grpc.Server
 	start := func(opts ...grpc.ServerOption) (string, error) {
 		lis, err := listen()
@@ -98,7 +98,14 @@ func serve() error {
 	}
 	at := endpoints{
 		Plain: endpoint{Target: plain, Counts: counts}, TLS: endpoint{Target: secure, Counts: counts, CA: ca},
-		Relays: map[time.Duration]endpoint{},
+		Relays: map[time.Duration]endpoint{}, Limited: map[int]endpoint{},
+	}
+	for _, streams := range streamLimits {
+		limited, err := start(grpc.MaxConcurrentStreams(uint32(streams)))
+		if err != nil {
+			return err
+		}
+		at.Limited[streams] = endpoint{Target: limited, Counts: counts}
 	}
 	for _, trip := range order.RoundTrips {
 		if trip == 0 {

@@ -21,11 +21,19 @@ const hedgingConfig = `{"methodConfig":[{"name":[{}],"hedgingPolicy":{"maxAttemp
 // A call of this name is answered when its context has ended.
 const waitName = "wait"
 
+// A call of this name takes as long as a backend that works.
+const (
+	workName  = "work"
+	workDelay = 20 * time.Millisecond
+)
+
 // delay is the server's side of these.
 func delay(ctx context.Context, name string) {
 	switch {
 	case name == waitName:
 		<-ctx.Done()
+	case name == workName:
+		time.Sleep(workDelay)
 	case name == slowName && rand.IntN(slowEvery) == 0:
 		time.Sleep(slowDelay)
 	}
