@@ -227,7 +227,7 @@ func (r *loadResult) text(p paint) string {
 		if code != int(codes.OK) {
 			name = p.red(pad(codes.Code(code).String(), 18))
 		}
-		fmt.Fprintf(&b, "  %s  %7d  %s\n", name, n, r.texts[code])
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  %s  %7d  %s", name, n, r.texts[code]), " ") + "\n")
 	}
 	if r.latencies.count() > 0 {
 		b.WriteString("\n" + r.latencies.text(p))
