@@ -75,7 +75,8 @@ func (r *resolverConn) build(b *building, here bool) (held bool) {
 				}
 			})
 		}()
-		defer r.cc.calling(runningCall)()
+		r.cc.calling(runningCall)
+		defer r.cc.calling(noCall)
 		r.resolver, b.err = r.cc.buildResolver(r)
 	}
 	if here && r.cc.resolverQueue.Hold(f) {
@@ -94,12 +95,11 @@ const (
 	closeCall                // Close
 )
 
-// calling notes that code of the program's is called, until the function that it
-// returns is. Resolver queue only.
-func (cc *ClientConn) calling(c resolverCall) (returned func()) {
+// calling notes which code of the program's is called from now on, noCall when it has
+// returned. Resolver queue only.
+func (cc *ClientConn) calling(c resolverCall) {
 	cc.resolverQueue.AssertOn()
 	cc.resolving.Store(c)
-	return func() { cc.resolving.Store(noCall) }
 }
 
 // buildResolver is one call of a builder. Resolver queue only.
@@ -147,7 +147,8 @@ func (r *resolverConn) retire() {
 // close runs on the resolver queue, so after Build.
 func (r *resolverConn) close() {
 	if r.resolver != nil {
-		defer r.cc.calling(closeCall)()
+		r.cc.calling(closeCall)
+		defer r.cc.calling(noCall)
 		r.resolver.Close()
 		r.resolver = nil
 	}
@@ -158,7 +159,8 @@ func (r *resolverConn) close() {
 func (r *resolverConn) resolveNow() {
 	r.asked.Send(&r.cc.resolverQueue, func() {
 		if r.resolver != nil && !r.cc.isClosing() {
-			defer r.cc.calling(runningCall)()
+			r.cc.calling(runningCall)
+			defer r.cc.calling(noCall)
 			r.resolver.ResolveNow(resolver.ResolveNowOptions{})
 		}
 	})
@@ -232,6 +234,11 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 // once the states are in force that the policy reported from within apply, so that
 // a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
+	if r.here {
+		if err, ok := r.verdictHere(apply); ok {
+			return err
+		}
+	}
 	verdict := make(chan error, 1)
 	f := func() {
 		if r.cc.resolver != r {
@@ -241,9 +248,7 @@ func (r *resolverConn) verdict(apply func() error) error {
 		r.cc.enforceReports()
 		verdict <- err
 	}
-	if r.here && r.cc.policyQueue.Hold(f) {
-		r.cc.policyQueue.Run()
-	} else if !r.cc.post(f) {
+	if !r.cc.post(f) {
 		return nil
 	}
 	select {
@@ -254,6 +259,20 @@ func (r *resolverConn) verdict(apply func() error) error {
 	case <-r.cc.closing:
 		return nil
 	}
+}
+
+// verdictHere is verdict on this goroutine, if the policy queue is at rest.
+func (r *resolverConn) verdictHere(apply func() error) (err error, ok bool) {
+	held := r.cc.policyQueue.Hold(func() {
+		if r.cc.resolver == r { // else retired
+			err = apply()
+		}
+	})
+	if !held {
+		return nil, false
+	}
+	r.cc.policyQueue.Run()
+	return err, true
 }
 
 // endpointsOf makes an endpoint of each address, as resolver.State documents.

@@ -74,6 +74,9 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 	if i := int(m.last.Seq-1) % keptTransitions; i < len(m.log) {
 		m.log[i] = m.last
 	} else {
+		if m.log == nil {
+			m.log = make([]StateChange, 0, 2) // CONNECTING and READY, of most channels
+		}
 		m.log = append(m.log, m.last)
 	}
 	m.wakeLocked()

@@ -186,8 +186,10 @@ func noBuilder(target, scheme string) error {
 func parseURI(s string) (*url.URL, error) {
 	s = escapeZone(s)
 	u, err := url.Parse(s)
-	if e := url.EscapeError(""); errors.As(err, &e) {
-		u, err = url.Parse(escapeStrayPercent(s))
+	if err != nil && strings.IndexByte(s, '%') >= 0 {
+		if e := url.EscapeError(""); errors.As(err, &e) {
+			u, err = url.Parse(escapeStrayPercent(s))
+		}
 	}
 	if err != nil {
 		// url.Error repeats the string, with what was put before it.

@@ -117,7 +117,11 @@ func (c *Channel) resolver(severity Severity, said string) {
 
 // Policy notes that the load-balancing policy with this name was built.
 func (c *Channel) Policy(name string) {
-	c.Note(Info, "Load balancing policy changed to "+name)
+	note := "Load balancing policy changed to pick_first" // that of most channels takes no memory
+	if name != "pick_first" {
+		note = "Load balancing policy changed to " + name
+	}
+	c.Note(Info, note)
 }
 
 // Note notes something else. The text is cut at 512 bytes.

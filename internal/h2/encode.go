@@ -39,8 +39,8 @@ type headerEncoder struct {
 	resized  bool                // a size change was not followed by a block yet
 	seen     *[64]uint64         // hashes of metadata seen once
 	timeouts *timeouts           // nil before the first
-	block    map[fixedKey][]byte // blocks of indices alone, valid for this epoch
-	last     fixedKey            // the key of lastBlock, which saves the map's look-up
+	block    map[fixedKey][]byte // blocks of indices alone, valid for this epoch; nil while there is no other than lastB
+	last     fixedKey            // the key of lastB, which saves the map's look-up
 	lastB    []byte
 }
 
@@ -183,12 +183,14 @@ func (e *headerEncoder) fixed(c *Config, r *Request) {
 		return
 	}
 	// Nothing was inserted, so the block means the same when it is sent again.
-	if e.block == nil {
-		e.block = make(map[fixedKey][]byte)
+	if e.block == nil && e.lastB != nil { // a second one: channels that call one method only need no map
+		e.block = map[fixedKey][]byte{e.last: e.lastB}
 	}
 	kept := append([]byte(nil), e.dst[start:]...)
 	key.method, key.authority = strings.Clone(key.method), strings.Clone(key.authority)
-	e.block[key] = kept
+	if e.block != nil {
+		e.block[key] = kept
+	}
 	e.last, e.lastB = key, kept
 }
 

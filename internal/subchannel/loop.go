@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
@@ -357,8 +358,11 @@ var errServerClosed = fmt.Errorf("the server closed the connection: %w", io.EOF)
 
 // inWords is why, the end of a connection, for people to read.
 func inWords(why error) error {
-	if why == io.EOF {
+	switch why {
+	case io.EOF:
 		return errServerClosed
+	case grpc.ErrClientConnClosing:
+		return why // as it is; its text would be made anew
 	}
 	return text.Error(why)
 }
