@@ -42,7 +42,8 @@ type ServiceConfig struct {
 	HealthCheckService *string
 
 	// MaxConnectionsPerSubchannel is how many connections a subchannel may make when the
-	// streams that its server allows are used up (gRFC A105). 0: one.
+	// streams that its server allows are used up (gRFC A105); 10 at most, or what
+	// WithMaxConnectionsPerSubchannel allows. 0: one, or what that option says.
 	MaxConnectionsPerSubchannel int
 }
 

@@ -36,7 +36,8 @@ type Snapshot struct {
 	Keepalive keepalive.ClientParameters
 
 	// Endpoints are the addresses that the policy uses, in the order in which it first
-	// used them, and draining connections that still serve RPCs. A channel that went
+	// used them, one element for each connection where there are several (gRFC A105), and
+	// draining connections that still serve RPCs. A channel that went
 	// IDLE because no RPC ran has none.
 	Endpoints []EndpointSnapshot
 }

@@ -244,3 +244,20 @@ func TestMaxConnectionAgeOfAServerThatRefuses(t *testing.T) {
 	backendtest.Eventually(t, func() bool { return localAddr(t, cc) != before }, "it is replaced when it can be")
 	assert.GreaterOrEqual(t, dials.Load(), int32(5))
 }
+
+// The health of a backend is watched on the connection that is in use.
+func TestHealthIsWatchedAfterRenew(t *testing.T) {
+	a, b := backendtest.StartChecked(t, "a", serving), backendtest.StartChecked(t, "b", serving)
+	r, target, option := handResolver(t)
+	r.InitialState(backendtest.Addresses(a, b))
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.CheckedConfig))
+	backendtest.AwaitNames(t, cc, "a", "b")
+	for range 3 {
+		require.NoError(t, cc.Renew(backendtest.Bounded(t)))
+		backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 2 }, "the old connections have ended")
+		a.SetHealth(notServing)
+		backendtest.AwaitNames(t, cc, "b")
+		a.SetHealth(serving)
+		backendtest.AwaitNames(t, cc, "a", "b")
+	}
+}

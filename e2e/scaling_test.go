@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -183,4 +184,51 @@ func TestCloseWhileScaling(t *testing.T) {
 	require.NoError(t, cc.Close())
 	running.running.Wait()
 	backendtest.AssertNothingRuns(t)
+}
+
+// connections counts those that a stats handler gets.
+type connections struct{ begun, ended atomic.Int32 }
+
+func (c *connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (c *connections) HandleRPC(context.Context, stats.RPCStats)                       {}
+func (c *connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return ctx
+}
+func (c *connections) HandleConn(_ context.Context, s stats.ConnStats) {
+	switch s.(type) {
+	case *stats.ConnBegin:
+		c.begun.Add(1)
+	case *stats.ConnEnd:
+		c.ended.Add(1)
+	}
+}
+
+// Each connection of a subchannel has its stats events, its trace events and its socket in
+// channelz.
+func TestEachConnectionIsSeen(t *testing.T) {
+	b := backendtest.Start(t, "one", grpc.MaxConcurrentStreams(1))
+	var seen connections
+	var ready, lost sync.Map
+	cc := plain(t, b.Addr, grpcdial.WithMaxConnectionsPerSubchannel(3), grpcdial.WithStatsHandler(&seen), grpcdial.WithDialTrace(&grpcdial.DialTrace{
+		Ready: func(e grpcdial.DialEvent) { ready.Store(e.AttemptID, e.Addr) },
+		Lost:  func(e grpcdial.DialEvent) { lost.Store(e.AttemptID, e.Addr) },
+	}))
+	running := hold(t, cc, 3)
+	for range 3 {
+		<-b.Held
+	}
+	assert.EqualValues(t, 3, seen.begun.Load())
+	for id := range uint64(3) {
+		addr, _ := ready.Load(id + 1)
+		assert.Equal(t, b.Addr, addr)
+	}
+	r := serveChannelz(t)
+	backendtest.Eventually(t, func() bool { return len(r.subchannels(r.top(b.Addr))[0].SocketRef) == 3 }, "three sockets")
+	running.stop()
+	b.Stop()
+	backendtest.Eventually(t, func() bool { return seen.ended.Load() == 3 }, "they end")
+	for id := range uint64(3) {
+		_, ok := lost.Load(id + 1)
+		assert.True(t, ok)
+	}
 }
