@@ -102,8 +102,9 @@ func askSlowStream(ctx context.Context, t *testing.T, cc grpc.ClientConnInterfac
 }
 
 // Servers that restart, in good order and without a word, that are slow and fail now and
-// then, while RPCs are hedged and each new connection is checked. Each RPC ends once, with
-// its own replies; few fail; nothing is left.
+// then, while RPCs are hedged, each new connection is checked, and connections are made for
+// want of streams and renewed. Each RPC ends once, with its own replies; few fail; nothing
+// is left.
 func TestEverythingWhileServersRestart(t *testing.T) {
 	total := restartLoad(t)
 	var handled, checks, begun, finished, failed atomic.Int64
@@ -111,14 +112,15 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 	addrs := make([]string, len(servers))
 	for i := range servers {
 		s := &diaryServer{t: t, addr: "127.0.0.1:0", opts: []grpc.ServerOption{
-			grpc.MaxConcurrentStreams(20), grpc.UnknownServiceHandler(echoSlowly(&handled)),
+			grpc.MaxConcurrentStreams(10), grpc.UnknownServiceHandler(echoSlowly(&handled)),
 		}}
 		s.start()
 		t.Cleanup(func() { s.stop((*grpc.Server).Stop) })
 		servers[i], addrs[i] = s, s.addr
 	}
 	attempts := new(ends)
-	cc := plain(t, "ipv4:"+strings.Join(addrs, ","), append(restartOptions(), fastBackoff(), grpcdial.WithStatsHandler(attempts),
+	cc := plain(t, "ipv4:"+strings.Join(addrs, ","), fastBackoff(), grpcdial.WithStatsHandler(attempts),
+		grpcdial.WithMaxConnectionsPerSubchannel(4), grpcdial.WithMaxConnectionAge(500*time.Millisecond, 200*time.Millisecond),
 		grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{
 			LoadBalancing: []grpcdial.LoadBalancingPolicy{{Name: "round_robin"}},
 			MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &grpcdial.HedgingPolicy{
@@ -134,10 +136,10 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 				return nil // the server fails now and then
 			}
 			return err
-		}))...)
+		}))
 
 	var callers sync.WaitGroup
-	for range 40 {
+	for range 40 { // more than the streams that two connections take
 		callers.Go(func() {
 			for {
 				n := begun.Add(1)
@@ -165,7 +167,7 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 		defer close(done)
 		callers.Wait()
 	}()
-	restarts := 0
+	restarts, renewals := 0, 0
 	for running := true; running; restarts++ {
 		next := time.NewTimer(20 * time.Millisecond)
 		select {
@@ -178,12 +180,17 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 			} else {
 				s.stop((*grpc.Server).Stop)
 			}
-			restartStep(t, cc, restarts)
 			s.start()
+			if restarts%4 == 0 { // the server that was down may not have been connected to again
+				if err := cc.Renew(soon(t)); err != nil {
+					require.ErrorAs(t, err, new(*grpcdial.DialError))
+				}
+				renewals++
+			}
 		}
 		next.Stop()
 	}
-	t.Logf("%d RPCs in %d attempts, %d failed; %d restarts, %d checks", finished.Load(), attempts.begun.Load(), failed.Load(), restarts, checks.Load())
+	t.Logf("%d RPCs in %d attempts, %d failed; %d restarts, %d renewals, %d checks", finished.Load(), attempts.begun.Load(), failed.Load(), restarts, renewals, checks.Load())
 	assert.Equal(t, total, finished.Load())
 	assert.Less(t, failed.Load(), total/20, "a reply or an attempt cut by a server that stops without a word")
 	assert.Zero(t, rpcsRunning(t, cc), "RPCs that run")
@@ -191,9 +198,3 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 	require.NoError(t, cc.Close())
 	backendtest.AssertNothingRuns(t)
 }
-
-// restartOptions are options of the channel besides those that the test is about.
-func restartOptions() []grpcdial.DialOption { return nil }
-
-// restartStep is done while a server is down.
-func restartStep(*testing.T, *grpcdial.ClientConn, int) {}

@@ -1,12 +1,14 @@
 // Pemfile uses a client certificate from files that an agent replaces now and then, through
-// grpc-go's certprovider/pemfile, which reads them again every so often. Connections that
-// are made after that use the new certificate. The server greets the name in it. It is a
-// module of its own because that package needs modules that grpcdial does not.
+// grpc-go's certprovider/pemfile, which reads them again every so often. When it has read
+// others the channel renews its connections: no call fails because of that. The server
+// greets the name in the certificate. It is a module of its own because that package needs
+// modules that grpcdial does not.
 //
 //	go -C examples/pemfile run .
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,7 +23,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/tls/certprovider"
 	"google.golang.org/grpc/credentials/tls/certprovider/pemfile"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 
 	"github.com/grpcdial/grpcdial"
@@ -98,17 +99,22 @@ func run(out io.Writer) error {
 	}
 	fmt.Fprintln(out, name)
 
+	before, err := provider.KeyMaterial(ctx)
+	if err != nil {
+		return err
+	}
+	renewed := make(chan error, 1)
+	go func() { renewed <- renew(ctx, cc, provider, before) }()
 	if err := issue("tuesday.example"); err != nil {
 		return err
 	}
-	// The server ends each connection when it is 300 ms old, in good order: no call fails.
 	for name != "hello tuesday.example" {
 		if name, err = greet(ctx, client); err != nil {
 			return fmt.Errorf("with the files replaced: %w", err)
 		}
 	}
 	fmt.Fprintln(out, "with the files replaced:", name)
-	return nil
+	return <-renewed
 }
 
 // serve starts a server that asks for certificates.
@@ -121,13 +127,11 @@ func serve(authority *ca.Authority) (address string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	server := grpc.NewServer(
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 300 * time.Millisecond}),
-		grpc.Creds(credentials.NewTLS(&tls.Config{
-			Certificates: []tls.Certificate{theirs},
-			ClientAuth:   tls.RequireAndVerifyClientCert,
-			ClientCAs:    authority.Pool(),
-		})))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{theirs},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    authority.Pool(),
+	})))
 	pb.RegisterGreeterServer(server, greeter{})
 	go server.Serve(lis) // returns when Stop is called
 	return lis.Addr().String(), server.Stop, nil
@@ -136,6 +140,25 @@ func serve(authority *ca.Authority) (address string, stop func(), err error) {
 func greet(ctx context.Context, client pb.GreeterClient) (string, error) {
 	reply, err := client.SayHello(ctx, &pb.HelloRequest{Name: "dddd"}, grpc.WaitForReady(true))
 	return reply.GetMessage(), err
+}
+
+// renew waits until the provider has another certificate than before, and has the channel
+// make new connections. A program does so again and again.
+func renew(ctx context.Context, cc *grpcdial.ClientConn, provider certprovider.Provider, before *certprovider.KeyMaterial) error {
+	for {
+		now, err := provider.KeyMaterial(ctx)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(now.Certs[0].Certificate[0], before.Certs[0].Certificate[0]) {
+			return cc.Renew(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond): // a minute, say
+		}
+	}
 }
 
 // provided returns the provider's latest certificate in each handshake.
