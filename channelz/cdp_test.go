@@ -47,8 +47,10 @@ func startBrowser(t *testing.T) *browser {
 	require.NoError(t, err)
 	in, fromBrowser, err := os.Pipe()
 	require.NoError(t, err)
+	profile, err := os.MkdirTemp("", "grpcdial-browser")
+	require.NoError(t, err)
 	cmd := exec.Command(binary, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--disable-extensions", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
+		"--disable-background-networking", "--disable-extensions", "--user-data-dir="+profile, "--remote-debugging-pipe")
 	cmd.ExtraFiles = []*os.File{toBrowser, fromBrowser}
 	require.NoError(t, cmd.Start())
 	require.NoError(t, toBrowser.Close())
@@ -62,6 +64,10 @@ func startBrowser(t *testing.T) *browser {
 		_ = out.Close()
 		reading.Wait()
 		_ = in.Close()
+		// Processes of the browser's may write there for a moment longer.
+		for end := time.Now().Add(10 * time.Second); os.RemoveAll(profile) != nil && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+		}
 	})
 	return b
 }
