@@ -19,7 +19,7 @@ import (
 // evicted: fields that every call repeats, metadata once it is seen for the
 // second time, and a few time-outs that come again, until the table is nearly full. Long values, a bearer token for one, leave
 // a part of it free for others. From then on the table stands still, and unknown fields are
-// written as literals without indexing, which hpack.Encoder cannot do.
+// written as literals without indexing.
 //
 // Tokens are replaced in time, and the old ones stay. So once metadata that comes again and again
 // and has found no place has cost as much as filling the table many times, the table is
@@ -29,14 +29,12 @@ import (
 // indices alone. It is kept and copied until the next insertion or size change,
 // which shifts all indices: a stale copy would call another method.
 type headerEncoder struct {
-	enc      *hpack.Encoder
-	dst      []byte              // where Write appends
-	known    map[field]struct{}  // what is in the dynamic table
+	dst      []byte              // where fields are appended
+	table    fieldTable          // what was inserted
 	frozen   bool                // nothing is inserted any more
 	room     int                 // bytes of the table that may still be filled
 	missed   int                 // bytes of metadata and time-outs that came again and had no place in the table
 	epoch    uint64              // counts insertions and size changes
-	resized  bool                // a size change was not followed by a block yet
 	seen     *[64]uint64         // hashes of metadata seen once
 	timeouts *timeouts           // nil before the first
 	block    map[fixedKey][]byte // blocks of indices alone, valid for this epoch; nil while there is no other than lastB
@@ -44,15 +42,13 @@ type headerEncoder struct {
 	lastB    []byte
 }
 
-type field struct{ name, value string }
-
 // fixedKey names the fields that are the same for each call of a method.
 type fixedKey struct{ method, authority, subtype, encoding, accept string }
 
 const (
 	tableSlack  = 256 // of the table, left free so that nothing is evicted by a miscount
 	maxBlocks   = 256 // kept blocks
-	initialRoom = 4096 - tableSlack
+	initialRoom = defaultTableSize - tableSlack
 	longField   = 512      // a field that is longer than this ...
 	longSpares  = 1 << 10  // ... leaves so much of the table to others
 	emptyAfter  = 32 << 10 // missed
@@ -61,58 +57,35 @@ const (
 var metadataSeed = maphash.MakeSeed()
 
 func newHeaderEncoder() headerEncoder {
-	return headerEncoder{room: initialRoom}
-}
-
-// Write implements io.Writer for hpack.Encoder.
-func (e *headerEncoder) Write(p []byte) (int, error) {
-	e.dst = append(e.dst, p...)
-	return len(p), nil
+	return headerEncoder{room: initialRoom, table: fieldTable{size: defaultTableSize}}
 }
 
 // setTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE. The encoder
-// announces it at the start of the next block, which is therefore no kept one.
+// announces it at the start of the next block.
 func (e *headerEncoder) setTableSize(n uint32) {
-	e.init()
-	e.enc.SetMaxDynamicTableSizeLimit(n)
+	e.table.limit(n)
 	e.changed()
-	e.resized = true
-	if n < 4096 {
+	if n < defaultTableSize {
 		// Some of what is known may be evicted by this. Nothing is inserted any more, so that
 		// the table stays as it is from here on.
-		clear(e.known)
+		e.table.forget()
 		e.timeouts = nil
 		e.frozen, e.room = true, 0
 	}
 }
 
-// empty evicts all that is in the table, by setting its size to 0 and back at the
-// start of the next block (RFC 7541 section 4.3).
+// empty evicts all that is in the table.
 func (e *headerEncoder) empty() {
-	size := e.enc.MaxDynamicTableSize()
-	e.enc.SetMaxDynamicTableSize(0)
-	e.enc.SetMaxDynamicTableSize(size)
+	e.table.empty()
 	e.changed()
-	e.resized = true
-	clear(e.known)
 	e.timeouts = nil
 	e.room, e.missed = initialRoom, 0
-}
-
-func (e *headerEncoder) init() {
-	if e.enc == nil {
-		e.enc = hpack.NewEncoder(e)
-		e.known = make(map[field]struct{})
-	}
 }
 
 func (e *headerEncoder) changed() {
 	e.epoch++
 	clear(e.block)
 	e.last, e.lastB = fixedKey{}, nil
-	if e.timeouts != nil {
-		e.timeouts.shifted()
-	}
 }
 
 // appendRequest appends the header block of r to b.
@@ -120,7 +93,7 @@ func (e *headerEncoder) appendRequest(b []byte, c *Config, r *Request, timeout t
 	if e.missed >= emptyAfter {
 		e.empty()
 	}
-	e.dst = b
+	e.dst = e.table.appendUpdates(b)
 	e.fixed(c, r)
 	if r.PreviousAttempts > 0 {
 		e.literal("grpc-previous-rpc-attempts", strconv.Itoa(r.PreviousAttempts))
@@ -156,10 +129,13 @@ func (e *headerEncoder) fixed(c *Config, r *Request) {
 		e.dst = append(e.dst, b...)
 		return
 	}
-	e.init()
 	start, epoch := len(e.dst), e.epoch
-	e.indexed(":method", "POST")
-	e.indexed(":scheme", c.Scheme)
+	e.dst = append(e.dst, methodPOST)
+	if c.Scheme == "https" {
+		e.dst = append(e.dst, schemeHTTPS)
+	} else {
+		e.dst = append(e.dst, schemeHTTP)
+	}
 	e.indexed(":path", r.Method)
 	e.indexed(":authority", r.Authority)
 	if r.ContentSubtype == "" {
@@ -178,10 +154,6 @@ func (e *headerEncoder) fixed(c *Config, r *Request) {
 	if e.epoch != epoch || len(e.block) >= maxBlocks {
 		return
 	}
-	if e.resized {
-		e.resized = false // this block begins with the new size, the next will not
-		return
-	}
 	// Nothing was inserted, so the block means the same when it is sent again.
 	if e.block == nil && e.lastB != nil { // a second one: channels that call one method only need no map
 		e.block = map[fixedKey][]byte{e.last: e.lastB}
@@ -197,23 +169,18 @@ func (e *headerEncoder) fixed(c *Config, r *Request) {
 // indexed writes a field by its index if it is known, inserts it if there is
 // room, and else writes a literal.
 func (e *headerEncoder) indexed(name, value string) {
-	f := hpack.HeaderField{Name: name, Value: value}
-	if name == ":method" || name == ":scheme" {
-		_ = e.enc.WriteField(f) // in the static table
+	if at := e.table.find(name, value); at >= 0 {
+		e.dst = e.table.appendIndex(e.dst, at)
 		return
 	}
-	key := field{name, value}
-	if _, ok := e.known[key]; !ok {
-		size := int(f.Size())
-		if !e.fits(size) {
-			e.literal(name, value)
-			return
-		}
-		e.room -= size
-		e.known[field{name, strings.Clone(value)}] = struct{}{}
-		e.changed()
+	size := len(name) + len(value) + fieldOverhead
+	if !e.fits(size) {
+		e.literal(name, value)
+		return
 	}
-	_ = e.enc.WriteField(f) // Write never fails
+	e.room -= size
+	e.dst = e.table.appendInsertion(e.dst, name, strings.Clone(value))
+	e.changed()
 }
 
 // fits reports whether a field of that size may be inserted.
@@ -230,9 +197,8 @@ func (e *headerEncoder) metadata(name, value string) {
 	if isBinary(name) {
 		value = base64.RawStdEncoding.EncodeToString([]byte(value))
 	}
-	e.init()
-	if size := len(name) + len(value) + 32; !e.frozen && size+longSpares <= initialRoom { // RFC 7541 section 4.1
-		_, ok := e.known[field{name, value}]
+	if size := len(name) + len(value) + fieldOverhead; !e.frozen && size+longSpares <= initialRoom {
+		ok := e.table.find(name, value) >= 0
 		if ok || e.again(name, value) {
 			if !ok && !e.fits(size) {
 				e.missed += size
@@ -269,23 +235,11 @@ func (e *headerEncoder) literal(name, value string) {
 // that is shorter.
 func appendHpackString(b []byte, s string) []byte {
 	if n := hpack.HuffmanEncodeLength(s); n < uint64(len(s)) {
-		b = appendHpackInt(b, 0x80, n)
+		b = appendPrefixed(b, 0x80, 7, n)
 		return hpack.AppendHuffmanString(b, s)
 	}
-	b = appendHpackInt(b, 0, uint64(len(s)))
+	b = appendPrefixed(b, 0, 7, uint64(len(s)))
 	return append(b, s...)
-}
-
-// appendHpackInt appends an integer with a 7-bit prefix (RFC 7541 section 5.1).
-func appendHpackInt(b []byte, first byte, n uint64) []byte {
-	if n < 127 {
-		return append(b, first|byte(n))
-	}
-	b = append(b, first|127)
-	for n -= 127; n >= 128; n >>= 7 {
-		b = append(b, byte(n)|0x80)
-	}
-	return append(b, byte(n))
 }
 
 // listSize is the size of r's header list as SETTINGS_MAX_HEADER_LIST_SIZE

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/net/http2/hpack"
 )
 
 // timeoutUnits are those of grpc-timeout (gRPC's PROTOCOL-HTTP2).
@@ -88,24 +86,15 @@ type timeouts struct {
 }
 
 type keptTimeout struct {
-	key   uint32  // 0: none
-	index [3]byte // how it is written, ...
-	n     uint8   // ... of so many bytes; 0: not known since the latest insertion
+	key uint32 // 0: none
+	at  uint32 // its place in the table
 }
 
 // timeoutKey is a time-out as one number, never 0.
 func timeoutKey(n int64, unit int) uint32 { return uint32(n)<<3 | uint32(unit) + 1 }
 
-// shifted notes that indices have changed.
-func (t *timeouts) shifted() {
-	for i := range t.kept {
-		t.kept[i].n = 0
-	}
-}
-
-// at returns the place of a time-out in the table, or with key 0 a free one; nil if
-// there is none.
-func (t *timeouts) at(key uint32) *keptTimeout {
+// find returns a time-out that is kept, or with key 0 a free place; nil if there is none.
+func (t *timeouts) find(key uint32) *keptTimeout {
 	for i := range t.kept {
 		if t.kept[i].key == key {
 			return &t.kept[i]
@@ -140,32 +129,24 @@ func (e *headerEncoder) timeout(d time.Duration) {
 	if e.timeouts == nil {
 		e.timeouts = new(timeouts)
 	}
-	kept := e.timeouts.at(key)
-	if kept != nil && kept.n > 0 {
-		e.dst = append(e.dst, kept.index[:kept.n]...)
+	kept := e.timeouts.find(key)
+	if kept != nil {
+		e.dst = e.table.appendIndex(e.dst, int(kept.at))
 		return
-	}
-	if kept == nil && !e.frozen && e.timeouts.again(key) {
-		if kept = e.timeouts.at(0); kept != nil && e.fits(timeoutSize) {
-			kept.key = key
-			e.room -= timeoutSize
-			e.changed()
-		} else {
-			kept = nil
-			e.missed += timeoutSize
-		}
 	}
 	var value [16]byte
 	v := append(strconv.AppendInt(value[:0], n, 10), timeoutUnits[unit].name)
-	if kept == nil {
-		e.dst = append(e.dst, timeoutName...)
-		e.dst = append(e.dst, byte(len(v))) // at most 9 bytes, not Huffman-coded
-		e.dst = append(e.dst, v...)
-		return
+	if !e.frozen && e.timeouts.again(key) {
+		if free := e.timeouts.find(0); free != nil && e.fits(timeoutSize) {
+			e.room -= timeoutSize
+			e.dst = e.table.appendInsertion(e.dst, timeoutField, string(v))
+			*free = keptTimeout{key, uint32(e.table.last())}
+			e.changed()
+			return
+		}
+		e.missed += timeoutSize
 	}
-	start := len(e.dst)
-	_ = e.enc.WriteField(hpack.HeaderField{Name: timeoutField, Value: string(v)}) // Write never fails
-	if index := e.dst[start:]; len(index) <= len(kept.index) {                    // else it was inserted
-		kept.n = uint8(copy(kept.index[:], index))
-	}
+	e.dst = append(e.dst, timeoutName...)
+	e.dst = append(e.dst, byte(len(v))) // at most 9 bytes, not Huffman-coded
+	e.dst = append(e.dst, v...)
 }
