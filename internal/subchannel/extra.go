@@ -126,6 +126,9 @@ func (sc *Subchannel) dropUnused() {
 	sc.useTimer = nil
 	sc.watchUseLocked()
 	sc.mu.Unlock()
+	if len(old) > 0 {
+		sc.repick()
+	}
 	drain(old, ErrUnused)
 }
 

@@ -3,6 +3,7 @@ package subchannel
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -288,4 +290,66 @@ func TestUpdateAddressesOfSeveral(t *testing.T) {
 	require.NoError(t, <-one)
 	require.NoError(t, <-two)
 	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "they end with their RPCs")
+}
+
+// endpoint is a subchannel that goes on when an RPC has chosen a connection of it.
+type endpoint struct {
+	*Subchannel
+	chosen func()
+}
+
+func (e *endpoint) Line() *call.Line {
+	line := e.Subchannel.Line()
+	e.chosen()
+	return line
+}
+
+// An RPC has chosen one of several connections when that is lost, or given up as unused: it
+// goes to another, though the policy has nothing new to say.
+func TestChosenConnectionLeaves(t *testing.T) {
+	for name, leave := range map[string]func(*Subchannel, *h2test.Conn){
+		"GOAWAY": func(_ *Subchannel, c *h2test.Conn) { c.GoAway(1, http2.ErrCodeNo, "") },
+		"unused": func(sc *Subchannel, _ *h2test.Conn) { sc.dropUnused(); sc.dropUnused() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, sc, srv, first := scaled(t, 2)
+			one := h.begin(sc)
+			headers, payload := first.ExpectUnary()
+			two := h.begin(sc)
+			second := accept(srv)
+			headers2, payload2 := second.ExpectUnary()
+			stays, leaves := first, second
+			if name == "GOAWAY" {
+				stays, leaves = second, first
+			}
+			reply := func(c *h2test.Conn) {
+				ended, headers, payload := one, headers, payload
+				if c == second {
+					ended, headers, payload = two, headers2, payload2
+				}
+				c.ReplyUnary(headers.StreamID, payload)
+				require.NoError(t, <-ended)
+			}
+			reply(leaves)
+			var once sync.Once
+			h.calls.SetPicker(backendtest.PickerFor(&endpoint{sc, func() {
+				once.Do(func() {
+					leave(sc, leaves)
+					backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 1 }, "it is out of use")
+				})
+			}}, balancer.SubConnState{ConnectivityState: connectivity.Ready}))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			three := make(chan error, 1)
+			go func() {
+				_, err := backendtest.AskName(ctx, h.calls)
+				three <- err
+			}()
+			backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 1 }, "it is out of use")
+			reply(stays)
+			headers3, payload3 := stays.ExpectUnary()
+			stays.ReplyUnary(headers3.StreamID, payload3)
+			require.NoError(t, <-three)
+		})
+	}
 }

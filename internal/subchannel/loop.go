@@ -221,18 +221,11 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 // noteFailure keeps and reports the attempts at addr that failed. The log, which is why the
 // channel is not READY, does not have those of an extra loop.
 func (l *loop) noteFailure(addr string, id uint64, all failure.List) {
-	if !l.isExtra() {
+	if !l.sc.isConnected() {
 		l.sc.g.cfg.Log.Failed(addr, all)
 		l.sc.host.Recheck()
 	}
 	l.sc.host.AttemptFailed(id, all)
-}
-
-// isExtra reports whether other connections are in use.
-func (l *loop) isExtra() bool {
-	l.sc.mu.Lock()
-	defer l.sc.mu.Unlock()
-	return len(l.sc.conns) > 0
 }
 
 // try notes which address is being tried, since when, and returns what the attempt reports
@@ -341,6 +334,7 @@ func (l *loop) lost(conn *h2.Conn, why error) {
 	if !given {
 		return
 	}
+	l.sc.repick()
 	conn.Drain(why) // health checks and load reports go to other connections
 	l.sc.g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
 	if len(next) > 0 {

@@ -197,6 +197,7 @@ func (sc *Subchannel) UpdateAddresses(addrs []resolver.Address) {
 	}
 	sc.mu.Unlock()
 	sc.channelz.Addresses(addrs)
+	sc.repick()
 	drain(old, ErrAddressRemoved)
 }
 
@@ -260,6 +261,22 @@ func (sc *Subchannel) publishLocked() {
 		lines[i] = l.line
 	}
 	sc.inUse.Store(&lines)
+}
+
+// repick is called when a connection has left, with no lock held. An RPC that had chosen it
+// and finds it ended waits for another picker, which does not come while other connections
+// are in use, since the policy has nothing new to say: it asks the picker in force again.
+func (sc *Subchannel) repick() {
+	if sc.isConnected() {
+		sc.g.cfg.Calls.Repick()
+	}
+}
+
+// isConnected reports whether connections are in use.
+func (sc *Subchannel) isConnected() bool {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return len(sc.conns) > 0
 }
 
 // drain ends loops that their subchannels were taken away from: an attempt at once, a
