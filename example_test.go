@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/examples/greeter/pb"
@@ -264,4 +265,20 @@ func ExampleServiceConfig_JSON() {
 	}.JSON()
 	fmt.Println(text, err)
 	// Output: {"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{"name":[{"service":"grpcdial.examples.greeter.Greeter"}],"hedgingPolicy":{"maxAttempts":2,"hedgingDelay":"0.05s"}}]} <nil>
+}
+
+func ExampleWithConnectCheck() {
+	cc, err := grpcdial.NewClient("localhost:50051", grpcdial.WithInsecure(),
+		grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+			reply, err := healthpb.NewHealthClient(info.Conn).Check(ctx, &healthpb.HealthCheckRequest{})
+			if err == nil && reply.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+				err = fmt.Errorf("its health is %v", reply.GetStatus())
+			}
+			return err
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cc.Close()
+	// RPCs reach a server once it has answered that it serves.
 }

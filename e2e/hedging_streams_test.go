@@ -106,9 +106,9 @@ func TestHedgedStreamIsFaster(t *testing.T) {
 	require.Len(t, all, 100)
 	assert.Equal(t, "hello@"+fast.addr+"#99", all[99])
 	assert.Equal(t, 1, finished)
-	require.Eventually(t, func() bool { return slow.cancelled.Load() == 1 && handler.ended.Load() == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return slow.cancelled.Load() == 1 && handler.cancelled.Load() == 1 }, 5*time.Second, time.Millisecond)
 	assert.EqualValues(t, 2, handler.begun.Load())
-	assert.EqualValues(t, 1, handler.cancelled.Load())
+	assert.EqualValues(t, 2, handler.ended.Load())
 	require.NoError(t, cc.Shutdown(soon(t)))
 }
 
@@ -265,12 +265,8 @@ func TestHedgingThrottledMeanwhile(t *testing.T) {
 func TestHedgedStreamWithoutRoom(t *testing.T) {
 	stuck := h2test.Listen(t)
 	stuck.Script(func(c *h2test.Conn) {
-		c.Skip(h2test.DataFrames, h2test.RSTs, h2test.SettingsAcks, h2test.WindowUpdates)
 		c.Handshake(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
-		for range 20 {
-			headers := c.ExpectHeaders()
-			c.ExpectRST(headers.StreamID, http2.ErrCodeCancel)
-		}
+		c.Skip(h2test.HeadersFrames, h2test.DataFrames, h2test.RSTs, h2test.SettingsAcks, h2test.WindowUpdates)
 		c.ExpectGoAway(http2.ErrCodeNo)
 	})
 	fast := serveScript(t, func(context.Context, int) error { return nil })
