@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -260,4 +261,24 @@ func TestHealthIsWatchedAfterRenew(t *testing.T) {
 		a.SetHealth(serving)
 		backendtest.AwaitNames(t, cc, "a", "b")
 	}
+}
+
+// A subchannel that is READY only while its backend is healthy stays so when it is renewed,
+// and its health is watched on the new connection.
+func TestRenewWithLegacyHealthChecking(t *testing.T) {
+	states := make(chan balancer.SubConnState, 100)
+	p := legacyPolicy(t, states)
+	b := backendtest.StartChecked(t, "a", serving)
+	cc := dialChecked(t, configChecked(p), []*backendtest.Backend{b})
+	cc.Connect()
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
+	before := localAddr(t, cc)
+	require.NoError(t, cc.Renew(backendtest.Bounded(t)))
+	assert.NotEqual(t, before, localAddr(t, cc))
+	backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 1 }, "the old connection has ended")
+	assert.Empty(t, states)
+	b.SetHealth(notServing)
+	backendtest.ExpectStates(t, states, connectivity.TransientFailure)
+	b.SetHealth(serving)
+	backendtest.ExpectStates(t, states, connectivity.Ready)
 }

@@ -102,7 +102,7 @@ func (q *SlotQueue) grant(c *Conn) bool {
 }
 
 // leaveQueue takes the connection out of its queue: it takes no new streams. The last one
-// ends the wait of all, who find a connection by another pick. mu is held.
+// ends the wait of all: they pick again. mu is held.
 func (c *Conn) leaveQueue() {
 	q := c.queue
 	if q == nil {
