@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,49 +27,51 @@ func TestListenerMissing(t *testing.T) {
 	const says = `resource "shop" of type "ListenerResource" has been removed`
 	m := manage(t)
 	m.set(t, config{noListen: true})
-	for name, dial := range map[string]func(context.Context) error{
-		"AwaitReady that gives up on it": func(ctx context.Context) error {
-			return m.dial(t).AwaitReady(ctx, grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }))
-		},
-		"AwaitReady": func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-			defer cancel()
-			return m.dial(t).AwaitReady(ctx)
-		},
-		"WithBlock": func(ctx context.Context) error {
-			_, err := grpcdial.DialContext(ctx, target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithTimeout(20*time.Second), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
+	unresolved := func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }
+	patient, cancel := context.WithTimeout(t.Context(), 18*time.Second)
+	defer cancel()
+	waits := map[string]func() error{
+		"AwaitReady":                     func() error { return m.dial(t).AwaitReady(patient) },
+		"AwaitReady that gives up on it": func() error { return m.dial(t).AwaitReady(soon(t), grpcdial.GiveUpOn(unresolved)) },
+		"WithBlock": func() error {
+			_, err := grpcdial.DialContext(patient, target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
 			return err
 		},
-		"WithBlock that gives up on it": func(ctx context.Context) error {
-			_, err := grpcdial.DialContext(ctx, target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithResolvers(xds.Wrap(m.builder(t))),
-				grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }))
+		"WithBlock that gives up on it": func() error {
+			_, err := grpcdial.Dial(target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithGiveUp(unresolved), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
 			return err
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			err := dial(soon(t))
+	}
+	rpcs := map[string]func() error{
+		"grpcdial": func() error { _, err := ask(soon(t), m.dial(t), "/shop.Cart/Add"); return err },
+		"grpc-go": func() error {
+			_, err := ask(soon(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
+			return err
+		},
+	}
+	var ended sync.WaitGroup
+	for name, wait := range waits {
+		ended.Go(func() {
+			err := wait()
 			dialErr := (*grpcdial.DialError)(nil)
-			require.ErrorAs(t, err, &dialErr)
-			assert.ErrorContains(t, err, says)
-			require.Len(t, dialErr.Attempts, 1)
-			assert.Equal(t, grpcdial.PhaseResolve, dialErr.Attempts[0].Phase)
-			assert.Greater(t, dialErr.Attempts[0].Elapsed, 10*time.Second, "the resolver has waited for the resource")
+			if !assert.ErrorAs(t, err, &dialErr, name) || !assert.Len(t, dialErr.Attempts, 1, name) {
+				return
+			}
+			assert.ErrorContains(t, err, says, name)
+			assert.Equal(t, grpcdial.PhaseResolve, dialErr.Attempts[0].Phase, name)
+			assert.Greater(t, dialErr.Attempts[0].Elapsed, 10*time.Second, "%s: the resolver has waited for the resource", name)
 		})
 	}
-	for name, dial := range map[string]func() grpc.ClientConnInterface{
-		"RPC, grpcdial": func() grpc.ClientConnInterface { return m.dial(t) },
-		"RPC, grpc-go":  func() grpc.ClientConnInterface { return newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			_, err := ask(soon(t), dial(), "/shop.Cart/Add")
-			assert.Equal(t, codes.Unavailable, status.Code(err))
-			if name != "RPC, grpc-go" || !strings.Contains(err.Error(), "produced zero addresses") { // for a moment, there
-				assert.ErrorContains(t, err, says)
+	for side, rpc := range rpcs {
+		ended.Go(func() {
+			err := rpc()
+			assert.Equal(t, codes.Unavailable, status.Code(err), side)
+			if side == "grpcdial" || !strings.Contains(err.Error(), "produced zero addresses") { // for a moment, on grpc-go's channel
+				assert.ErrorContains(t, err, says, side)
 			}
 		})
 	}
+	ended.Wait()
 }
 
 // stateConn is a channel of either kind.
