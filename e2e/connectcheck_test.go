@@ -494,3 +494,31 @@ func TestConnectCheckOfEachConnection(t *testing.T) {
 		require.True(t, cc.WaitForStateChange(soon(t), connectivity.Ready))
 	}
 }
+
+// A renewal's connection is checked as any other is. One that does not pass leaves the
+// connection in use, and RPCs run on.
+func TestConnectCheckOfARenewal(t *testing.T) {
+	b := backendtest.Start(t, "a")
+	var refuse atomic.Bool
+	cc := plain(t, b.Addr, fastBackoff(), grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
+		if refuse.Load() {
+			return errNotOurs
+		}
+		return nil
+	}))
+	require.NoError(t, cc.AwaitReady(soon(t)))
+	refuse.Store(true)
+	err := cc.Renew(soon(t))
+	require.ErrorIs(t, err, errNotOurs)
+	var failed *grpcdial.DialError
+	require.ErrorAs(t, err, &failed)
+	assert.Equal(t, grpcdial.PhaseCheck, failed.Attempts[0].Phase)
+	assert.Equal(t, connectivity.Ready, cc.GetState())
+	_, err = backendtest.AskName(soon(t), cc)
+	require.NoError(t, err)
+	refuse.Store(false)
+	require.NoError(t, cc.Renew(soon(t)))
+	_, err = backendtest.AskName(soon(t), cc)
+	require.NoError(t, err)
+	assert.Equal(t, 3, b.Accepted())
+}
