@@ -169,14 +169,14 @@ func (cc *ClientConn) ResetConnectBackoff() {
 //
 // The second and any further Close returns [ErrClosed].
 func (cc *ClientConn) Close() error {
-	told, first := cc.beginClose()
+	reported, first := cc.beginClose()
 	if !first {
 		return errClosing
 	}
 	cc.mirrors.close()
 	cc.awaitEnd()
-	if told != nil {
-		endsWithin(told, closePatience)
+	if reported != nil {
+		endsWithin(reported, closePatience)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func endsWithin(ended <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// beginClose does everything about Close but wait. told is closed when the ends of
+// beginClose does everything about Close but wait. reported is closed when the ends of
 // streams have been reported to the program; it is nil if no stream was open. first is
 // false if the channel was closed before.
 //
@@ -215,7 +215,7 @@ func endsWithin(ended <-chan struct{}, d time.Duration) bool {
 // policy or a resolver is doing. What runs on the queues cannot hold Close up
 // either: an UpdateState that waits for the policy returns as closing is closed,
 // and streams of producers, which policies wait for, end with their connection.
-func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
+func (cc *ClientConn) beginClose() (reported <-chan struct{}, first bool) {
 	cc.mu.Lock()
 	if cc.closed {
 		cc.mu.Unlock()
@@ -227,7 +227,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 	cc.setState(connectivity.Shutdown, errClosing, nil)
 	cc.policyQueue.Discard()
 	close(cc.closing)
-	told = cc.calls.Close()
+	reported = cc.calls.Close()
 	cc.subchannels.Close(errClosing, statusClosing)
 	if !cc.ownCode {
 		cc.policyQueue.Close(cc.end)
@@ -235,7 +235,7 @@ func (cc *ClientConn) beginClose() (told <-chan struct{}, first bool) {
 		cc.policyQueue.Run()
 	}
 	cc.channelz.Close()
-	return told, true
+	return reported, true
 }
 
 // awaitEnd is the wait of Close: for connections, then for the queues.

@@ -155,7 +155,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 func (cc *ClientConn) tellConfigRefused(bad error) {
 	cc.policyQueue.AssertOn()
 	cc.channelz.Note(channelzdata.Error, "Service config refused: "+bad.Error())
-	cc.observer.tell(DialEvent{Kind: EventConfigRefused, Err: bad})
+	cc.observer.report(DialEvent{Kind: EventConfigRefused, Err: bad})
 }
 
 // takeFirstConfig applies the config of WithServiceConfig that is waiting, if

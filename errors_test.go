@@ -125,7 +125,7 @@ func inOutage(t *testing.T, backends int, policy string, opts ...DialOption) *Cl
 	cc := plain(t, target, append(opts, option, WithDefaultServiceConfig(backendtest.PolicyConfig(policy)), WithConnectParams(p), WithContextDialer(refuse))...)
 	cc.Connect()
 	backendtest.Eventually(t, func() bool {
-		_, tried := cc.attempts.Standing()
+		_, tried := cc.attempts.ByAddress()
 		return cc.GetState() == connectivity.TransientFailure && len(tried) == backends
 	}, "every backend has refused")
 	return cc

@@ -82,15 +82,15 @@ func (h host) Interrupted(by error, addr string, all failure.List) {
 func (h host) AttemptFailed(id uint64, all failure.List) { h.cc.observer.failed(id, all) }
 
 func (h host) ConnReady(a subchannel.Attempt, elapsed time.Duration) {
-	h.cc.observer.tell(DialEvent{Kind: EventReady, AttemptID: a.ID, Addr: a.Addr.Addr, ServerName: a.ServerName, Elapsed: elapsed})
+	h.cc.observer.report(DialEvent{Kind: EventReady, AttemptID: a.ID, Addr: a.Addr.Addr, ServerName: a.ServerName, Elapsed: elapsed})
 }
 
 func (h host) ConnLost(a subchannel.Attempt, lasted time.Duration, why error) {
-	h.cc.observer.tell(DialEvent{Kind: EventLost, AttemptID: a.ID, Addr: a.Addr.Addr, Elapsed: lasted, Err: why})
+	h.cc.observer.report(DialEvent{Kind: EventLost, AttemptID: a.ID, Addr: a.Addr.Addr, Elapsed: lasted, Err: why})
 }
 
 func (h host) BackingOff(addr string, wait time.Duration) {
-	h.cc.observer.tell(DialEvent{Kind: EventBackoff, Addr: addr, Wait: wait})
+	h.cc.observer.report(DialEvent{Kind: EventBackoff, Addr: addr, Wait: wait})
 }
 
 // subchannelConfig returns what the channel's subchannels share.
@@ -137,7 +137,7 @@ func (cc *ClientConn) slowKeepalive(used time.Duration) {
 			return
 		}
 		if cc.keepaliveTime.CompareAndSwap(now, int64(2*used)) {
-			cc.observer.tell(DialEvent{Kind: EventKeepalive, Keepalive: 2 * used})
+			cc.observer.report(DialEvent{Kind: EventKeepalive, Keepalive: 2 * used})
 			return
 		}
 	}

@@ -95,7 +95,7 @@ func (cc *ClientConn) leaveIdleFor(here bool) (held bool) {
 	cc.idle = false
 	cc.resolution.begin()
 	cc.setState(connectivity.Connecting, nil, nil)
-	cc.tellResolving()
+	cc.reportResolving()
 	cc.resolver = newResolverConn(cc)
 	held = cc.resolver.build(cc.building.Load(), here)
 	cc.published.leaveIdle()
@@ -109,8 +109,8 @@ func (cc *ClientConn) leaveIdleFor(here bool) (held bool) {
 //
 // An RPC counts itself as running before it looks at anything else, and here the
 // ways to a connection are shut before RPCs are counted. So one that is not seen
-// finds the channel idle: it calls wake, which runs after this, and waits. Who
-// waits for READY and is not seen finds it IDLE, and asks to connect.
+// finds the channel idle: it calls wake, which runs after this, and waits. A
+// wait for READY that is not seen finds it IDLE, and asks to connect.
 func (cc *ClientConn) enterIdle() {
 	cc.policyQueue.AssertOn()
 	if cc.idle {

@@ -355,7 +355,7 @@ func (cc *ClientConn) inProgress() inProgress {
 // beforeConnecting is inProgress but for the first attempts at addresses.
 func (cc *ClientConn) beforeConnecting() inProgress {
 	_, _, again := cc.attempts.InProgress()
-	return inProgress{attempts: append(cc.unresolved(), cc.unjudged()...), later: progressOf(again)}
+	return inProgress{attempts: append(cc.unresolved(), cc.healthWaits()...), later: progressOf(again)}
 }
 
 // unresolved returns the resolver's wait as an attempt, if it has not reported
@@ -372,8 +372,8 @@ func (cc *ClientConn) unresolved() []Attempt {
 	return []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, now.Time, hint)}
 }
 
-// unjudged returns the waits for the health of backends that are connected.
-func (cc *ClientConn) unjudged() (all []Attempt) {
+// healthWaits returns the waits for the health of backends that are connected.
+func (cc *ClientConn) healthWaits() (all []Attempt) {
 	if _, asked := cc.healthService(); !asked || cc.isReady() {
 		return nil
 	}
@@ -399,11 +399,11 @@ func progressOf(running []*attempts.Running) (all []Attempt) {
 
 // appendProgress appends how far the attempt is at each address that it tries.
 func appendProgress(to []Attempt, r *attempts.Running) []Attempt {
-	standings := r.Progress.Standings()
-	if len(standings) == 0 {
+	addrs := r.Progress.Addresses()
+	if len(addrs) == 0 {
 		return append(to, unfinishedOf(r, r.Addr, "", r.Since, ""))
 	}
-	for _, s := range standings {
+	for _, s := range addrs {
 		if s.Failed != nil {
 			failed := publicAttempt(withPublicCause(s.Failed))
 			failed.AttemptID = r.ID
@@ -439,7 +439,7 @@ func (a Attempt) until(at time.Time) Attempt {
 }
 
 // interrupted returns a copy of list in which those that ended because ctx
-// was cancelled say so in the words of those who waited for them.
+// was cancelled have ErrUnfinished and its hint, as the wait for them had.
 func interrupted(list failure.List) failure.List {
 	out := make(failure.List, len(list))
 	for i, a := range list {

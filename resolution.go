@@ -92,7 +92,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	if countAddresses(s) > 0 {
 		cc.attempts.Resolved(addressesOf(s))
 		if !cc.resolution.repeats(s) {
-			cc.tellResolved(since, s, nil)
+			cc.reportResolved(since, s, nil)
 		}
 	} // else the policy decides what that is: noteVerdict
 	if dns.ServiceConfigPending(s) {
@@ -106,7 +106,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	}
 	if config == nil {
 		if countAddresses(s) == 0 {
-			cc.tellResolved(since, s, nil)
+			cc.reportResolved(since, s, nil)
 		}
 		cc.failServiceConfig(bad)
 		return balancer.ErrBadResolverState
@@ -158,7 +158,7 @@ func (cc *ClientConn) applyResolverError(err error) {
 	cc.channelz.Unresolved(err)
 	cc.resolution.settle()
 	cc.noteUnresolved(since, err)
-	cc.tellResolved(since, resolver.State{}, err)
+	cc.reportResolved(since, resolver.State{}, err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)
 		cc.useConfig(config)
@@ -219,11 +219,11 @@ func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict err
 			err = fmt.Errorf("%w, and the load-balancing policy refused its update: %w", errNoAddresses, text.Error(verdict))
 		}
 		cc.noteUnresolved(since, err)
-		cc.tellResolved(since, s, err)
+		cc.reportResolved(since, s, err)
 	case none:
 		cc.attempts.Resolved(cc.subchannels.Addresses())
 		cc.recheckWaits()
-		cc.tellResolved(since, s, nil)
+		cc.reportResolved(since, s, nil)
 	case verdict != nil:
 		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
 	}

@@ -209,7 +209,7 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 	if before.Seq > 0 {
 		e.Elapsed = time.Since(before.Time)
 	}
-	cc.observer.tell(e)
+	cc.observer.report(e)
 }
 
 // fitCause returns cause with a text that is fit to leave the library. That of a

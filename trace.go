@@ -202,9 +202,9 @@ func newListeners(target resolver.Target, o *dialOptions) *listeners {
 // idle reports whether events are of no interest.
 func (o *observer) idle() bool { return o.listeners == nil && !live.Wanted() }
 
-// tell completes e and passes it on. Its texts leave the library, so credentials are
+// report completes e and passes it on. Its texts leave the library, so credentials are
 // masked and non-text bytes removed here.
-func (o *observer) tell(e DialEvent) {
+func (o *observer) report(e DialEvent) {
 	if o.idle() {
 		return
 	}
@@ -219,7 +219,7 @@ func (o *observer) tell(e DialEvent) {
 	}
 	if o.listeners != nil {
 		e.Target = o.target
-		o.report(e)
+		o.listeners.report(e)
 	}
 }
 
@@ -246,7 +246,7 @@ func (o *observer) steps(attempt uint64, addr string) func(connect.Step) {
 	if live.Wanted() {
 		o.pageDials().Begin(attempt, text.Target(addr), time.Now())
 	}
-	return func(s connect.Step) { o.tell(eventOf(s, attempt)) }
+	return func(s connect.Step) { o.report(eventOf(s, attempt)) }
 }
 
 // phaseEvents are the kinds of events for the beginning and the end of phases.
@@ -288,7 +288,7 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 		return
 	}
 	for _, a := range attempts {
-		o.tell(DialEvent{
+		o.report(DialEvent{
 			Kind:       EventFailed,
 			AttemptID:  attempt,
 			Addr:       a.Addr,
@@ -303,15 +303,15 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 	}
 }
 
-// tellResolving reports that the resolver is being built. Policy queue only.
-func (cc *ClientConn) tellResolving() {
-	cc.observer.tell(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
+// reportResolving reports that the resolver is being built. Policy queue only.
+func (cc *ClientConn) reportResolving() {
+	cc.observer.report(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
 }
 
-// tellResolved reports a result of the resolver. A failure is in the log of attempts
+// reportResolved reports a result of the resolver. A failure is in the log of attempts
 // already; since is as resolution.answer has it.
 // Policy queue only.
-func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error) {
+func (cc *ClientConn) reportResolved(since time.Time, s resolver.State, err error) {
 	if cc.observer.idle() {
 		return
 	}
@@ -328,5 +328,5 @@ func (cc *ClientConn) tellResolved(since time.Time, s resolver.State, err error)
 			e.Addrs = append(e.Addrs, a.Addr)
 		}
 	}
-	cc.observer.tell(e)
+	cc.observer.report(e)
 }

@@ -29,12 +29,12 @@ func TestNoTraceCostsNothing(t *testing.T) {
 			panic("the connection is asked to tell of its steps")
 		}
 		o.failed(1, attempts)
-		o.tell(DialEvent{Kind: EventKeepalive, Keepalive: time.Minute})
+		o.report(DialEvent{Kind: EventKeepalive, Keepalive: time.Minute})
 		h.BackingOff(b.Addr, time.Second)
 		h.ConnReady(a, time.Second)
 		h.ConnLost(a, time.Second, backendtest.ErrRefused)
-		cc.tellResolving()
-		cc.tellResolved(time.Time{}, resolver.State{}, nil)
+		cc.reportResolving()
+		cc.reportResolved(time.Time{}, resolver.State{}, nil)
 	}))
 }
 

@@ -29,7 +29,7 @@ func socketProto(r channelzdata.SocketRecord, summary bool) *channelzpb.Socket {
 		LastRemoteStreamCreatedTimestamp: timestamp(time.Time{}), // servers do not open streams
 		LastMessageSentTimestamp:         timestamp(n.LastSent),
 		LastMessageReceivedTimestamp:     timestamp(n.LastReceived),
-		LocalFlowControlWindow:           wrapperspb.Int64(n.SendWindow), // "local" is who may use it
+		LocalFlowControlWindow:           wrapperspb.Int64(n.SendWindow), // the side that may use it is "local"
 		RemoteFlowControlWindow:          wrapperspb.Int64(n.ReceiveWindow),
 		PeerMaxConcurrentStreams:         n.MaxStreams,
 	}

@@ -289,8 +289,8 @@ func failureKinds(t *testing.T) []failureKind {
 			phase: grpcdial.PhaseDial, timeout: true, hint: "a firewall drops"},
 		{name: "no such socket", target: "unix://" + filepath.Join(dir, "absent"), opts: plaintext,
 			phase: grpcdial.PhaseDial, cause: causeIs(os.ErrNotExist), sentinel: true, refused: true, hint: "no such socket"},
-		{name: "a socket that nobody serves", target: "unix://" + stale, opts: plaintext,
-			phase: grpcdial.PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "nobody serves it"},
+		{name: "a socket without a server", target: "unix://" + stale, opts: plaintext,
+			phase: grpcdial.PhaseDial, cause: causeIs(syscall.ECONNREFUSED), refused: true, hint: "no process listens on it"},
 
 		{name: "proxy that is not there", target: proxied, opts: through(backendtest.UnusedAddr(t)),
 			phase: grpcdial.PhaseDial, cause: causeAs[*grpcdial.ProxyError](), refused: true, hint: "about the proxy"},

@@ -47,9 +47,9 @@ func adviceFor(c *commandLine, a grpcdial.Attempt) string {
 	case errors.As(a.Err, &authority):
 		return "--cacert FILE, with the authority that signed the server's certificate, or --insecure to look at the server without verifying it"
 	case c.cert == "" && errors.As(a.Err, &alert) && alert == alertCertificateRequired:
-		return "--cert FILE --key FILE: the server wants to know who we are"
+		return "--cert FILE --key FILE: the server requires a client certificate"
 	case c.cert == "" && errors.As(a.Err, &alert) && (alert == alertHandshakeFailure || alert == alertBadCertificate):
-		return "--cert FILE --key FILE: the server may want to know who we are"
+		return "--cert FILE --key FILE: the server may require a client certificate"
 	case c.cert == "" && !c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && errors.Is(a.Err, io.EOF):
 		return "--cert FILE --key FILE, if the server requires a client certificate"
 	default:

@@ -83,7 +83,7 @@ func nobodyListens() error {
 	cc, err := grpcdial.DialContext(ctx, address, grpcdial.WithInsecure(), grpcdial.WithBlock())
 	if err == nil {
 		cc.Close()
-		return fmt.Errorf("somebody listens on %s", address)
+		return fmt.Errorf("something listens on %s", address)
 	}
 	fmt.Println("\nnobody listens:", err)
 	return explain(err)

@@ -97,7 +97,7 @@ func run() error {
 		grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
 	var failed *grpcdial.DialError
 	if !errors.As(err, &failed) {
-		return fmt.Errorf("the certificate is of nobody, and the dial ended with %w", err)
+		return fmt.Errorf("the certificate has no organization, and the dial ended with %w", err)
 	}
 	fmt.Println("a server of others:", failed)
 	fmt.Println("  phase", failed.Attempts[0].Phase, "- permanent:", failed.Attempts[0].Permanent)

@@ -122,7 +122,7 @@ func run() error {
 	return nil
 }
 
-// greet calls n times, one call after the other, and counts who answers. It
+// greet calls n times, one call after the other, and counts the answers of each backend. It
 // ends at the first call that fails.
 func greet(ctx context.Context, client pb.GreeterClient, n int, seen map[string]int) error {
 	for range n {

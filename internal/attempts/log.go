@@ -250,7 +250,7 @@ func (l *Log) Resolved(addrs []string) {
 
 // Ready forgets the attempts to connect: the channel is READY. The resolver may
 // have failed nevertheless, and may do so again; and backends that are not healthy
-// stay connected, so that nobody will try them again and find that out.
+// stay connected, so that no new attempt at them will show it.
 func (l *Log) Ready() {
 	l.mu.Lock()
 	defer l.unlock()
@@ -292,9 +292,9 @@ func (l *Log) Latest() (attempts failure.List, more int) {
 	return attempts, more
 }
 
-// Standing returns the latest failure of the resolver, nil if it gave addresses, and
+// ByAddress returns the latest failure of the resolver, nil if it gave addresses, and
 // the latest attempts at each address, none for one that is connected.
-func (l *Log) Standing() (resolve *failure.Attempt, tried []failure.List) {
+func (l *Log) ByAddress() (resolve *failure.Attempt, tried []failure.List) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for t := range l.allLocked() {

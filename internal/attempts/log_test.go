@@ -48,7 +48,7 @@ func TestLog(t *testing.T) {
 	assert.Equal(t, "x284", attempts[0].Addr)
 	assert.EqualError(t, attempts[0].Err, "five 2")
 	assert.Equal(t, 301-Max, more, "each address counts once")
-	_, tried := l.Standing()
+	_, tried := l.ByAddress()
 	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
 	l.Resolved([]string{"x7", "b:1", "new"})
 	assert.Equal(t, "x7 five 2 0", told())

@@ -23,7 +23,7 @@ type Verdict struct {
 	log     *Log
 	ends    Ends
 	untried func() bool
-	judged  map[*failure.Attempt]bool // those of the log, and what GiveUp returned for them
+	asked   map[*failure.Attempt]bool // those of the log, and what GiveUp returned for them
 }
 
 // NewVerdict returns the verdict on a wait that ends end. untried reports whether an
@@ -48,13 +48,13 @@ func (v *Verdict) Ended(state connectivity.State) error {
 	if v.ends.GiveUp == nil && state != connectivity.TransientFailure {
 		return nil // GiveUp has to see every failure, but there is none
 	}
-	resolve, tried := v.log.Standing()
+	resolve, tried := v.log.ByAddress()
 	v.judge(resolve, tried)
 	if state != connectivity.TransientFailure {
 		return nil
 	}
 	if len(tried) == 0 {
-		if resolve != nil && (v.judged[resolve] || v.ends.FailFast && resolve.Permanent) {
+		if resolve != nil && (v.asked[resolve] || v.ends.FailFast && resolve.Permanent) {
 			return asEnd(resolve.Err)
 		}
 		return nil
@@ -65,7 +65,7 @@ func (v *Verdict) Ended(state connectivity.State) error {
 			return nil
 		}
 		for _, last = range attempts {
-			if !v.judged[last] && !(v.ends.FailFast && forGood(last)) {
+			if !v.asked[last] && !(v.ends.FailFast && forGood(last)) {
 				return nil
 			}
 		}
@@ -93,7 +93,7 @@ func (v *Verdict) judge(resolve *failure.Attempt, tried []failure.List) {
 	}
 	now := make(map[*failure.Attempt]bool)
 	ask := func(a *failure.Attempt) {
-		ends, known := v.judged[a]
+		ends, known := v.asked[a]
 		if !known {
 			ends = v.ends.GiveUp(a)
 		}
@@ -107,7 +107,7 @@ func (v *Verdict) judge(resolve *failure.Attempt, tried []failure.List) {
 			ask(a)
 		}
 	}
-	v.judged = now
+	v.asked = now
 }
 
 // forGood reports whether a failed for good: for a reason that does not heal, or

@@ -86,8 +86,8 @@ func (h EndHandler) HandleRPC(_ context.Context, s stats.RPCStats) {
 	}
 }
 
-// OpenFiles returns how many files and sockets the process has open; 0 where
-// that cannot be told.
+// OpenFiles returns how many files and sockets the process has open; 0 where that
+// is not known.
 func OpenFiles() int {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return len(entries)

@@ -289,8 +289,8 @@ func (ch *Channel) Calls() channelzdata.Calls { return ch.count.Read(ch.epoch) }
 // once none runs. RPCs on one subchannel do not count.
 //
 // An RPC counts itself in before it looks whether it is refused, and Drain looks
-// at the count after it has begun to refuse: one of the two sees the other. Who
-// ends looks at the count after it has counted itself out, so the last one finds
+// at the count after it has begun to refuse: one of the two sees the other. An RPC
+// that ends looks at the count after it has counted itself out, so the last one finds
 // that none runs.
 func (ch *Channel) Drain() <-chan struct{} {
 	ch.mu.Lock()
@@ -324,7 +324,7 @@ func (ch *Channel) noneRuns() {
 // for a stream's end on a goroutine of their own, or on the goroutine that is making
 // another attempt just then. The channel returned is closed once all calls on goroutines
 // of their own have returned; nil: there were none.
-func (ch *Channel) Close() (told <-chan struct{}) {
+func (ch *Channel) Close() (reported <-chan struct{}) {
 	ch.closeOnce.Do(func() {
 		if ch.closes != nil {
 			close(ch.closes)

@@ -353,7 +353,7 @@ func restricted(c codes.Code) bool {
 
 // controlPlaneError is the status error err as gRFC A54 allows it; nil if err is
 // no status error.
-func controlPlaneError(who string, err error) error {
+func controlPlaneError(source string, err error) error {
 	if mask.HidesStatus(err) || !errors.As(err, new(interface{ GRPCStatus() *status.Status })) {
 		return nil // FromError would put err into words
 	}
@@ -362,7 +362,7 @@ func controlPlaneError(who string, err error) error {
 	case !ok:
 		return nil
 	case restricted(st.Code()):
-		return withCause(status.Newf(codes.Internal, "%s returned a status it must not return: %v", who, err), err)
+		return withCause(status.Newf(codes.Internal, "%s returned a status it must not return: %v", source, err), err)
 	}
 	return withCause(st, err)
 }

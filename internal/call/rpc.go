@@ -176,8 +176,8 @@ func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop b
 }
 
 // request fills in what the attempt's HEADERS say. What credentials send comes
-// before the RPC's own metadata, and that before what the picker adds, so that who
-// looks at a key's first value sees the same as from grpc-go.
+// before the RPC's own metadata, and that before what the picker adds, so that a
+// server that looks at a key's first value sees the same as from grpc-go.
 func (r *rpc) request(a *attempt, req *h2.Request) error {
 	return r.noted(r.fill(a, req), StageCredentials, a)
 }

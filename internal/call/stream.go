@@ -54,9 +54,9 @@ type clientStream struct {
 	encodes atomic.Bool // the sender makes bytes of a message
 
 	// The receiver's alone.
-	told error          // what RecvMsg returned at the end, and returns again; nil: nothing yet
-	from *streamAttempt // what messages were received from, so that no other attempt follows; nil: none yet
-	enc  string         // its grpc-encoding
+	final error          // what RecvMsg returned at the end, and returns again; nil: nothing yet
+	from  *streamAttempt // what messages were received from, so that no other attempt follows; nil: none yet
+	enc   string         // its grpc-encoding
 }
 
 // NewStream opens a stream, below the interceptors. It follows the contract of
@@ -349,8 +349,8 @@ func (cs *clientStream) RecvMsg(m any) error {
 // of a stream that the program drops are freed with the stream: neither the connection
 // nor the channel refers to it after the RPC's end.
 func (cs *clientStream) receive(m any, wanted bool) error {
-	if cs.told != nil {
-		return cs.told
+	if cs.final != nil {
+		return cs.final
 	}
 	for {
 		a := cs.from
@@ -408,8 +408,8 @@ func (cs *clientStream) tell(a *streamAttempt, err error) error {
 	cs.finish(err)
 	<-a.s.Finished()
 	a.s.Discard()
-	if cs.told = err; err == nil {
-		cs.told = io.EOF
+	if cs.final = err; err == nil {
+		cs.final = io.EOF
 	}
-	return cs.told
+	return cs.final
 }

@@ -106,7 +106,7 @@ func (n *CallCount) End(ok bool) {
 // meanwhile may be counted or not. Those that had started before and are still
 // running afterwards are counted, so 0 means that none was running throughout.
 func (n *CallCount) Running() int64 {
-	// In this order: who is seen to have ended is seen to have started.
+	// In this order: an RPC that is seen to have ended is seen to have started.
 	ended := n.succeeded.Load() + n.failed.Load()
 	return n.started.Load() - ended
 }

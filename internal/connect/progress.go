@@ -19,13 +19,13 @@ type Progress struct {
 	Changes *atomic.Uint64
 
 	mu    sync.Mutex
-	all   []Standing  // guarded by mu: in the order in which they were begun
-	first [1]Standing // guarded by mu: room for the usual case
+	all   []AddressProgress  // guarded by mu: in the order in which they were begun
+	first [1]AddressProgress // guarded by mu: room for the usual case
 }
 
-// Standing is how far an attempt is at one address, or how it failed there. One that
+// AddressProgress is how far an attempt is at one address, or how it failed there. One that
 // has the name counts the name's addresses that have not been tried yet.
-type Standing struct {
+type AddressProgress struct {
 	Phase       failure.Phase    // the one that began last
 	Addr, Proxy string           // as in Step
 	Start       time.Time        // when the address came to be tried
@@ -33,9 +33,9 @@ type Standing struct {
 	Failed      *failure.Attempt // not nil: it has, so
 }
 
-// Standings returns how far the attempt is at each address, in the order in which
+// Addresses returns how far the attempt is at each address, in the order in which
 // they came to be tried. There is none before the first phase.
-func (p *Progress) Standings() []Standing {
+func (p *Progress) Addresses() []AddressProgress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.all)
@@ -54,7 +54,7 @@ func (p *Progress) begun(step *Step) {
 		if p.all == nil {
 			p.all = p.first[:0]
 		}
-		p.all = append(p.all, Standing{Addr: step.Addr, Start: time.Now()})
+		p.all = append(p.all, AddressProgress{Addr: step.Addr, Start: time.Now()})
 		s = &p.all[len(p.all)-1]
 	}
 	s.Phase, s.Proxy = step.Phase, step.Proxy
@@ -97,7 +97,7 @@ func (p *Progress) waiting(name string, start time.Time, n, of int) {
 	p.forgetLocked(name)
 	if n > 0 {
 		hint := fmt.Sprintf("%d of its %d addresses have not been tried yet", n, of)
-		p.all = append(p.all, Standing{Phase: failure.Dial, Addr: name, Start: start, Hint: hint})
+		p.all = append(p.all, AddressProgress{Phase: failure.Dial, Addr: name, Start: start, Hint: hint})
 	}
 	p.changedLocked()
 }
@@ -108,7 +108,7 @@ func (p *Progress) changedLocked() {
 	}
 }
 
-func (p *Progress) atLocked(addr string) *Standing {
+func (p *Progress) atLocked(addr string) *AddressProgress {
 	for i := range p.all {
 		if p.all[i].Addr == addr {
 			return &p.all[i]
@@ -118,5 +118,5 @@ func (p *Progress) atLocked(addr string) *Standing {
 }
 
 func (p *Progress) forgetLocked(addr string) {
-	p.all = slices.DeleteFunc(p.all, func(s Standing) bool { return s.Addr == addr })
+	p.all = slices.DeleteFunc(p.all, func(s AddressProgress) bool { return s.Addr == addr })
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// watchProgress connects to addr and returns how far that is as soon as the standings
+// watchProgress connects to addr and returns how far that is as soon as the addrs
 // are as the test wants them. The attempt is ended then.
-func watchProgress(t *testing.T, cfg *Config, addr string, enough func([]Standing) bool) []Standing {
+func watchProgress(t *testing.T, cfg *Config, addr string, enough func([]AddressProgress) bool) []AddressProgress {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -29,8 +29,8 @@ func watchProgress(t *testing.T, cfg *Config, addr string, enough func([]Standin
 		_, err := Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test:443")
 		done <- err
 	}()
-	var seen []Standing
-	require.Eventually(t, func() bool { seen = cfg.Progress.Standings(); return enough(seen) }, 10*time.Second, time.Millisecond, "%+v", &seen)
+	var seen []AddressProgress
+	require.Eventually(t, func() bool { seen = cfg.Progress.Addresses(); return enough(seen) }, 10*time.Second, time.Millisecond, "%+v", &seen)
 	cancel()
 	require.Error(t, <-done)
 	return seen
@@ -64,7 +64,7 @@ func TestProgress(t *testing.T) {
 		if tt.alter != nil {
 			tt.alter(cfg)
 		}
-		all := watchProgress(t, cfg, tt.addr, func(s []Standing) bool { return len(s) == 1 && s[0].Phase == tt.phase })
+		all := watchProgress(t, cfg, tt.addr, func(s []AddressProgress) bool { return len(s) == 1 && s[0].Phase == tt.phase })
 		s := all[0]
 		assert.Equal(t, tt.shown, s.Addr)
 		assert.Equal(t, tt.proxy, s.Proxy)
@@ -82,7 +82,9 @@ func TestProgressOfANameWithSeveralAddresses(t *testing.T) {
 	_, port, err := net.SplitHostPort(silent)
 	require.NoError(t, err)
 	cfg := &Config{Creds: plaintext, Resolver: zone{"two.test": {"127.0.0.2", "127.0.0.1"}}.resolver(t)}
-	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2 })
+	all := watchProgress(t, cfg, "two.test:"+port, func(s []AddressProgress) bool {
+		return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2
+	})
 	refused, running := all[0], all[1]
 	require.NotNil(t, refused.Failed)
 	assert.ErrorIs(t, refused.Failed, syscall.ECONNREFUSED)
@@ -116,7 +118,9 @@ func TestProgressAfterAFailedHandshake(t *testing.T) {
 		}
 	}()
 	cfg := &Config{Creds: plaintext, Resolver: zone{"two.test": {"127.0.0.2", "127.0.0.1"}}.resolver(t)}
-	all := watchProgress(t, cfg, "two.test:"+port, func(s []Standing) bool { return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2 })
+	all := watchProgress(t, cfg, "two.test:"+port, func(s []AddressProgress) bool {
+		return len(s) == 2 && s[0].Failed != nil && s[1].Phase == failure.HTTP2
+	})
 	require.NotNil(t, all[0].Failed)
 	assert.Equal(t, failure.HTTP2, all[0].Failed.Phase)
 	assert.Contains(t, all[0].Failed.Hint, "220 mail.example")

@@ -61,8 +61,8 @@ type alertError struct {
 
 func (e *alertError) Unwrap() []error { return []error{e.error, e.alert} }
 
-// WithoutALPNAdvice returns err without what grpc-go's TLS credentials say to those
-// who upgrade grpc-go, if it is about a server that chose no protocol by ALPN.
+// WithoutALPNAdvice returns err without the advice of grpc-go's TLS credentials on
+// upgrades of grpc-go, if it is about a server that chose no protocol by ALPN.
 func WithoutALPNAdvice(err error) error {
 	if text, _, found := strings.Cut(err.Error(), alpnAdvice); found && strings.Contains(text, noALPN) {
 		return &shortened{text, err}

@@ -105,7 +105,7 @@ func isFrame(b []byte, t http2.FrameType) bool {
 }
 
 // mayBeSettings says whether b could be the beginning of a SETTINGS frame, so
-// that it says nothing about who is talking.
+// that it does not identify the protocol.
 func mayBeSettings(b []byte) bool {
 	if len(b) < 4 {
 		return len(b) == 0 || b[0] == 0

@@ -88,7 +88,7 @@ func find(phase Phase, err error) *row {
 const every Phase = ""
 
 // A row is one kind of failure. Permanent is what waiting does not mend: the
-// two sides disagree about the protocol or about who they are. A server that
+// two sides disagree about the protocol or about their identities. A server that
 // is not there, not reachable, slow or broken may be better the next time, and
 // a reset or a silent end may come from a server that is restarting.
 type row struct {
@@ -218,7 +218,7 @@ var table = []row{
 	{"health time-out", Health, timeout, transient,
 		say("the server's health service did not answer in time")},
 	{"unix socket refused", Dial, func(err error) bool { return onUnix(err) && refused(err) }, transient,
-		say("the socket is there and nobody serves it: is the server running?")},
+		say("the socket exists but no process listens on it: is the server running?")},
 	{"unix socket absent", Dial, func(err error) bool { return onUnix(err) && errors.Is(err, fs.ErrNotExist) }, transient,
 		say("there is no such socket: is the server running, is the path right?")},
 	{"refused", every, refused, transient,

@@ -20,8 +20,8 @@ const (
 // a buffer of its own.
 //
 // The reader alone changes it while the stream runs, with the stream's mu held; and writes
-// to the buffer while it reads from the socket, for which it holds no lock. So who ends
-// the stream forgets the buffer, and does not give it back for reuse.
+// to the buffer while it reads from the socket, for which it holds no lock. So the goroutine
+// that ends the stream forgets the buffer, and does not give it back for reuse.
 type partial struct {
 	prefix [prefixLen]byte
 	n      int     // bytes of the prefix that came; 0: there is no message

@@ -17,7 +17,7 @@ const (
 )
 
 // inBurst notes that a message is queued now. It reports whether others will follow
-// as fast, judged by the messages before it. The connection's mu is held.
+// as fast, as the messages before it did. The connection's mu is held.
 func (s *Stream) inBurst() bool {
 	now := time.Since(epoch)
 	gap := now - s.sentAt

@@ -220,7 +220,7 @@ func (c *Conn) count(n int) {
 	c.mu.Unlock()
 }
 
-// flushed gives the room of b back to those who wait for it. full says that the write
+// flushed gives the room of b back to the waiters. full says that the write
 // had to wait for the socket.
 func (c *Conn) flushed(b *buffer, full bool) {
 	b.b = b.b[:0]

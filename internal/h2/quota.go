@@ -65,7 +65,7 @@ func (q *quota) remove(w *waiter) {
 	w.next, w.prev, w.q = nil, nil, nil
 }
 
-// add gives n back and serves those who wait.
+// add gives n back and serves the waiters.
 func (q *quota) add(n int64) {
 	q.avail += n
 	for q.head != nil && q.avail > 0 {

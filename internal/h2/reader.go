@@ -42,7 +42,7 @@ type reader struct {
 	several  bool       // there were more
 	wake     *Stream    // its receiver is to be woken
 	behind   int        // bytes read since it was to be
-	told     bool       // lookAround has notified the owner that no new streams are taken
+	drained  bool       // lookAround has notified the owner that no new streams are taken
 	onDrain  func(cause error)
 }
 
@@ -263,8 +263,8 @@ func (r *reader) lookAround() {
 		cause = r.c.goAway
 	}
 	r.c.mu.Unlock()
-	if state == stateDraining && !r.told {
-		r.told = true
+	if state == stateDraining && !r.drained {
+		r.drained = true
 		r.onDrain(cause)
 	}
 }

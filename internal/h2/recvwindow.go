@@ -147,7 +147,7 @@ func (r *reader) queuePing(data [8]byte) {
 // streams to come by a SETTINGS (RFC 9113 section 6.9.2), that of the connection
 // by a WINDOW_UPDATE.
 //
-// Who opens a stream takes its window under Conn.mu, so either it is in the table
+// A caller that opens a stream takes its window under Conn.mu, so either it is in the table
 // here or its HEADERS follow the SETTINGS. DATA for the larger window can only
 // come after this, since this is the reader.
 func (r *reader) widen(size int64) {

@@ -39,7 +39,7 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 		err, how = c.firstFailure(err), silently
 	}
 	ours := c.shut(err, nil, how)
-	if ours && how == lingering && !c.rd.told {
+	if ours && how == lingering && !c.rd.drained {
 		c.rd.onDrain(err)
 	}
 	c.farewell.Wait() // the connection is closed when it has been said

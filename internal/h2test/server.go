@@ -207,7 +207,7 @@ func (s *Server) nextConn(expired <-chan time.Time) (net.Conn, error) {
 			return nil, errors.New("waiting for a connection: the server does not listen any more")
 		}
 	case <-expired:
-		return nil, fmt.Errorf("waiting for a connection: nobody dialed %s for %v", s.Addr(), s.o.bound)
+		return nil, fmt.Errorf("waiting for a connection: no client dialed %s for %v", s.Addr(), s.o.bound)
 	}
 }
 

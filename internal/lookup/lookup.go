@@ -1,6 +1,5 @@
 // Package lookup asks name servers. Its look-ups end when their context ends,
-// with all that was begun for them, and their errors say who was asked and what
-// the answer was.
+// with all that was begun for them, and their errors name the server and the answer.
 package lookup
 
 import (
