@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+
+	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // Direct makes RPCs on one subchannel: for producers of load reports and
@@ -25,6 +27,15 @@ func (d Direct) Invoke(ctx context.Context, method string, args, reply any, opts
 func (d Direct) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	cs := &clientStream{rpc: rpc{ch: d.Channel, method: method, opts: opts, via: d.Endpoint, began: d.Channel.now()}}
 	return cs.start(ctx, desc)
+}
+
+// ConnOf returns the connection that a stream of [Direct] runs on: that of its endpoint, or
+// if the stream had to wait, the one of the same server that it waited for.
+func ConnOf(s grpc.ClientStream) *h2.Conn {
+	cs := s.(*clientStream)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.att.conn
 }
 
 var _ grpc.ClientConnInterface = Direct{}

@@ -111,7 +111,8 @@ func (sc *Subchannel) watchUseLocked() {
 	}
 }
 
-// dropUnused gives up extra connections that had no RPC since the look before. RPCs prefer
+// dropUnused gives up extra connections that had no RPC since the look before; a health
+// check or load report that goes on is none, and moves to another connection. RPCs prefer
 // the oldest connections, so the latest are those that go.
 func (sc *Subchannel) dropUnused() {
 	sc.mu.Lock()
@@ -121,10 +122,11 @@ func (sc *Subchannel) dropUnused() {
 		}
 		before := l.opened
 		l.opened = l.conn.Counts().Started
-		return l.opened == before && l.conn.Streams() == 0
+		return l.opened == before && !l.conn.Serving()
 	})
 	sc.useTimer = nil
 	sc.watchUseLocked()
+	sc.extraLocked() // RPCs wait if the server allowed no stream on one that goes
 	sc.mu.Unlock()
 	if len(old) > 0 {
 		sc.repick()

@@ -353,3 +353,76 @@ func TestChosenConnectionLeaves(t *testing.T) {
 		})
 	}
 }
+
+// A health watch that waited for a stream got one on a connection that another one joined.
+// The end of that connection says nothing about the backend, and the watch does not keep it.
+func TestHealthWatchOnAnotherConnection(t *testing.T) {
+	for name, leave := range map[string]func(*Subchannel, *h2test.Conn){
+		"lost": func(_ *Subchannel, c *h2test.Conn) { c.Close() },
+		"unused": func(sc *Subchannel, c *h2test.Conn) {
+			c.Lenient()
+			sc.dropUnused()
+			sc.dropUnused()
+			c.ExpectClosed()
+		},
+	} {
+		t.Run(name, func(t *testing.T) { watchOnAnotherConnection(t, leave) })
+	}
+}
+
+func watchOnAnotherConnection(t *testing.T, leave func(*Subchannel, *h2test.Conn)) {
+	h, srv, service := newFakeHost(t), h2test.Listen(t), "checked"
+	h.most.Store(2)
+	h.service = &service
+	sc := h.newSubchannel(balancer.NewSubConnOptions{HealthCheckEnabled: true}, srv.Addr())
+	first := accept(srv)
+	serves := func(c *h2test.Conn) uint32 {
+		watch, _ := c.ExpectUnary()
+		assert.Equal(t, "/grpc.health.v1.Health/Watch", watch.Field(":path"))
+		c.ReplyHeaders(watch.StreamID)
+		c.ReplyMessage(watch.StreamID, []byte{8, 1})
+		return watch.StreamID
+	}
+	watch := serves(first)
+	h.expect(connectivity.Connecting, connectivity.Ready)
+	one := h.begin(sc)
+	second := accept(srv)
+	headers, payload := second.ExpectUnary()
+	two := h.begin(sc)
+	backendtest.Eventually(t, func() bool { return sc.waiting() == 1 }, "it waits")
+	first.ReplyTrailers(watch, codes.OK, "")
+	headers2, payload2 := first.ExpectUnary()
+	h.expect(connectivity.TransientFailure, connectivity.Connecting)
+	backendtest.Eventually(t, func() bool { return sc.waiting() == 1 }, "the watch waits")
+	second.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-one)
+	serves(second)
+	h.expect(connectivity.Ready)
+	first.ReplyUnary(headers2.StreamID, payload2)
+	require.NoError(t, <-two)
+	leave(sc, second)
+	serves(first)
+	assert.Empty(t, h.states)
+}
+
+// A connection that takes no streams goes as unused, and another one is made in its place
+// for the RPCs that wait.
+func TestConnectionWithoutStreams(t *testing.T) {
+	h, sc, srv, first := scaled(t, 2)
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	two := h.begin(sc)
+	second := srv.Accept()
+	second.Handshake(h2test.MaxConcurrentStreams(0))
+	backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 2 }, "it is in use")
+	second.Lenient()
+	sc.dropUnused()
+	sc.dropUnused()
+	third := accept(srv)
+	headers3, payload3 := third.ExpectUnary()
+	third.ReplyUnary(headers3.StreamID, payload3)
+	require.NoError(t, <-two)
+	first.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-one)
+	assert.Empty(t, h.states)
+}

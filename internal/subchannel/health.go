@@ -18,6 +18,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
 // healthWatch follows what the health service of a backend reports of one of its
@@ -102,8 +103,8 @@ func (w *healthWatch) run(ctx context.Context) {
 	}
 }
 
-// enter chooses the connection to ask on: the oldest that takes streams. leave is called
-// when that is taken out of use. It reports false if none is in use.
+// enter chooses the connection to ask on: the oldest that can open a stream, else the
+// oldest that may later. leave is called when that is taken out of use. It reports false if none is in use.
 func (w *healthWatch) enter(leave context.CancelFunc) bool {
 	sc := w.sc
 	sc.mu.Lock()
@@ -111,13 +112,34 @@ func (w *healthWatch) enter(leave context.CancelFunc) bool {
 	if len(sc.conns) == 0 {
 		return false
 	}
-	i := max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !isDone(l.line) }), 0)
+	i := slices.IndexFunc(sc.conns, func(l *loop) bool { return l.conn.HasSlot() })
+	if i < 0 {
+		i = max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !isDone(l.line) }), 0)
+	}
 	w.on, w.leave = sc.conns[i], leave
 	w.line, w.addr = w.on.line, w.on.addr.Addr
 	if !slices.Contains(sc.watches, w) {
 		sc.watches = append(sc.watches, w)
 	}
 	return true
+}
+
+// follow notes that the watch asks on conn: it had to wait for a stream, and that was the
+// first connection with one.
+func (w *healthWatch) follow(conn *h2.Conn) {
+	if conn == w.line.Conn {
+		return
+	}
+	sc := w.sc
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	i := slices.IndexFunc(sc.conns, func(l *loop) bool { return l.conn == conn })
+	if i < 0 { // it was taken out of use meanwhile
+		w.leave()
+		return
+	}
+	w.on = sc.conns[i]
+	w.line, w.addr = w.on.line, w.on.addr.Addr
 }
 
 // end notes that the watch asks on no connection any more.
@@ -139,13 +161,18 @@ func isDone(line *call.Line) bool {
 // ask is one stream. It returns why the stream ended, which is never nil, and
 // whether the server had responded on it.
 func (w *healthWatch) ask(ctx context.Context) (answered bool, err error) {
-	stream, err := healthpb.NewHealthClient(call.Direct{Channel: w.sc.g.cfg.Calls, Endpoint: w}).
-		Watch(ctx, &healthpb.HealthCheckRequest{Service: w.service}, grpc.WaitForReady(false))
+	stream, err := call.Direct{Channel: w.sc.g.cfg.Calls, Endpoint: w}.
+		NewStream(ctx, &healthpb.Health_ServiceDesc.Streams[0], healthpb.Health_Watch_FullMethodName, grpc.WaitForReady(false))
 	if err != nil {
 		return false, err
 	}
+	w.follow(call.ConnOf(stream))
+	if err := stream.SendMsg(&healthpb.HealthCheckRequest{Service: w.service}); err != nil {
+		return false, err
+	}
 	for {
-		answer, err := stream.Recv()
+		answer := new(healthpb.HealthCheckResponse)
+		err := stream.RecvMsg(answer)
 		switch {
 		case err == io.EOF:
 			return answered, status.Error(codes.Unavailable, "the server ended the stream")
