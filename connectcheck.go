@@ -83,7 +83,7 @@ func (cc *ClientConn) connectCheck(perRPC []credentials.PerRPCCredentials) conne
 			Conn: &checkedConn{
 				ctx:      ctx,
 				defaults: cc.opts.callOptions,
-				direct:   call.Direct{Channel: cc.calls, Endpoint: fixedLine{subchannel.NewLine(c.Conn, c.Addr, cc.serverName(c.Addr), perRPC)}},
+				direct:   call.Direct{Channel: cc.calls, Endpoint: fixedTransport{subchannel.NewTransport(c.Conn, c.Addr, cc.serverName(c.Addr), perRPC)}},
 			},
 			Target:     cc.shownTarget(),
 			Addr:       c.Shown,
@@ -98,10 +98,10 @@ func (cc *ClientConn) connectCheck(perRPC []credentials.PerRPCCredentials) conne
 	}
 }
 
-// fixedLine is the endpoint of RPCs that go to one connection.
-type fixedLine struct{ line *call.Line }
+// fixedTransport is the endpoint of RPCs that go to one connection.
+type fixedTransport struct{ transport *call.Transport }
 
-func (f fixedLine) Line() *call.Line { return f.line }
+func (f fixedTransport) Transport() *call.Transport { return f.transport }
 
 // checkedConn makes RPCs on a connection while it is being checked.
 type checkedConn struct {

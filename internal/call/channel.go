@@ -18,13 +18,13 @@ import (
 
 // Endpoint is what a pick leads to: the SubConn of a PickResult must be one.
 type Endpoint interface {
-	// Line returns what new RPCs go to; nil if there is nothing: the RPC picks
+	// Transport returns what new RPCs go to; nil if there is nothing: the RPC picks
 	// again when the picker changes.
-	Line() *Line
+	Transport() *Transport
 }
 
-// Line is a connection, and what the RPCs on it have. It is read only.
-type Line struct {
+// Transport is a connection, and what the RPCs on it have. It is read only.
+type Transport struct {
 	Conn *h2.Conn // never nil
 	// Authority is the :authority of RPCs unless CallAuthority or the picker say
 	// otherwise: the channel's, or that of a resolver.Address with a ServerName.

@@ -64,21 +64,21 @@ func startServer(t testing.TB, svc *testService, opts ...grpc.ServerOption) (add
 // backend is an Endpoint with one connection.
 type backend struct {
 	balancer.SubConn
-	line atomic.Pointer[Line]
+	transport atomic.Pointer[Transport]
 }
 
-func (b *backend) Line() *Line { return b.line.Load() }
+func (b *backend) Transport() *Transport { return b.transport.Load() }
 
 // Conn returns the connection that there is.
-func (b *backend) Conn() *h2.Conn { return b.Line().Conn }
+func (b *backend) Conn() *h2.Conn { return b.Transport().Conn }
 
-// lineTo is a line without credentials.
-func lineTo(conn *h2.Conn) *Line { return &Line{Conn: conn, Authority: "test.example"} }
+// transportTo is a transport without credentials.
+func transportTo(conn *h2.Conn) *Transport { return &Transport{Conn: conn, Authority: "test.example"} }
 
 // having is another backend, with the same connection.
 func (b *backend) having(authority string, perRPC ...credentials.PerRPCCredentials) *backend {
 	other := &backend{}
-	other.line.Store(&Line{Conn: b.Conn(), Authority: authority, PerRPC: perRPC})
+	other.transport.Store(&Transport{Conn: b.Conn(), Authority: authority, PerRPC: perRPC})
 	return other
 }
 
@@ -102,7 +102,7 @@ func connect(t testing.TB, addr string, creds credentials.TransportCredentials) 
 	conn := h2.New(wire, secured, h2.Config{Scheme: scheme, UserAgent: "test", AuthInfo: info})
 	require.NoError(t, conn.Handshake(ctx))
 	b := &backend{}
-	b.line.Store(lineTo(conn))
+	b.transport.Store(transportTo(conn))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = conn.Serve(func(error) {}) }()
 	t.Cleanup(func() { conn.Close(errors.New("the test has ended"), nil); <-done })

@@ -44,17 +44,17 @@ func authType(info credentials.AuthInfo) string {
 	return info.AuthType()
 }
 
-// fromCredentials returns what the line's and the RPC's credentials want sent, as
+// fromCredentials returns what the transport's and the RPC's credentials want sent, as
 // pairs. Credentials run on the RPC's goroutine, for every attempt.
 func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
-	if len(a.line.PerRPC) == 0 && r.set.creds == nil {
+	if len(a.transport.PerRPC) == 0 && r.set.creds == nil {
 		return nil, nil
 	}
 	p := a.conn.Peer()
 	ctx := peer.NewContext(a.ctx, p)
 	ctx = credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: r.method, AuthInfo: p.AuthInfo})
 	audience := audience(a.authority, r.method)
-	for _, c := range a.line.PerRPC {
+	for _, c := range a.transport.PerRPC {
 		md, err := r.requestMetadata(ctx, a, c, p.AuthInfo, audience, codes.Unauthenticated)
 		if err != nil {
 			return nil, err
@@ -72,7 +72,7 @@ func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	first := len(pairs) // a key that the line's credentials sent is sent again
+	first := len(pairs) // a key that the transport's credentials sent is sent again
 	for k, v := range md {
 		if pairs, err = setPair(pairs, first, k, v); err != nil {
 			return nil, err

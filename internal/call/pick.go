@@ -65,14 +65,14 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			res, err := gen.picker.Pick(info)
 			switch {
 			case err == nil:
-				line := usable(res.SubConn)
-				ready := line != nil && line.Conn != r.refused
-				again := ready && others > 0 && (line.Conn == r.gaveBack || r.hedge != nil && r.hedge.hasUsed(line.Conn))
+				transport := usable(res.SubConn)
+				ready := transport != nil && transport.Conn != r.refused
+				again := ready && others > 0 && (transport.Conn == r.gaveBack || r.hedge != nil && r.hedge.hasUsed(transport.Conn))
 				if ready && !again {
 					a.done, a.pickMD = res.Done, res.Metadata
-					a.take(line)
+					a.take(transport)
 					if r.hedge != nil {
-						r.hedge.use(line.Conn)
+						r.hedge.use(transport.Conn)
 					}
 					return false, nil
 				}
@@ -171,37 +171,37 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 	return nil
 }
 
-// usable returns a subchannel's line if its connection takes new streams, else
+// usable returns a subchannel's transport if its connection takes new streams, else
 // nil. A connection that drains or is lost is known here before the picker learns it.
-func usable(sc balancer.SubConn) *Line {
+func usable(sc balancer.SubConn) *Transport {
 	ep, ok := sc.(Endpoint)
 	if !ok {
 		return nil
 	}
-	line := ep.Line()
-	if line == nil {
+	transport := ep.Transport()
+	if transport == nil {
 		return nil
 	}
 	select {
-	case <-line.Conn.Done():
+	case <-transport.Conn.Done():
 		return nil
 	default:
-		return line
+		return transport
 	}
 }
 
 func (r *rpc) pickDirect(a *attempt) error {
-	line := r.via.Line()
-	if line == nil {
+	transport := r.via.Transport()
+	if transport == nil {
 		e := r.unavailable(nil, r.explain())
 		e.status, e.said = status.New(codes.Unavailable, "the subchannel has no connection"), true
 		return e
 	}
-	a.take(line)
+	a.take(transport)
 	return nil
 }
 
-// take makes line the one that the attempt goes to.
-func (a *attempt) take(line *Line) {
-	a.line, a.conn, a.authority = line, line.Conn, line.Authority
+// take makes transport the one that the attempt goes to.
+func (a *attempt) take(transport *Transport) {
+	a.transport, a.conn, a.authority = transport, transport.Conn, transport.Authority
 }

@@ -30,7 +30,7 @@ func quietBackend(t testing.TB) *backend {
 	t.Cleanup(func() { nc.Close(); other.Close() })
 	w := h2.NewWire(nc)
 	b := &backend{}
-	b.line.Store(lineTo(h2.New(w, w, h2.Config{})))
+	b.transport.Store(transportTo(h2.New(w, w, h2.Config{})))
 	return b
 }
 
@@ -63,7 +63,7 @@ func TestPickGivesWhatThePickerGave(t *testing.T) {
 	a, _, err = pickNow(ctx, ch)
 	require.NoError(t, err)
 	assert.Equal(t, "address", a.authority)
-	assert.Equal(t, []credentials.PerRPCCredentials{token("x")}, a.line.PerRPC)
+	assert.Equal(t, []credentials.PerRPCCredentials{token("x")}, a.transport.PerRPC)
 }
 
 func TestPickAllocatesNothing(t *testing.T) {

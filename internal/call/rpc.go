@@ -143,7 +143,7 @@ type attempt struct {
 	conn      *h2.Conn
 	s         *h2.Stream // nil: none was opened
 	authority string
-	line      *Line       // that conn is of
+	transport *Transport  // that conn is of
 	md        metadata.MD // the RPC's own as it is sent, the picker's included; set by request
 
 	done   func(balancer.DoneInfo) // the picker's; nil: none
@@ -198,7 +198,7 @@ func (r *rpc) fill(a *attempt, req *h2.Request) error {
 		md = metadata.Join(md, a.pickMD)
 	}
 	a.md = md
-	if more := a.line.Metadata; more != nil {
+	if more := a.transport.Metadata; more != nil {
 		if err := validMetadata(more); err != nil {
 			return err
 		}

@@ -416,7 +416,7 @@ func TestConnectionLoss(t *testing.T) {
 		}
 	})
 	again := insecureBackend(t, b.Conn().Peer().Addr.String())
-	b.line.Store(again.Line())
+	b.transport.Store(again.Transport())
 	t.Run("closed", func(t *testing.T) {
 		unary, stream := run(t)
 		for _, err := range []error{unary, stream} {

@@ -298,10 +298,10 @@ type endpoint struct {
 	chosen func()
 }
 
-func (e *endpoint) Line() *call.Line {
-	line := e.Subchannel.Line()
+func (e *endpoint) Transport() *call.Transport {
+	transport := e.Subchannel.Transport()
 	e.chosen()
-	return line
+	return transport
 }
 
 // An RPC has chosen one of several connections when that is lost, or given up as unused: it

@@ -38,9 +38,9 @@ type healthWatch struct {
 	report  func(to connectivity.State, why error) // on the watch's goroutine, with no lock held
 
 	// The watch's goroutine only.
-	line  *call.Line // that it asks on
-	addr  string
-	since time.Time // when the report in force, or the wait for one, began
+	transport *call.Transport // that it asks on
+	addr      string
+	since     time.Time // when the report in force, or the wait for one, began
 
 	// Guarded by sc.mu.
 	serving bool               // of Subchannel.check: connections may be used
@@ -77,7 +77,7 @@ func (w *healthWatch) run(ctx context.Context) {
 			w.report(connectivity.Connecting, nil)
 		}
 		answered, err := w.ask(stream)
-		if moved = isDone(w.line) || stream.Err() != nil; moved {
+		if moved = isDone(w.transport) || stream.Err() != nil; moved {
 			select {
 			case <-stream.Done(): // the connection was taken out of use
 			case <-w.sc.g.cfg.Closing:
@@ -114,10 +114,10 @@ func (w *healthWatch) enter(leave context.CancelFunc) bool {
 	}
 	i := slices.IndexFunc(sc.conns, func(l *loop) bool { return l.conn.HasSlot() })
 	if i < 0 {
-		i = max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !isDone(l.line) }), 0)
+		i = max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !isDone(l.transport) }), 0)
 	}
 	w.on, w.leave = sc.conns[i], leave
-	w.line, w.addr = w.on.line, w.on.addr.Addr
+	w.transport, w.addr = w.on.transport, w.on.addr.Addr
 	if !slices.Contains(sc.watches, w) {
 		sc.watches = append(sc.watches, w)
 	}
@@ -127,7 +127,7 @@ func (w *healthWatch) enter(leave context.CancelFunc) bool {
 // follow notes that the watch asks on conn: it had to wait for a stream, and that was the
 // first connection with one.
 func (w *healthWatch) follow(conn *h2.Conn) {
-	if conn == w.line.Conn {
+	if conn == w.transport.Conn {
 		return
 	}
 	sc := w.sc
@@ -139,7 +139,7 @@ func (w *healthWatch) follow(conn *h2.Conn) {
 		return
 	}
 	w.on = sc.conns[i]
-	w.line, w.addr = w.on.line, w.on.addr.Addr
+	w.transport, w.addr = w.on.transport, w.on.addr.Addr
 }
 
 // end notes that the watch asks on no connection any more.
@@ -149,9 +149,9 @@ func (w *healthWatch) end() {
 	w.sc.watches = slices.DeleteFunc(w.sc.watches, func(other *healthWatch) bool { return other == w })
 }
 
-func isDone(line *call.Line) bool {
+func isDone(transport *call.Transport) bool {
 	select {
-	case <-line.Conn.Done():
+	case <-transport.Conn.Done():
 		return true
 	default:
 		return false
@@ -203,7 +203,7 @@ func (w *healthWatch) healthy() {
 
 // unhealthy makes the report the latest failed attempt at the address.
 func (w *healthWatch) unhealthy(why error, hint string) {
-	a := failure.New(w.addr, w.line.Authority, w.since, failure.Health, why)
+	a := failure.New(w.addr, w.transport.Authority, w.since, failure.Health, why)
 	if hint != "" {
 		a.Hint = hint
 	}
@@ -237,8 +237,8 @@ func (w *healthWatch) pause(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// Line makes the watch the endpoint of its own RPCs: they go to its connection,
+// Transport makes the watch the endpoint of its own RPCs: they go to its connection,
 // whatever the state of the subchannel.
-func (w *healthWatch) Line() *call.Line { return w.line }
+func (w *healthWatch) Transport() *call.Transport { return w.transport }
 
 var _ call.Endpoint = (*healthWatch)(nil)

@@ -55,22 +55,22 @@ type loop struct {
 	perRPC    []credentials.PerRPCCredentials // sent with the RPCs on it
 
 	// Guarded by sc.mu.
-	begun   time.Time          // when connecting began
-	backoff time.Duration      // from then to the end of backingOff
-	until   time.Time          // the end of backingOff, or of pausing
-	wanted  time.Time          // the end of pausing once an RPC waits
-	asked   chan struct{}      // closed by hurry; nil except in pausing, and once it is closed
-	cancel  context.CancelFunc // ends connecting and backingOff; else nil
-	addrs   []resolver.Address // to be tried, in order; nil after that
-	addr    resolver.Address   // the one tried now, or that conn leads to
-	since   time.Time          // when that began
-	running *attempts.Running  // in the log of attempts; nil while nothing is tried
-	failure error              // not nil: why it is in backingOff
-	conn    *h2.Conn           // nil before there is one
-	line    *call.Line         // to conn
-	leftAt  time.Time          // when it left the subchannel
-	cutBy   error              // not nil: the channel has cut the loop
-	retry   chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
+	begun     time.Time          // when connecting began
+	backoff   time.Duration      // from then to the end of backingOff
+	until     time.Time          // the end of backingOff, or of pausing
+	wanted    time.Time          // the end of pausing once an RPC waits
+	asked     chan struct{}      // closed by hurry; nil except in pausing, and once it is closed
+	cancel    context.CancelFunc // ends connecting and backingOff; else nil
+	addrs     []resolver.Address // to be tried, in order; nil after that
+	addr      resolver.Address   // the one tried now, or that conn leads to
+	since     time.Time          // when that began
+	running   *attempts.Running  // in the log of attempts; nil while nothing is tried
+	failure   error              // not nil: why it is in backingOff
+	conn      *h2.Conn           // nil before there is one
+	transport *call.Transport    // to conn
+	leftAt    time.Time          // when it left the subchannel
+	cutBy     error              // not nil: the channel has cut the loop
+	retry     chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
 
 	// Guarded by sc.mu, of a connection in use.
 	stale    bool        // it is to be replaced

@@ -43,7 +43,7 @@ type Subchannel struct {
 	number   uint64 // in the order in which the channel's subchannels were made
 	channelz *channelzdata.Subchannel
 
-	inUse atomic.Pointer[[]*call.Line] // what RPCs read: of conns, oldest first; nil: none, or held back by their health
+	inUse atomic.Pointer[[]*call.Transport] // what RPCs read: of conns, oldest first; nil: none, or held back by their health
 
 	mu         sync.Mutex
 	state      connectivity.State                     // guarded by mu
@@ -71,9 +71,9 @@ var (
 	_ call.Endpoint    = (*Subchannel)(nil)
 )
 
-// Line returns the connection that the next RPC goes to, of several the oldest that can
+// Transport returns the connection that the next RPC goes to, of several the oldest that can
 // open a stream; nil if there is none.
-func (sc *Subchannel) Line() *call.Line {
+func (sc *Subchannel) Transport() *call.Transport {
 	p := sc.inUse.Load()
 	if p == nil {
 		return nil
@@ -83,20 +83,20 @@ func (sc *Subchannel) Line() *call.Line {
 		return all[0]
 	}
 	best := all[0]
-	for _, line := range all {
-		if line.Conn.HasSlot() {
-			return line
+	for _, transport := range all {
+		if transport.Conn.HasSlot() {
+			return transport
 		}
 		if isDone(best) {
-			best = line
+			best = transport
 		}
 	}
 	return best // where the RPC waits, for a stream on any of them
 }
 
-// NewLine returns what the RPCs on conn have, which leads to addr.
-func NewLine(conn *h2.Conn, addr resolver.Address, authority string, perRPC []credentials.PerRPCCredentials) *call.Line {
-	return &call.Line{Conn: conn, Authority: authority, PerRPC: perRPC, Metadata: connect.Metadata(addr)}
+// NewTransport returns what the RPCs on conn have, which leads to addr.
+func NewTransport(conn *h2.Conn, addr resolver.Address, authority string, perRPC []credentials.PerRPCCredentials) *call.Transport {
+	return &call.Transport{Conn: conn, Authority: authority, PerRPC: perRPC, Metadata: connect.Metadata(addr)}
 }
 
 // Options returns what the policy made the subchannel with.
@@ -256,11 +256,11 @@ func (sc *Subchannel) publishLocked() {
 		sc.inUse.Store(nil)
 		return
 	}
-	lines := make([]*call.Line, len(sc.conns))
+	transports := make([]*call.Transport, len(sc.conns))
 	for i, l := range sc.conns {
-		lines[i] = l.line
+		transports[i] = l.transport
 	}
-	sc.inUse.Store(&lines)
+	sc.inUse.Store(&transports)
 }
 
 // repick is called when a connection has left, with no lock held. An RPC that had chosen it

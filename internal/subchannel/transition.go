@@ -34,7 +34,7 @@ func (l *loop) use(conn *h2.Conn) (used, more bool, replaced []*loop) {
 		return false, false, nil
 	}
 	l.conn, l.since = conn, time.Now()
-	l.line = NewLine(conn, l.addr, sc.host.ServerName(l.addr), l.perRPC)
+	l.transport = NewTransport(conn, l.addr, sc.host.ServerName(l.addr), l.perRPC)
 	sc.connecting = nil
 	sc.conns = append(sc.conns, l)
 	sc.scaleLocked()
