@@ -72,7 +72,8 @@ func (cc *ClientConn) maxConnections() int {
 // certificates in use have changed. Every subchannel that is connected makes a new
 // connection to the address of each that it has; RPCs go to the new one as soon as it is
 // there, and the old one is closed when its last RPC has ended. So no RPC fails because of
-// it. A stream that never ends keeps its connection.
+// it. A stream that never ends keeps its connection. Where a connection is just being made,
+// that one is replaced when it is there, for which Renew does not wait.
 //
 // It returns nil when all have been replaced, or ended otherwise, at once if the channel
 // has no connection: it does not make the channel leave IDLE. An attempt that fails ends it

@@ -426,3 +426,35 @@ func TestConnectionWithoutStreams(t *testing.T) {
 	require.NoError(t, <-one)
 	assert.Empty(t, h.states)
 }
+
+// An attempt that was in progress at Renew may have begun with credentials that are out of
+// date: the connection that it leads to is replaced.
+func TestRenewWhileConnecting(t *testing.T) {
+	h, srv := newFakeHost(t), h2test.Listen(t)
+	attempted, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	h.connect = func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error) {
+		once.Do(func() {
+			close(attempted)
+			<-goOn
+		})
+		return connect.Connect(ctx, cfg, addr, name)
+	}
+	sc := h.newSubchannel(balancer.NewSubConnOptions{}, srv.Addr())
+	<-attempted
+	failed, err := h.group.Renew(t.Context())
+	require.NoError(t, err)
+	assert.Empty(t, failed)
+	close(goOn)
+	first := accept(srv)
+	first.Lenient()
+	h.expect(connectivity.Connecting, connectivity.Ready)
+	second := accept(srv)
+	first.ExpectClosed()
+	one := h.begin(sc)
+	headers, payload := second.ExpectUnary()
+	second.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-one)
+	assert.Empty(t, h.states)
+	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "the first has ended")
+}

@@ -73,7 +73,7 @@ type loop struct {
 	retry     chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
 
 	// Guarded by sc.mu, of a connection in use.
-	stale    bool        // it is to be replaced
+	stale    bool        // it is to be replaced, which may be known before it is in use
 	old      bool        // by age, so that a failed attempt is not the last
 	ageTimer *time.Timer // makes it stale; nil: nothing does
 	opened   int64       // streams so far, at the latest look; see dropUnused

@@ -42,10 +42,14 @@ func (g *Group) Renew(ctx context.Context) (failed failure.List, err error) {
 }
 
 // renew makes all connections stale; nil if there is none. An attempt in progress is given
-// up: it may have begun with credentials that are out of date.
+// up: it may have begun with credentials that are out of date. If it is all that there is, it
+// goes on, and what it leads to is replaced at once.
 func (sc *Subchannel) renew() *renewal {
 	sc.mu.Lock()
 	if len(sc.conns) == 0 {
+		if l := sc.connecting; l != nil && l.running != nil {
+			l.stale = true
+		}
 		sc.mu.Unlock()
 		return nil
 	}

@@ -43,6 +43,7 @@ func (l *loop) use(conn *h2.Conn) (used, more bool, replaced []*loop) {
 		surplus := sc.surplusLocked()
 		replaced = sc.takeLocked(func(other *loop) bool { return other == surplus })
 	} else if sc.checkLocked() {
+		sc.extraLocked()
 		return true, false, nil
 	}
 	sc.publishLocked()
