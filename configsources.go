@@ -141,7 +141,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.resolution.forget()
 	cc.attempts.Clear()
 	cc.noteUnresolved(time.Now(), bad)
-	cc.tellConfigRefused(bad)
+	cc.reportConfigRefused(bad)
 	cc.published.disconnected(mask.RPC(bad))
 	cc.publish(balancer.State{
 		ConnectivityState: connectivity.TransientFailure,
@@ -150,9 +150,9 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.published.letThrough()
 }
 
-// tellConfigRefused reports an invalid service config, in every case: also if the channel
+// reportConfigRefused reports an invalid service config, in every case: also if the channel
 // goes on with another one. Policy queue only.
-func (cc *ClientConn) tellConfigRefused(bad error) {
+func (cc *ClientConn) reportConfigRefused(bad error) {
 	cc.policyQueue.AssertOn()
 	cc.channelz.Note(channelzdata.Error, "Service config refused: "+bad.Error())
 	cc.observer.report(DialEvent{Kind: EventConfigRefused, Err: bad})
@@ -225,7 +225,7 @@ func (cc *ClientConn) watchConfigs() {
 			c, err := cc.fromGo(sc)
 			cc.post(func() {
 				if err != nil { // it changes nothing
-					cc.tellConfigRefused(err)
+					cc.reportConfigRefused(err)
 					return
 				}
 				cc.applyGoConfig(c)

@@ -118,7 +118,7 @@ func (cc *ClientConn) applyResolved(s resolver.State) error {
 	cc.useSelector(s)
 	cc.published.letThrough()
 	if bad != nil {
-		cc.tellConfigRefused(bad)
+		cc.reportConfigRefused(bad)
 		// Of the two, this is the one that resolvers act on.
 		err = balancer.ErrBadResolverState
 	}

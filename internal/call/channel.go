@@ -337,24 +337,24 @@ func (ch *Channel) Close() (reported <-chan struct{}) {
 		open = append(open, cs)
 	}
 	ch.mu.Unlock()
-	var telling *sync.WaitGroup
+	var reporting *sync.WaitGroup
 	for _, cs := range open {
 		if e, ok := cs.abandon(grpc.ErrClientConnClosing); ok {
-			if telling == nil {
-				telling = new(sync.WaitGroup)
+			if reporting == nil {
+				reporting = new(sync.WaitGroup)
 			}
-			telling.Go(func() {
-				e.tell()
+			reporting.Go(func() {
+				e.report()
 				e.cs.awaitHedge()
 			})
 		}
 	}
-	if telling == nil {
+	if reporting == nil {
 		return nil
 	}
 	all := make(chan struct{})
 	go func() {
-		telling.Wait()
+		reporting.Wait()
 		close(all)
 	}()
 	return all

@@ -40,8 +40,8 @@ func collectOne(o grpc.CallOption, a *attempt) {
 	}
 }
 
-// tellFinished runs the OnFinish options, in their order.
-func (r *rpc) tellFinished(err error) {
+// reportFinished runs the OnFinish options, in their order.
+func (r *rpc) reportFinished(err error) {
 	if !r.set.finishers {
 		return
 	}

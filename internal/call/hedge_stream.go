@@ -91,7 +91,7 @@ func (a *hedged) tryStream(h *hedge, transparent bool) outcome {
 	}
 	s, f := a.stream.s, &h.request.frame
 	if s.Send(f.bytes(), true) == nil && a.tagged() {
-		a.tellOutPayload(&a.stream.attempt, h.args, f.uncompressed, f.payload())
+		a.reportOutPayload(&a.stream.attempt, h.args, f.uncompressed, f.payload())
 	}
 	if _, ok := s.Header(a.ctx); ok {
 		return outcome{}

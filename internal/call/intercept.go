@@ -34,7 +34,7 @@ func (i *intercepted) finish(err error) error {
 		err = i.noted(withCause(status.New(codeOfContext(err), err.Error()), err), StageNone, nil)
 	}
 	if !i.began.Load() {
-		i.tellFinished(err)
+		i.reportFinished(err)
 	}
 	return err
 }

@@ -164,13 +164,13 @@ func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop b
 	r.attempts++
 	r.preparing = StageNone
 	if r.tagged() {
-		r.tellBegin(a, transparent)
+		r.reportBegin(a, transparent)
 	}
 	if drop, err = r.pick(a.ctx, a); err != nil {
 		return drop, r.noted(err, StagePick, a)
 	}
 	if r.tagged() {
-		r.tellPicked(a)
+		r.reportPicked(a)
 	}
 	return false, nil
 }
@@ -320,7 +320,7 @@ func (r *rpc) end(a *attempt, err error) {
 		a.done(info)
 	}
 	if r.tagged() {
-		r.tellEnd(a, trailer, err)
+		r.reportEnd(a, trailer, err)
 	}
 }
 

@@ -18,13 +18,13 @@ import (
 // tagged reports whether stats handlers watch this RPC. Those on one subchannel are not watched.
 func (r *rpc) tagged() bool { return len(r.ch.cfg.StatsHandlers) > 0 && r.via == nil }
 
-func (r *rpc) tell(a *attempt, s stats.RPCStats) {
+func (r *rpc) report(a *attempt, s stats.RPCStats) {
 	for _, h := range r.ch.cfg.StatsHandlers {
 		h.HandleRPC(a.ctx, s)
 	}
 }
 
-func (r *rpc) tellBegin(a *attempt, transparent bool) {
+func (r *rpc) reportBegin(a *attempt, transparent bool) {
 	a.began = time.Now()
 	for _, h := range r.ch.cfg.StatsHandlers {
 		a.ctx = h.TagRPC(a.ctx, &stats.RPCTagInfo{
@@ -33,7 +33,7 @@ func (r *rpc) tellBegin(a *attempt, transparent bool) {
 			NameResolutionDelay: r.resolverDelayed,
 		})
 	}
-	r.tell(a, &stats.Begin{
+	r.report(a, &stats.Begin{
 		Client:                    true,
 		BeginTime:                 a.began,
 		FailFast:                  !r.set.waitForReady,
@@ -43,10 +43,10 @@ func (r *rpc) tellBegin(a *attempt, transparent bool) {
 	})
 }
 
-// tellPicked also puts the peer in the attempt's context.
-func (r *rpc) tellPicked(a *attempt) {
+// reportPicked also puts the peer in the attempt's context.
+func (r *rpc) reportPicked(a *attempt) {
 	if a.pickDelayed {
-		r.tell(a, &stats.DelayedPickComplete{})
+		r.report(a, &stats.DelayedPickComplete{})
 	}
 	a.ctx = peer.NewContext(a.ctx, a.conn.Peer())
 }
@@ -66,9 +66,9 @@ type outgoing struct {
 	payload  *stats.OutPayload // nil: the message is not sent with the headers
 }
 
-// tellOpened arranges that OutHeader is reported when the stream of req is open, and
+// reportOpened arranges that OutHeader is reported when the stream of req is open, and
 // payload after it.
-func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
+func (r *rpc) reportOpened(a *attempt, req *h2.Request, payload *stats.OutPayload) {
 	md := a.md.Copy()
 	md.Set("user-agent", r.ch.cfg.UserAgent)
 	out := &outgoing{
@@ -83,10 +83,10 @@ func (r *rpc) tellOpened(a *attempt, req *h2.Request, payload *stats.OutPayload)
 		},
 		payload: payload,
 	}
-	req.Opened = out.tell
+	req.Opened = out.report
 }
 
-func (o *outgoing) tell(on *peer.Peer) {
+func (o *outgoing) report(on *peer.Peer) {
 	o.header.RemoteAddr, o.header.LocalAddr = on.Addr, on.LocalAddr
 	for _, h := range o.handlers {
 		h.HandleRPC(o.ctx, &o.header)
@@ -111,15 +111,15 @@ func outPayload(m any, uncompressed, payload int) *stats.OutPayload {
 	}
 }
 
-func (r *rpc) tellOutPayload(a *attempt, m any, uncompressed, payload int) {
+func (r *rpc) reportOutPayload(a *attempt, m any, uncompressed, payload int) {
 	s := outPayload(m, uncompressed, payload)
 	s.SentTime = time.Now()
-	r.tell(a, s)
+	r.report(a, s)
 }
 
-func (r *rpc) tellInHeader(a *attempt, md metadata.MD) {
+func (r *rpc) reportInHeader(a *attempt, md metadata.MD) {
 	_, length, _ := a.s.WireLengths()
-	r.tell(a, &stats.InHeader{
+	r.report(a, &stats.InHeader{
 		Client:      true,
 		WireLength:  length,
 		Compression: a.s.RecvEncoding(),
@@ -127,8 +127,8 @@ func (r *rpc) tellInHeader(a *attempt, md metadata.MD) {
 	})
 }
 
-func (r *rpc) tellInPayload(a *attempt, m any, payload, uncompressed int) {
-	r.tell(a, &stats.InPayload{
+func (r *rpc) reportInPayload(a *attempt, m any, payload, uncompressed int) {
+	r.report(a, &stats.InPayload{
 		Client:           true,
 		Payload:          m,
 		Length:           uncompressed,
@@ -138,16 +138,16 @@ func (r *rpc) tellInPayload(a *attempt, m any, payload, uncompressed int) {
 	})
 }
 
-// tellEnd reports the end of an attempt, after its trailers if the server sent some. An
+// reportEnd reports the end of an attempt, after its trailers if the server sent some. An
 // attempt that was given up before its Begin was reported has no End either.
-func (r *rpc) tellEnd(a *attempt, trailer metadata.MD, err error) {
+func (r *rpc) reportEnd(a *attempt, trailer metadata.MD, err error) {
 	if a.began.IsZero() {
 		return
 	}
 	if a.s != nil {
 		if _, _, length := a.s.WireLengths(); length > 0 {
-			r.tell(a, &stats.InTrailer{Client: true, WireLength: length, Trailer: trailer.Copy()})
+			r.report(a, &stats.InTrailer{Client: true, WireLength: length, Trailer: trailer.Copy()})
 		}
 	}
-	r.tell(a, &stats.End{Client: true, BeginTime: a.began, EndTime: time.Now(), Trailer: trailer, Error: err})
+	r.report(a, &stats.End{Client: true, BeginTime: a.began, EndTime: time.Now(), Trailer: trailer, Error: err})
 }

@@ -291,7 +291,7 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 			return false
 		}
 		if cs.tagged() {
-			cs.tellOutPayload(&a.attempt, m, uncompressed, payload)
+			cs.reportOutPayload(&a.attempt, m, uncompressed, payload)
 		}
 		if cs.keep(a, f, m, last) {
 			if cs.selection != nil && cs.isCommitted() { // there is more than can be kept
@@ -373,7 +373,7 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 			if he := a.s.Err(); he != nil && he.GivenUp {
 				return cs.finish(verdict) // what ended the RPC knows more, if it was another
 			}
-			return cs.tell(a, verdict)
+			return cs.endWith(a, verdict)
 		}
 		if cs.from == nil {
 			if !cs.commitTo(a) {
@@ -386,25 +386,25 @@ func (cs *clientStream) receive(m any, wanted bool) error {
 		}
 		if !wanted {
 			msg.Free()
-			return cs.tell(a, cardinality(2))
+			return cs.endWith(a, cardinality(2))
 		}
 		n, err := cs.readMessage(msg.Data, msg.Compressed, cs.enc, m)
 		payload := len(msg.Data)
 		msg.Free()
 		if err != nil {
-			return cs.tell(a, cs.noted(err, StageDecode, &a.attempt))
+			return cs.endWith(a, cs.noted(err, StageDecode, &a.attempt))
 		}
 		if cs.tagged() {
-			cs.tellInPayload(&a.attempt, m, payload, n)
+			cs.reportInPayload(&a.attempt, m, payload, n)
 		}
 		return nil
 	}
 }
 
-// tell ends the RPC with err (nil: without an error), unless it has ended already, and
+// endWith ends the RPC with err (nil: without an error), unless it has ended already, and
 // returns the RPC's end, which RecvMsg returns from now on. a is the attempt that was
 // received from.
-func (cs *clientStream) tell(a *streamAttempt, err error) error {
+func (cs *clientStream) endWith(a *streamAttempt, err error) error {
 	cs.finish(err)
 	<-a.s.Finished()
 	a.s.Discard()

@@ -89,7 +89,7 @@ func (cs *clientStream) retold(a *attempt) func(n, payload int) {
 	}
 	return func(n, payload int) {
 		sent := cs.log.messages[n]
-		cs.tellOutPayload(a, sent.m, sent.uncompressed, payload)
+		cs.reportOutPayload(a, sent.m, sent.uncompressed, payload)
 	}
 }
 
@@ -111,7 +111,7 @@ func (r *rpc) openStream(ctx context.Context, a *attempt, transparent bool) outc
 		return outcome{err: err, drop: isContextEnd(err)}
 	}
 	if r.tagged() {
-		r.tellOpened(a, &req, nil)
+		r.reportOpened(a, &req, nil)
 	}
 	s, err := a.conn.Open(a.ctx, &req)
 	if err != nil {
@@ -319,13 +319,13 @@ func (cs *clientStream) sawHeader(a *streamAttempt) {
 		return
 	}
 	cs.mu.Lock()
-	told := a.sawHeader
+	seen := a.sawHeader
 	a.sawHeader = true
 	cs.mu.Unlock()
-	if told {
+	if seen {
 		return
 	}
-	cs.tellInHeader(&a.attempt, a.s.HeaderMD())
+	cs.reportInHeader(&a.attempt, a.s.HeaderMD())
 }
 
 // retire is endAttempt for an attempt that another one follows. Its stream, if any,
@@ -360,7 +360,7 @@ func (cs *clientStream) finish(err error) error {
 // attempt, that goroutine concludes the RPC, else the caller.
 func (cs *clientStream) giveUp(err error) {
 	if e, ok := cs.abandon(err); ok {
-		e.tell()
+		e.report()
 	}
 }
 
@@ -373,7 +373,7 @@ type ending struct {
 	stop      func() bool    // takes back the watch on the context; nil: there is none
 }
 
-// abandon ends the RPC as its caller sees it. The ending's tell does the rest of
+// abandon ends the RPC as its caller sees it. The ending's report does the rest of
 // giveUp, which runs code of the program's. false: the RPC has ended already.
 func (cs *clientStream) abandon(err error) (ending, bool) {
 	cs.mu.Lock()
@@ -390,7 +390,7 @@ func (cs *clientStream) abandon(err error) (ending, bool) {
 	return ending{cs: cs, a: cs.att, err: err, replacing: cs.busy != nil, stop: cs.stopWatch}, true
 }
 
-func (e ending) tell() {
+func (e ending) report() {
 	if e.stop != nil {
 		e.stop()
 	}
@@ -424,7 +424,7 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 		cs.succeeded()
 	}
 	cs.selection.committed()
-	cs.tellFinished(err)
+	cs.reportFinished(err)
 	if cs.via == nil && !cs.counted {
 		cs.ch.leave(err == nil)
 	}

@@ -40,7 +40,7 @@ func (r *rpc) unary(ctx context.Context, args, reply any) error {
 		err = r.invoke(ctx, args, reply)
 	}
 	r.selection.committed()
-	r.tellFinished(err)
+	r.reportFinished(err)
 	return err
 }
 
@@ -138,7 +138,7 @@ func (r *rpc) exchange(a *attempt, f *frame, args any) outcome {
 		return outcome{err: err, drop: isContextEnd(err)}
 	}
 	if r.tagged() {
-		r.tellOpened(a, &req, outPayload(args, f.uncompressed, f.payload()))
+		r.reportOpened(a, &req, outPayload(args, f.uncompressed, f.payload()))
 	}
 	s, err := a.conn.Unary(a.ctx, &req, f.bytes())
 	if err != nil {
@@ -146,7 +146,7 @@ func (r *rpc) exchange(a *attempt, f *frame, args any) outcome {
 	}
 	a.s, a.conn, r.wired = s, s.Conn(), true
 	if r.tagged() && s.HasHeader() {
-		r.tellInHeader(a, s.HeaderMD())
+		r.reportInHeader(a, s.HeaderMD())
 	}
 	if he := s.Err(); he != nil {
 		return r.failure(a, he)
@@ -178,7 +178,7 @@ func (r *rpc) decodeReply(a *attempt, reply any) error {
 	}
 	n, err := r.readMessage(m.Data, m.Compressed, a.s.RecvEncoding(), reply)
 	if err == nil && r.tagged() {
-		r.tellInPayload(a, reply, len(m.Data), n)
+		r.reportInPayload(a, reply, len(m.Data), n)
 	}
 	return r.noted(err, StageDecode, a)
 }

@@ -242,10 +242,10 @@ func (c *Conn) flushed(b *buffer, full bool) {
 }
 
 // After a write has failed the reader goes on for hearOutWait. If nothing comes for
-// tellWait, the owner learns that the connection takes no new streams.
+// noticeWait, the owner learns that the connection takes no new streams.
 const (
 	hearOutWait = time.Second
-	tellWait    = 20 * time.Millisecond
+	noticeWait  = 20 * time.Millisecond
 )
 
 // writeFailed notes that nothing more can be sent; what was written has been counted.
@@ -271,7 +271,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 			c.take(s)
 		}
 	}
-	wait := tellWait
+	wait := noticeWait
 	if c.shaken {
 		c.unlockAndSettle()
 	} else {
