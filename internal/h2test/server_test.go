@@ -27,7 +27,7 @@ func dial(t testing.TB, srv *h2test.Server, network string) net.Conn {
 func TestAcceptIsBounded(t *testing.T) {
 	failsWith(t, func(tb testing.TB) {
 		h2test.Listen(tb, h2test.Bound(20*time.Millisecond)).Accept()
-	}, "waiting for a connection: nobody dialed 127.0.0.1:", "for 20ms")
+	}, "waiting for a connection: no client dialed 127.0.0.1:", "for 20ms")
 }
 
 func TestServerCloses(t *testing.T) {
