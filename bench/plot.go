@@ -128,7 +128,7 @@ func drawRatios(r report) string {
 		return ""
 	}
 	const (
-		names, panel, gap = 170.0, 210.0, 26.0
+		names, panel, gap = 184.0, 210.0, 26.0
 		top, row, bar     = 92.0, 19.0, 6.5
 	)
 	d := &svg{width: names + 3*(panel+gap), height: top + row*float64(len(loads)) + 30}

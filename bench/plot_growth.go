@@ -20,8 +20,8 @@ var growthPanels = []struct{ group, key, title string }{
 	{"grow-addresses", "ready", "first READY ms, by addresses"},
 	{"grow-addresses", "peak", "peak heap B an address, by addresses"},
 	{"rtt-unary", "rate", "calls a second, by round trip ms"},
-	{"rtt-down-64kB", "rate", "64 kB messages received a second, by round trip ms"},
-	{"rtt-upload-64kB", "rate", "64 kB messages sent a second, by round trip ms"},
+	{"rtt-down-64kB", "rate", "64 kB received a second, by round trip ms"},
+	{"rtt-upload-64kB", "rate", "64 kB sent a second, by round trip ms"},
 }
 
 // series is one figure of a group's cells, in their order.
