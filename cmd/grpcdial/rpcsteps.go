@@ -59,6 +59,9 @@ func (r *rpcSteps) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			r.toLocked(phaseWait, nil)
 		}
 	case *stats.InHeader:
+		if r.phase == phaseSend { // a server may reply before it is noted that the request was handed over
+			r.toLocked(phaseWait, nil)
+		}
 		r.toLocked(phaseReceive, nil)
 	case *stats.InPayload:
 		r.messages++
