@@ -3,7 +3,6 @@ package grpcdial
 import (
 	"context"
 	"errors"
-	"reflect"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/attributes"
@@ -11,6 +10,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/attributevalues"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
@@ -135,15 +135,8 @@ var errForeignSelector = errors.New(`grpcdial: the resolver chooses RPCs' config
 // hasForeignSelector reports whether an update's attributes hold a selector of grpc-go's.
 // Its key and type are internal to grpc-go: it is known by its method SelectConfig.
 func hasForeignSelector(a *attributes.Attributes) bool {
-	for v := reflect.ValueOf(a); v.IsValid() && v.Kind() == reflect.Pointer && !v.IsNil(); v = v.Elem().FieldByName("parent") {
-		if v.Elem().Kind() != reflect.Struct {
-			return false
-		}
-		value := v.Elem().FieldByName("value")
-		if !value.IsValid() || value.Kind() != reflect.Interface || value.IsNil() {
-			continue
-		}
-		if m, has := value.Elem().Type().MethodByName("SelectConfig"); has && m.Type.NumIn() == 2 && m.Type.In(1).Name() == "RPCInfo" {
+	for value := range attributevalues.All(a) {
+		if m, has := value.Type().MethodByName("SelectConfig"); has && m.Type.NumIn() == 2 && m.Type.In(1).Name() == "RPCInfo" {
 			return true
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/grpcdial/grpcdial/internal/attributevalues"
 )
 
 // Metadata returns what RPCs on a connection to addr send after their own metadata, nil
@@ -60,19 +62,12 @@ func userinfo(v reflect.Value) *url.Userinfo {
 }
 
 // internalAttribute returns the latest value of a type from a package internal to grpc-go,
-// the zero Value if attrs have none. Such a value can be read by reflection only, with
-// Interface refused: attributes are a list of fields that are not exported. In a grpc-go
-// that keeps them in another shape there is none.
+// the zero Value if attrs have none.
 func internalAttribute(attrs *attributes.Attributes, pkg string) reflect.Value {
-	for v := reflect.ValueOf(attrs); v.Type() == reflect.TypeFor[*attributes.Attributes]() && !v.IsNil(); {
-		value, parent := v.Elem().FieldByName("value"), v.Elem().FieldByName("parent")
-		if !value.IsValid() || value.Kind() != reflect.Interface || !parent.IsValid() {
-			break
-		}
-		if value = value.Elem(); value.IsValid() && value.Type().PkgPath() == pkg {
+	for value := range attributevalues.All(attrs) {
+		if value.Type().PkgPath() == pkg {
 			return value
 		}
-		v = parent
 	}
 	return reflect.Value{}
 }

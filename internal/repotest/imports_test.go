@@ -19,18 +19,19 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                         {"internal/addresslist", "internal/attempts", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/foreignselector", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/subchannel", "internal/text"},
+	"":                         {"internal/addresslist", "internal/attempts", "internal/attributevalues", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/foreignselector", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/subchannel", "internal/text"},
 	"bridge":                   {"", "internal/intercept"},
 	"channelz":                 {"internal/channelzdata", "internal/live", "internal/text"},
 	"cmd/grpcdial":             {"", "internal/text"},
 	"e2e":                      nil,
 	"internal/addresslist":     nil,
+	"internal/attributevalues": nil,
 	"internal/backendtest":     {"internal/h2test", "internal/serial"}, // for tests
 	"internal/attempts":        {"internal/connect", "internal/failure", "internal/mask"},
 	"internal/backoff":         nil,
 	"internal/bytepool":        nil,
 	"internal/call":            {"internal/bytepool", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/mask", "internal/serviceconfig", "internal/text"},
-	"internal/connect":         {"internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},
+	"internal/connect":         {"internal/attributevalues", "internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},
 	"internal/dns":             {"internal/backoff", "internal/lookup", "internal/text"},
 	"internal/dnstest":         nil, // for tests
 	"internal/failure":         {"internal/text"},
