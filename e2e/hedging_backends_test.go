@@ -66,9 +66,20 @@ func TestHedgePrefersAnotherBackend(t *testing.T) {
 // TestRequestTooLargeToHedge: a request that is larger than what an RPC may keep for
 // another attempt is sent once.
 func TestRequestTooLargeToHedge(t *testing.T) {
-	s := serveScript(t, func(context.Context, int) error {
-		time.Sleep(50 * time.Millisecond) // the hedges begin at once
-		return nil
+	all := make(chan struct{}) // closed when the small request has its three attempts
+	s := serveScript(t, func(ctx context.Context, n int) error {
+		switch {
+		case n == 3:
+			close(all)
+		case n > 3:
+			time.Sleep(50 * time.Millisecond) // for others that there must not be
+		}
+		select {
+		case <-all:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	})
 	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 3}, nil, []*scripted{s})
 	for _, tt := range []struct{ size, attempts int }{{100, 3}, {300 << 10, 1}} {
