@@ -186,6 +186,53 @@ func TestLastConnectionIsLostDuringAnExtraAttempt(t *testing.T) {
 	}
 }
 
+// The last connection is lost while another one to its address is being made, which does not
+// come: the subchannel's other addresses are tried, and RPCs in line are served there.
+func TestOtherAddressesAfterAnExtraAttempt(t *testing.T) {
+	for name, fails := range map[string]bool{"connecting": false, "backing off": true} {
+		t.Run(name, func(t *testing.T) {
+			h, srv, other := newFakeHost(t), h2test.Listen(t), h2test.Listen(t)
+			h.most.Store(2)
+			h.params.Backoff.BaseDelay, h.params.Backoff.MaxDelay = time.Hour, time.Hour
+			sc := h.newSubchannel(balancer.NewSubConnOptions{}, srv.Addr(), other.Addr())
+			first := accept(srv)
+			h.expect(connectivity.Connecting, connectivity.Ready)
+			zero := h.begin(sc)
+			headers, payload := first.ExpectUnary()
+			first.ReplyUnary(headers.StreamID, payload)
+			require.NoError(t, <-zero, "the connection has served")
+			attempted := make(chan struct{}, 2)
+			h.setConnect(func(ctx context.Context, cfg *connect.Config, addr resolver.Address, name string) (*h2.Conn, error) {
+				if addr.Addr == other.Addr() {
+					return connect.Connect(ctx, cfg, addr, name)
+				}
+				if attempted <- struct{}{}; fails || len(attempted) == 2 {
+					return nil, errors.New("refused")
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			one := h.begin(sc)
+			first.ExpectUnary()
+			two := h.begin(sc)
+			backendtest.Eventually(t, func() bool {
+				sc.mu.Lock()
+				defer sc.mu.Unlock()
+				return len(attempted) == 1 && (sc.connecting.failure != nil) == fails
+			}, "an attempt is in progress or has failed")
+			first.Close()
+			assert.Error(t, <-one)
+			second := accept(other)
+			h.expect(connectivity.Connecting, connectivity.Ready)
+			h.calls.Repick() // as the policy's new picker does
+			headers, payload = second.ExpectUnary()
+			second.ReplyUnary(headers.StreamID, payload)
+			require.NoError(t, <-two)
+			assert.Empty(t, h.states)
+		})
+	}
+}
+
 // Attempts for extra connections follow each other with the back-off, as long as RPCs wait.
 func TestBackoffOfExtraConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -122,16 +123,41 @@ func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure
 		sc.extraLocked()
 		return true, nil, nil
 	}
-	switch l := sc.connecting; {
-	case l == nil:
+	if l := sc.connecting; l == nil {
 		sc.setLocked(connectivity.Idle, why)
-	case l.failure == nil:
-		sc.setLocked(connectivity.Connecting, why)
-	default:
-		sc.setLocked(connectivity.TransientFailure, l.failure)
-		next = failuresOf(l.failure)
+	} else {
+		next = sc.inheritLocked(l, why)
 	}
 	return true, unserved, next
+}
+
+// inheritLocked makes the extra loop l the one that the subchannel connects by: the last
+// connection is gone, because of why. An extra loop knows the address of one connection only.
+// If the subchannel has others, another loop takes its place, which tries all of them, but for
+// the address from which l is backing off; without others the back-off counts (gRFC A105).
+// It returns the failed attempts of a loop that backs off.
+func (sc *Subchannel) inheritLocked(l *loop, why error) (failed failure.List) {
+	failure := l.failure
+	if failure != nil {
+		failed = failuresOf(failure)
+	}
+	others := slices.DeleteFunc(slices.Clone(sc.addrs), func(a resolver.Address) bool { return sameAddress(a, l.addr) })
+	if len(others) > 0 {
+		l.stopLocked() // it has left; its goroutine finds that out
+		if sc.connecting = nil; failure == nil {
+			others = sc.addrs
+		}
+		if sc.startLocked(others) {
+			sc.setLocked(connectivity.Connecting, why)
+		}
+		return failed
+	}
+	if failure == nil {
+		sc.setLocked(connectivity.Connecting, why)
+	} else {
+		sc.setLocked(connectivity.TransientFailure, failure)
+	}
+	return failed
 }
 
 // drained notes how a connection ended, if that was not done when it left the subchannel.
