@@ -102,7 +102,7 @@ func TestCheckCredentials(t *testing.T) {
 	}
 }
 
-// TestCredentialErrorsDiffer: a program can tell the combinations apart.
+// TestCredentialErrorsDiffer: each combination has an error of its own.
 func TestCredentialErrorsDiffer(t *testing.T) {
 	all := []error{
 		ErrNoTransportSecurity, ErrTransportCredentialsWithBundle, ErrBundleWithoutTransportCredentials,

@@ -56,7 +56,7 @@ func ExampleDialError() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = lis.Close() // nobody serves that address
+	_ = lis.Close() // no server listens on that address
 
 	_, err = grpcdial.Dial(lis.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
 	if failed := (*grpcdial.DialError)(nil); errors.As(err, &failed) {

@@ -122,7 +122,7 @@ func TestVerdicts(t *testing.T) {
 	r.CC().NewAddress(nil)
 }
 
-// Whoever has its verdict finds the channel in the state that the update led to.
+// When UpdateState returns, the channel is in the state that the update led to.
 func TestVerdictComesAfterItsEffect(t *testing.T) {
 	r, target, option := handResolver(t)
 	cc := plain(t, target, option, WithContextDialer(backendtest.Hang))

@@ -14,8 +14,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
-// A channel that nobody asked to tell anything tells nobody anything: what its
-// connections would tell of allocates nothing, and is not put together.
+// A channel without a trace, a logger or the page makes no events: the steps of its
+// connections allocate nothing.
 func TestNoTraceCostsNothing(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	cc := plain(t, b.Addr)

@@ -200,7 +200,7 @@ func shared(c *counter, dialed *int) []grpc.DialOption {
 	}, tagged("second")...)
 }
 
-// seenByServer is what a server can tell of shared.
+// seenByServer is what a server sees of shared.
 func seenByServer(t *testing.T, s *server) map[string][]string {
 	t.Helper()
 	md, _ := s.saw()

@@ -93,7 +93,7 @@ func TestMergedWalk(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, sockets.GetSocketRef(), 1)
 
-	// Nobody's.
+	// Ids that neither registry has.
 	for _, id := range []int64{1 << 39, channelzdata.FirstID, idOf(k) + 1000} {
 		_, err = client.GetChannel(t.Context(), &channelzpb.GetChannelRequest{ChannelId: id})
 		assert.Equal(t, codes.NotFound, status.Code(err))

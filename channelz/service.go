@@ -96,7 +96,7 @@ func pageLength(asked int64) (int, error) {
 	case asked == 0:
 		return defaultPage, nil
 	default:
-		// A response of more would be of no use to anybody, and an int may have 32 bits.
+		// The bound keeps a response to a useful size, and fits an int of 32 bits.
 		return int(min(asked, 1<<20)), nil
 	}
 }

@@ -221,7 +221,7 @@ func TestStatesAndSeverities(t *testing.T) {
 }
 
 // TestWhatGrpcdebugReadsIsThere: grpcdebug reads fields of these messages without asking
-// whether they are set, also where there is nothing to tell.
+// whether they are set, also where there is nothing to report.
 func TestWhatGrpcdebugReadsIsThere(t *testing.T) {
 	client := serve(t, registerOurs)
 	c := openChannel(t, "a")

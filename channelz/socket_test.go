@@ -80,7 +80,7 @@ type authInfo struct {
 func (a authInfo) AuthType() string                                    { return a.name }
 func (a authInfo) GetSecurityValue() credentials.ChannelzSecurityValue { return a.value }
 
-// plainInfo does not tell more than its name.
+// plainInfo has a name and nothing besides.
 type plainInfo string
 
 func (a plainInfo) AuthType() string { return string(a) }

@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// observed is otelgrpc's client handler with what it has told.
+// observed is otelgrpc's client handler with what it has recorded.
 type observed struct {
 	spans  *tracetest.InMemoryExporter
 	reader *metric.ManualReader
@@ -48,8 +48,8 @@ func observe(t *testing.T) *observed {
 	return o
 }
 
-// told renders the spans that have ended, in order, and the metrics.
-func (o *observed) told(t *testing.T, addr string) (spans, metrics []string) {
+// rendered renders the spans that have ended, in order, and the metrics.
+func (o *observed) rendered(t *testing.T, addr string) (spans, metrics []string) {
 	t.Helper()
 	stubs := o.spans.GetSpans()
 	slices.SortStableFunc(stubs, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
@@ -122,7 +122,7 @@ func TestOTelClientHandler(t *testing.T) {
 
 			_, err = client.EmptyCall(soon(t), &testpb.Empty{})
 			require.Equal(t, codes.Unimplemented, status.Code(err))
-			spans[name], metrics[name] = o.told(t, srv.addr)
+			spans[name], metrics[name] = o.rendered(t, srv.addr)
 		})
 	}
 	assert.Len(t, spans["grpcdial"], 8)

@@ -49,7 +49,7 @@ func startAnswering(t *testing.T, err error) (addr string) {
 	return lis.Addr().String()
 }
 
-// TestOutlierDetection: the policy ejects the backend that fails, of which it tells
+// TestOutlierDetection: the policy ejects the backend that fails, and records that under
 // the channelz parent that it was built with.
 func TestOutlierDetection(t *testing.T) {
 	good, bad := startAnswering(t, nil), startAnswering(t, status.Error(codes.Unavailable, "ill"))

@@ -67,8 +67,8 @@ func serve(t *testing.T, options ...grpc.ServerOption) string {
 	return lis.Addr().String()
 }
 
-// nobody returns an address on which nobody listens.
-func nobody(t *testing.T) string {
+// unserved returns an address on which no server listens.
+func unserved(t *testing.T) string {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -90,7 +90,7 @@ func greet(t *testing.T, cc grpc.ClientConnInterface, options ...grpc.CallOption
 }
 
 func TestErrorOfABlockingDial(t *testing.T) {
-	address := nobody(t)
+	address := unserved(t)
 	//nolint:staticcheck // what is compared with is deprecated
 	_, err := grpc.DialContext(within(t, 50*time.Millisecond), address, plaintext(), grpc.WithBlock())
 	assert.True(t, err == context.DeadlineExceeded, "%v", err)
@@ -125,10 +125,10 @@ func TestFailuresThatWaitingDoesNotMend(t *testing.T) {
 func TestContextThatHasEnded(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	theirs, err := grpc.DialContext(ended, nobody(t), plaintext()) //nolint:staticcheck // what is compared with is deprecated
+	theirs, err := grpc.DialContext(ended, unserved(t), plaintext()) //nolint:staticcheck // what is compared with is deprecated
 	require.NoError(t, err)
 	theirs.Close()
-	_, err = grpcdial.DialContext(ended, nobody(t), grpcdial.WithInsecure())
+	_, err = grpcdial.DialContext(ended, unserved(t), grpcdial.WithInsecure())
 	assert.ErrorIs(t, err, context.Canceled)
 }
 
@@ -218,7 +218,7 @@ func TestSecurityGivenTwice(t *testing.T) {
 }
 
 func TestErrorOfAnRPC(t *testing.T) {
-	address := nobody(t)
+	address := unserved(t)
 	theirs, err := grpc.NewClient(address, plaintext())
 	require.NoError(t, err)
 	defer theirs.Close()
@@ -236,7 +236,7 @@ func TestErrorOfAnRPC(t *testing.T) {
 }
 
 func TestDeadlineOfAnRPC(t *testing.T) {
-	cc, err := grpcdial.NewClient(nobody(t), grpcdial.WithInsecure())
+	cc, err := grpcdial.NewClient(unserved(t), grpcdial.WithInsecure())
 	require.NoError(t, err)
 	defer cc.Close()
 	_, err = pb.NewGreeterClient(cc).SayHello(within(t, 50*time.Millisecond), &pb.HelloRequest{}, grpc.WaitForReady(true))

@@ -387,7 +387,7 @@ func TestConnectReachesThePolicy(t *testing.T) {
 	<-exits
 }
 
-// Every call of a policy comes from one goroutine at a time, whoever causes it.
+// The calls of a policy never overlap, whatever causes them.
 func TestPolicyCallsDoNotOverlap(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	var sub atomic.Pointer[balancer.SubConn]

@@ -326,8 +326,9 @@ func TestNestedChannels(t *testing.T) {
 	require.NoError(t, orphan.Close())
 }
 
-// TestFailedDialLeavesNoBooks: nobody has the channel.
-func TestFailedDialLeavesNoBooks(t *testing.T) {
+// TestFailedDialLeavesNoChannelzData: a channel that a constructor did not return is not
+// listed.
+func TestFailedDialLeavesNoChannelzData(t *testing.T) {
 	r := serveChannelz(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()

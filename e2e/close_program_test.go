@@ -59,7 +59,7 @@ func TestCloseUnderALockOfTheProgram(t *testing.T) {
 
 // OnFinish of each stream has been called when Close returns, if it does not wait for
 // Close.
-func TestCloseHasTold(t *testing.T) {
+func TestCloseHasReported(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	const streams = 50
 	// Another try is for a machine that is busy with something else.

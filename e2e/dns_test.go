@@ -64,8 +64,8 @@ func TestDNSNames(t *testing.T) {
 	}
 }
 
-// A name that cannot be resolved is told by what was asked for, who was asked,
-// and what the answer was.
+// The error for a name that cannot be resolved has the question, the name server and the
+// answer.
 func TestDNSFailures(t *testing.T) {
 	s := dnstest.Listen(t, dnstest.Zone{
 		"empty.test":   {TXT: []string{"hello"}},

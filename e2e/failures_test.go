@@ -160,7 +160,7 @@ func severalFail(t *testing.T) error {
 // final reports whether FailOnNonTempDialError ends a dial.
 func (k *failureKind) final() bool { return k.permanent || k.refused }
 
-// params leave an attempt its time, or no more than short if nobody will say anything.
+// params leave an attempt its time, or no more than short if the server stays silent.
 func (k *failureKind) params(short time.Duration) grpcdial.ConnectParams {
 	if k.timeout {
 		return grpcdial.ConnectParams{MinConnectTimeout: short}

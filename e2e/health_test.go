@@ -56,7 +56,7 @@ func TestHealthDecidesWhoServes(t *testing.T) {
 		}
 	}
 
-	// Nobody serves: the channel says so, and why.
+	// Without a backend that serves the channel is in TRANSIENT_FAILURE, with the cause.
 	b.SetHealth(notServing)
 	awaitState(t, cc, connectivity.TransientFailure)
 	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
@@ -74,7 +74,8 @@ func TestHealthDecidesWhoServes(t *testing.T) {
 	backendtest.AwaitNames(t, cc, "a")
 }
 
-// TestHealthFallbacks: who is not asked, or cannot say, is healthy.
+// TestHealthFallbacks: a backend whose health is not watched, or that has no health
+// service, counts as healthy.
 func TestHealthFallbacks(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -338,7 +339,7 @@ func TestCloseEndsHealthWatches(t *testing.T) {
 // The end of the channel ends the watch's stream, for which the backend is not to
 // blame: what it last said of itself stays the reason.
 func TestCloseIsNoVerdict(t *testing.T) {
-	var backends []*backendtest.Backend // so many that some are told before the last is cut off
+	var backends []*backendtest.Backend // so many that the first watches end before the last connection does
 	for range 20 {
 		backends = append(backends, backendtest.StartChecked(t, "a", notServing))
 	}

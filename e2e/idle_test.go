@@ -138,7 +138,7 @@ func TestIdleTimer(t *testing.T) {
 	})
 }
 
-// Who waits for READY keeps the channel from going idle, however soon it would.
+// A wait for READY keeps the channel from going idle, however short its idle time-out.
 func TestWaitersKeepTheChannelBusy(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	slow := func(ctx context.Context, addr string) (net.Conn, error) {

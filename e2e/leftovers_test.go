@@ -25,9 +25,9 @@ import (
 )
 
 // TestFailingInputsLeaveNothing: whatever a program gets wrong, or cannot have, by
-// Dial, by a Dial that waits, or by NewClient and an RPC, it is told in one line, and
-// no goroutine and no socket is left. TestFailuresGolden does the same for what goes
-// wrong on the way to a server.
+// Dial, by a Dial that waits, or by NewClient and an RPC, the error is one line, and no
+// goroutine and no socket is left. TestFailuresGolden does the same for failures on the
+// way to a server.
 func TestFailingInputsLeaveNothing(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -167,7 +167,7 @@ func (nothingBuilder) Build(resolver.Target, resolver.ClientConn, resolver.Build
 	return nil, nil
 }
 
-// configsOf is a channel with these configs, and nobody who closes it.
+// configsOf is a channel that holds these configs and is never closed.
 func configsOf(configs ...grpcdial.ServiceConfig) chan grpcdial.ServiceConfig {
 	c := make(chan grpcdial.ServiceConfig, len(configs))
 	for _, sc := range configs {

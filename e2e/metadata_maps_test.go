@@ -31,7 +31,7 @@ func TestMetadataMapsSideBySide(t *testing.T) {
 	var scenarios []scenario
 	for name, answer := range answers {
 		scenarios = append(scenarios, scenario{
-			name: name, cut: true, untold: true,
+			name: name, cut: true, uncompared: true,
 			serve: func(s *h2test.Stream) {
 				if s.Ended && !s.Reset {
 					answer(s)

@@ -112,8 +112,8 @@ type eitherChannel interface {
 	WaitForStateChange(context.Context, connectivity.State) bool
 }
 
-// TestSubchannelMetricsParity: a recorder is told the same of both channels in the
-// life of a connection.
+// TestSubchannelMetricsParity: both channels record the same over the life of a
+// connection.
 func TestSubchannelMetricsParity(t *testing.T) {
 	dials := map[string]func(target string, r *recorder) eitherChannel{
 		"grpc-go": func(target string, r *recorder) eitherChannel {
@@ -135,7 +135,7 @@ func TestSubchannelMetricsParity(t *testing.T) {
 	}{
 		{"closed", func(_ *backendtest.Backend, cc eitherChannel) { _ = cc.Close() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "subchannel shutdown"]`, gone}},
-		{"told to go", func(b *backendtest.Backend, _ eitherChannel) { b.Drain() },
+		{"GOAWAY", func(b *backendtest.Backend, _ eitherChannel) { b.Drain() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "GOAWAY NO_ERROR"]`, gone}},
 		{"reset", func(b *backendtest.Backend, _ eitherChannel) { b.Cut() },
 			[]string{made, opened, `grpc.subchannel.disconnections 1 ["TARGET" "" "" "connection reset"]`, gone}},
@@ -160,8 +160,8 @@ func TestSubchannelMetricsParity(t *testing.T) {
 	}
 }
 
-// recordLife is what a recorder is told of a channel until end has ended its
-// connection, n records. The target is called TARGET.
+// recordLife returns the n records that a channel makes until end has ended its
+// connection. The target is called TARGET.
 func recordLife(t *testing.T, dial func(string, *recorder) eitherChannel, end func(*backendtest.Backend, eitherChannel), n int) (got []string) {
 	b, r := backendtest.Start(t, "b"), new(recorder)
 	target := "passthrough:///" + b.Addr

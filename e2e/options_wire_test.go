@@ -25,7 +25,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// TestWindowOptions: the sizes that a server is told.
+// TestWindowOptions: the sizes that the client announces.
 func TestWindowOptions(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

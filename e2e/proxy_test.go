@@ -411,7 +411,7 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 		opts      []grpcdial.DialOption
 		says      string
 		cause     error
-		proxy     string // as the failure tells it
+		proxy     string // as the failure shows it
 	}{
 		{name: "scheme", proxy: "ftp://p", opts: []grpcdial.DialOption{choose(&url.URL{Scheme: "ftp", User: url.UserPassword("user", "secret"), Host: "p"}, nil)},
 			says: `proxy "ftp://p" for "backend.test:443": scheme "ftp" is not supported: it is one of "http", "https", "socks5" and "socks5h"`},
@@ -451,7 +451,7 @@ func TestUselessChoiceOfAProxy(t *testing.T) {
 	}
 }
 
-// What is wrong behind the proxy is told as such.
+// A failure behind the proxy is reported as such, not as one of the proxy.
 func TestFailureBehindAProxy(t *testing.T) {
 	addr := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0\r\n"); _, _ = io.Copy(io.Discard, c) })
 	p := proxytest.ListenHTTP(t, map[string]string{"backend.test:443": addr}, authorization, nil)
@@ -495,7 +495,7 @@ func TestHTTPSProxyGetsNoCredentialInClear(t *testing.T) {
 	assert.Empty(t, untrusted.Requests())
 }
 
-// Unix sockets take no proxy, and nobody is asked.
+// Unix sockets take no proxy, and WithProxy's function is not called for them.
 func TestUnixTargetsTakeNoProxy(t *testing.T) {
 	srv := h2test.Listen(t, h2test.Unix())
 	srv.Serve(nil)
@@ -518,8 +518,8 @@ func TestUnixTargetsTakeNoProxy(t *testing.T) {
 	assert.Empty(t, targets)
 }
 
-// A proxy that does not answer holds up nobody: the dial ends with its context,
-// and Close at once.
+// A proxy that does not answer holds up nothing: the dial ends with its context, and
+// Close at once.
 func TestSilentProxy(t *testing.T) {
 	addr := proxytest.Serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

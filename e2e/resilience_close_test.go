@@ -93,7 +93,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			return srv.Addr()
 		}
 	}
-	nobody := func(t *testing.T) string { return backendtest.UnusedAddr(t) }
+	unused := func(t *testing.T) string { return backendtest.UnusedAddr(t) }
 	secure := h2test.WithTLSConfig(ca.ServerConfig("backend.example"))
 	roomy := []http2.Setting{h2test.InitialWindowSize(1 << 30)}
 	for _, tt := range []struct {
@@ -104,8 +104,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 		state   connectivity.State
 		streams int // of each kind of RPC one runs: how many get a stream
 	}{
-		{"IDLE", nobody, nil, nil, connectivity.Idle, -1},
-		{"CONNECTING, the dialer hangs", nobody, nil, []grpcdial.DialOption{grpcdial.WithContextDialer(backendtest.Hang)}, connectivity.Connecting, 0},
+		{"IDLE", unused, nil, nil, connectivity.Idle, -1},
+		{"CONNECTING, the dialer hangs", unused, nil, []grpcdial.DialOption{grpcdial.WithContextDialer(backendtest.Hang)}, connectivity.Connecting, 0},
 		{"CONNECTING, TLS to a silent server", silent, clientTLS, nil, connectivity.Connecting, 0},
 		{"CONNECTING, plaintext to a silent server", silent, nil, nil, connectivity.Connecting, 0},
 		{"CONNECTING, a wrapped connection to a silent server", silent, clientTLS, []grpcdial.DialOption{grpcdial.WithContextDialer(smallWrapped)}, connectivity.Connecting, 0},
@@ -125,7 +125,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			c.GoAway(1<<31-1, http2.ErrCodeNo, "")
 			c.ExpectClosed()
 		}), nil, nil, connectivity.Idle, len(rpcKinds)},
-		{"TRANSIENT_FAILURE", nobody, nil, nil, connectivity.TransientFailure, 0},
+		{"TRANSIENT_FAILURE", unused, nil, nil, connectivity.TransientFailure, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)

@@ -33,13 +33,13 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// attemptBooks counts the attempts of RPCs.
-type attemptBooks struct{ begun, ended atomic.Int64 }
+// attemptCounts counts the attempts of RPCs.
+type attemptCounts struct{ begun, ended atomic.Int64 }
 
-func (*attemptBooks) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (*attemptBooks) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (*attemptBooks) HandleConn(context.Context, stats.ConnStats)                       {}
-func (b *attemptBooks) HandleRPC(_ context.Context, s stats.RPCStats) {
+func (*attemptCounts) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*attemptCounts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*attemptCounts) HandleConn(context.Context, stats.ConnStats)                       {}
+func (b *attemptCounts) HandleRPC(_ context.Context, s stats.RPCStats) {
 	switch s.(type) {
 	case *stats.Begin:
 		b.begun.Add(1)
@@ -101,10 +101,10 @@ func TestForcedDisconnects(t *testing.T) {
 
 			r, target, option := handResolver(t)
 			r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a"}, {Addr: "b"}}})
-			books := new(attemptBooks)
+			attempts := new(attemptCounts)
 			handler := grpcdial.DialOption(grpcdial.EmptyDialOption{}) // it makes RPCs go another way
 			if tt.tls {
-				handler = grpcdial.WithStatsHandler(books)
+				handler = grpcdial.WithStatsHandler(attempts)
 			}
 			cc := channelTo(t, target, creds, option, handler, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), noBackoff(),
 				grpcdial.WithContextDialer(func(ctx context.Context, name string) (net.Conn, error) {
@@ -134,8 +134,8 @@ func TestForcedDisconnects(t *testing.T) {
 				return !tt.exact || relay.reset[r.last]
 			})
 			t.Logf("of %d it is not known whether they were written", unknown)
-			assert.Equal(t, books.begun.Load(), books.ended.Load(), "attempts ended")
-			assert.Equal(t, tt.tls, books.begun.Load() >= int64(len(d.rpcs)), "%d attempts", books.begun.Load())
+			assert.Equal(t, attempts.begun.Load(), attempts.ended.Load(), "attempts ended")
+			assert.Equal(t, tt.tls, attempts.begun.Load() >= int64(len(d.rpcs)), "%d attempts", attempts.begun.Load())
 		})
 	}
 }
@@ -181,8 +181,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// A backend that went away is found again at its old port: by RPCs that wait for
-// it, and at once by a channel that is told that the time has come.
+// A backend that went away is found again at its old port: by RPCs that wait for it,
+// and at once after ResetConnectBackoff.
 func TestBackendIsFoundAgain(t *testing.T) {
 	ca := h2test.NewCA(t)
 	for _, secure := range []bool{false, true} {
@@ -195,9 +195,9 @@ func TestBackendIsFoundAgain(t *testing.T) {
 				opts = append(opts, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
 			}
 			backend := startDiaryServer(t, newDiary(), opts...)
-			for _, told := range []bool{false, true} {
+			for _, reset := range []bool{false, true} {
 				params := noBackoff()
-				if told {
+				if reset {
 					params = grpcdial.EmptyDialOption{} // back-offs of a second and more
 				}
 				cc := channelTo(t, backend.addr, creds, params)
@@ -214,7 +214,7 @@ func TestBackendIsFoundAgain(t *testing.T) {
 						_, err := backendtest.AskName(withName(backendtest.Bounded(t)), cc, grpc.WaitForReady(true))
 						waiting <- err
 					}()
-					if told {
+					if reset {
 						awaitState(t, cc, connectivity.TransientFailure)
 						begun := time.Now()
 						cc.ResetConnectBackoff()

@@ -30,16 +30,16 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// ledgerOfRPCs is what becomes of RPCs that are numbered from 0.
-type ledgerOfRPCs struct {
+// rpcTally is what becomes of RPCs that are numbered from 0.
+type rpcTally struct {
 	begun    atomic.Int64   // attempts that servers have seen
 	finished []atomic.Int32 // calls of OnFinish
 	reset    []atomic.Bool  // a server has reset it with INTERNAL_ERROR
 	answered []atomic.Int32 // answers with status OK that servers gave
 }
 
-func newLedgerOfRPCs(n int) *ledgerOfRPCs {
-	return &ledgerOfRPCs{finished: make([]atomic.Int32, n), reset: make([]atomic.Bool, n), answered: make([]atomic.Int32, n)}
+func newRPCTally(n int) *rpcTally {
+	return &rpcTally{finished: make([]atomic.Int32, n), reset: make([]atomic.Bool, n), answered: make([]atomic.Int32, n)}
 }
 
 // answerTo is what every server answers.
@@ -55,8 +55,8 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 		total = 10_000
 	}
 	const callers = 64
-	rpcs := newLedgerOfRPCs(total)
-	told := new(counts)
+	rpcs := newRPCTally(total)
+	attempts := new(counts)
 
 	var s resolver.State
 	restarting := make([]*restartingServer, 2)
@@ -69,7 +69,7 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 	}
 	r, target, option := handResolver(t)
 	r.InitialState(s)
-	cc := plain(t, target, option, noBackoff(), grpcdial.WithStatsHandler(told), grpcdial.WithDefaultServiceConfig(`{
+	cc := plain(t, target, option, noBackoff(), grpcdial.WithStatsHandler(attempts), grpcdial.WithDefaultServiceConfig(`{
 		"loadBalancingConfig": [{"round_robin": {}}],
 		"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {"maxAttempts": 5,
 			"initialBackoff": "0.001s", "maxBackoff": "0.005s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
@@ -112,24 +112,24 @@ func TestManyRPCsUnderFaults(t *testing.T) {
 	}
 	failed := unavailable.Load() + internal.Load()
 	t.Logf("%d RPCs: %d well, %d Unavailable, %d Internal; %d attempts, %d connections, %d restarts",
-		total, well.Load(), unavailable.Load(), internal.Load(), told.begun.Load(), told.connsBegun.Load(), restarting[0].restarts+restarting[1].restarts)
+		total, well.Load(), unavailable.Load(), internal.Load(), attempts.begun.Load(), attempts.connsBegun.Load(), restarting[0].restarts+restarting[1].restarts)
 	assert.EqualValues(t, total, well.Load()+failed)
 	assert.Less(t, failed, int64(total/10), "retries help")
 	assert.EqualValues(t, total, calls.CallsStarted)
 	assert.Equal(t, well.Load(), calls.CallsSucceeded)
 	assert.Equal(t, failed, calls.CallsFailed)
-	assert.Greater(t, told.begun.Load(), int64(total), "some took more than one attempt")
-	assert.Equal(t, told.begun.Load(), told.ended.Load(), "attempts that began and ended")
-	assert.Equal(t, well.Load(), told.endedWell.Load(), "attempts that ended well: one for each RPC that did")
-	assert.LessOrEqual(t, rpcs.begun.Load(), told.begun.Load(), "servers have seen what was an attempt")
+	assert.Greater(t, attempts.begun.Load(), int64(total), "some took more than one attempt")
+	assert.Equal(t, attempts.begun.Load(), attempts.ended.Load(), "attempts that began and ended")
+	assert.Equal(t, well.Load(), attempts.endedWell.Load(), "attempts that ended well: one for each RPC that did")
+	assert.LessOrEqual(t, rpcs.begun.Load(), attempts.begun.Load(), "servers have seen what was an attempt")
 	assert.GreaterOrEqual(t, rpcs.begun.Load(), well.Load()+internal.Load())
-	assert.Equal(t, told.connsBegun.Load(), told.connsEnded.Load(), "connections")
+	assert.Equal(t, attempts.connsBegun.Load(), attempts.connsEnded.Load(), "connections")
 	backendtest.AssertNothingRuns(t)
 }
 
 // askNumbered makes one RPC, a stream now and then, and holds its answers to what
 // was asked.
-func askNumbered(cc *grpcdial.ClientConn, n int, rpcs *ledgerOfRPCs) error {
+func askNumbered(cc *grpcdial.ClientConn, n int, rpcs *rpcTally) error {
 	ctx, cancel := context.WithTimeout(context.Background(), backendtest.Patience)
 	defer cancel()
 	finish := grpc.OnFinish(func(error) { rpcs.finished[n].Add(1) })
@@ -149,7 +149,7 @@ func askNumbered(cc *grpcdial.ClientConn, n int, rpcs *ledgerOfRPCs) error {
 	const messages = 3
 	for range messages {
 		if stream.SendMsg(question) != nil {
-			break // RecvMsg tells why
+			break // RecvMsg returns the cause
 		}
 	}
 	_ = stream.CloseSend()
@@ -199,14 +199,14 @@ func (c *counts) HandleConn(_ context.Context, s stats.ConnStats) {
 // back at the same address, over and over.
 type restartingServer struct {
 	t        *testing.T
-	rpcs     *ledgerOfRPCs
+	rpcs     *rpcTally
 	addr     string
 	resting  chan struct{}
 	rest     func() // the server restarts no more, and is stopped
 	restarts int    // read after rest
 }
 
-func startRestarting(t *testing.T, rpcs *ledgerOfRPCs) *restartingServer {
+func startRestarting(t *testing.T, rpcs *rpcTally) *restartingServer {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -245,8 +245,8 @@ func (r *restartingServer) run(lis net.Listener) {
 	}
 }
 
-// listenAgain takes the address again, which may have been lent to a connection of
-// somebody else's meanwhile. nil: the server is to rest.
+// listenAgain takes the address again, which the kernel may have given to a connection of
+// another process meanwhile. nil: the server is to rest.
 func (r *restartingServer) listenAgain() net.Listener {
 	for {
 		lis, err := net.Listen("tcp", r.addr)
@@ -284,7 +284,7 @@ func (r *restartingServer) handle(_ any, s grpc.ServerStream) error {
 
 // startFaulty starts a server that answers most RPCs, and refuses, resets or fails
 // the others; some of its connections end with GOAWAY after a while, some without.
-func startFaulty(t *testing.T, rpcs *ledgerOfRPCs) (addr string) {
+func startFaulty(t *testing.T, rpcs *rpcTally) (addr string) {
 	t.Helper()
 	srv := h2test.Listen(t)
 	conns := make(map[*h2test.Conn]int) // RPCs until a connection ends

@@ -25,8 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// diary is what all sides of a test know of its RPCs, which tell their names in
-// metadata.
+// diary is what all sides of a test know of its RPCs, whose names are in their metadata.
 type diary struct {
 	mu   sync.Mutex
 	rpcs map[string]*rpcRecord
@@ -170,7 +169,7 @@ func talk(ctx context.Context, cc *grpcdial.ClientConn, opts ...grpc.CallOption)
 		}
 		for range messages {
 			if s.SendMsg(anySize()) != nil {
-				return // RecvMsg tells why
+				return // RecvMsg returns the cause
 			}
 		}
 		_ = s.CloseSend()
@@ -294,7 +293,7 @@ func startDiaryServer(t *testing.T, d *diary, opts ...grpc.ServerOption) *diaryS
 func (s *diaryServer) start() {
 	s.t.Helper()
 	var lis net.Listener
-	backendtest.Eventually(s.t, func() (ok bool) { // the port may have been lent to a connection of somebody else's
+	backendtest.Eventually(s.t, func() (ok bool) { // the kernel may have given the port to another connection
 		var err error
 		lis, err = net.Listen("tcp", s.addr)
 		return err == nil

@@ -206,8 +206,8 @@ func expire(t *testing.T, cc *grpcdial.ClientConn, rpc func(context.Context, *gr
 	return slices.Max(late)
 }
 
-// watchTime returns a function that tells for how long the process did not run, though it
-// had something to do, since the call of watchTime.
+// watchTime returns a function that returns for how long the process did not run, though
+// it had something to do, since the call of watchTime.
 func watchTime() func() time.Duration {
 	stop, lost := make(chan struct{}), make(chan time.Duration)
 	go func() {
@@ -305,7 +305,7 @@ func TestCancelledRPCsHoldNothing(t *testing.T) {
 }
 
 // Callers that share one connection to a server that is well get their turns.
-func TestNobodyStarves(t *testing.T) {
+func TestNoStreamStarves(t *testing.T) {
 	const callers = 64
 	ca := h2test.NewCA(t)
 	for _, tt := range []struct {

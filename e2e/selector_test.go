@@ -47,7 +47,8 @@ func selected(t *testing.T, addr string, sel grpcdial.CallConfigSelector, opts .
 	return cc, func(sel grpcdial.CallConfigSelector) { r.UpdateState(state(sel)) }
 }
 
-// TestSelectorChooses: the context, the method config and the authority that it is told.
+// TestSelectorChooses: the context, the method config and the authority that it returns
+// are those of the RPC.
 func TestSelectorChooses(t *testing.T) {
 	srv := serveEcho(t)
 	var info grpcdial.CallInfo

@@ -167,8 +167,8 @@ func TestCloseDuringShutdown(t *testing.T) {
 	assertRefused(t, s.RecvMsg(new(wrapperspb.StringValue)))
 }
 
-// TestShutdownTwice: of those who wait, one closes the channel; the others are told
-// that it was not they, once it is closed.
+// TestShutdownTwice: one of two calls closes the channel; the other returns, once it is
+// closed, the error of a channel that is closed already.
 func TestShutdownTwice(t *testing.T) {
 	b := backendtest.Start(t, "b")
 	cc := plain(t, b.Addr)

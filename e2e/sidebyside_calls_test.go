@@ -117,7 +117,7 @@ func TestSizesSideBySide(t *testing.T) {
 		{"identity", []grpc.CallOption{grpc.UseCompressor("identity")}, ""},
 		{"the last one counts", []grpc.CallOption{grpc.MaxCallRecvMsgSize(1), grpc.MaxCallRecvMsgSize(2000)}, ""},
 	} {
-		scenarios = append(scenarios, scenario{name: tt.name, untold: tt.fails != "", serve: gzipEcho,
+		scenarios = append(scenarios, scenario{name: tt.name, uncompared: tt.fails != "", serve: gzipEcho,
 			ours: map[string]string{"grpc-accept-encoding: gzip,identity": "grpc-accept-encoding: gzip"}, // identity goes without saying
 			act: func(st *stage) {
 				method := "/t/Echo"
@@ -212,7 +212,7 @@ func TestContextsSideBySide(t *testing.T) {
 				st.awaitReset(n)
 			})
 		}},
-		{name: "cancelled after the headers", untold: true, act: func(st *stage) {
+		{name: "cancelled after the headers", uncompared: true, act: func(st *stage) {
 			n := 0
 			st.everyKind(func(kind string, _ func(context.Context, string, string, ...grpc.CallOption)) {
 				if kind == "Invoke" {
@@ -291,7 +291,7 @@ func TestClosedChannelSideBySide(t *testing.T) {
 				do(st.context(), "/t/Echo", "hello", grpc.WaitForReady(true))
 			})
 		}},
-		{name: "during streams", untold: true, cut: true, act: func(st *stage) {
+		{name: "during streams", uncompared: true, cut: true, act: func(st *stage) {
 			for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 				opts := newNoted()
 				cs := st.open(st.context(), kinds[kind], "/t/Wait", opts.options()...)
@@ -309,7 +309,7 @@ func TestClosedChannelSideBySide(t *testing.T) {
 			st.awaitEnded(2) // of the kinds that have one message
 			st.note("Close: %s", shown(st.close()))
 		}},
-		{name: "during an RPC", untold: true, cut: true, act: func(st *stage) {
+		{name: "during an RPC", uncompared: true, cut: true, act: func(st *stage) {
 			go func() { st.awaitEnded(1); _ = st.close() }()
 			st.invoke(st.context(), "/t/Silent", "hello")
 		}},

@@ -121,7 +121,7 @@ type picks struct{ sc balancer.SubConn }
 
 func (p picks) Pick(info balancer.PickInfo) (balancer.PickResult, error) { return picking(p.sc, info) }
 
-// TestPickersSideBySide: what a picker may say (gRFC A54), and what it is told.
+// TestPickersSideBySide: what a picker may return (gRFC A54), and what it receives.
 func TestPickersSideBySide(t *testing.T) {
 	tests := map[string]func(st *stage, sc balancer.SubConn, info balancer.PickInfo) (balancer.PickResult, error){
 		"no status": func(*stage, balancer.SubConn, balancer.PickInfo) (balancer.PickResult, error) {
@@ -201,16 +201,16 @@ func TestLossSideBySide(t *testing.T) {
 	} {
 		// A channel for each: here one that is lost again and again backs off.
 		for kind, desc := range kinds {
-			scenarios = append(scenarios, scenario{name: name + ", " + kind, serve: serve, untold: true, act: func(st *stage) {
+			scenarios = append(scenarios, scenario{name: name + ", " + kind, serve: serve, uncompared: true, act: func(st *stage) {
 				st.talk(st.context(), desc, "/t/Echo", []string{"hello"})
 			}})
 		}
-		scenarios = append(scenarios, scenario{name: name + ", Invoke", serve: serve, untold: true, act: func(st *stage) {
+		scenarios = append(scenarios, scenario{name: name + ", Invoke", serve: serve, uncompared: true, act: func(st *stage) {
 			st.invoke(st.context(), "/t/Echo", "hello")
 		}})
 	}
 	for kind, desc := range kinds {
-		scenarios = append(scenarios, scenario{name: "cut after headers, " + kind, untold: true, act: func(st *stage) {
+		scenarios = append(scenarios, scenario{name: "cut after headers, " + kind, uncompared: true, act: func(st *stage) {
 			n := newNoted()
 			cs := st.open(st.context(), desc, "/t/Wait", n.options()...)
 			sends.do(st, cs)

@@ -18,7 +18,7 @@ import (
 	"github.com/grpcdial/grpcdial"
 )
 
-// healthScript is a health service that says what it is told to: a status, or an
+// healthScript is a health service that sends what the test gives it: a status, or an
 // error that ends the stream; nil ends it well.
 type healthScript struct {
 	healthpb.UnimplementedHealthServer

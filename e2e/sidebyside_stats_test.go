@@ -8,10 +8,10 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// teller is a stats handler that writes down what it is told with all fields that
-// can be the same. What comes in is kept apart, because grpc-go tells it on a
+// statsLog is a stats handler that records its events with all fields that can be the
+// same. Events of what comes in are kept apart, because grpc-go reports them on a
 // goroutine of its own.
-type teller struct {
+type statsLog struct {
 	mu       sync.Mutex
 	open     int        // guarded by mu: attempts that have not ended
 	sent     int        // guarded by mu: messages
@@ -21,13 +21,13 @@ type teller struct {
 
 type attemptKey struct{}
 
-func (r *teller) over() bool {
+func (r *statsLog) over() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.open == 0
 }
 
-func (r *teller) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+func (r *statsLog) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := len(r.calls)
@@ -37,7 +37,7 @@ func (r *teller) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Con
 	return context.WithValue(ctx, attemptKey{}, n)
 }
 
-func (r *teller) HandleRPC(ctx context.Context, s stats.RPCStats) {
+func (r *statsLog) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := ctx.Value(attemptKey{}).(int)
@@ -72,5 +72,5 @@ func (r *teller) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 }
 
-func (r *teller) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (r *teller) HandleConn(context.Context, stats.ConnStats)                       {}
+func (r *statsLog) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (r *statsLog) HandleConn(context.Context, stats.ConnStats)                       {}

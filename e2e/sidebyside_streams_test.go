@@ -70,8 +70,8 @@ func TestStreamStepsSideBySide(t *testing.T) {
 				names = append(names, s.name)
 			}
 			scenarios = append(scenarios, scenario{
-				name:   fmt.Sprintf("%s %s: %s", kind, tt.method, strings.Join(names, ", ")),
-				untold: tt.reset,
+				name:       fmt.Sprintf("%s %s: %s", kind, tt.method, strings.Join(names, ", ")),
+				uncompared: tt.reset,
 				act: func(st *stage) {
 					n := newNoted()
 					cs := st.open(st.context(), kinds[kind], tt.method, n.options()...)

@@ -26,8 +26,8 @@ import (
 )
 
 // A scenario is played twice, on a channel of grpc-go's and on one of ours, each
-// with a scripted server of its own. What the program sees, what the server sees
-// and what stats handlers are told must be the same, line by line.
+// with a scripted server of its own. What the program sees, what the server sees and the
+// events of stats handlers must be the same, line by line.
 //
 // The words of errors that the client makes are not compared. Those of the
 // server begin with "script:".
@@ -40,9 +40,9 @@ type scenario struct {
 	// script makes a server's own, in place of serve, if it remembers something.
 	script func() func(*h2test.Stream)
 	act    func(*stage)
-	// untold: what stats handlers are told of what comes in depends on who is
-	// faster, the client's end of the RPC or the server's.
-	untold bool
+	// uncompared: the stats events of what comes in depend on which is faster, the
+	// client's end of the RPC or the server's.
+	uncompared bool
 	// cut: whether the server sees RST_STREAM before the connection's end is chance.
 	cut bool
 	// ours are lines that are different on purpose, by what grpc-go's are.
@@ -72,7 +72,7 @@ type stage struct {
 	cc    grpc.ClientConnInterface
 	close func() error
 	srv   *h2test.Server
-	told  *teller
+	stats *statsLog
 	cut   bool // the scenario's
 
 	mu     sync.Mutex
@@ -99,8 +99,8 @@ func playWithBridge(t *testing.T, scenarios []scenario) {
 func playOn(t *testing.T, scenarios []scenario, calls func(*grpcdial.ClientConn) grpc.ClientConnInterface) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
-			want := newStage(t, &sc, func(target string, dial []mirrored, told *teller) (grpc.ClientConnInterface, func() error) {
-				opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("test.example"), grpc.WithStatsHandler(told)}
+			want := newStage(t, &sc, func(target string, dial []mirrored, handler *statsLog) (grpc.ClientConnInterface, func() error) {
+				opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("test.example"), grpc.WithStatsHandler(handler)}
 				for _, m := range dial {
 					opts = append(opts, m.theirs)
 				}
@@ -109,8 +109,8 @@ func playOn(t *testing.T, scenarios []scenario, calls func(*grpcdial.ClientConn)
 				return cc, cc.Close
 			})
 			want.play(&sc)
-			got := newStage(t, &sc, func(target string, dial []mirrored, told *teller) (grpc.ClientConnInterface, func() error) {
-				opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithAuthority("test.example"), grpcdial.WithStatsHandler(told)}
+			got := newStage(t, &sc, func(target string, dial []mirrored, handler *statsLog) (grpc.ClientConnInterface, func() error) {
+				opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithAuthority("test.example"), grpcdial.WithStatsHandler(handler)}
 				for _, m := range dial {
 					opts = append(opts, m.ours)
 				}
@@ -122,9 +122,9 @@ func playOn(t *testing.T, scenarios []scenario, calls func(*grpcdial.ClientConn)
 
 			same(t, "what the program sees", sc.instead(strings.Join(want.seen, "\n")), strings.Join(got.seen, "\n"))
 			same(t, "what the server sees", sc.instead(want.onWire()), got.onWire())
-			same(t, "what stats handlers are told by calls", sc.instead(attempts(want.told.calls)), attempts(got.told.calls))
-			if !sc.untold {
-				same(t, "what stats handlers are told of what comes in", sc.instead(attempts(want.told.received)), attempts(got.told.received))
+			same(t, "stats events of calls", sc.instead(attempts(want.stats.calls)), attempts(got.stats.calls))
+			if !sc.uncompared {
+				same(t, "stats events of what comes in", sc.instead(attempts(want.stats.received)), attempts(got.stats.received))
 			}
 		})
 	}
@@ -167,8 +167,8 @@ func same(t *testing.T, what, theirs, ours string) {
 	t.Errorf("%s is not the same, grpc-go's (-) and ours (+):\n%s", what, strings.Join(lines, "\n"))
 }
 
-func newStage(t *testing.T, sc *scenario, dial func(string, []mirrored, *teller) (grpc.ClientConnInterface, func() error)) *stage {
-	st := &stage{t: t, srv: h2test.Listen(t), told: new(teller), cut: sc.cut, wire: make(map[*h2test.Stream]*strings.Builder)}
+func newStage(t *testing.T, sc *scenario, dial func(string, []mirrored, *statsLog) (grpc.ClientConnInterface, func() error)) *stage {
+	st := &stage{t: t, srv: h2test.Listen(t), stats: new(statsLog), cut: sc.cut, wire: make(map[*h2test.Stream]*strings.Builder)}
 	serve := sc.serve
 	if sc.script != nil {
 		serve = sc.script()
@@ -183,7 +183,7 @@ func newStage(t *testing.T, sc *scenario, dial func(string, []mirrored, *teller)
 	if sc.via != nil {
 		target, opts = sc.via(st.srv.Addr())
 	}
-	st.cc, st.close = dial(target, opts, st.told)
+	st.cc, st.close = dial(target, opts, st.stats)
 	return st
 }
 
@@ -192,7 +192,7 @@ func (st *stage) play(sc *scenario) {
 	sc.act(st)
 	_ = st.close()
 	st.srv.Close()
-	require.Eventually(st.t, st.told.over, 10*time.Second, time.Millisecond, "each attempt ends")
+	require.Eventually(st.t, st.stats.over, 10*time.Second, time.Millisecond, "each attempt ends")
 }
 
 // watch notes what the server sees, before the script answers.
@@ -237,10 +237,10 @@ func (st *stage) onWire() string {
 	return sameAgent(strings.Join(all, "\n\n"))
 }
 
-// attempts is what was told of attempts, in their order.
-func attempts(told [][]string) string {
+// attempts is the events of attempts, in their order.
+func attempts(events [][]string) string {
 	var all []string
-	for _, a := range told {
+	for _, a := range events {
 		all = append(all, strings.Join(a, "\n"))
 	}
 	return sameAgent(strings.Join(all, "\n\n"))
@@ -258,11 +258,11 @@ func (st *stage) awaitReset(n int) {
 }
 
 // awaitEnded waits until the server has seen so many requests to their end, and stats
-// handlers have been told of as many messages: that happens at the same time.
+// handlers have received as many messages: that happens at the same time.
 func (st *stage) awaitEnded(n int) {
 	st.t.Helper()
 	assert.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.ended >= n }, 10*time.Second, time.Millisecond, "requests")
-	assert.Eventually(st.t, func() bool { st.told.mu.Lock(); defer st.told.mu.Unlock(); return st.told.sent >= n }, 10*time.Second, time.Millisecond, "messages")
+	assert.Eventually(st.t, func() bool { st.stats.mu.Lock(); defer st.stats.mu.Unlock(); return st.stats.sent >= n }, 10*time.Second, time.Millisecond, "messages")
 }
 
 func (st *stage) note(format string, args ...any) {
@@ -290,7 +290,7 @@ func shown(err error) string {
 	return text
 }
 
-// shownMD tells a map that a program may write to from none.
+// shownMD shows metadata, and whether there is a map that a program may write to.
 func shownMD(md metadata.MD) string {
 	if md == nil {
 		return "nil"

@@ -60,11 +60,11 @@ func TestUnreadSideBySide(t *testing.T) {
 					ours[`End client=true status=true Canceled {t=["1"] } in order=true`] = `End client=true status=true Canceled script: no {t=["1"] } in order=true`
 				}
 				scenarios = append(scenarios, scenario{
-					name:   answer + ", " + end + ", " + kind,
-					untold: true,
-					cut:    true,
-					serve:  threeThen(kind, goOn),
-					ours:   ours,
+					name:       answer + ", " + end + ", " + kind,
+					uncompared: true,
+					cut:        true,
+					serve:      threeThen(kind, goOn),
+					ours:       ours,
 					act: func(st *stage) {
 						n := newNoted()
 						ctx := newEndable(st.context())
@@ -97,10 +97,10 @@ func TestUnreadOfALostConnection(t *testing.T) {
 	var scenarios []scenario
 	for _, kind := range []string{"bidi", "client"} {
 		scenarios = append(scenarios, scenario{
-			name:   kind,
-			untold: true,
-			cut:    true,
-			serve:  threeThen(kind, func(s *h2test.Stream) { s.Conn().Close() }),
+			name:       kind,
+			uncompared: true,
+			cut:        true,
+			serve:      threeThen(kind, func(s *h2test.Stream) { s.Conn().Close() }),
 			act: func(st *stage) {
 				st.talk(st.context(), kinds[kind], "/t/Unread", []string{"hello"})
 			},
@@ -202,8 +202,8 @@ func (n *noted) await(st *stage) {
 	}
 }
 
-// endable is a context that ends, as if its time were over or it were cancelled, when
-// it is told to.
+// endable is a context that the test ends, as if its time were over or it were
+// cancelled.
 type endable struct {
 	context.Context
 	done chan struct{}

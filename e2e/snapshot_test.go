@@ -41,8 +41,8 @@ func TestSnapshotOfAnIdleChannel(t *testing.T) {
 	assert.EqualValues(t, 1, s.Seq)
 }
 
-// A channel's picture in each of its states, one after the other, agrees with what a
-// watcher is told, and says what its endpoint does and why.
+// A channel's snapshot in each of its states, one after the other, agrees with what Watch
+// yields, and says what its endpoint does and why.
 func TestSnapshotInEachState(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	var slow atomic.Bool
@@ -295,8 +295,7 @@ func TestSnapshotAfterTooManyPings(t *testing.T) {
 	backendtest.Eventually(t, func() bool { return cc.Snapshot().Keepalive.Time == time.Minute }, "it is doubled")
 }
 
-// Pictures taken while everything changes contradict themselves in nothing, and
-// nobody waits for anybody.
+// Snapshots taken while everything changes are consistent, and no call waits for another.
 func TestSnapshotWhileEverythingChanges(t *testing.T) {
 	backends := backendtest.StartAll(t, "one", "two", "three")
 	r, target, option := handResolver(t)

@@ -22,7 +22,7 @@ import (
 	"github.com/grpcdial/grpcdial"
 )
 
-// eventLog is a stats handler that writes down what it is told.
+// eventLog is a stats handler that records its calls.
 type eventLog struct {
 	name string // tags contexts
 
@@ -81,7 +81,7 @@ func (l *eventLog) latestConn() context.Context {
 	return l.conn
 }
 
-// TestStatsHandlerOption: every handler is told of every RPC.
+// TestStatsHandlerOption: every handler receives the events of every RPC.
 func TestStatsHandlerOption(t *testing.T) {
 	srv := serveEcho(t)
 	first, second := &eventLog{name: "1"}, &eventLog{name: "2"}
@@ -96,7 +96,7 @@ func TestStatsHandlerOption(t *testing.T) {
 	assert.Equal(t, events, second.of("/test.Echo/Echo"))
 }
 
-// TestConnectionStats: handlers are told of connections as by grpc-go, each
+// TestConnectionStats: handlers receive the events of connections as from grpc-go, each
 // with the context that TagConn made for it.
 func TestConnectionStats(t *testing.T) {
 	srv := serveEcho(t)
@@ -118,11 +118,11 @@ func TestConnectionStats(t *testing.T) {
 	assert.Equal(t, slices.Concat(theirs.of("TagConn"), theirs.of("connection")), slices.Concat(ours.of("TagConn"), ours.of("connection")))
 	assert.Equal(t, []string{"connection *stats.ConnBegin client=true", "connection *stats.ConnEnd client=true"}, ours.of("connection"))
 	begun, first := slices.Index(ours.events, "connection *stats.ConnBegin client=true"), slices.Index(ours.events, "/test.Echo/Echo *stats.OutHeader")
-	assert.Less(t, begun, first, "a connection is told of before what runs on it")
+	assert.Less(t, begun, first, "a connection is reported before the RPCs on it")
 }
 
-// TestConnectionStatsOfEachConnection: one that the server ends has its end
-// told, though the channel lives on.
+// TestConnectionStatsOfEachConnection: the end of a connection that the server ends is
+// reported, though the channel lives on.
 func TestConnectionStatsOfEachConnection(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -62,8 +62,8 @@ func (s *events) option() grpcdial.DialOption {
 	return grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: s.Add})
 }
 
-// What a trace is told of a channel's life, as text: what concerns the channel, and
-// then what concerns its connections, for the two go on beside each other.
+// A channel's whole life as a trace reports it, as text: the events of the channel, then
+// those of its connections, since the two happen beside each other.
 func TestTraceGolden(t *testing.T) {
 	g := golden{file: "trace.golden"}
 	ca := h2test.NewCA(t)
@@ -135,8 +135,8 @@ func TestTraceGolden(t *testing.T) {
 	g.check(t)
 }
 
-// Each function of a trace is told of its events, with their fields, and each kind
-// of event has a function.
+// Each function of a trace receives its events, with their fields, and each kind of
+// event has a function.
 func TestTraceFunctions(t *testing.T) {
 	ca := h2test.NewCA(t)
 	srv := h2test.Listen(t, h2test.WithTLSConfig(ca.ServerConfig("backend.example")))
@@ -151,13 +151,13 @@ func TestTraceFunctions(t *testing.T) {
 	trace := new(grpcdial.DialTrace)
 	var every events
 	trace.Every = every.Add
-	told := make(map[string]*events)
+	received := make(map[string]*events)
 	for field, f := range reflect.ValueOf(trace).Elem().Fields() {
 		if field.Name == "Every" {
 			continue
 		}
 		seen := new(events)
-		told[field.Name] = seen
+		received[field.Name] = seen
 		f.Set(reflect.ValueOf(seen.Add))
 	}
 	opts := []grpcdial.DialOption{
@@ -178,10 +178,10 @@ func TestTraceFunctions(t *testing.T) {
 	}
 
 	n := 0
-	for name, seen := range told {
+	for name, seen := range received {
 		all := seen.All()
 		n += len(all)
-		require.NotEmpty(t, all, "%s is told of nothing", name)
+		require.NotEmpty(t, all, "%s receives nothing", name)
 		for _, e := range all {
 			assert.Equal(t, all[0].Kind, e.Kind, name)
 			assert.False(t, e.Time.IsZero())
@@ -190,25 +190,25 @@ func TestTraceFunctions(t *testing.T) {
 		kind := strings.ReplaceAll(string(all[0].Kind), "_", "")
 		assert.Equal(t, strings.ToLower(name), kind)
 	}
-	assert.Len(t, every.All(), n, "Every is told of each, and nothing else")
+	assert.Len(t, every.All(), n, "Every receives each, and nothing else")
 
-	done := told["TLSDone"].All()[0]
+	done := received["TLSDone"].All()[0]
 	assert.EqualValues(t, 1, done.AttemptID)
 	assert.Equal(t, "backend.example:443", done.Addr)
 	assert.Equal(t, "http://"+p.Addr, done.Proxy)
 	require.NotNil(t, done.TLS)
 	assert.NotEmpty(t, done.TLS.PeerCertificates)
 	assert.Positive(t, done.Elapsed)
-	assert.Equal(t, []grpcdial.Setting{{ID: uint16(http2.SettingMaxConcurrentStreams), Value: 9}}, told["HTTP2Done"].All()[0].Settings)
-	lost := told["Lost"].All()[0]
+	assert.Equal(t, []grpcdial.Setting{{ID: uint16(http2.SettingMaxConcurrentStreams), Value: 9}}, received["HTTP2Done"].All()[0].Settings)
+	lost := received["Lost"].All()[0]
 	assert.EqualValues(t, 1, lost.AttemptID)
 	assert.ErrorAs(t, lost.Err, new(*grpcdial.GoAwayError))
-	assert.Equal(t, 2*time.Minute, told["Keepalive"].All()[0].Keepalive)
-	failed := told["Failed"].All()[0]
+	assert.Equal(t, 2*time.Minute, received["Keepalive"].All()[0].Keepalive)
+	failed := received["Failed"].All()[0]
 	assert.Equal(t, grpcdial.PhaseProxy, failed.Phase)
 	assert.ErrorAs(t, failed.Err, new(*grpcdial.ProxyError))
 	assert.NotEmpty(t, failed.Hint)
-	assert.InDelta(t, time.Hour, told["Backoff"].All()[0].Wait, float64(time.Minute))
+	assert.InDelta(t, time.Hour, received["Backoff"].All()[0].Wait, float64(time.Minute))
 }
 
 // proxyAt is a choice of one proxy for all.
@@ -248,8 +248,8 @@ func TestTraceMayCallTheChannel(t *testing.T) {
 	}
 }
 
-// Nothing is told of after Close, and each connection that was ready is told of
-// as lost, once.
+// There are no events after Close, and one event of loss for each connection that was
+// ready.
 func TestTraceEndsWithClose(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	for range 20 {
@@ -317,7 +317,7 @@ func TestTraceOfManyChannels(t *testing.T) {
 	assert.Equal(t, map[string]bool{"passthrough:///" + backends[0].Addr: true, "passthrough:///" + backends[1].Addr: true}, targets)
 }
 
-// What a backend's health service says against it is told of.
+// An answer of the health service other than SERVING is an event.
 func TestTraceOfHealth(t *testing.T) {
 	b := backendtest.StartChecked(t, "sick", healthpb.HealthCheckResponse_NOT_SERVING)
 	var seen events

@@ -19,7 +19,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// A dialer may return a connection that holds next to nothing, on which whoever writes
+// A dialer may return a connection that buffers next to nothing, on which each write
 // waits for the other side to read. Handshakes and large messages get through.
 func TestUnbufferedConnections(t *testing.T) {
 	ca := h2test.NewCA(t)

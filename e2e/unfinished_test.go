@@ -162,7 +162,7 @@ func TestUnfinishedGolden(t *testing.T) {
 	g.check(t)
 }
 
-// Nobody has to set up anything for that: a server that accepts and says nothing, and
+// That needs no option: a server that accepts and says nothing, and
 // a program that waits for a while.
 func TestAwaitReadyOfASilentServer(t *testing.T) {
 	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
@@ -187,9 +187,9 @@ func TestAwaitReadyOfASilentServer(t *testing.T) {
 	}
 }
 
-// Of a host name with several addresses, a wait that ends tells of each: those that
-// have failed, and those that are still being tried.
-func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
+// The error of a wait names each address of a host name with several: those that have
+// failed, and those that are still being tried.
+func TestUnfinishedNamesEveryAddress(t *testing.T) {
 	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	_, port, err := net.SplitHostPort(silent)
 	require.NoError(t, err)
@@ -242,8 +242,8 @@ func TestUnfinishedTellsOfEveryAddress(t *testing.T) {
 // the one before it.
 const mentioned = 100 * time.Millisecond
 
-// A server that refused connections takes them now and says nothing: the failure is
-// told of, and how far the attempt after it is.
+// A server that refused connections accepts them now and says nothing: the error has the
+// failure, and how far the attempt after it is.
 func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, w := range waits {
@@ -289,7 +289,7 @@ func TestUnfinishedAttemptEndsWithTheWait(t *testing.T) {
 	})
 }
 
-// What whoever ended the waiter's context gave as the cause is in the error.
+// The cause that the waiter's context was cancelled with is in the error.
 func TestCauseOfTheWaitersContext(t *testing.T) {
 	stopped := errors.New("the operator\nstopped the start")
 	for _, w := range waits {

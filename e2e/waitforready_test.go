@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// gate is a dialer that can be told to hang, to fail, or to dial.
+// gate is a dialer that hangs, fails or dials, as its mode says.
 type gate struct{ mode chan string }
 
 func newGate(mode string) *gate {

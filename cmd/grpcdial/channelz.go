@@ -27,9 +27,9 @@ import (
 // mostEntities bounds what is asked of a server's channelz, which may have any number.
 const mostEntities = 10_000
 
-// books is what a server's channelz service knows, by ids. It is filled and read on one
+// serverData is a server's channelz data, by ids. It is filled and read on one
 // goroutine.
-type books struct {
+type serverData struct {
 	client      channelzpb.ChannelzClient
 	top         []*channelzpb.Channel
 	channels    map[int64]*channelzpb.Channel
@@ -49,7 +49,7 @@ func channelz(ctx context.Context, c *commandLine, s stdio) int {
 	if o == nil {
 		return code
 	}
-	b := &books{
+	b := &serverData{
 		client:      channelzpb.NewChannelzClient(o.cc),
 		channels:    make(map[int64]*channelzpb.Channel),
 		subchannels: make(map[int64]*channelzpb.Subchannel),
@@ -67,7 +67,7 @@ func channelz(ctx context.Context, c *commandLine, s stdio) int {
 	if c.json {
 		err = b.writeJSON(s.out)
 	} else {
-		w := booksWriter{books: b, paint: painter(s.out), events: c.verbose, now: time.Now()}
+		w := treeWriter{serverData: b, paint: painter(s.out), events: c.verbose, now: time.Now()}
 		_, err = io.WriteString(s.out, w.text())
 	}
 	if err != nil {
@@ -79,7 +79,7 @@ func channelz(ctx context.Context, c *commandLine, s stdio) int {
 var errTooMany = fmt.Errorf("the server's channelz has more than %d entries", mostEntities)
 
 // next counts a question.
-func (b *books) next() error {
+func (b *serverData) next() error {
 	if b.asked++; b.asked > mostEntities {
 		return errTooMany
 	}
@@ -87,7 +87,7 @@ func (b *books) next() error {
 }
 
 // fill asks for everything.
-func (b *books) fill(ctx context.Context) error {
+func (b *serverData) fill(ctx context.Context) error {
 	for start, end := int64(0), false; !end; {
 		page, err := b.client.GetTopChannels(ctx, &channelzpb.GetTopChannelsRequest{StartChannelId: start})
 		if err = errors.Join(err, b.next()); err != nil {
@@ -119,7 +119,7 @@ func (b *books) fill(ctx context.Context) error {
 	return nil
 }
 
-func (b *books) fillChannel(ctx context.Context, c *channelzpb.Channel) error {
+func (b *serverData) fillChannel(ctx context.Context, c *channelzpb.Channel) error {
 	id := c.GetRef().GetChannelId()
 	if b.channels[id] != nil {
 		return nil
@@ -153,7 +153,7 @@ func (b *books) fillChannel(ctx context.Context, c *channelzpb.Channel) error {
 	return b.fillSockets(ctx, c.GetSocketRef())
 }
 
-func (b *books) fillSockets(ctx context.Context, refs []*channelzpb.SocketRef) error {
+func (b *serverData) fillSockets(ctx context.Context, refs []*channelzpb.SocketRef) error {
 	for _, ref := range refs {
 		answer, err := b.client.GetSocket(ctx, &channelzpb.GetSocketRequest{SocketId: ref.GetSocketId()})
 		if err = errors.Join(gone(err), b.next()); err != nil {
@@ -166,7 +166,7 @@ func (b *books) fillSockets(ctx context.Context, refs []*channelzpb.SocketRef) e
 	return nil
 }
 
-func (b *books) fillServer(ctx context.Context, s *channelzpb.Server) error {
+func (b *serverData) fillServer(ctx context.Context, s *channelzpb.Server) error {
 	if err := b.fillSockets(ctx, s.GetListenSocket()); err != nil {
 		return err
 	}
@@ -196,16 +196,16 @@ func gone(err error) error {
 	return err
 }
 
-// booksWriter writes the books as a tree.
-type booksWriter struct {
-	*books
+// treeWriter writes serverData as a tree.
+type treeWriter struct {
+	*serverData
 	paint
 	events bool
 	now    time.Time
 	out    strings.Builder
 }
 
-func (w *booksWriter) text() string {
+func (w *treeWriter) text() string {
 	for _, c := range w.top {
 		w.channel(c, "")
 	}
@@ -227,7 +227,7 @@ func (w *booksWriter) text() string {
 }
 
 // line writes a line of the parts that are not empty.
-func (w *booksWriter) line(indent string, parts ...string) {
+func (w *treeWriter) line(indent string, parts ...string) {
 	var shown []string
 	for _, p := range parts {
 		if p != "" {
@@ -237,7 +237,7 @@ func (w *booksWriter) line(indent string, parts ...string) {
 	w.out.WriteString(indent + strings.Join(shown, "  ") + "\n")
 }
 
-func (w *booksWriter) channel(c *channelzpb.Channel, indent string) {
+func (w *treeWriter) channel(c *channelzpb.Channel, indent string) {
 	d := c.GetData()
 	w.line(indent, w.bold("channel "+strconv.FormatInt(c.GetRef().GetChannelId(), 10)), text.Line(d.GetTarget()), w.stateName(d.GetState()), calls(d)+w.ago(d))
 	w.trace(d.GetTrace(), indent+"  ")
@@ -261,7 +261,7 @@ func (w *booksWriter) channel(c *channelzpb.Channel, indent string) {
 	}
 }
 
-func (w *booksWriter) socket(id int64, indent string) {
+func (w *treeWriter) socket(id int64, indent string) {
 	s := w.sockets[id]
 	if s == nil {
 		return
@@ -283,7 +283,7 @@ func (w *booksWriter) socket(id int64, indent string) {
 }
 
 // trace writes the latest events.
-func (w *booksWriter) trace(t *channelzpb.ChannelTrace, indent string) {
+func (w *treeWriter) trace(t *channelzpb.ChannelTrace, indent string) {
 	if !w.events {
 		return
 	}
@@ -299,7 +299,7 @@ func (w *booksWriter) trace(t *channelzpb.ChannelTrace, indent string) {
 	}
 }
 
-func (w *booksWriter) stateName(s *channelzpb.ChannelConnectivityState) string {
+func (w *treeWriter) stateName(s *channelzpb.ChannelConnectivityState) string {
 	name := s.GetState().String()
 	switch s.GetState() {
 	case channelzpb.ChannelConnectivityState_READY:
@@ -331,7 +331,7 @@ func calls(d counted) string {
 }
 
 // ago says when the latest RPC began.
-func (w *booksWriter) ago(d *channelzpb.ChannelData) string {
+func (w *treeWriter) ago(d *channelzpb.ChannelData) string {
 	at := d.GetLastCallStartedTimestamp()
 	if d.GetCallsStarted() == 0 || at.GetSeconds() == 0 {
 		return ""
@@ -351,17 +351,17 @@ func address(a *channelzpb.Address) string {
 	return ""
 }
 
-// jsonBooks is what channelz --json writes: the messages of grpc.channelz.v1 in
+// jsonChannelz is what channelz --json writes: the messages of grpc.channelz.v1 in
 // protobuf's JSON.
-type jsonBooks struct {
+type jsonChannelz struct {
 	Channels    []json.RawMessage `json:"channels"`
 	Subchannels []json.RawMessage `json:"subchannels"`
 	Sockets     []json.RawMessage `json:"sockets"`
 	Servers     []json.RawMessage `json:"servers"`
 }
 
-func (b *books) writeJSON(w io.Writer) error {
-	out := jsonBooks{Channels: []json.RawMessage{}, Subchannels: []json.RawMessage{}, Sockets: []json.RawMessage{}, Servers: []json.RawMessage{}}
+func (b *serverData) writeJSON(w io.Writer) error {
+	out := jsonChannelz{Channels: []json.RawMessage{}, Subchannels: []json.RawMessage{}, Sockets: []json.RawMessage{}, Servers: []json.RawMessage{}}
 	var err error
 	add := func(to *[]json.RawMessage, m proto.Message) {
 		raw, bad := protojson.Marshal(m)

@@ -72,7 +72,7 @@ func TestChannelz(t *testing.T) {
 // events, sockets of several kinds, and texts that are meant for a terminal.
 func TestChannelzTree(t *testing.T) {
 	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	b := &books{channels: map[int64]*channelzpb.Channel{}, subchannels: map[int64]*channelzpb.Subchannel{}, sockets: map[int64]*channelzpb.Socket{}, ofServer: map[int64][]int64{}}
+	b := &serverData{channels: map[int64]*channelzpb.Channel{}, subchannels: map[int64]*channelzpb.Subchannel{}, sockets: map[int64]*channelzpb.Socket{}, ofServer: map[int64][]int64{}}
 	state := func(s channelzpb.ChannelConnectivityState_State) *channelzpb.ChannelConnectivityState {
 		return &channelzpb.ChannelConnectivityState{State: s}
 	}
@@ -92,8 +92,8 @@ func TestChannelzTree(t *testing.T) {
 		Remote:   &channelzpb.Address{Address: &channelzpb.Address_UdsAddress_{UdsAddress: &channelzpb.Address_UdsAddress{Filename: "/run/a.sock"}}},
 		Security: &channelzpb.Security{Model: &channelzpb.Security_Tls_{Tls: &channelzpb.Security_Tls{CipherSuite: &channelzpb.Security_Tls_StandardName{StandardName: "TLS_AES_128_GCM_SHA256"}}}}}
 	b.servers = []*channelzpb.Server{{Ref: &channelzpb.ServerRef{ServerId: 7, Name: "front"}, Data: &channelzpb.ServerData{CallsStarted: 2, CallsSucceeded: 2}}}
-	w := booksWriter{books: b, events: true, now: at}
+	w := treeWriter{serverData: b, events: true, now: at}
 	assertGolden(t, "channelz-tree", w.text())
-	empty := booksWriter{books: &books{}}
+	empty := treeWriter{serverData: &serverData{}}
 	assert.Equal(t, "channelz has no channel and no server\n", empty.text())
 }

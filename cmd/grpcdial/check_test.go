@@ -102,7 +102,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// says starts a server that reads a little, answers the same to everybody, and waits.
+// says starts a server that reads a little, gives every client the same answer, and waits.
 func says(t *testing.T, answer string) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -210,7 +210,7 @@ func TestCheckThroughAProxy(t *testing.T) {
 	assertGolden(t, "proxy-refuses", o.golden())
 }
 
-// With --verbose the events are told as they happen, beside the drawing.
+// With --verbose the events are printed as they happen, beside the drawing.
 func TestVerbose(t *testing.T) {
 	s := serve(t, "")
 	for _, args := range [][]string{{"check", "-v"}, {"check", "--json", "--verbose"}, {"watch", "-v", "--timeout", "0.3"}} {

@@ -106,5 +106,5 @@ func TestDocumentation(t *testing.T) {
 	documented(reflect.TypeFor[jsonChange]())
 	documented(reflect.TypeFor[jsonCall]())
 	documented(reflect.TypeFor[jsonLoad]())
-	documented(reflect.TypeFor[jsonBooks]())
+	documented(reflect.TypeFor[jsonChannelz]())
 }

@@ -120,7 +120,7 @@ func TestControlCharactersOfPeersAreNotPrinted(t *testing.T) {
 	assert.Equal(t, "00:00:00.000  READY -> IDLE after 1s: a\uFFFDb c\n", changeText(false, change, time.Second))
 }
 
-// Several attempts are told of on lines of their own.
+// Each of several attempts has a line of its own.
 func TestChangeWithSeveralAttempts(t *testing.T) {
 	refused := errors.New("connection refused")
 	change := grpcdial.StateChange{From: connectivity.Connecting, To: connectivity.TransientFailure, Cause: &grpcdial.DialError{

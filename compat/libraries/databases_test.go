@@ -22,8 +22,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
-// vectors is the part of a Qdrant server that lists collections for those who have its
-// key.
+// vectors is the part of a Qdrant server that lists collections for clients that send
+// its key.
 type vectors struct {
 	qdrant.UnimplementedCollectionsServer
 	qdrant.UnimplementedQdrantServer

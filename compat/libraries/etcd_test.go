@@ -19,7 +19,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
-// etcd is the part of an etcd server that keeps keys for those who log in.
+// etcd is the part of an etcd server that keeps keys for clients that log in.
 type etcd struct {
 	etcdserverpb.UnimplementedKVServer
 	etcdserverpb.UnimplementedAuthServer

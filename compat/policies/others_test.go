@@ -92,8 +92,8 @@ func TestOutlierDetection(t *testing.T) {
 	eventually(t, func() bool { return shares(cc, 30)["sick"] == 10 }, "it is given another chance")
 }
 
-// customPolicy sends all RPCs to the backend whose last report told of the least
-// load, and looks at what Done tells it.
+// customPolicy sends all RPCs to the backend whose last report had the least load, and
+// checks what Done receives.
 type customPolicy struct{ reports atomic.Int64 }
 
 func (p *customPolicy) Build(info base.PickerBuildInfo) balancer.Picker {

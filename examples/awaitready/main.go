@@ -78,7 +78,7 @@ func run() error {
 	}
 
 	// The loss of the connection is a change of state. A channel that has lost
-	// its only server is idle until someone needs it: an RPC, or AwaitReady.
+	// its only server is idle until an RPC or AwaitReady needs it.
 	server.Stop()
 	if !cc.WaitForStateChange(ctx, connectivity.Ready) {
 		return fmt.Errorf("the channel is still %v: %w", cc.GetState(), ctx.Err())

@@ -21,7 +21,7 @@ func TestLog(t *testing.T) {
 		}
 		l.Failed(addr, list)
 	}
-	told := func() string {
+	shown := func() string {
 		attempts, omitted := l.Latest()
 		var s []string
 		for _, a := range attempts {
@@ -31,13 +31,13 @@ func TestLog(t *testing.T) {
 	}
 	add("a:1", "one")
 	add("b:1", "two", "three")
-	assert.Equal(t, "a:1 one, b:1 two, b:1 three 0", told())
+	assert.Equal(t, "a:1 one, b:1 two, b:1 three 0", shown())
 	add("a:1", "four")
-	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "the latest per address, the oldest first")
+	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", shown(), "the latest per address, the oldest first")
 	l.Interrupted("a:1", failure.List{{Addr: "a:1", Err: errors.New("interrupted")}})
-	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", told(), "an interrupted attempt says less than a failed one")
+	assert.Equal(t, "b:1 two, b:1 three, a:1 four 0", shown(), "an interrupted attempt says less than a failed one")
 	l.Connected("b:1")
-	assert.Equal(t, "a:1 four 0", told(), "its place stays")
+	assert.Equal(t, "a:1 four 0", shown(), "its place stays")
 	for round := range 3 {
 		for i := range 300 {
 			add(fmt.Sprint("x", i), fmt.Sprint("five ", round))
@@ -51,14 +51,14 @@ func TestLog(t *testing.T) {
 	_, tried := l.ByAddress()
 	assert.Len(t, tried, 302, "none is forgotten, nor is the one that is connected")
 	l.Resolved([]string{"x7", "b:1", "new"})
-	assert.Equal(t, "x7 five 2 0", told())
+	assert.Equal(t, "x7 five 2 0", shown())
 	assert.True(t, l.Knows("b:1"))
 	l.Unresolved(&failure.Attempt{Addr: "r", Err: errors.New("six")})
 	l.Ready()
-	assert.Equal(t, "r six 0", told())
+	assert.Equal(t, "r six 0", shown())
 	assert.False(t, l.Knows("x7"))
 	add("y", "seven")
 	l.Clear()
 	assert.False(t, l.Knows("y"))
-	assert.Equal(t, " 0", told())
+	assert.Equal(t, " 0", shown())
 }

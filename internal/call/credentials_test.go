@@ -82,8 +82,8 @@ func TestPerRPCCredentials(t *testing.T) {
 	assert.ElementsMatch(t, []string{"second", "mine"}, strings.Split(reply.Username, ","))
 }
 
-// TestPeerOfASecureConnection: the Peer option and a stream's context tell who the
-// server is.
+// TestPeerOfASecureConnection: the Peer option and a stream's context have the server's
+// identity.
 func TestPeerOfASecureConnection(t *testing.T) {
 	ch := serveTLS(t, streamService(), "localhost")
 	check := func(p *peer.Peer) {

@@ -184,7 +184,7 @@ func TestGoAway(t *testing.T) {
 	require.NoError(t, <-result, "the first one, on the old connection")
 }
 
-// TestCloseWhileAnotherAttemptIsMade: whoever makes it ends it.
+// TestCloseWhileAnotherAttemptIsMade: the goroutine that makes the attempt ends it.
 func TestCloseWhileAnotherAttemptIsMade(t *testing.T) {
 	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) { s.SendTrailers(codes.Unavailable, "not now") })
 	ch.SetConfig(retryConfig(t, quickPolicy, ""))
@@ -334,7 +334,7 @@ func TestDeadlineWhileWaitingForAStream(t *testing.T) {
 	}
 }
 
-func TestDoneIsToldWhatTheServerSaid(t *testing.T) {
+func TestDoneReceivesWhatTheServerSaid(t *testing.T) {
 	load := func(md metadata.MD) any { return strings.Join(md["load"], ",") }
 	ch := scripted(t, Config{ServerLoad: load}, func(_ int, s *h2test.Stream) {
 		s.SendMessage(replyBytes(t))

@@ -157,7 +157,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 	})
 }
 
-// endable is a context that ends when it is told to.
+// endable is a context that the test ends.
 type endable struct {
 	context.Context
 	done chan struct{}
@@ -180,7 +180,7 @@ func (c *endable) Err() error {
 	return err
 }
 
-// lateContext is a context whose end nobody hears of.
+// lateContext is a context whose Done channel never closes.
 type lateContext struct{ context.Context }
 
 func (lateContext) Done() <-chan struct{} { return nil }

@@ -91,8 +91,8 @@ var behaviours = map[string]func(s *h2test.Stream, reply []byte){
 // grpc-go differs here from what it does otherwise, and we do not follow:
 //   - Once a reply is followed by another, RecvMsg (Invoke) fails but the RPC is
 //     not over: OnFinish and the Trailer option miss the failure, or never come.
-//   - After Header has found an RPC to have ended well, OnFinish is told so, though RecvMsg
-//     then fails for want of a reply.
+//   - After Header has found an RPC to have ended well, OnFinish is called with nil, though
+//     RecvMsg then fails for want of a reply.
 //   - After an error that the client made, RecvMsg goes on to return io.EOF.
 func endedAsIn(method string, desc *grpc.StreamDesc, headerFirst bool) bool {
 	if desc.ServerStreams {

@@ -23,7 +23,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// quietBackend is a backend whose connection nobody reads.
+// quietBackend is a backend that reads nothing from its connection.
 func quietBackend(t testing.TB) *backend {
 	t.Helper()
 	nc, other := net.Pipe()

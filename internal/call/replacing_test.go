@@ -114,7 +114,7 @@ func TestHeaderEndsAnRPCWithoutAStream(t *testing.T) {
 	assert.Error(t, cs.Context().Err(), "it ends with the RPC")
 }
 
-// Who uses a stream while another attempt is awaited waits, and uses no processor.
+// A use of a stream waits, without using a processor, while another attempt is made.
 func TestWaitingForAnotherAttempt(t *testing.T) {
 	const slow = `"maxAttempts": 4, "initialBackoff": "1000s", "maxBackoff": "1000s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]`
 	receive := func(cs grpc.ClientStream) { _ = cs.RecvMsg(new(testpb.SimpleResponse)) }

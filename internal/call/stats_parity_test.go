@@ -31,11 +31,11 @@ type fieldRecorder struct {
 	current *fieldRecord
 }
 
-// fieldRecord is one RPC. What grpc-go's reader tells it tells on a goroutine of
-// its own, at any time, so that it is kept apart: only the order within each counts.
+// fieldRecord is one RPC. grpc-go's reader reports on a goroutine of its own, at any
+// time, so its events are kept apart: only the order within each counts.
 type fieldRecord struct {
 	mu       sync.Mutex
-	calls    []string // guarded by mu: what the RPC's goroutine tells
+	calls    []string // guarded by mu: what the RPC's goroutine reports
 	received []string // guarded by mu: InHeader and InTrailer
 }
 
@@ -90,14 +90,14 @@ func (r *fieldRecord) handle(ctx context.Context, s stats.RPCStats) {
 	}
 }
 
-func (r *fieldRecord) told(list *[]string) string {
+func (r *fieldRecord) text(list *[]string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(*list, "\n")
 }
 
-// TestStatsParity: a handler is told the same of both channels, attempt by
-// attempt, whatever the server does.
+// TestStatsParity: both channels report the same, attempt by attempt, whatever the server
+// does.
 func TestStatsParity(t *testing.T) {
 	reply := replyBytes(t)
 	srv := h2test.Listen(t)
@@ -157,19 +157,19 @@ func TestStatsParity(t *testing.T) {
 				want, got := theirRecord.next(), ourRecord.next()
 				call(theirs, method)
 				call(ours, method)
-				gotCalls, gotReceived := got.told(&got.calls), got.told(&got.received)
+				gotCalls, gotReceived := got.text(&got.calls), got.text(&got.received)
 				if name+method == "unary/t/TwoMessages" {
 					// grpc-go never ends this one.
 					assert.Contains(t, gotCalls, "End true Internal")
 					return
 				}
-				assert.Equal(t, want.told(&want.calls), gotCalls)
+				assert.Equal(t, want.text(&want.calls), gotCalls)
 				switch method {
 				case "/t/CompressedWithoutEncoding", "/t/CompressedWithUnknownEncoding", "/t/MessageOfGarbage":
 					// The client ends these, before or after the trailers come.
 				default:
-					assert.Eventually(t, func() bool { return want.told(&want.received) == gotReceived }, 10*time.Second, time.Millisecond,
-						"%s\nwant\n%s", gotReceived, want.told(&want.received))
+					assert.Eventually(t, func() bool { return want.text(&want.received) == gotReceived }, 10*time.Second, time.Millisecond,
+						"%s\nwant\n%s", gotReceived, want.text(&want.received))
 				}
 			})
 		}

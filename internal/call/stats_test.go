@@ -20,7 +20,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// recorder is a stats handler that writes down what it is told.
+// recorder is a stats handler that records its events.
 type recorder struct {
 	t      *testing.T
 	events chan string
@@ -72,7 +72,7 @@ func (r *recorder) HandleRPC(ctx context.Context, s stats.RPCStats) {
 func (r *recorder) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (r *recorder) HandleConn(context.Context, stats.ConnStats)                       {}
 
-// take returns what was told up to and including End.
+// take returns the events up to and including End.
 func (r *recorder) take() []string {
 	var all []string
 	for {
@@ -84,8 +84,8 @@ func (r *recorder) take() []string {
 	}
 }
 
-// TestStatsEvents: the order is grpc-go's, where that one has one (it tells what comes in on
-// a goroutine of its own, at any time after OutHeader).
+// TestStatsEvents: the order is grpc-go's, where that one has one (it reports what comes in
+// on a goroutine of its own, at any time after OutHeader).
 func TestStatsEvents(t *testing.T) {
 	svc := streamService()
 	svc.unary = func(ctx context.Context, req *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
@@ -208,7 +208,7 @@ func TestStatsOfAttempts(t *testing.T) {
 	assert.Equal(t, "End <nil> t=[]", second[len(second)-1])
 }
 
-// delays notes what TagRPC is told of the resolver.
+// delays records whether TagRPC sees a delay by the resolver.
 type delays struct {
 	stats.Handler
 	seen []bool

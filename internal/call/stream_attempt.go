@@ -57,7 +57,7 @@ func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 			a.limit.judge(cs.ctx, &o)
 		}
 		if a.s != nil {
-			if cs.log.replay(a.s, cs.retold(&a.attempt)) {
+			if cs.log.replay(a.s, cs.reportReplay(&a.attempt)) {
 				return a
 			}
 			<-a.s.Finished()
@@ -81,9 +81,9 @@ func (cs *clientStream) run(v retryVerdict, last error) *streamAttempt {
 	}
 }
 
-// retold returns the function that reports to the stats handlers the messages of the log
+// reportReplay returns the function that reports to the stats handlers the messages of the log
 // that are sent again on a; nil without handlers.
-func (cs *clientStream) retold(a *attempt) func(n, payload int) {
+func (cs *clientStream) reportReplay(a *attempt) func(n, payload int) {
 	if !cs.tagged() {
 		return nil
 	}

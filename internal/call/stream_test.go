@@ -222,7 +222,7 @@ func TestStreamStatus(t *testing.T) {
 	req := chunk(0)
 	req.ResponseStatus = &testpb.EchoStatus{Code: int32(codes.Aborted), Message: "enough"}
 	require.NoError(t, cs.SendMsg(req))
-	// SendMsg says io.EOF at last; RecvMsg tells why.
+	// SendMsg returns io.EOF at last; RecvMsg returns the cause.
 	require.Eventually(t, func() bool { return cs.SendMsg(chunk(1)) == io.EOF }, 10*time.Second, time.Millisecond)
 	err = cs.RecvMsg(new(testpb.StreamingOutputCallResponse))
 	assert.Equal(t, codes.Aborted, status.Code(err))
@@ -323,7 +323,8 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 	requireNoneActive(t, ch)
 }
 
-// TestAbandonedStreams: nobody receives any more; the end of the context is enough.
+// TestAbandonedStreams: the end of the context ends a stream that the program no longer
+// receives from.
 func TestAbandonedStreams(t *testing.T) {
 	ch := serve(t, Config{}, streamService())
 	ctx, cancel := context.WithCancel(soon(t))

@@ -24,8 +24,8 @@ import (
 )
 
 // TestStreamsUnderFire lets senders and receivers go on while the server refuses,
-// fails and resets at random and contexts end: every RPC ends once, every
-// pick is told, and an RPC that ends well has echoed everything in order.
+// fails and resets at random and contexts end: every RPC ends once, every pick's
+// Done is called, and an RPC that ends well has echoed everything in order.
 func TestStreamsUnderFire(t *testing.T) {
 	srv := h2test.Listen(t)
 	srv.Serve(func(s *h2test.Stream) {
@@ -53,8 +53,8 @@ func TestStreamsUnderFire(t *testing.T) {
 		}
 		h2test.Echo(s)
 	})
-	told := new(balance)
-	ch := New(Config{StatsHandlers: []stats.Handler{told}})
+	attempts := new(balance)
+	ch := New(Config{StatsHandlers: []stats.Handler{attempts}})
 	ch.SetResolved(true)
 	ch.SetConfig(retryConfig(t, quickPolicy, ""))
 	b := insecureBackend(t, srv.Addr())
@@ -90,14 +90,14 @@ func TestStreamsUnderFire(t *testing.T) {
 	requireNoneActive(t, ch)
 	require.Eventually(t, func() bool { return ends.Load() == workers*rounds && dones.Load() == picks.Load() }, 10*time.Second, time.Millisecond)
 	assert.NotZero(t, well.Load())
-	assert.Equal(t, picks.Load(), told.begun.Load(), "each attempt has begun")
-	assert.Equal(t, picks.Load(), told.ended.Load(), "and ended")
-	assert.Zero(t, told.wrong.Load(), "in order")
+	assert.Equal(t, picks.Load(), attempts.begun.Load(), "each attempt has begun")
+	assert.Equal(t, picks.Load(), attempts.ended.Load(), "and ended")
+	assert.Zero(t, attempts.wrong.Load(), "in order")
 }
 
 // balance is a stats handler that holds each attempt to its order: Begin, headers
-// before payloads, one End. A context that ends may have End told while the sender
-// and the receiver still tell of a message, as in grpc-go.
+// before payloads, one End. When a context ends, End may be reported while the sender and
+// the receiver still report a message, as in grpc-go.
 type balance struct {
 	stats.Handler
 	begun, ended, wrong atomic.Int64

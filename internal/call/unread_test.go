@@ -33,9 +33,9 @@ func (oddCodec) Unmarshal(p []byte, v any) error {
 	return nil
 }
 
-// TestTheEndIsToldAgain: after the end RecvMsg says the same for ever, though there
+// TestTheEndIsReturnedAgain: after the end RecvMsg says the same for ever, though there
 // be messages behind one that could not be decoded.
-func TestTheEndIsToldAgain(t *testing.T) {
+func TestTheEndIsReturnedAgain(t *testing.T) {
 	ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
 		for _, text := range []string{"one", "odd", "three"} {
 			s.SendMessage([]byte(text))

@@ -73,8 +73,8 @@ func BenchmarkEvent(b *testing.B) {
 	})
 }
 
-// book is the data of a channel that connects to one address.
-type book struct {
+// entries is the data of a channel that connects to one address.
+type entries struct {
 	c *channelzdata.Channel
 	s *channelzdata.Subchannel
 	k *channelzdata.Socket
@@ -82,7 +82,7 @@ type book struct {
 
 var oneAddress = addresses("127.0.0.1:443")
 
-func connect(p *peer.Peer) book {
+func connect(p *peer.Peer) entries {
 	c := channelzdata.Open("dns:///example:443", nil, nil)
 	c.State(connectivity.Connecting, nil)
 	c.Resolved(resolver.State{Addresses: oneAddress})
@@ -92,7 +92,7 @@ func connect(p *peer.Peer) book {
 	k := s.NewSocket(p, "", nil)
 	s.State(connectivity.Ready, nil)
 	c.State(connectivity.Ready, nil)
-	return book{c, s, k}
+	return entries{c, s, k}
 }
 
 // BenchmarkChannel is all that a channel writes from its start over READY to
@@ -113,10 +113,10 @@ func BenchmarkChannel(b *testing.B) {
 // traces have filled with short texts.
 func BenchmarkMemory(b *testing.B) {
 	p := &peer.Peer{Addr: tcp(443), LocalAddr: tcp(5555)}
-	for name, make := range map[string]func() book{
-		"new":   func() book { return book{c: channelzdata.Open("dns:///example:443", nil, nil)} },
-		"ready": func() book { return connect(p) },
-		"full": func() book {
+	for name, make := range map[string]func() entries{
+		"new":   func() entries { return entries{c: channelzdata.Open("dns:///example:443", nil, nil)} },
+		"ready": func() entries { return connect(p) },
+		"full": func() entries {
 			l := connect(p)
 			for range 32 {
 				l.c.State(connectivity.Ready, nil)
@@ -128,7 +128,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			const n = 5000
 			for range b.N {
-				kept := [n]book{}
+				kept := [n]entries{}
 				before := heap()
 				for i := range kept {
 					kept[i] = make()

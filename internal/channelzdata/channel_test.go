@@ -111,7 +111,7 @@ func TestChannelTellsOfItsLife(t *testing.T) {
 	}
 }
 
-func TestClosedChannelIsOutOfTheBooks(t *testing.T) {
+func TestClosedChannelIsNotListed(t *testing.T) {
 	c := channelzdata.Open("a", nil, nil)
 	s := c.NewSubchannel(addresses("b"))
 	k := s.NewSocket(&peer.Peer{Addr: tcp(1)}, "", nil)
@@ -144,7 +144,7 @@ func TestClosedChannelIsOutOfTheBooks(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestNilBooksTakeEverything(t *testing.T) {
+func TestNilDataTakesEverything(t *testing.T) {
 	var c *channelzdata.Channel
 	c.State(connectivity.Ready, nil)
 	c.Resolved(resolver.State{})

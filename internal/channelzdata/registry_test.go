@@ -98,7 +98,7 @@ type takesIdentifier struct{ balancer.Builder }
 
 func init() { balancer.Register(takesIdentifier{balancer.Get(pickfirst.Name)}) }
 
-func (takesIdentifier) Name() string { return "ledger_test_takes_identifier" }
+func (takesIdentifier) Name() string { return "channelzdata_test_takes_identifier" }
 
 func (b takesIdentifier) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	identifiers <- opts.ChannelzParent
@@ -109,7 +109,7 @@ func (b takesIdentifier) Build(cc balancer.ClientConn, opts balancer.BuildOption
 func grpcGoIdentifier(t *testing.T) channelz.Identifier {
 	t.Helper()
 	cc, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"ledger_test_takes_identifier":{}}]}`))
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"channelzdata_test_takes_identifier":{}}]}`))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, cc.Close()) })
 	cc.Connect()
@@ -160,7 +160,7 @@ func TestIdentifierReads(t *testing.T) {
 // its program has dropped without closing it.
 func TestForgottenChannelIsCollected(t *testing.T) {
 	type program struct {
-		books *channelzdata.Channel
+		data  *channelzdata.Channel
 		calls callCounts
 	}
 	const n = 200
@@ -168,10 +168,10 @@ func TestForgottenChannelIsCollected(t *testing.T) {
 	var known []int64
 	for range n {
 		p := &program{}
-		p.books = channelzdata.Open("a", nil, &p.calls)
-		s := p.books.NewSubchannel(addresses("b"))
+		p.data = channelzdata.Open("a", nil, &p.calls)
+		s := p.data.NewSubchannel(addresses("b"))
 		s.NewSocket(nil, "", nil)
-		known = append(known, p.books.ID(), s.ID())
+		known = append(known, p.data.ID(), s.ID())
 		left = append(left, weak.Make(p))
 	}
 	kept := openChannel(t, "kept")

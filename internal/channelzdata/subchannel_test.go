@@ -74,7 +74,7 @@ func TestSubchannelOutlivesItsEvents(t *testing.T) {
 	}
 	assert.Equal(t, []int64{s.ID()}, ids(channelRecord(t, c.ID()).Subchannels))
 	s.Close()
-	subchannelRecord(t, s.ID()) // the trace tells of its deletion
+	subchannelRecord(t, s.ID()) // the trace has its deletion
 }
 
 func TestDeletedSubchannelIsListedWhileItDrains(t *testing.T) {

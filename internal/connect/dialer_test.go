@@ -19,7 +19,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// closing is a connection that tells when it was closed.
+// closing is a connection that reports its Close.
 type closing struct {
 	net.Conn
 	closed chan struct{}

@@ -19,7 +19,7 @@ import (
 // "servfail" and "silence" stand for what they say.
 type zone map[string][]string
 
-// resolver returns a resolver that asks the zone and nobody else.
+// resolver returns a resolver that asks the zone alone.
 func (z zone) resolver(t *testing.T) *net.Resolver {
 	t.Helper()
 	names := dnstest.Zone{}

@@ -36,7 +36,7 @@ func watchProgress(t *testing.T, cfg *Config, addr string, enough func([]Address
 	return seen
 }
 
-// Progress tells the phase that an attempt is in, and of a target behind a proxy.
+// Progress has the phase that an attempt is in, and the target behind a proxy.
 func TestProgress(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
@@ -74,8 +74,8 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// Of a name with several addresses, it tells how each of them failed that did, and
-// where the others are.
+// For a name with several addresses, it has the failure of each that failed, and the
+// phase of the others.
 func TestProgressOfANameWithSeveralAddresses(t *testing.T) {
 	h2test.CheckLeaks(t)
 	silent := serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })

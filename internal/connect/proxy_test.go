@@ -176,8 +176,7 @@ func TestProxyFailures(t *testing.T) {
 	}
 }
 
-// What waits for nobody: a function that hangs, and a dialer that ignores its
-// context.
+// A function that hangs, and a dialer that ignores its context, hold up nothing.
 func TestProxyThatHangs(t *testing.T) {
 	h2test.CheckLeaks(t)
 	release := make(chan struct{})

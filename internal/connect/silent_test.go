@@ -88,7 +88,7 @@ func TestBothAnswer(t *testing.T) {
 	finish(t, c)
 }
 
-// If no address does, all of them are told of, each with the time that it took.
+// If no address does, the error has all of them, each with the time that it took.
 func TestSilentAddresses(t *testing.T) {
 	h2test.CheckLeaks(t)
 	port := serveEach(t, silent, silent, silent)

@@ -23,7 +23,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
-// steps keeps what a trace is told.
+// steps keeps the steps that a trace receives.
 type steps struct {
 	mu  sync.Mutex
 	all []Step
@@ -186,7 +186,7 @@ func TestTraceOfATimeOut(t *testing.T) {
 	assert.True(t, errors.Is(s.last(failure.HTTP2).Err, context.DeadlineExceeded))
 }
 
-// Steps of which nobody wants to know cost nothing.
+// Without a trace, steps cost nothing.
 func TestNoTraceCostsNothing(t *testing.T) {
 	cfg := &Config{}
 	assert.Zero(t, testing.AllocsPerRun(100, func() {

@@ -11,15 +11,15 @@ import (
 	grpcsc "google.golang.org/grpc/serviceconfig"
 )
 
-// told is one call that a resolver made: an update, or an error.
-type told struct {
+// call is one call that a resolver made: an update, or an error.
+type call struct {
 	state resolver.State
 	err   error
 	at    time.Time
 }
 
 // addrs are the addresses of an update.
-func (c told) addrs() []string {
+func (c call) addrs() []string {
 	var all []string
 	for _, a := range c.state.Addresses {
 		all = append(all, a.Addr)
@@ -28,14 +28,14 @@ func (c told) addrs() []string {
 }
 
 // config is the JSON of an update's service config, empty if it has none.
-func (c told) config() string {
+func (c call) config() string {
 	if c.state.ServiceConfig == nil || c.state.ServiceConfig.Err != nil {
 		return ""
 	}
 	return c.state.ServiceConfig.Config.(parsed).js
 }
 
-func (c told) pending() bool { return ServiceConfigPending(c.state) }
+func (c call) pending() bool { return ServiceConfigPending(c.state) }
 
 // parsed is the service config that a channel makes of JSON.
 type parsed struct {
@@ -46,21 +46,21 @@ type parsed struct {
 // channel records what a resolver says.
 type channel struct {
 	resolver.ClientConn
-	calls   chan told
+	calls   chan call
 	verdict func(resolver.State) error // nil: everything is accepted
 }
 
-func newChannel() *channel { return &channel{calls: make(chan told, 100)} }
+func newChannel() *channel { return &channel{calls: make(chan call, 100)} }
 
 func (c *channel) UpdateState(s resolver.State) error {
-	c.calls <- told{state: s, at: time.Now()}
+	c.calls <- call{state: s, at: time.Now()}
 	if c.verdict == nil {
 		return nil
 	}
 	return c.verdict(s)
 }
 
-func (c *channel) ReportError(err error) { c.calls <- told{err: err, at: time.Now()} }
+func (c *channel) ReportError(err error) { c.calls <- call{err: err, at: time.Now()} }
 
 // ParseServiceConfig refuses nothing but what is empty, as grpc-go's does.
 func (c *channel) ParseServiceConfig(js string) *grpcsc.ParseResult {
@@ -72,19 +72,19 @@ func (c *channel) ParseServiceConfig(js string) *grpcsc.ParseResult {
 
 // next is the next call. The bound is for tests that hang, and out of the way
 // of every interval in a synctest bubble.
-func (c *channel) next(t *testing.T) told {
+func (c *channel) next(t *testing.T) call {
 	t.Helper()
 	select {
 	case call := <-c.calls:
 		return call
 	case <-time.After(time.Hour):
 		require.FailNow(t, "the resolver says nothing")
-		return told{}
+		return call{}
 	}
 }
 
 // nextUpdate is the next call, which must be no error.
-func (c *channel) nextUpdate(t *testing.T) told {
+func (c *channel) nextUpdate(t *testing.T) call {
 	t.Helper()
 	call := c.next(t)
 	require.NoError(t, call.err)
@@ -92,7 +92,7 @@ func (c *channel) nextUpdate(t *testing.T) told {
 }
 
 // settled is the last update of a resolution: the first one that is not pending.
-func (c *channel) settled(t *testing.T) told {
+func (c *channel) settled(t *testing.T) call {
 	t.Helper()
 	for {
 		if call := c.nextUpdate(t); !call.pending() {
@@ -101,7 +101,7 @@ func (c *channel) settled(t *testing.T) told {
 	}
 }
 
-// quiet fails if there was a call that nobody took.
+// quiet fails if there was a call that the test has not taken.
 func (c *channel) quiet(t *testing.T) {
 	t.Helper()
 	select {

@@ -80,8 +80,8 @@ func TestEndpointsNextToGRPCGo(t *testing.T) {
 		{endpoint: "::1]:80", want: refused},
 		{endpoint: "::1:50051", want: refused},
 		{endpoint: "one.test:80:80", want: refused},
-		// No dial to these can succeed, so they are refused where the reason can
-		// still be told.
+		// No dial to these can succeed, so they are refused while the error can still
+		// say why.
 		{endpoint: "one.test:65536", want: refused, grpcgo: "192.0.2.1:65536"},
 		{endpoint: "one.test:80/path", want: refused, grpcgo: "192.0.2.1:80/path"},
 		{endpoint: "[]", want: refused, grpcgo: "no address and no error"},

@@ -68,7 +68,7 @@ func TestErrorsNameTheServerAndTheCause(t *testing.T) {
 		"silent.test":  {Silent: true},
 	})
 	gone := dnstest.Listen(t, dnstest.Zone{})
-	gone.Close() // nobody hears
+	gone.Close() // no server listens any more
 
 	short := brisk
 	short.LookupTimeout = 50 * time.Millisecond
@@ -108,7 +108,7 @@ func TestErrorsNameTheServerAndTheCause(t *testing.T) {
 			assert.Equal(t, tt.timeout, e.IsTimeout)
 			assert.True(t, strings.HasPrefix(err.Error(), "lookup "+tt.host+" on "+server+": "), err.Error())
 			assert.Contains(t, err.Error(), tt.says)
-			// The bound is the resolver's own, nobody's who waits for the channel.
+			// The bound is the resolver's own, not that of a wait for the channel.
 			assert.NotErrorIs(t, err, context.DeadlineExceeded)
 		})
 	}
@@ -230,7 +230,7 @@ func TestCloseFromManyGoroutines(t *testing.T) {
 	cfg.MinInterval, cfg.Refresh = -1, time.Microsecond
 	for range 20 {
 		c := newChannel()
-		c.calls = make(chan told, 100_000)
+		c.calls = make(chan call, 100_000)
 		r, err := NewBuilder(cfg).Build(target(s.Addr(), "one.test"), c, resolver.BuildOptions{})
 		require.NoError(t, err)
 		var wg sync.WaitGroup
@@ -251,7 +251,7 @@ func TestCloseFromManyGoroutines(t *testing.T) {
 	}
 }
 
-func TestLocalhostAsksNobodyForAServiceConfig(t *testing.T) {
+func TestLocalhostAsksNoServerForAServiceConfig(t *testing.T) {
 	h2test.CheckLeaks(t)
 	asked := make(chan string, 100)
 	s := dnstest.Listen(t, dnstest.Zone{

@@ -146,12 +146,12 @@ func TestServiceConfigStaysUntilTheNextAnswer(t *testing.T) {
 	inBubble(t, z, Config{}, func(s *dnstest.Server, c *channel, r resolver.Resolver) {
 		require.Equal(t, someConfig, c.settled(t).config())
 
-		again := func(txt dnstest.Records) []told {
+		again := func(txt dnstest.Records) []call {
 			s.Set("_grpc_config.one.test", txt)
 			time.Sleep(time.Minute)
 			r.ResolveNow(resolver.ResolveNowOptions{})
 			time.Sleep(time.Minute)
-			var all []told
+			var all []call
 			for len(c.calls) > 0 {
 				all = append(all, c.nextUpdate(t))
 				assert.False(t, all[len(all)-1].pending(), "RPCs are held once")

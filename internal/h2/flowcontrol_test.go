@@ -89,7 +89,7 @@ func TestConnectionWindow(t *testing.T) {
 		synctest.Wait() // it is in the line
 		server.ExpectSilence(time.Second)
 
-		// Whoever sent a part goes to the end of the line.
+		// A stream that sent a part goes to the end of the line.
 		server.WindowUpdate(0, 4)
 		require.Len(t, server.ExpectData(1).Data, 4)
 		server.ExpectSilence(time.Second)
@@ -236,8 +236,8 @@ func TestLargerThanWindows(t *testing.T) {
 	}
 }
 
-// A stream whose receiver does not receive holds no more than its window, and
-// holds nobody up.
+// A stream whose receiver does not receive holds no more than its window, and does not
+// hold up others.
 func TestSlowReceiver(t *testing.T) {
 	c, server := peered(t, h2.Config{StreamWindow: 100 << 10, ConnWindow: 200 << 10})
 	s, err := c.Open(context.Background(), req("/test/Slow"))
@@ -368,7 +368,7 @@ func TestLargeSendersTakeTurns(t *testing.T) {
 		got := map[uint32]int{}
 		for ended := 0; ended < 4; {
 			f := server.ReadFrame()
-			synctest.Wait() // who can send has done so, and who cannot waits
+			synctest.Wait() // streams that can send have done so; the others wait
 			if f.Type != http2.FrameData {
 				continue
 			}

@@ -109,8 +109,8 @@ func TestGoAwayUnprocessed(t *testing.T) {
 	require.Nil(t, await(t, one, "stream 1").failure())
 }
 
-// A loss after GOAWAY is a loss for what GOAWAY did not refuse; its text still
-// tells what the server said.
+// A loss after GOAWAY is a loss for the streams that GOAWAY did not refuse; its text
+// still has what the server said.
 func TestLossAfterGoAway(t *testing.T) {
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestLossAfterGoAway(t *testing.T) {
 	}
 }
 
-// Those who wait for a place among MAX_CONCURRENT_STREAMS are told at once.
+// RPCs that wait for a stream slot (MAX_CONCURRENT_STREAMS) fail at once.
 func TestGoAwayEndsWaiting(t *testing.T) {
 	c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1))
 	one := c.call(context.Background(), "/test/Hang", "x")

@@ -108,8 +108,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// The windows bound the memory that messages take which nobody receives: it is at most
-// twice what came, whatever the messages and however they are divided into frames.
+// The windows bound the memory of messages that are not received: it is at most twice
+// what came, whatever the messages and however they are divided into frames.
 func TestUnreadMessagesTakeWhatTheyTookOfTheWindow(t *testing.T) {
 	const frame = 16384
 	sized := func(size int) func() []byte {

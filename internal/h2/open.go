@@ -61,7 +61,7 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 		headers: make(chan struct{}),
 	}
 	if ctx.Done() != nil {
-		// Registered first, so that stop is set before anybody can end the
+		// Registered first, so that stop is set before anything can end the
 		// stream. Until the stream is in the table, cancel finds nothing to do,
 		// and open itself watches ctx.
 		s.stop = context.AfterFunc(ctx, func() { s.Cancel(contextError(ctx).Status) })

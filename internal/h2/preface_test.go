@@ -123,8 +123,8 @@ func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
 	return h2.New(w, await(t, secured, "the TLS handshake"), h2.Config{}), server
 }
 
-// SETTINGS that RFC 9113 forbids are told apart from no SETTINGS, by the code that it
-// demands.
+// SETTINGS that RFC 9113 forbids end the connection with the code that it demands, and
+// differ from no SETTINGS.
 func TestPrefaceSettingsForbidden(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -160,8 +160,8 @@ func TestPrefaceSettingsForbidden(t *testing.T) {
 	}
 }
 
-// What the server said tells more than that our preface could not be written, were it one
-// byte.
+// What the server sent, were it one byte, explains more than the failed write of our
+// preface.
 func TestPrefaceNotWritten(t *testing.T) {
 	for _, said := range []string{"", "\x00", "HTTP/1.1 503 Busy\r\n"} {
 		synctest.Test(t, func(t *testing.T) {

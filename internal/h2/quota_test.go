@@ -37,8 +37,8 @@ func TestStreamsUnlimited(t *testing.T) {
 	require.Zero(t, c.Streams())
 }
 
-// MAX_CONCURRENT_STREAMS may be lowered below what runs. Who waits is served in
-// order; who gives up leaves the line.
+// MAX_CONCURRENT_STREAMS may be lowered below what runs. Waiters are served in order; one
+// that gives up leaves the line.
 func TestMaxConcurrentStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(3))
@@ -125,7 +125,7 @@ func TestMaxConcurrentStreams(t *testing.T) {
 	})
 }
 
-// One slot, many callers, some of whom give up: no slot is lost, and the server never
+// One slot, many callers, some of which give up: no slot is lost, and the server never
 // sees two at once (it holds the client to that).
 func TestSlotsUnderCancellation(t *testing.T) {
 	for _, p := range peers {
@@ -197,7 +197,7 @@ func TestCancelStorm(t *testing.T) {
 	})
 }
 
-// endedMeanwhile is a context of which nobody has noticed yet that it has ended.
+// endedMeanwhile is a context that has ended although its Done channel never closes.
 type endedMeanwhile struct {
 	context.Context
 	err atomic.Bool
@@ -254,8 +254,8 @@ func TestWindowUnderCancellation(t *testing.T) {
 	}
 }
 
-// How long an RPC waited for a slot is not told of another, though it may be served by the
-// same object.
+// How long an RPC waited for a slot is not reported of another, though the same object
+// may serve it.
 func TestQueuedIsTheRPCsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 1000})

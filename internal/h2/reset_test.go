@@ -78,8 +78,8 @@ func TestResetAfterMessages(t *testing.T) {
 	require.Equal(t, []string{"v"}, md["k"])
 }
 
-// RST_STREAM NO_ERROR after the trailers tells a client to stop sending, and is
-// no failure (RFC 9113 section 8.1). Other late frames mean nothing either.
+// RST_STREAM NO_ERROR after the trailers asks a client to stop sending, and is no
+// failure (RFC 9113 section 8.1). Other late frames mean nothing either.
 func TestResetAfterTrailers(t *testing.T) {
 	for _, half := range []bool{true, false} {
 		t.Run(fmt.Sprintf("half-closed %v", half), func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestCancelAfterDeadline(t *testing.T) {
 	})
 }
 
-// This side's deadline and cancellation end the stream at the time and tell the server.
+// This side's deadline and cancellation end the stream in time and reset it.
 func TestDeadlineIsToTheMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, server := peered(t, h2.Config{})

@@ -17,7 +17,7 @@ import (
 
 // Objects of unary calls serve again. Frames for calls that are over, which the server sends
 // while later calls run, reach none of those.
-func TestLateFramesReachNobody(t *testing.T) {
+func TestLateFramesReachNoStream(t *testing.T) {
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)

@@ -20,8 +20,9 @@ import (
 // client is a connection under test whose Serve runs.
 type client struct {
 	*h2.Conn
-	drained chan error // what onDrain was told
-	served  chan error // what Serve returned
+	drained chan error // what onDrain received
+
+	served chan error // what Serve returned
 }
 
 // shake makes a connection of nc and shakes hands in the background, while the

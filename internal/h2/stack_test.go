@@ -22,7 +22,8 @@ import (
 // The goroutine of a connection at rest keeps the stack that it began with, also when
 // the server has said something since.
 func TestConnectionAtRestHasASmallStack(t *testing.T) {
-	// Go begins new stacks with the average size of those in use, unless told not to.
+	// Go begins new stacks with the average size of those in use, unless GODEBUG says
+	// otherwise.
 	if fixed := "adaptivestackstart=0"; os.Getenv("GODEBUG") != fixed {
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 		cmd.Env = append(os.Environ(), "GODEBUG="+fixed)

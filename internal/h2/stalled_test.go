@@ -54,8 +54,8 @@ func stopped(t *testing.T, useTLS bool, wrap func(net.Conn) net.Conn) *client {
 	return shake(t, wrap(nc), nil, h2.Config{})()
 }
 
-// lateness tells how late a timer has been at worst since it was called: what the
-// machine, busy with other things, adds to any time that is measured.
+// lateness returns a function that returns how late a timer has been at worst since:
+// what a busy machine adds to any time that is measured.
 func lateness(t *testing.T) func() time.Duration {
 	var worst atomic.Int64
 	ended := make(chan struct{})
@@ -79,9 +79,9 @@ func lateness(t *testing.T) func() time.Duration {
 	return func() time.Duration { return time.Duration(worst.Load()) }
 }
 
-// A server that stops reading holds up nobody beyond its deadline, whatever waits for
-// what: a caller that writes for all others, one that waits for room, one whose
-// message is half sent, a stream's sender.
+// A server that stops reading holds up no caller beyond its deadline, whatever it waits
+// for: one that writes for all others, one that waits for room, one whose message is half
+// sent, a stream's sender.
 func TestStoppedServer(t *testing.T) {
 	const timeout, late = 100 * time.Millisecond, 250 * time.Millisecond
 	for _, w := range wires {
@@ -134,7 +134,7 @@ func TestStoppedServer(t *testing.T) {
 			t.Logf("the last was %v late, a timer %v", time.Duration(worst.Load())-timeout, slow())
 			require.Less(t, time.Duration(worst.Load()), timeout+late+2*slow())
 
-			// Callers that have no deadline are freed by Close, which does not wait for anybody.
+			// Close ends callers that have no deadline, and does not wait for the server.
 			results := make([]<-chan result, 8)
 			for i := range results {
 				results[i] = c.call(context.Background(), "/test/Hang", strings.Repeat("x", 100<<10))
@@ -206,8 +206,8 @@ func TestServerPauses(t *testing.T) {
 	}
 }
 
-// A server that is well and reads as fast as it can starves nobody, though there is always
-// somebody who writes.
+// With a server that reads as fast as it can no caller starves, though there is always
+// another that writes.
 func TestEveryCallerGetsOn(t *testing.T) {
 	for _, w := range wires {
 		t.Run(w.name, func(t *testing.T) {

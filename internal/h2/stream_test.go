@@ -19,7 +19,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// What a stream tells about its response, before and after its end.
+// What a stream returns about its response, before and after its end.
 func TestStreamFacts(t *testing.T) {
 	c, server := peeredTCP(t, h2.Config{})
 	require.Equal(t, server.NetConn().LocalAddr().String(), c.Peer().Addr.String())
@@ -129,8 +129,8 @@ func TestBufferSizes(t *testing.T) {
 	}
 }
 
-// Many small messages that nobody receives take little more room than the window that
-// admits them would for large ones.
+// Many small messages that are not received take little more room than large ones within
+// the same window.
 func TestSmallMessagesWaiting(t *testing.T) {
 	c, server := peeredTCP(t, h2.Config{})
 	s, err := c.Open(context.Background(), req("/test/Small"))

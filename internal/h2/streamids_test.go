@@ -13,8 +13,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
-// The last stream ids are used; then the owner is told, running streams go on, and
-// the connection closes after them.
+// The last stream ids are used; then the connection reports that it drains, running
+// streams go on, and the connection closes after them.
 func TestStreamIDsRunOut(t *testing.T) {
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestStreamIDsRunOut(t *testing.T) {
 	}
 }
 
-// While data pours in, the owner is told as well.
+// That report comes while data pours in, too.
 func TestStreamIDsRunOutUnderLoad(t *testing.T) {
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {

@@ -89,8 +89,8 @@ func TestServerWritesBeforeItReads(t *testing.T) {
 	c.Close(nil, nil)
 }
 
-// A server that is none says so, or nothing, without having read what this side
-// sends. That is told, and nothing is left behind.
+// A peer that is no HTTP/2 server answers, or stays silent, without having read what this
+// side sends. The error says so, and nothing is left behind.
 func TestUnbufferedHandshakeFails(t *testing.T) {
 	// A violation is answered by a GOAWAY, which waits for the preface if that is being
 	// written still. The server reads neither: both are given up.

@@ -56,9 +56,9 @@ func (h *holding) Close() error {
 	return h.Conn.Close()
 }
 
-// A connection that is lost while a Write waits tells by what Write returns which
-// requests were sent. One of which a byte is missing was not; one that may have been sent
-// whole never counts as unsent.
+// When a connection is lost while a Write waits, what Write returns decides which requests
+// were sent. One of which a byte is missing was not; one that may have been sent whole
+// never counts as unsent.
 func TestLossDuringWrite(t *testing.T) {
 	none := func(int) int { return 0 }
 	all := func(n int) int { return n }
@@ -75,7 +75,7 @@ func TestLossDuringWrite(t *testing.T) {
 		{name: "all was", takes: all},
 		{name: "TLS, nothing was taken", tls: true, takes: none, unsent: true},
 		{name: "TLS, all was", tls: true, takes: all},
-		{name: "TLS, a part was", tls: true, takes: func(int) int { return 1 }}, // which cannot be told from all
+		{name: "TLS, a part was", tls: true, takes: func(int) int { return 1 }}, // which looks the same as all
 		{name: "Write does not return", takes: none, stubborn: true, took: 100 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -24,7 +24,7 @@ func handshake(t *testing.T, server, client *tls.Config) (serverErr, clientErr e
 		tc := tls.Server(conn.NetConn(), server)
 		err := tc.Handshake()
 		if err == nil {
-			_, err = tc.Read(make([]byte, 1)) // TLS 1.3 tells of the client's certificate after the handshake
+			_, err = tc.Read(make([]byte, 1)) // TLS 1.3 judges the client's certificate after the handshake
 		}
 		done <- err
 	}()

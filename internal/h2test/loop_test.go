@@ -52,7 +52,7 @@ func TestServeEchoesWithFlowControl(t *testing.T) {
 	equal(t, io.EOF, stream.RecvMsg(new(wrapperspb.Int64Value)))
 }
 
-func TestServeAnswersAsToldByMethod(t *testing.T) {
+func TestServeAnswersByMethod(t *testing.T) {
 	srv := h2test.Listen(t)
 	srv.Serve(func(s *h2test.Stream) {
 		switch s.Method() {

@@ -263,7 +263,7 @@ func TestHTTPRefusalCut(t *testing.T) {
 	}
 }
 
-// The context's end is told of beside a status that came before it.
+// The error names the end of the context beside a status that came before it.
 func TestHTTPRefusalInterrupted(t *testing.T) {
 	h2test.CheckLeaks(t)
 	addr := serve(t, answering("HTTP/1.1 407 No\r\n"))

@@ -178,7 +178,7 @@ func TestSOCKSReplies(t *testing.T) {
 		{200, "reply 200", "", false},
 	}
 	for _, tt := range tests {
-		for _, user := range []*url.Userinfo{nil, url.User("user")} { // who is not asked for his name
+		for _, user := range []*url.Userinfo{nil, url.User("user")} { // credentials that the proxy does not ask for
 			t.Run(tt.status, func(t *testing.T) {
 				_, err := Connect(t.Context(), dialer, &url.URL{Scheme: "socks5h", User: user, Host: p.Addr}, net.JoinHostPort("r", strconv.Itoa(tt.code)), Options{})
 				e := failure(t, err)

@@ -182,8 +182,8 @@ func TestQueueAtRestKeepsNothing(t *testing.T) {
 	q.Wait()
 }
 
-// Posters, closers and those who wait may come all at once: what was posted before the
-// queue was closed runs, last runs once, and everybody who waits returns.
+// Post, Close and Wait may be called at the same time: what was posted before the queue
+// was closed runs, last runs once, and every Wait returns.
 func TestQueueFromManyGoroutines(t *testing.T) {
 	for range 2000 {
 		var q Queue
@@ -212,8 +212,8 @@ func TestQueueFromManyGoroutines(t *testing.T) {
 	}
 }
 
-// Nothing that several goroutines post to a queue that is busy is lost, and all who
-// wait wait for the same.
+// Nothing that several goroutines post to a busy queue is lost, and every Wait waits for
+// all of it.
 func TestQueueUnderContention(t *testing.T) {
 	const posters, each = 4, 20_000
 	var q Queue

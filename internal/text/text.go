@@ -1,5 +1,5 @@
-// Package text prepares texts for the people who read them: in errors, snapshots,
-// events, logs, channelz data and the command's output. What a peer, a resolver, a
+// Package text prepares the texts that leave the library: in errors, snapshots, events,
+// logs, channelz data and the command's output. What a peer, a resolver, a
 // certificate, a proxy or a name server sent passes through it before it leaves the
 // library, so that it can neither steer a terminal, nor forge a line of a log, nor
 // carry a password.
