@@ -183,10 +183,10 @@ func (o *client) invoke(ctx context.Context, m protoreflect.MethodDescriptor, re
 	sent := make(chan error, 1)
 	go func() {
 		err := requests.sendAll(stream)
+		sent <- err // before the RPC ends for it, which is when it is looked for
 		if err != nil {
 			stop()
 		}
-		sent <- err
 	}()
 	types := messageTypes{ctx, o.descriptors}
 	for {
@@ -262,7 +262,7 @@ func (o *client) show(r *rpcResult) int {
 	if !o.json {
 		writeStatus(o.err, painter(o.err), r.status, r.details)
 	}
-	return exitStatus + int(r.status.Code())
+	return statusExit(r.status.Code())
 }
 
 // now says what the latest step that runs is, for the line of progress.

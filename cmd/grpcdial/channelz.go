@@ -203,6 +203,7 @@ type treeWriter struct {
 	events bool
 	now    time.Time
 	out    strings.Builder
+	shown  map[int64]bool // the channels that have been written: a server may nest them in a ring
 }
 
 func (w *treeWriter) text() string {
@@ -238,6 +239,13 @@ func (w *treeWriter) line(indent string, parts ...string) {
 }
 
 func (w *treeWriter) channel(c *channelzpb.Channel, indent string) {
+	if id := c.GetRef().GetChannelId(); w.shown[id] {
+		return
+	} else if w.shown == nil {
+		w.shown = map[int64]bool{id: true}
+	} else {
+		w.shown[id] = true
+	}
 	d := c.GetData()
 	w.line(indent, w.bold("channel "+strconv.FormatInt(c.GetRef().GetChannelId(), 10)), text.Line(d.GetTarget()), w.stateName(d.GetState()), calls(d)+w.ago(d))
 	w.trace(d.GetTrace(), indent+"  ")

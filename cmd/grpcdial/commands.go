@@ -8,6 +8,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 // The commands.
@@ -190,13 +192,20 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 	exitStatus = 64 // and the code of the RPC's status, as grpcurl does
+	mostExit   = 255
 )
+
+// statusExit is the exit code for a status other than OK. A server may answer any number,
+// and of an exit code the operating system keeps eight bits.
+func statusExit(c codes.Code) int {
+	return exitStatus + int(min(c, mostExit-exitStatus))
+}
 
 var exitTexts = []exitText{
 	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK. load: that of all RPCs is. channelz: it was printed"},
 	{"1", "it failed: not READY, not SERVING, no descriptor of the method, an RPC of a load; standard error says why, and which flags may help"},
 	{"2", "the command line is wrong: an unknown flag, a file that is of no use, a target that cannot work, a request that the method does not take"},
-	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound"},
+	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound; 255 for those above 191"},
 }
 
 const environmentText = "A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set or TERM is dumb. " +

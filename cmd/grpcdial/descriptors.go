@@ -76,7 +76,7 @@ func listMethods(ctx context.Context, d descriptors) (all []string, err error) {
 			return nil, fmt.Errorf("%s has no descriptor of the service %q: %w", d.where(), name, err)
 		}
 		s := file.Services().ByName(protoreflect.FullName(name).Name())
-		if s == nil {
+		if s == nil || string(s.FullName()) != name {
 			continue
 		}
 		for i := range s.Methods().Len() {

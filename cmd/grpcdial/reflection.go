@@ -134,6 +134,11 @@ func (r *serverReflection) file(ctx context.Context, symbol string) (protoreflec
 	return r.buildLocked(ctx, first, nil)
 }
 
+// mostFiles bounds the files that a server may give: one may have each import another.
+const mostFiles = 5_000
+
+var errTooManyFiles = fmt.Errorf("there are more than %d files", mostFiles)
+
 // takeLocked keeps the files of an answer and returns the path of the first.
 func (r *serverReflection) takeLocked(answer *reflectionpb.ServerReflectionResponse) (first string, err error) {
 	for i, b := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
@@ -144,9 +149,13 @@ func (r *serverReflection) takeLocked(answer *reflectionpb.ServerReflectionRespo
 		if i == 0 {
 			first = f.GetName()
 		}
-		if _, ok := r.protos[f.GetName()]; !ok {
-			r.protos[f.GetName()] = f
+		if _, ok := r.protos[f.GetName()]; ok {
+			continue
 		}
+		if len(r.protos) == mostFiles {
+			return "", errTooManyFiles
+		}
+		r.protos[f.GetName()] = f
 	}
 	if first == "" {
 		return "", errors.New("the answer has no file")

@@ -38,7 +38,7 @@ func (c *commandLine) requests(m protoreflect.MethodDescriptor, types messageTyp
 	r := &requestReader{method: m, options: protojson.UnmarshalOptions{Resolver: types, DiscardUnknown: c.allowUnknown}}
 	var data io.Reader = strings.NewReader(c.data)
 	if c.data == "@" {
-		data = stdin
+		data = &stoppable{ctx: types.ctx, from: stdin, got: make(chan gotten, 1)}
 	}
 	r.rest = json.NewDecoder(data)
 	if m.IsStreamingClient() {
@@ -48,7 +48,9 @@ func (c *commandLine) requests(m protoreflect.MethodDescriptor, types messageTyp
 	if errors.Is(err, io.EOF) {
 		one, err = dynamicpb.NewMessage(m.Input()), nil // as grpcurl: an empty request
 	} else if err == nil {
-		if _, more := r.next(); !errors.Is(more, io.EOF) {
+		if _, more := r.next(); errors.As(more, new(*stoppedError)) {
+			err = more
+		} else if !errors.Is(more, io.EOF) {
 			err = &requestError{fmt.Errorf("--data has more than one request, and %s takes one", m.FullName())}
 		}
 	}
@@ -63,6 +65,8 @@ func (r *requestReader) next() (proto.Message, error) {
 	switch err := r.rest.Decode(&raw); {
 	case errors.Is(err, io.EOF):
 		return nil, io.EOF
+	case errors.As(err, new(*stoppedError)):
+		return nil, fmt.Errorf("--data: request %d has not been read: %w", r.read, err)
 	case err != nil:
 		return nil, &requestError{fmt.Errorf("--data: request %d is no JSON: %w", r.read, err)}
 	}
@@ -86,6 +90,9 @@ func (r *requestReader) sendAll(stream grpc.ClientStream) error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if errors.As(err, new(*stoppedError)) {
+			return nil // what ended the reading ends the RPC
+		}
 		if err != nil {
 			return err
 		}
@@ -102,7 +109,7 @@ func (r *requestReader) newReply() proto.Message { return dynamicpb.NewMessage(r
 // marshal returns a message as indented JSON. protojson varies its white space from build
 // to build, so it is written again.
 func (c *commandLine) marshal(types messageTypes, m proto.Message) (json.RawMessage, error) {
-	raw, err := protojson.MarshalOptions{Resolver: types, EmitUnpopulated: c.emitDefaults}.Marshal(m)
+	raw, err := protojson.MarshalOptions{Resolver: shownTypes{types}, EmitUnpopulated: c.emitDefaults}.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
