@@ -18,6 +18,8 @@ const (
 	commandWatch      = "watch"
 	commandCall       = "call"
 	commandLoad       = "load"
+	commandList       = "list"
+	commandDescribe   = "describe"
 	commandChannelz   = "channelz"
 	commandCompletion = "completion"
 	commandMan        = "man"
@@ -54,6 +56,8 @@ func init() {
 		{commandWatch, "TARGET", "prints the channel's state changes until it is stopped, and connects again whenever the connection is lost.", [2]int{1, 1}, watch},
 		{commandCall, "TARGET [SERVICE/METHOD]", "makes one RPC and prints its responses as JSON. The method is looked up by the server's reflection, or in --protoset. Without a method it prints those that there are.", [2]int{1, 2}, call},
 		{commandLoad, "TARGET SERVICE/METHOD", "makes many RPCs on one channel and prints their rate and a histogram of their latencies.", [2]int{2, 2}, load},
+		{commandList, "TARGET [SERVICE]", "prints the services of a server, or the methods of one. With --protoset there is no TARGET.", [2]int{0, 2}, list},
+		{commandDescribe, "TARGET [SYMBOL]", "prints a service, a method, a message or another symbol as source of protoc; all services if none is named. With --protoset there is no TARGET.", [2]int{0, 2}, describe},
 		{commandChannelz, "TARGET", "prints what a server's channelz service knows of its channels, servers and sockets; with -v the latest events too.", [2]int{1, 1}, channelz},
 		{commandCompletion, "bash|zsh|fish", "prints the completion script of a shell.", [2]int{1, 1}, completion},
 		{commandMan, "", "prints the man page.", [2]int{0, 0}, man},
@@ -83,13 +87,16 @@ type flagText struct {
 func (f *flagText) file() bool { return f.value == "FILE" }
 
 // dials are the commands that connect to a target.
-var dials = []string{commandCheck, commandWatch, commandCall, commandLoad, commandChannelz}
+var dials = []string{commandCheck, commandWatch, commandCall, commandLoad, commandList, commandDescribe, commandChannelz}
 
 // named are the commands that make an RPC which the user names.
 var named = []string{commandCall, commandLoad}
 
+// describes are the commands that take the descriptors of services.
+var describes = []string{commandCall, commandLoad, commandList, commandDescribe}
+
 // sends are the commands that send metadata.
-var sends = []string{commandCall, commandLoad, commandChannelz}
+var sends = []string{commandCall, commandLoad, commandList, commandDescribe, commandChannelz}
 
 // isOf reports whether a command has the flag.
 func (f *flagText) isOf(command string) bool {
@@ -115,14 +122,14 @@ var flagTexts = []flagText{
 	{name: "authority", value: "NAME", text: "the :authority of requests, and the name that the server's certificate must have", set: str(func(c *commandLine) *string { return &c.authority })},
 	{name: "servername", value: "NAME", text: "the same; not together with another --authority", set: str(func(c *commandLine) *string { return &c.serverName })},
 	{name: "timeout", value: "T", text: "10s, 500ms, or a number of seconds: how long to try (10s; watch: for ever), the RPC included; load: the time of each RPC", set: setTimeout},
-	{name: "max-time", value: "T", text: "the same, as grpcurl calls it", of: named, set: setTimeout},
+	{name: "max-time", value: "T", text: "the same, as grpcurl calls it", of: describes, set: setTimeout},
 	{name: "service", value: "NAME", text: "check: the health of NAME, which must be SERVING; watch: READY while NAME is SERVING", of: []string{commandCheck, commandWatch},
 		set: func(c *commandLine, s string) error { c.service, c.hasService = s, true; return nil }},
 	{name: "data", short: "d", value: "JSON", text: "the request, or several one after the other for a method that takes a stream; @ reads them from standard input", of: named,
 		set: func(c *commandLine, s string) error { c.data, c.hasData = s, true; return nil }},
 	{name: "header", short: "H", value: "'NAME: VALUE'", text: "metadata of the RPC, any number of times; the value of a name in -bin is Base64", of: sends,
 		set: func(c *commandLine, s string) error { return c.addHeader(s) }},
-	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: named,
+	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: describes,
 		set: func(c *commandLine, s string) error { c.protosets = append(c.protosets, s); return nil }},
 	{name: "concurrency", short: "c", value: "N", text: "how many callers there are at the same time (10)", of: []string{commandLoad},
 		set: func(c *commandLine, s string) error { return setCount(&c.callers, s, mostCallers) }},
@@ -202,8 +209,8 @@ func statusExit(c codes.Code) int {
 }
 
 var exitTexts = []exitText{
-	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK. load: that of all RPCs is. channelz: it was printed"},
-	{"1", "it failed: not READY, not SERVING, no descriptor of the method, an RPC of a load; standard error says why, and which flags may help"},
+	{"0", "check: the channel became READY and, with --service, the service is SERVING or the server has no health service. watch: it was stopped. call: the RPC's status is OK. load: that of all RPCs is. list, describe, channelz: it was printed"},
+	{"1", "it failed: not READY, not SERVING, no descriptor of the method or symbol, an RPC of a load; standard error says why, and which flags may help"},
 	{"2", "the command line is wrong: an unknown flag, a file that is of no use, a target that cannot work, a request that the method does not take"},
 	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound; 255 for those above 191"},
 }

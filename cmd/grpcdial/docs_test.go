@@ -107,4 +107,7 @@ func TestDocumentation(t *testing.T) {
 	documented(reflect.TypeFor[jsonCall]())
 	documented(reflect.TypeFor[jsonLoad]())
 	documented(reflect.TypeFor[jsonChannelz]())
+	documented(reflect.TypeFor[jsonServices]())
+	documented(reflect.TypeFor[jsonMethods]())
+	documented(reflect.TypeFor[jsonSymbols]())
 }

@@ -20,6 +20,7 @@ type commandLine struct {
 	command string // a name of commandTexts
 	target  string // or the shell of completion
 	method  string // SERVICE/METHOD; empty: none was given
+	symbol  string // of list and describe; empty: none was given
 
 	version      bool // nothing else is wanted
 	json         bool
@@ -130,6 +131,9 @@ func (c *commandLine) take(words []string) error {
 		return fmt.Errorf("no command is called %q", words[0])
 	}
 	c.command, words = words[0], words[1:]
+	if c.command == commandList || c.command == commandDescribe {
+		return c.takeSymbol(words)
+	}
 	least, most := command.takes[0], command.takes[1]
 	switch {
 	case len(words) < least && len(words) > 0:
@@ -147,6 +151,27 @@ func (c *commandLine) take(words []string) error {
 		if i < len(words) {
 			*to = words[i]
 		}
+	}
+	return nil
+}
+
+// takeSymbol takes the target and the symbol of list and describe. Descriptors from a file
+// have no target.
+func (c *commandLine) takeSymbol(words []string) error {
+	to := []*string{&c.target, &c.symbol}
+	if len(c.protosets) > 0 {
+		to = to[1:]
+	} else if len(words) == 0 {
+		return errors.New("no target")
+	}
+	if len(words) > len(to) {
+		if len(c.protosets) > 0 {
+			return fmt.Errorf("what is %q? With --protoset %s has no target", words[0], c.command)
+		}
+		return fmt.Errorf("what is %q?", words[len(to)])
+	}
+	for i := range words {
+		*to[i] = words[i]
 	}
 	return nil
 }

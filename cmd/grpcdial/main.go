@@ -5,6 +5,8 @@
 //	grpcdial watch TARGET                  prints the channel's state changes until it is stopped
 //	grpcdial call TARGET SERVICE/METHOD    makes one RPC and prints its responses
 //	grpcdial load TARGET SERVICE/METHOD    makes many and prints a histogram of their latencies
+//	grpcdial list TARGET [SERVICE]         prints the services of a server, or the methods of one
+//	grpcdial describe TARGET [SYMBOL]      prints a symbol as source of protoc
 //	grpcdial channelz TARGET               prints what the server's channelz service knows
 //
 // Targets are those of gRPC: host:port, dns:///host:port, unix:///path. The
