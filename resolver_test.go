@@ -362,7 +362,7 @@ func TestFailedDialLeavesASlowResolveNow(t *testing.T) {
 	select {
 	case err := <-dialed:
 		assert.ErrorIs(t, err, context.Canceled)
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the dial waits for ResolveNow")
 	}
 	select {

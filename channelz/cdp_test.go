@@ -65,7 +65,7 @@ func startBrowser(t *testing.T) *browser {
 		reading.Wait()
 		_ = in.Close()
 		// Processes of the browser's may write there for a moment longer.
-		for end := time.Now().Add(10 * time.Second); os.RemoveAll(profile) != nil && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); os.RemoveAll(profile) != nil && time.Now().Before(end); {
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
@@ -79,7 +79,7 @@ func (b *browser) close(t *testing.T, cmd *exec.Cmd) {
 	_, _ = b.send("", "Browser.close", nil)
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Log("the browser does not end, and is killed")
 		_ = cmd.Process.Kill()
 		<-ended

@@ -181,7 +181,7 @@ func payload(text string) *testpb.Payload { return &testpb.Payload{Body: []byte(
 // soon bounds what is expected to happen well before.
 func soon(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -69,7 +69,7 @@ func TestOutlierDetection(t *testing.T) {
 	defer cc.Close()
 
 	client := testgrpc.NewTestServiceClient(cc)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for inARow := 0; inARow < 50; inARow++ {
 		_, err := client.EmptyCall(ctx, new(testgrpc.Empty), grpc.WaitForReady(true))

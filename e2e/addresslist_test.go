@@ -37,7 +37,7 @@ func TestAddressLists(t *testing.T) {
 		_, err := call(t, cc, "Echo")
 		require.NoError(t, err)
 		return a.calls.Load() > before[0] && b.calls.Load() > before[1]
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestAddressListsRefused(t *testing.T) {

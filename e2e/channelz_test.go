@@ -92,6 +92,18 @@ func (r reader) subchannels(c *channelzpb.Channel) []*channelzpb.Subchannel {
 	return all
 }
 
+// reached returns the record of a channel once it has a state. The state is written there
+// after callers of the channel may have seen it.
+func (r reader) reached(id int64, state channelzpb.ChannelConnectivityState_State) (c *channelzpb.Channel) {
+	r.t.Helper()
+	backendtest.Eventually(r.t, func() (ok bool) {
+		var err error
+		c, err = r.channel(id)
+		return err == nil && c.Data.State.State == state
+	}, "the record of the channel is "+state.String())
+	return c
+}
+
 // traced returns the texts of a trace.
 func traced(trace *channelzpb.ChannelTrace) []string {
 	var all []string
@@ -125,9 +137,7 @@ func TestChannelz(t *testing.T) {
 	go func() { <-a.Held; cancel() }()
 	require.Equal(t, codes.Canceled, status.Code(cc.Invoke(ctx, "/test.Backend/Hold", new(wrapperspb.StringValue), new(wrapperspb.StringValue))))
 
-	c, err := r.channel(id)
-	require.NoError(t, err)
-	assert.Equal(t, channelzpb.ChannelConnectivityState_READY, c.Data.State.State)
+	c = r.reached(id, channelzpb.ChannelConnectivityState_READY)
 	assert.EqualValues(t, 4, c.Data.CallsStarted)
 	assert.EqualValues(t, 3, c.Data.CallsSucceeded)
 	assert.EqualValues(t, 1, c.Data.CallsFailed)
@@ -176,9 +186,7 @@ func TestChannelz(t *testing.T) {
 	require.GreaterOrEqual(t, len(got), 6, got)
 	assert.Regexp(t, "^State changed to IDLE: .*connection reset by peer", got[4])
 	assert.Regexp(t, "(?m)^Disconnected: "+first.Name+": .*connection reset by peer", strings.Join(got[5:], "\n"))
-	c, err = r.channel(id)
-	require.NoError(t, err)
-	assert.Equal(t, channelzpb.ChannelConnectivityState_IDLE, c.Data.State.State)
+	c = r.reached(id, channelzpb.ChannelConnectivityState_IDLE)
 	text := traced(c.Data.Trace)
 	assert.Contains(t, text[len(text)-1], "connection reset by peer")
 
@@ -225,8 +233,7 @@ func TestChannelzOfAnIdleChannel(t *testing.T) {
 	require.NoError(t, err)
 	awaitState(t, cc, connectivity.Idle)
 	backendtest.Eventually(t, func() bool { return len(r.top(target).SubchannelRef) == 0 }, "no subchannel is left")
-	c := r.top(target)
-	assert.Equal(t, channelzpb.ChannelConnectivityState_IDLE, c.Data.State.State)
+	c := r.reached(r.top(target).Ref.ChannelId, channelzpb.ChannelConnectivityState_IDLE)
 	assert.EqualValues(t, 1, c.Data.CallsSucceeded)
 	assert.Contains(t, traced(c.Data.Trace), "State changed to IDLE: "+grpcdial.ErrIdle.Error())
 }

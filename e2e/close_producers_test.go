@@ -143,5 +143,5 @@ func TestProducersEndWithTheirPolicy(t *testing.T) {
 // await waits for something that is on its way.
 func await(t *testing.T, cond func() bool, what string) {
 	t.Helper()
-	require.Eventually(t, cond, 10*time.Second, time.Millisecond, what)
+	require.Eventually(t, cond, time.Minute, time.Millisecond, what)
 }

@@ -43,7 +43,7 @@ func settingsOnly(t *testing.T) net.Listener {
 func TestDialAllocations(t *testing.T) {
 	l := settingsOnly(t)
 	dial := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		cc, err := grpcdial.DialContext(ctx, l.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithBlock())
 		if err != nil {

@@ -110,7 +110,7 @@ func (e *echo) HandleRPC(_ context.Context, s stats.RPCStats) {
 // soon bounds an RPC that is expected to end well before.
 func soon(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

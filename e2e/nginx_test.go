@@ -74,7 +74,7 @@ func serveNginx(t *testing.T, backend string, requests int) string {
 			nc.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 5*time.Millisecond, "nginx listens")
+	}, time.Minute, 5*time.Millisecond, "nginx listens")
 	return addr
 }
 

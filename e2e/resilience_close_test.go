@@ -330,7 +330,7 @@ func TestEverythingAtOnce(t *testing.T) {
 
 // awaitOne waits for one RPC that ends well, or for the channel's end.
 func awaitOne(cc *grpcdial.ClientConn) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
 		_, err := backendtest.AskName(ctx, cc, grpc.WaitForReady(true))

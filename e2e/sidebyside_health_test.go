@@ -99,7 +99,7 @@ func TestHealthSideBySide(t *testing.T) {
 			cc.Connect()
 			for n, step := range steps {
 				h.say <- step.say
-				require.Eventually(t, func() bool { return cc.GetState() == step.state }, 10*time.Second, time.Millisecond,
+				require.Eventually(t, func() bool { return cc.GetState() == step.state }, time.Minute, time.Millisecond,
 					"step %d: %v", n, step.say)
 				switch step.state {
 				case ready:

@@ -111,7 +111,7 @@ func (h *handled) reaches(t *testing.T, s connectivity.State) {
 		i := slices.Index(h.states[h.marked:], s)
 		h.marked += i + 1
 		return i >= 0
-	}, 10*time.Second, time.Millisecond, "%v", s)
+	}, time.Minute, time.Millisecond, "%v", s)
 }
 
 // TestSubConnSideBySide: the methods of a SubConn, called in one order and another. The

@@ -192,7 +192,7 @@ func (st *stage) play(sc *scenario) {
 	sc.act(st)
 	_ = st.close()
 	st.srv.Close()
-	require.Eventually(st.t, st.stats.over, 10*time.Second, time.Millisecond, "each attempt ends")
+	require.Eventually(st.t, st.stats.over, time.Minute, time.Millisecond, "each attempt ends")
 }
 
 // watch notes what the server sees, before the script answers.
@@ -254,15 +254,15 @@ func sameAgent(text string) string {
 // awaitReset waits until the server has seen so many streams reset.
 func (st *stage) awaitReset(n int) {
 	st.t.Helper()
-	require.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.resets >= n }, 10*time.Second, time.Millisecond, "resets")
+	require.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.resets >= n }, time.Minute, time.Millisecond, "resets")
 }
 
 // awaitEnded waits until the server has seen so many requests to their end, and stats
 // handlers have received as many messages: that happens at the same time.
 func (st *stage) awaitEnded(n int) {
 	st.t.Helper()
-	assert.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.ended >= n }, 10*time.Second, time.Millisecond, "requests")
-	assert.Eventually(st.t, func() bool { st.stats.mu.Lock(); defer st.stats.mu.Unlock(); return st.stats.sent >= n }, 10*time.Second, time.Millisecond, "messages")
+	assert.Eventually(st.t, func() bool { st.mu.Lock(); defer st.mu.Unlock(); return st.ended >= n }, time.Minute, time.Millisecond, "requests")
+	assert.Eventually(st.t, func() bool { st.stats.mu.Lock(); defer st.stats.mu.Unlock(); return st.stats.sent >= n }, time.Minute, time.Millisecond, "messages")
 }
 
 func (st *stage) note(format string, args ...any) {
@@ -324,7 +324,7 @@ func (n *noted) show(st *stage) {
 	select {
 	case err := <-n.finished:
 		st.note("OnFinish: %s", shown(err))
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		st.note("OnFinish was not called")
 	}
 	st.note("OnFinish again: %t", len(n.finished) > 0)

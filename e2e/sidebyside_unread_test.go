@@ -197,7 +197,7 @@ func (n *noted) await(st *stage) {
 	select {
 	case err := <-n.finished:
 		n.finished <- err
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		st.t.Error("OnFinish was not called")
 	}
 }

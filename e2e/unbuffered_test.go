@@ -58,7 +58,7 @@ func TestUnbufferedConnections(t *testing.T) {
 				t.Cleanup(func() { cc.Close() })
 				for _, n := range []int{0, 10, 100 << 10} {
 					sent, got := wrapperspb.Bytes(bytes.Repeat([]byte("x"), n)), new(wrapperspb.BytesValue)
-					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 					require.NoError(t, cc.Invoke(ctx, "/test.Bytes/Echo", sent, got))
 					cancel()
 					require.Len(t, got.Value, n)

@@ -55,7 +55,7 @@ func TestFailingCaseIsReported(t *testing.T) {
 	cc, err := grpc.NewClient("passthrough:///127.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
 	got := failure(func() { interop.DoEmptyUnaryCall(ctx, testgrpc.NewTestServiceClient(cc)) })

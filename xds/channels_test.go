@@ -42,7 +42,7 @@ func serveAt(t testing.TB, addr, name string, opts ...grpc.ServerOption) (at str
 		var err error
 		lis, err = net.Listen("tcp", addr)
 		return err == nil
-	}, 20*time.Second, 10*time.Millisecond, "%s", addr)
+	}, time.Minute, 10*time.Millisecond, "%s", addr)
 	s := grpc.NewServer(append(opts, orca.CallMetricsServerOption(nil), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(s)
 		if strings.HasSuffix(method, "Hang") {
@@ -174,7 +174,7 @@ func reaches(t *testing.T, cc grpc.ClientConnInterface, name string) {
 	require.Eventually(t, func() bool {
 		by, err := ask(soon(t), cc, "/shop.Cart/Add")
 		return noError(t, cc, err) && by == name
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 // noError asserts that an RPC has not failed. Those of grpc-go's channels may fail when
@@ -193,6 +193,6 @@ func failsOver(t *testing.T, cc grpc.ClientConnInterface, name string) {
 	require.Eventually(t, func() bool {
 		by, err := ask(soon(t), cc, "/shop.Cart/Add")
 		return err == nil && by == name
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	reaches(t, cc, name)
 }

@@ -152,7 +152,7 @@ func TestGoroutines(t *testing.T) {
 					end.f(t, cc)
 					require.NoError(t, cc.Close())
 				}
-				for until := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+				for until := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 					if time.Now().After(until) {
 						buf := make([]byte, 1<<20)
 						t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])

@@ -226,7 +226,7 @@ func withHeaderLike(name, prefix string) func(*routepb.Route) {
 
 // soon is a context that ends before the test's patience does.
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

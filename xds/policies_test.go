@@ -57,7 +57,7 @@ func TestPolicies(t *testing.T) {
 					require.NoError(t, err)
 					used[by] = true
 					return len(used) == tt.want
-				}, 20*time.Second, time.Microsecond)
+				}, time.Minute, time.Microsecond)
 				for range 50 {
 					by, err := ask(soon(t), cc, "/shop.Cart/Load")
 					require.NoError(t, err)

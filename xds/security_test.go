@@ -103,7 +103,7 @@ func TestMutualTLS(t *testing.T) {
 			assert.NoError(t, err)
 			assert.NoError(t, cc.Close())
 			return <-seen == "replaced"
-		}, 20*time.Second, 20*time.Millisecond)
+		}, time.Minute, 20*time.Millisecond)
 	})
 }
 

@@ -58,7 +58,7 @@ func (w *watching) text() string {
 // await waits until the n-th line with text is printed.
 func (w *watching) await(text string, n int) {
 	w.t.Helper()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	for strings.Count(w.text(), text) < n {
 		select {

@@ -160,7 +160,7 @@ func dial(t *testing.T, policy string, backends []*backend) *grpcdial.ClientConn
 
 // ask returns the name of the backend that an RPC went to.
 func ask(ctx context.Context, cc grpc.ClientConnInterface) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	reply, err := testpb.NewTestServiceClient(cc).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true))
 	return reply.GetServerId(), err

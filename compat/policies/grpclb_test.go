@@ -69,7 +69,7 @@ func TestGRPCLB(t *testing.T) {
 		grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"grpclb":{}}]}`))
 	require.NoError(t, err)
 	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	reply, err := testpb.NewTestServiceClient(cc).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true))
 	require.NoError(t, err)

@@ -65,7 +65,7 @@ func TestOutOfBandReportsEndWithTheChannel(t *testing.T) {
 	policy := listeningBuilder{make(chan struct{}, 1)}
 	balancer.Register(policy)
 	for range 20 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		cc, err := grpcdial.DialContext(ctx, b.addr, grpcdial.WithInsecure(), grpcdial.WithBlock(),
 			grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"grpcdial_test_listening": {}}]}`))
 		cancel()

@@ -48,7 +48,7 @@ func Transitions[C any](t *testing.T, watch func(context.Context) iter.Seq[C], t
 	latest := to(<-changes) // the state when it began
 	return func(want connectivity.State) C {
 		t.Helper()
-		timeout := time.After(10 * time.Second)
+		timeout := time.After(Patience)
 		for {
 			select {
 			case c := <-changes:
@@ -71,7 +71,7 @@ func ExpectStates(t *testing.T, states <-chan balancer.SubConnState, want ...con
 		select {
 		case last = <-states:
 			require.Equal(t, w, last.ConnectivityState)
-		case <-time.After(10 * time.Second):
+		case <-time.After(Patience):
 			require.FailNow(t, "no state", "want %v", w)
 		}
 	}

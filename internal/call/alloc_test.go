@@ -108,7 +108,7 @@ func TestUnaryAllocations(t *testing.T) {
 	req := request("hello")
 	reply := new(testpb.SimpleResponse)
 	call := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := ch.Invoke(ctx, unaryMethod, req, reply); err != nil {
 			t.Fatal(err)
@@ -164,7 +164,7 @@ func BenchmarkUnary(b *testing.B) {
 	req, reply := request("hello"), new(testpb.SimpleResponse)
 	b.ReportAllocs()
 	for b.Loop() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := ch.Invoke(ctx, unaryMethod, req, reply); err != nil {
 			b.Fatal(err)
 		}

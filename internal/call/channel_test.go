@@ -90,7 +90,7 @@ func connect(t testing.TB, addr string, creds credentials.TransportCredentials) 
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	wire := h2.NewWire(nc)
 	secured, info, err := creds.ClientHandshake(ctx, "localhost", wire)
@@ -148,7 +148,7 @@ func timeout(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-func soon(t testing.TB) context.Context { return timeout(t, 20*time.Second) }
+func soon(t testing.TB) context.Context { return timeout(t, time.Minute) }
 
 func request(body string) *testpb.SimpleRequest {
 	return &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte(body)}}
@@ -170,5 +170,5 @@ func requireNoneActive(t testing.TB, ch *Channel) {
 		defer ch.mu.Unlock()
 		n, _ := ch.Active()
 		return n == 0 && ch.streams == nil
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }

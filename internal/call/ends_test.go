@@ -142,7 +142,7 @@ func TestUnsentIsTriedAgain(t *testing.T) {
 		assert.NoError(t, err)
 		cs <- s
 	}()
-	require.Eventually(t, func() bool { n, _ := ch.Active(); return n == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { n, _ := ch.Active(); return n == 3 }, time.Minute, time.Millisecond)
 	b.Conn().Close(errors.New("gone"), nil)
 	assert.Equal(t, codes.Unavailable, status.Code(<-result), "the one that was sent")
 

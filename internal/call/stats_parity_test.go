@@ -168,7 +168,7 @@ func TestStatsParity(t *testing.T) {
 				case "/t/CompressedWithoutEncoding", "/t/CompressedWithUnknownEncoding", "/t/MessageOfGarbage":
 					// The client ends these, before or after the trailers come.
 				default:
-					assert.Eventually(t, func() bool { return want.text(&want.received) == gotReceived }, 10*time.Second, time.Millisecond,
+					assert.Eventually(t, func() bool { return want.text(&want.received) == gotReceived }, time.Minute, time.Millisecond,
 						"%s\nwant\n%s", gotReceived, want.text(&want.received))
 				}
 			})

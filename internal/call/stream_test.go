@@ -99,7 +99,7 @@ func (f *finished) option() grpc.CallOption {
 // require waits until OnFinish ran, which may be on another goroutine.
 func (f *finished) require(t *testing.T, code codes.Code) {
 	t.Helper()
-	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.errs) > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.errs) > 0 }, time.Minute, time.Millisecond)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.Len(t, f.errs, 1)
@@ -223,7 +223,7 @@ func TestStreamStatus(t *testing.T) {
 	req.ResponseStatus = &testpb.EchoStatus{Code: int32(codes.Aborted), Message: "enough"}
 	require.NoError(t, cs.SendMsg(req))
 	// SendMsg returns io.EOF at last; RecvMsg returns the cause.
-	require.Eventually(t, func() bool { return cs.SendMsg(chunk(1)) == io.EOF }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return cs.SendMsg(chunk(1)) == io.EOF }, time.Minute, time.Millisecond)
 	err = cs.RecvMsg(new(testpb.StreamingOutputCallResponse))
 	assert.Equal(t, codes.Aborted, status.Code(err))
 	assert.ErrorIs(t, err, status.Error(codes.Aborted, "enough"))

@@ -59,7 +59,7 @@ func TestRefusedWhileOthersAreServed(t *testing.T) {
 				}
 			})
 			ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			for range len(tt.ends) + tt.hang {
 				_, err := ch.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/t/Other")
@@ -97,7 +97,7 @@ func TestRefusedGoesElsewhere(t *testing.T) {
 		return balancer.PickResult{SubConn: backends[n], Done: func(balancer.DoneInfo) { dones.Add(1) }}, nil
 	}))
 	invoke := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return ch.Invoke(ctx, "/t/M", new(testpb.SimpleRequest), new(testpb.SimpleResponse))
 	}

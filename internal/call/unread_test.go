@@ -79,7 +79,7 @@ func TestEndBySendMsg(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cs.CloseSend())
 	a := cs.(*clientStream).current()
-	require.Eventually(t, func() bool { return a.s.Messages() == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return a.s.Messages() == 2 }, time.Minute, time.Millisecond)
 	text := "late"
 	want := cs.SendMsg(&text)
 	require.Equal(t, codes.Internal, status.Code(want))
@@ -107,7 +107,7 @@ func TestForgottenStreams(t *testing.T) {
 				})
 				forgotten := forget(t, ch, read)
 				requireNoneActive(t, ch)
-				require.Eventually(t, func() bool { runtime.GC(); return forgotten.Value() == nil }, 10*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { runtime.GC(); return forgotten.Value() == nil }, time.Minute, time.Millisecond)
 				runtime.KeepAlive(ch)
 			})
 		}
@@ -123,7 +123,7 @@ func forget(t *testing.T, ch *Channel, read int) weak.Pointer[h2.Stream] {
 	require.NoError(t, err)
 	require.NoError(t, s.CloseSend())
 	received := s.(*clientStream).current().s
-	require.Eventually(t, func() bool { return received.Messages() == 3 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return received.Messages() == 3 }, time.Minute, time.Millisecond)
 	for range read {
 		require.NoError(t, s.RecvMsg(new(string)))
 	}

@@ -30,7 +30,7 @@ func watchProgress(t *testing.T, cfg *Config, addr string, enough func([]Address
 		done <- err
 	}()
 	var seen []AddressProgress
-	require.Eventually(t, func() bool { seen = cfg.Progress.Addresses(); return enough(seen) }, 10*time.Second, time.Millisecond, "%+v", &seen)
+	require.Eventually(t, func() bool { seen = cfg.Progress.Addresses(); return enough(seen) }, time.Minute, time.Millisecond, "%+v", &seen)
 	cancel()
 	require.Error(t, <-done)
 	return seen

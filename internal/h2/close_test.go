@@ -84,7 +84,7 @@ func TestEndInTheMiddle(t *testing.T) {
 				for g := range 24 {
 					wg.Go(func() {
 						for i := 0; !isDone(c); i++ {
-							ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+							ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 							if i%5 == 4 {
 								ctx, cancel = context.WithTimeout(ctx, 300*time.Microsecond)
 							}

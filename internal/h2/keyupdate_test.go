@@ -172,7 +172,7 @@ func TestKeyUpdateThatIsNotRead(t *testing.T) {
 			id = f.Header().StreamID
 			return f.Header().Flags.Has(http2.FlagDataEndStream)
 		})
-		require.NoError(t, raw.SetWriteDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, raw.SetWriteDeadline(time.Now().Add(time.Minute)))
 		require.NoError(t, out.update())
 		var block bytes.Buffer
 		enc := hpack.NewEncoder(&block)

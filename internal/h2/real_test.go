@@ -81,7 +81,7 @@ func start(t testing.TB, nc net.Conn, tlsCfg *tls.Config, cfg h2.Config) *h2.Con
 	t.Helper()
 	w := h2.NewWire(nc)
 	var conn net.Conn = w
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if tlsCfg != nil {
 		cfg.Scheme = "https"
@@ -146,7 +146,7 @@ func eachTransport(t *testing.T, f func(t *testing.T, dial func(cfg h2.Config) *
 func TestUnary(t *testing.T) {
 	eachTransport(t, func(t *testing.T, dial func(h2.Config) *h2.Conn) {
 		c := dial(h2.Config{})
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		for _, size := range []int{0, 1, 100, 16379, 16384, 65535, 65536, 70000, 1 << 20, 3 << 20} {
 			payload := make([]byte, size)
@@ -244,7 +244,7 @@ func TestDeadlineAndCancel(t *testing.T) {
 func TestStreaming(t *testing.T) {
 	eachTransport(t, func(t *testing.T, dial func(h2.Config) *h2.Conn) {
 		c := dial(h2.Config{})
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		s, err := c.Open(ctx, req("/test/Echo"))
 		require.NoError(t, err)

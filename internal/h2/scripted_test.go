@@ -55,7 +55,7 @@ func shakeHands(t testing.TB, nc net.Conn, tlsCfg *tls.Config, cfg h2.Config) fu
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		w := h2.NewWire(nc)
 		var conn net.Conn = w
@@ -208,7 +208,7 @@ func (c *client) call(ctx context.Context, method, payload string) <-chan result
 // await takes a value from ch, or fails the test after a while.
 func await[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	timer := time.NewTimer(10 * time.Second)
+	timer := time.NewTimer(time.Minute)
 	defer timer.Stop()
 	select {
 	case v := <-ch:

@@ -239,7 +239,7 @@ func TestEveryCallerGetsOn(t *testing.T) {
 			for g := range callers {
 				wg.Go(func() {
 					for total.Add(1) <= callers*share {
-						ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+						ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 						if e := c.unary(ctx, req("/test/Call"), payload).failure(); e != nil {
 							t.Error(e)
 						}

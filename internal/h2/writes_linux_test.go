@@ -45,7 +45,7 @@ func packets(t *testing.T) (*client, *packetServer) {
 	require.NoError(t, err)
 	t.Cleanup(func() { far.Close() })
 	s := &packetServer{t: t, nc: far, p: make([]byte, 1<<20)}
-	require.NoError(t, far.SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(t, far.SetDeadline(time.Now().Add(time.Minute)))
 	s.next() // the preface
 	fr := http2.NewFramer(far, nil)
 	require.NoError(t, fr.WriteSettings(h2test.InitialWindowSize(1<<30)))

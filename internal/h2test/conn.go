@@ -22,7 +22,7 @@ import (
 
 // DefaultBound is how long an Expect method, an Accept or a write waits before
 // it fails the test. In a synctest bubble it is the bubble's time.
-const DefaultBound = 5 * time.Second
+const DefaultBound = time.Minute
 
 // Kind is a set of frame kinds, for Skip.
 type Kind uint16

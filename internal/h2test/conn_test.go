@@ -148,7 +148,7 @@ func TestFailuresNameWhatWasExpectedAndWhatCame(t *testing.T) {
 		"nothing": {
 			func(*framerClient) {},
 			func(c *h2test.Conn) { c.ExpectPing() },
-			[]string{"waiting for PING: nothing happened for 5s"},
+			[]string{"waiting for PING: nothing happened for 1m0s"},
 		},
 		"a shorter bound": {
 			func(*framerClient) {},
@@ -163,7 +163,7 @@ func TestFailuresNameWhatWasExpectedAndWhatCame(t *testing.T) {
 		"not closed": {
 			func(c *framerClient) { c.request(1, false) },
 			func(c *h2test.Conn) { c.ExpectClosed() },
-			[]string{"waiting for the client to close the connection, after 1 more frames, the last HEADERS stream=1", ": nothing happened for 5s"},
+			[]string{"waiting for the client to close the connection, after 1 more frames, the last HEADERS stream=1", ": nothing happened for 1m0s"},
 		},
 		"not silent": {
 			func(c *framerClient) { c.request(1, false) },
@@ -191,7 +191,7 @@ func TestFailuresNameWhatWasExpectedAndWhatCame(t *testing.T) {
 		"a full pipe": {
 			func(*framerClient) {},
 			func(c *h2test.Conn) { c.SetPipeBuffer(0, 10); c.Data(1, false, []byte("twelve bytes")) },
-			[]string{"sending DATA stream=1 len=12 \"twelve bytes\": the client did not take the bytes within 5s"},
+			[]string{"sending DATA stream=1 len=12 \"twelve bytes\": the client did not take the bytes within 1m0s"},
 		},
 		"odd fields": {
 			func(*framerClient) {},

@@ -13,10 +13,10 @@ import (
 )
 
 // leakBound is how long goroutines may take to end after a test.
-const leakBound = 5 * time.Second
+const leakBound = time.Minute
 
 // CheckLeaks fails the test if goroutines that were started after this call still
-// run at its end, and lists them. They are given 5 s to end. Call it first, so
+// run at its end, and lists them. They are given a minute to end. Call it first, so
 // that it looks after all other clean-ups, and not in parallel tests: a goroutine does
 // not show which test started it.
 //
@@ -40,7 +40,7 @@ func CheckLeaks(t testing.TB, ignore ...string) {
 }
 
 // VerifyNoLeaks runs the tests and exits as os.Exit(m.Run()) does, but with
-// status 1 when all have passed and goroutines still run 5 s later:
+// status 1 when all have passed and goroutines still run a minute later:
 //
 //	func TestMain(m *testing.M) { h2test.VerifyNoLeaks(m) }
 //

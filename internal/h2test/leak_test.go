@@ -13,7 +13,7 @@ func leakHere(stop chan struct{}) {
 	go func() { <-stop }()
 }
 
-// In a bubble the five seconds of grace pass at once.
+// In a bubble the minute of grace pass at once.
 func TestCheckLeaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})

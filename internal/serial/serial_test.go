@@ -146,7 +146,7 @@ func TestNoGoroutineAtRest(t *testing.T) {
 		q.Post(func() { close(done) })
 		<-done
 	}
-	require.Eventually(t, func() bool { return !running("serial.(*Queue).run") }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !running("serial.(*Queue).run") }, time.Minute, time.Millisecond)
 	assert.True(t, q.Post(func() {}), "the queue is still open")
 	q.Close(nil)
 	q.Wait()
@@ -176,7 +176,7 @@ func TestQueueAtRestKeepsNothing(t *testing.T) {
 	array := weak.Make(&q.waiting[0])
 	q.mu.Unlock()
 	close(gate)
-	require.Eventually(t, func() bool { runtime.GC(); return array.Value() == nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { runtime.GC(); return array.Value() == nil }, time.Minute, time.Millisecond)
 	q.Post(func() {})
 	q.Close(nil)
 	q.Wait()

@@ -385,7 +385,7 @@ func TestChosenConnectionLeaves(t *testing.T) {
 					backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 1 }, "it is out of use")
 				})
 			}}, balancer.SubConnState{ConnectivityState: connectivity.Ready}))
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			three := make(chan error, 1)
 			go func() {

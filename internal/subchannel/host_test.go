@@ -111,7 +111,7 @@ func (h *fakeHost) expect(want ...connectivity.State) (last balancer.SubConnStat
 		select {
 		case last = <-h.states:
 			require.Equal(h.t, w, last.ConnectivityState)
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			require.FailNow(h.t, "no state", "want %v", w)
 		}
 	}
