@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -117,11 +118,16 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 	t.Run("after a wait for a stream", func(t *testing.T) {
 		srv := h2test.Listen(t)
 		ctx := newEndable(t)
-		srv.Serve(func(s *h2test.Stream) {
-			if s.ID > 1 && ctx.Err() == nil {
-				ctx.end(context.DeadlineExceeded)
-			}
-		}, h2test.MaxConcurrentStreams(1))
+		srv.Script(func(c *h2test.Conn) {
+			c.Handshake(h2test.MaxConcurrentStreams(1))
+			c.ExpectHeaders()
+			c.ExpectRST(1, http2.ErrCodeCancel)
+			c.ExpectUnary()
+			c.Ping([8]byte{1}) // its answer leaves when the write of the request has returned
+			c.ExpectPingAck([8]byte{1})
+			ctx.end(context.DeadlineExceeded)
+			c.StopReading()
+		})
 		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
 		first, free := context.WithCancel(soon(t))
 		_, err := ch.NewStream(first, bidiDesc, bidiMethod)
