@@ -9,11 +9,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // twice picks the backend of addr two times of three, then another one.
@@ -61,6 +63,40 @@ func TestHedgePrefersAnotherBackend(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, slow.calls.Load())
 	assert.Equal(t, []string{"1"}, fast.attempts())
+}
+
+// TestHedgePrefersAnotherBackendToAnotherConnection: one of several connections to the
+// backend that the RPC has used is no other backend.
+func TestHedgePrefersAnotherBackendToAnotherConnection(t *testing.T) {
+	for kind, invoke := range hedgeable {
+		t.Run(kind, func(t *testing.T) {
+			slow := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) }, grpc.MaxConcurrentStreams(1))
+			fast := serveScript(t, func(context.Context, int) error { return nil })
+			picks := new(atomic.Int64)
+			balancer.Register(base.NewBalancerBuilder(t.Name(), twice{slow.addr, picks}, base.Config{}))
+			policy := grpcdial.HedgingPolicy{MaxAttempts: 2, HedgingDelay: 10 * time.Millisecond}
+			cc := newClient(t, "ipv4:"+slow.addr+","+fast.addr, grpcdial.WithInsecure(), grpcdial.WithMaxConnectionsPerSubchannel(3), grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{
+				LoadBalancing:  []grpcdial.LoadBalancingPolicy{{Name: t.Name()}},
+				MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{Service: "test.Echo"}}, Hedging: &policy}},
+			}))
+			awaitReady(t, cc)
+			backendtest.Eventually(t, func() bool { return len(inUse(cc)) == 2 }, "both backends are READY")
+			picks.Store(0)
+			first := hold(t, cc, 1)
+			backendtest.Eventually(t, func() bool { return slow.calls.Load() == 1 }, "one RPC on the slow backend")
+			second := hold(t, cc, 1)
+			backendtest.Eventually(t, func() bool { return slow.calls.Load() == 2 }, "one more, on another connection")
+			first.stop()
+			second.stop()
+			assert.Len(t, inUse(cc), 3)
+			picks.Store(0)
+			reply, err := invoke(soon(t), cc, "hello")
+			require.NoError(t, err)
+			assert.Contains(t, reply, "hello")
+			assert.Equal(t, []string{"1"}, fast.attempts())
+			assert.EqualValues(t, 3, slow.calls.Load())
+		})
+	}
 }
 
 // TestRequestTooLargeToHedge: a request that is larger than what an RPC may keep for

@@ -39,12 +39,12 @@ type scripted struct {
 	previous []string // guarded by mu: grpc-previous-rpc-attempts of each
 }
 
-func serveScript(t *testing.T, script func(ctx context.Context, n int) error) *scripted {
+func serveScript(t *testing.T, script func(ctx context.Context, n int) error, opts ...grpc.ServerOption) *scripted {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &scripted{addr: lis.Addr().String(), script: script}
-	srv := grpc.NewServer(grpc.UnknownServiceHandler(s.handle))
+	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(s.handle))...)
 	var done sync.WaitGroup
 	done.Go(func() { _ = srv.Serve(lis) })
 	t.Cleanup(func() {

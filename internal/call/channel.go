@@ -26,6 +26,8 @@ type Endpoint interface {
 // Transport is a connection, and what the RPCs on it have. It is read only.
 type Transport struct {
 	Conn *h2.Conn // never nil
+	// Backend is what Conn is one of the connections of, comparable. nil: Conn is the only one.
+	Backend Endpoint
 	// Authority is the :authority of RPCs unless CallAuthority or the picker say
 	// otherwise: the channel's, or that of a resolver.Address with a ServerName.
 	Authority string
@@ -35,6 +37,14 @@ type Transport struct {
 	// Metadata is sent after an RPC's own: what a resolver.Address has as its Metadata.
 	// It is not in the events of stats handlers.
 	Metadata metadata.MD
+}
+
+// backend returns what RPCs that look for another backend compare.
+func (t *Transport) backend() any {
+	if t.Backend != nil {
+		return t.Backend
+	}
+	return t.Conn
 }
 
 // Owner is what RPCs ask of a channel's control plane. Its methods are called by any

@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -38,7 +37,7 @@ type hedge struct {
 	running  int
 
 	mu   sync.Mutex
-	used []*h2.Conn // guarded by mu: that attempts have gone to
+	used []any // guarded by mu: the backends that attempts have gone to
 }
 
 // hedged is one attempt, on one connection after the other as long as none takes it.
@@ -228,18 +227,18 @@ func (a *hedged) tryUnary(h *hedge, transparent bool) outcome {
 	return a.exchange(&a.attempt, &h.request.frame, h.args)
 }
 
-// use notes that an attempt goes to conn.
-func (h *hedge) use(conn *h2.Conn) {
+// use notes that an attempt goes to that backend, on whichever of its connections.
+func (h *hedge) use(backend any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.used = append(h.used, conn)
+	h.used = append(h.used, backend)
 }
 
-// hasUsed reports whether one has gone to conn.
-func (h *hedge) hasUsed(conn *h2.Conn) bool {
+// hasUsed reports whether one has gone there.
+func (h *hedge) hasUsed(backend any) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Contains(h.used, conn)
+	return slices.Contains(h.used, backend)
 }
 
 // lose ends an attempt that does not decide the RPC.

@@ -37,12 +37,12 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 	}
 }
 
-// maxOthers is how often a picker is asked for another connection than the one that has
+// maxOthers is how often a picker is asked for another backend than the one that has
 // just refused the request. Several RPCs may be asking in turn.
 const maxOthers = 16
 
 // pick fills the attempt with a connection and what came with it. It asks
-// each picker once, but for another connection than the one that gave the request back; it
+// each picker once, but for another backend than the one that gave the request back; it
 // waits for the next picker if this one
 //   - is nil or says balancer.ErrNoSubConnAvailable,
 //   - returns another error that is no status and the RPC waits for ready,
@@ -67,12 +67,12 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			case err == nil:
 				transport := usable(res.SubConn)
 				ready := transport != nil && transport.Conn != r.refused
-				again := ready && others > 0 && (transport.Conn == r.gaveBack || r.hedge != nil && r.hedge.hasUsed(transport.Conn))
+				again := ready && others > 0 && r.looksElsewhere(transport.backend())
 				if ready && !again {
 					a.done, a.pickMD = res.Done, res.Metadata
 					a.take(transport)
 					if r.hedge != nil {
-						r.hedge.use(transport.Conn)
+						r.hedge.use(transport.backend())
 					}
 					return false, nil
 				}
@@ -101,6 +101,12 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 		}
 		a.pickDelayed = true
 	}
+}
+
+// looksElsewhere reports whether the RPC prefers another backend, be it that another of the
+// backend's connections could take the request.
+func (r *rpc) looksElsewhere(backend any) bool {
+	return r.gaveBack != nil && r.avoided == backend || r.hedge != nil && r.hedge.hasUsed(backend)
 }
 
 // others returns how often the picker may be asked for another connection.

@@ -47,6 +47,7 @@ type rpc struct {
 	preparing Stage    // StageEncode or StageCredentials if the attempt in progress is or was there
 	refused   *h2.Conn // took no stream the last time
 	gaveBack  *h2.Conn // did not process the request the last time
+	avoided   any      // the backend that gaveBack leads to
 	answers   uint32   // of gaveBack at that time
 	tries     tries
 }
@@ -297,7 +298,7 @@ func (r *rpc) givenBack(a *attempt, he *h2.Error, o *outcome) {
 	} else {
 		o.orderly, o.progress = h2.IsOrderly(he.Cause), he.Serving
 	}
-	r.gaveBack, r.answers = a.conn, answers
+	r.gaveBack, r.avoided, r.answers = a.conn, a.transport.backend(), answers
 }
 
 // end reports to the picker and the stats handlers how the attempt ended. The

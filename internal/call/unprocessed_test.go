@@ -108,6 +108,34 @@ func TestRefusedGoesElsewhere(t *testing.T) {
 	assert.Equal(t, int32(maxOthers+1+1+maxOthers+1), picks.Load())
 }
 
+// Another connection to the backend that has refused a request is not another backend.
+func TestRefusedGoesToAnotherBackend(t *testing.T) {
+	refusing, serving := h2test.Listen(t), h2test.Listen(t)
+	var refusals atomic.Int32
+	refusing.Serve(func(s *h2test.Stream) {
+		if s.Ended && !s.Reset {
+			refusals.Add(1)
+			s.RST(http2.ErrCodeRefusedStream)
+		}
+	})
+	serving.Serve(func(s *h2test.Stream) {
+		if s.Ended && !s.Reset {
+			s.Reply(replyBytes(t))
+		}
+	})
+	one, two, other := insecureBackend(t, refusing.Addr()), insecureBackend(t, refusing.Addr()), insecureBackend(t, serving.Addr())
+	one.Transport().Backend, two.Transport().Backend = one, one
+	ch := ready(t, Config{Owner: owner{backends: func() int { return 2 }}}, one)
+	var picks atomic.Int32
+	order := []*backend{one, two, other}
+	ch.SetPicker(pickerFunc(func(balancer.PickInfo) (balancer.PickResult, error) {
+		return balancer.PickResult{SubConn: order[picks.Add(1)-1]}, nil
+	}))
+	require.NoError(t, ch.Invoke(soon(t), "/t/M", new(testpb.SimpleRequest), new(testpb.SimpleResponse)))
+	assert.EqualValues(t, 1, refusals.Load())
+	assert.EqualValues(t, 3, picks.Load())
+}
+
 // RPCs that wait for a connection are counted, and ask for one.
 func TestWaitingForAConnection(t *testing.T) {
 	var asked atomic.Int32

@@ -36,6 +36,7 @@ func (l *loop) use(conn *h2.Conn) (used, more bool, replaced []*loop) {
 	}
 	l.conn, l.since = conn, time.Now()
 	l.transport = NewTransport(conn, l.addr, sc.host.ServerName(l.addr), l.perRPC)
+	l.transport.Backend = sc
 	sc.connecting = nil
 	sc.conns = append(sc.conns, l)
 	sc.scaleLocked()
