@@ -82,6 +82,7 @@ type Conn struct {
 	ackFlight int         // of these, those being written
 	writeErr  error       // why nothing can be written any more; flushing stays true then
 	hearing   *time.Timer // ends the connection some time after writeErr
+	listens   bool        // after writeErr: what the server sent before may not be read yet
 	parting   *parting    // how the party that ends the flush closes the connection; nil: it is closed already, or open
 
 	freeMu sync.Mutex
@@ -207,7 +208,7 @@ func (c *Conn) unlockAndSettle() {
 // drained reports whether the connection is draining and has nothing left to do. mu is
 // held.
 func (c *Conn) drained() bool {
-	return c.state == stateDraining && (len(c.streams) == 0 || c.letGo && !c.serving())
+	return c.state == stateDraining && !c.listens && (len(c.streams) == 0 || c.letGo && !c.serving())
 }
 
 // take removes s from the table. It reports false if s was not there: another goroutine

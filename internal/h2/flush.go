@@ -251,7 +251,8 @@ const (
 // writeFailed notes that nothing more can be sent; what was written has been counted.
 // Streams that were not sent end. What the server said before that may still be read:
 // replies, or GOAWAY, after which requests may be sent again. The connection takes no new
-// streams and ends when its reader has heard all there is, or soon.
+// streams and ends when its reader has heard all there is, or soon; also if it has no
+// streams, since GOAWAY says why it ends.
 func (c *Conn) writeFailed(b *buffer, err error) {
 	c.buffers.put(b)
 	c.mu.Lock()
@@ -263,7 +264,12 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 	}
 	c.drainLocked(err)
 	c.writeErr = err // flushing stays true, so that nothing is written any more
-	c.hearing = time.AfterFunc(hearOutWait, func() { c.Close(err, nil) })
+	wait, end := lastWordsWait, hearOutWait
+	if c.shaken {
+		wait, end = noticeWait, noticeWait
+		c.listens = true
+	}
+	c.hearing = time.AfterFunc(end, c.heardOut)
 	var unsent []*Stream
 	for _, s := range c.streams {
 		if s.safeUntil > c.written {
@@ -271,13 +277,7 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 			c.take(s)
 		}
 	}
-	wait := noticeWait
-	if c.shaken {
-		c.unlockAndSettle()
-	} else {
-		wait = lastWordsWait
-		c.mu.Unlock()
-	}
+	c.mu.Unlock()
 	// Bytes that have arrived, a GOAWAY perhaps, are read first. Then the owner is notified,
 	// so that new streams do not wait for the end of this connection; or the handshake fails.
 	c.poked.Store(true)
@@ -287,6 +287,21 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 		e.Unsent = true
 		s.finish(e)
 	}
+}
+
+// heardOut is called when the reader has had its time after a failed write: a connection
+// without streams ends then, any other hearOutWait after the write.
+func (c *Conn) heardOut() {
+	c.mu.Lock()
+	if c.listens && c.state != stateClosed {
+		c.listens = false
+		c.hearing.Reset(hearOutWait - noticeWait)
+		c.unlockAndSettle()
+		return
+	}
+	cause := c.cause
+	c.mu.Unlock()
+	c.Close(cause, nil)
 }
 
 // flushBlocking writes in a goroutine of its own until nothing is left. It may

@@ -105,6 +105,9 @@ func (c *Conn) exchangePrefaces() error {
 	c.shaken = said == nil && err == nil
 	c.mu.Unlock()
 	if err != nil {
+		if said == nil {
+			said = c.rd.announced()
+		}
 		return insteadOf(err, said)
 	}
 	return said
@@ -210,10 +213,16 @@ func (c *Conn) endedBy(end, err error) error {
 	if pe := (*PrefaceError)(nil); errors.As(err, &pe) && len(pe.First) > 0 {
 		return &PrefaceError{First: pe.First, Err: end}
 	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "remote error" {
-		return err // an alert
+	if isAlert(err) {
+		return err
 	}
 	return &PrefaceError{Err: end}
+}
+
+// isAlert reports whether err is a TLS alert of the server's.
+func isAlert(err error) bool {
+	op := (*net.OpError)(nil)
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func (c *Conn) appendPreface(b []byte) []byte {
@@ -261,9 +270,7 @@ func (r *reader) preface() error {
 		return wrong(nil)
 	case f.typ == http2.FrameGoAway && f.id == 0 && f.length >= 8 && f.length <= maxFrameSize:
 		if p, err := r.peek(frameHeaderLen + f.length); err == nil {
-			g := parseGoAway(p[frameHeaderLen:])
-			g.publish(&r.c.cfg)
-			return wrong(g)
+			return wrong(r.parseGoAway(p[frameHeaderLen:]))
 		}
 		return wrong(nil)
 	case !f.isSettings():
@@ -330,7 +337,26 @@ func (r *reader) hearOut() {
 // written because of err.
 func (r *reader) lastWords(err error) error {
 	_ = r.c.nc.SetReadDeadline(time.Now().Add(lastWordsWait))
-	return insteadOf(err, r.preface())
+	said := r.preface()
+	if said == nil {
+		said = r.announced()
+	}
+	return insteadOf(err, said)
+}
+
+// announced looks for a GOAWAY that came with the server's SETTINGS, as an [UnreadError].
+func (r *reader) announced() error {
+	for b := r.bytes()[r.start:r.end]; len(b) >= frameHeaderLen; {
+		f := parseFrameHeader(b)
+		if b = b[frameHeaderLen:]; len(b) < f.length {
+			break
+		}
+		if f.typ == http2.FrameGoAway && f.length >= 8 {
+			return &UnreadError{Err: r.parseGoAway(b[:f.length])}
+		}
+		b = b[f.length:]
+	}
+	return nil
 }
 
 // insteadOf returns why a handshake failed whose write failed with err; said is the

@@ -314,12 +314,16 @@ func parseFrameHeader(b []byte) frameHeader {
 	}
 }
 
-func parseGoAway(p []byte) *goAwayError {
-	return &goAwayError{GoAwayError: http2.GoAwayError{
+// parseGoAway returns the GOAWAY with the payload p, which has eight bytes at least. Its debug
+// data repeats no secret of a proxy's.
+func (r *reader) parseGoAway(p []byte) *goAwayError {
+	g := &goAwayError{GoAwayError: http2.GoAwayError{
 		LastStreamID: binary.BigEndian.Uint32(p) &^ (1 << 31),
 		ErrCode:      http2.ErrCode(binary.BigEndian.Uint32(p[4:])),
-		DebugData:    string(p[8:min(len(p), 8+maxErrorBody)]),
+		DebugData:    r.c.cfg.Secrets.Mask(string(p[8:min(len(p), 8+maxErrorBody)])),
 	}}
+	g.publish(&r.c.cfg)
+	return g
 }
 
 // readFrame reads one frame and acts on it.

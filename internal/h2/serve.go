@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -54,11 +55,12 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 	return c.cause
 }
 
-// firstFailure is why writes failed, if they did before reads did with err.
+// firstFailure is why writes failed, if they did before reads did with err. That the server
+// closed the connection, or a TLS alert, explains more than the error of a write.
 func (c *Conn) firstFailure(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr != nil {
+	if c.writeErr != nil && err != io.EOF && !isAlert(err) {
 		return c.writeErr
 	}
 	return err
@@ -349,7 +351,7 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	if f.id != 0 {
 		return connErrorf(http2.ErrCodeProtocol, "GOAWAY on stream %d", f.id)
 	}
-	g := parseGoAway(p)
+	g := r.parseGoAway(p)
 	if g.LastStreamID != 0 && g.LastStreamID%2 == 0 {
 		return connErrorf(http2.ErrCodeProtocol, "GOAWAY with the last stream id %d, which is not a client's", g.LastStreamID)
 	}
@@ -357,8 +359,6 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	if g.ErrCode == http2.ErrCodeEnhanceYourCalm && g.DebugData == "too_many_pings" {
 		c.tooManyPings.Store(true)
 	}
-	g.DebugData = c.cfg.Secrets.Mask(g.DebugData)
-	g.publish(&c.cfg)
 	c.mu.Lock()
 	if c.goAway != nil && g.LastStreamID > c.goAway.LastStreamID {
 		c.mu.Unlock()
@@ -366,6 +366,10 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	}
 	c.goAway = g
 	c.drainLocked(g)
+	c.listens = false
+	if c.state == stateDraining && c.writeErr != nil {
+		c.cause = g // the server's reason explains the write that failed
+	}
 	var unprocessed []*Stream
 	for id, s := range c.streams {
 		if id > g.LastStreamID {

@@ -3,6 +3,7 @@ package h2_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -132,10 +133,88 @@ func TestLastWordsAreHeard(t *testing.T) {
 			require.Equal(t, "one", r.reply)
 			require.True(t, await(t, three, "stream 3").failure().Unprocessed)
 			require.True(t, await(t, five, "stream 5").failure().Unsent)
-			require.Equal(t, errBroken, await(t, c.served, "the end of Serve"))
+			require.ErrorAs(t, await(t, c.served, "the end of Serve"), new(http2.GoAwayError))
 			require.ErrorAs(t, await(t, c.drained, "onDrain"), new(http2.GoAwayError))
 		})
 	}
+}
+
+// A write fails, no RPC is left, and the server's last bytes have arrived and were not read
+// yet: they are why the connection ended. Only a server that says nothing leaves the error
+// of the write.
+func TestWhyAWriteFailed(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		says func(server *h2test.Conn)
+		why  func(t *testing.T, err error)
+	}{
+		{"GOAWAY, closed", func(server *h2test.Conn) {
+			server.GoAway(0, http2.ErrCodeEnhanceYourCalm, "slow down")
+			server.Close()
+		}, isSlowDown},
+		{"GOAWAY", func(server *h2test.Conn) { server.GoAway(0, http2.ErrCodeEnhanceYourCalm, "slow down") }, isSlowDown},
+		{"closed", func(server *h2test.Conn) { server.Close() }, func(t *testing.T, err error) { require.Equal(t, io.EOF, err) }},
+		{"nothing", func(*h2test.Conn) {}, func(t *testing.T, err error) { require.Equal(t, errBroken, err) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			nc, server := h2test.Pipe(t)
+			g := &gate{Conn: nc}
+			ready := shake(t, g, nil, h2.Config{})
+			server.Handshake()
+			c := ready()
+			alive(t, c, server)
+
+			g.read.Lock()
+			read := sync.OnceFunc(g.read.Unlock)
+			defer read()
+			g.broken.Store(true)
+			call := c.call(context.Background(), "/test/More", "x")
+			require.True(t, await(t, call, "the call").failure().Unsent)
+			tt.says(server)
+			read()
+
+			tt.why(t, await(t, c.served, "the end of Serve"))
+		})
+	}
+}
+
+// The same before the handshake is through: the server's SETTINGS came, a GOAWAY with them,
+// and this side's preface cannot be written.
+func TestWhyThePrefaceFailed(t *testing.T) {
+	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	const goAway = "\x00\x00\x11\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0bslow down"
+	for _, wire := range []string{"pipe", "tcp"} {
+		t.Run(wire, func(t *testing.T) {
+			h2test.CheckLeaks(t)
+			var nc net.Conn
+			var server *h2test.Conn
+			if wire == "pipe" {
+				nc, server = h2test.Pipe(t)
+				g := &gate{Conn: nc}
+				g.broken.Store(true)
+				nc = g
+			} else {
+				srv := h2test.Listen(t)
+				tcp, err := net.Dial("tcp", srv.Addr())
+				require.NoError(t, err)
+				defer tcp.Close()
+				require.NoError(t, tcp.(*net.TCPConn).CloseWrite())
+				nc, server = tcp, srv.Accept()
+			}
+			server.RawBytes([]byte(settings + goAway))
+			w := h2.NewWire(nc)
+			err := h2.New(w, w, h2.Config{}).Handshake(t.Context())
+			require.ErrorAs(t, err, new(*h2.UnreadError))
+			isSlowDown(t, err)
+		})
+	}
+}
+
+func isSlowDown(t *testing.T, err error) {
+	var got http2.GoAwayError
+	require.ErrorAs(t, err, &got)
+	require.Equal(t, http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm, DebugData: "slow down"}, got)
 }
 
 // A server that says nothing more is not waited for long, and what was not written does not
