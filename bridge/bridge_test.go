@@ -28,78 +28,15 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/bridge"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
-// server is a grpc-go server on loopback that notes what it saw of the latest RPC.
-// /test.S/Echo replies with the request, /test.S/Flaky fails with Unavailable every
-// other time.
-type server struct {
-	addr string
-
-	mu    sync.Mutex
-	md    metadata.MD // guarded by mu
-	calls int         // guarded by mu
-}
-
-func serve(t *testing.T) *server {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := &server{addr: lis.Addr().String()}
-	srv := grpc.NewServer(grpc.UnknownServiceHandler(s.handle))
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		srv.Stop()
-		done.Wait()
-	})
-	return s
-}
-
-func (s *server) handle(_ any, stream grpc.ServerStream) error {
-	method, _ := grpc.MethodFromServerStream(stream)
-	md, _ := metadata.FromIncomingContext(stream.Context())
-	s.mu.Lock()
-	s.md = md
-	s.calls++
-	n := s.calls
-	s.mu.Unlock()
-	if method == "/test.S/Flaky" && n%2 == 1 {
-		return status.Error(codes.Unavailable, "every other time")
-	}
-	for {
-		m := new(wrapperspb.StringValue)
-		if err := stream.RecvMsg(m); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if err := stream.SendMsg(m); err != nil {
-			return err
-		}
-	}
-}
-
-// saw returns the metadata of the latest RPC, and how many there were.
-func (s *server) saw() (metadata.MD, int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.md, s.calls
-}
-
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
+// echo makes a unary RPC to the echo server.
 func echo(t *testing.T, cc grpc.ClientConnInterface, method string, opts ...grpc.CallOption) error {
 	t.Helper()
-	reply := new(wrapperspb.StringValue)
-	err := cc.Invoke(within(t), method, wrapperspb.String("hello"), reply, opts...)
+	reply, err := backendtest.CallEcho(t, cc, method, opts...)
 	if err == nil {
-		assert.Equal(t, "hello", reply.Value)
+		assert.Equal(t, "hello", reply)
 	}
 	return err
 }
@@ -107,7 +44,7 @@ func echo(t *testing.T, cc grpc.ClientConnInterface, method string, opts ...grpc
 // echoStream sends and receives one message.
 func echoStream(t *testing.T, cc grpc.ClientConnInterface) error {
 	t.Helper()
-	s, err := cc.NewStream(within(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.S/Echo")
+	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
 	if err != nil {
 		return err
 	}
@@ -201,9 +138,9 @@ func shared(c *counter, dialed *int) []grpc.DialOption {
 }
 
 // seenByServer is what a server sees of shared.
-func seenByServer(t *testing.T, s *server) map[string][]string {
+func seenByServer(t *testing.T, s *backendtest.Echo) map[string][]string {
 	t.Helper()
-	md, _ := s.saw()
+	_, md, _ := s.Last()
 	seen := map[string][]string{}
 	for _, key := range []string{"step", "token", ":authority"} {
 		seen[key] = md.Get(key)
@@ -214,27 +151,27 @@ func seenByServer(t *testing.T, s *server) map[string][]string {
 // TestFromGRPC: the same options do the same on a connection of grpc-go's and on a
 // channel of grpcdial's.
 func TestFromGRPC(t *testing.T) {
-	s := serve(t)
+	s := backendtest.StartEcho(t)
 	var theirs, ours counter
 	var dialed int
-	conn, err := grpc.NewClient(s.addr, shared(&theirs, &dialed)...)
+	conn, err := grpc.NewClient(s.Addr, shared(&theirs, &dialed)...)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, echo(t, conn, "/test.S/Flaky"))
+	require.NoError(t, echo(t, conn, "Flaky"))
 	want := seenByServer(t, s)
 	require.Equal(t, 1, dialed)
 
 	opt, err := bridge.FromGRPC(shared(&ours, &dialed)...)
 	require.NoError(t, err)
-	cc, err := grpcdial.NewClient(s.addr, opt)
+	cc, err := grpcdial.NewClient(s.Addr, opt)
 	require.NoError(t, err)
 	defer cc.Close()
-	require.NoError(t, echo(t, cc, "/test.S/Flaky"), "the retry policy is in force")
+	require.NoError(t, echo(t, cc, "Flaky"), "the retry policy is in force")
 	assert.Equal(t, want, seenByServer(t, s))
 	assert.Equal(t, []string{"first", "second"}, want["step"])
-	md, calls := s.saw()
+	_, md, _ := s.Last()
 	assert.Equal(t, []string{"shared/1 grpc-go-grpcdial/0.1.0"}, md.Get("user-agent"))
-	assert.Equal(t, 4, calls)
+	assert.EqualValues(t, 4, s.Calls.Load())
 	assert.Equal(t, 2, dialed)
 	assert.Equal(t, theirs.seen(), ours.seen())
 	require.NoError(t, echoStream(t, cc))
@@ -244,7 +181,7 @@ func TestFromGRPC(t *testing.T) {
 // TestFromGRPCReplacesNothing: what the options do not speak of stays as the program
 // has said before, and what they speak of may be said again.
 func TestFromGRPCReplacesNothing(t *testing.T) {
-	s := serve(t)
+	s := backendtest.StartEcho(t)
 	none, err := bridge.FromGRPC()
 	require.NoError(t, err)
 	agent, err := bridge.FromGRPC(grpc.WithUserAgent("theirs"))
@@ -254,10 +191,10 @@ func TestFromGRPCReplacesNothing(t *testing.T) {
 		"theirs": {grpcdial.WithUserAgent("mine"), agent},
 		"last":   {agent, grpcdial.WithUserAgent("last")},
 	} {
-		cc, err := grpcdial.NewClient(s.addr, append(opts, grpcdial.WithInsecure())...)
+		cc, err := grpcdial.NewClient(s.Addr, append(opts, grpcdial.WithInsecure())...)
 		require.NoError(t, err)
-		require.NoError(t, echo(t, cc, "/test.S/Echo"))
-		md, _ := s.saw()
+		require.NoError(t, echo(t, cc, "Echo"))
+		_, md, _ := s.Last()
 		assert.Equal(t, []string{want + " grpc-go-grpcdial/0.1.0"}, md.Get("user-agent"))
 		require.NoError(t, cc.Close())
 	}
@@ -313,16 +250,16 @@ func TestToGRPC(t *testing.T) {
 		"options after":  func([]grpc.DialOption) (_, _ []grpc.DialOption) { return nil, all },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := serve(t)
+			s := backendtest.StartEcho(t)
 			given := bridge.ToGRPC()
 			before, after := place(given)
-			conn, err := library(s.addr, before, given, after)
+			conn, err := library(s.Addr, before, given, after)
 			require.NoError(t, err)
 			defer conn.Close()
 			ends, dials, finished := c.seen(), dialed, c.finished.Load()
-			require.NoError(t, echo(t, conn, "/test.S/Flaky"), "the library's retry policy is in force")
-			md, calls := s.saw()
-			assert.Equal(t, 2, calls)
+			require.NoError(t, echo(t, conn, "Flaky"), "the library's retry policy is in force")
+			_, md, _ := s.Last()
+			assert.EqualValues(t, 2, s.Calls.Load())
 			assert.Equal(t, []string{"shared/1 grpc-go-grpcdial/0.1.0"}, md.Get("user-agent"))
 			assert.Equal(t, map[string][]string{
 				"step": {"first", "second"}, "token": {"t"}, ":authority": {"shared.example"},
@@ -332,66 +269,58 @@ func TestToGRPC(t *testing.T) {
 			assert.Equal(t, 3, c.seen()-ends)
 			assert.EqualValues(t, 2, c.finished.Load()-finished)
 			assert.Equal(t, 1, dialed-dials)
-			await(t, conn, connectivity.Ready)
+			backendtest.AwaitState(t, conn, connectivity.Ready)
 		})
 	}
 }
 
 // TestToGRPCOptionsWin: those of the program are for the channel.
 func TestToGRPCOptionsWin(t *testing.T) {
-	s := serve(t)
-	conn, err := library(s.addr, []grpc.DialOption{grpc.WithUserAgent("library")}, bridge.ToGRPC(grpcdial.WithUserAgent("program")), nil)
+	s := backendtest.StartEcho(t)
+	conn, err := library(s.Addr, []grpc.DialOption{grpc.WithUserAgent("library")}, bridge.ToGRPC(grpcdial.WithUserAgent("program")), nil)
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, echo(t, conn, "/test.S/Echo"))
-	md, _ := s.saw()
+	require.NoError(t, echo(t, conn, "Echo"))
+	_, md, _ := s.Last()
 	assert.Equal(t, []string{"program grpc-go-grpcdial/0.1.0"}, md.Get("user-agent"))
 }
 
 // TestToGRPCStates: a library sees its connection connect, fail and end.
 func TestToGRPCStates(t *testing.T) {
-	s := serve(t)
-	conn, err := library(s.addr, nil, bridge.ToGRPC(), nil)
+	s := backendtest.StartEcho(t)
+	conn, err := library(s.Addr, nil, bridge.ToGRPC(), nil)
 	require.NoError(t, err)
 	assert.Equal(t, connectivity.Idle, conn.GetState())
 	conn.Connect()
-	await(t, conn, connectivity.Ready)
+	backendtest.AwaitState(t, conn, connectivity.Ready)
 	require.NoError(t, conn.Close())
 	assert.Equal(t, connectivity.Shutdown, conn.GetState())
-	require.ErrorIs(t, echo(t, conn, "/test.S/Echo"), grpc.ErrClientConnClosing)
+	require.ErrorIs(t, echo(t, conn, "Echo"), grpc.ErrClientConnClosing)
 
 	dead, err := library("127.0.0.1:1", nil, bridge.ToGRPC(), nil)
 	require.NoError(t, err)
 	defer dead.Close()
-	err = echo(t, dead, "/test.S/Echo")
+	err = echo(t, dead, "Echo")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorContains(t, err, "connection refused")
 	var failed *grpcdial.DialError
 	require.ErrorAs(t, err, &failed)
-	await(t, dead, connectivity.TransientFailure)
+	backendtest.AwaitState(t, dead, connectivity.TransientFailure)
 
-	unused, err := library(s.addr, nil, bridge.ToGRPC(), nil)
+	unused, err := library(s.Addr, nil, bridge.ToGRPC(), nil)
 	require.NoError(t, err)
 	require.NoError(t, unused.Close())
-	require.ErrorIs(t, echo(t, unused, "/test.S/Echo"), grpc.ErrClientConnClosing)
-}
-
-func await(t *testing.T, conn *grpc.ClientConn, want connectivity.State) {
-	t.Helper()
-	ctx := within(t)
-	for s := conn.GetState(); s != want; s = conn.GetState() {
-		require.True(t, conn.WaitForStateChange(ctx, s), "in %v, want %v", s, want)
-	}
+	require.ErrorIs(t, echo(t, unused, "Echo"), grpc.ErrClientConnClosing)
 }
 
 // TestToGRPCBlocks: a library that waits for its connection, with grpc-go's means.
 func TestToGRPCBlocks(t *testing.T) {
-	s := serve(t)
+	s := backendtest.StartEcho(t)
 	opts := append(bridge.ToGRPC(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithBlock())
-	conn, err := grpc.DialContext(within(t), s.addr, opts...)
+	conn, err := grpc.DialContext(backendtest.Bounded(t), s.Addr, opts...)
 	require.NoError(t, err)
 	assert.Equal(t, connectivity.Ready, conn.GetState())
-	require.NoError(t, echo(t, conn, "/test.S/Echo"))
+	require.NoError(t, echo(t, conn, "Echo"))
 	require.NoError(t, conn.Close())
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -402,29 +331,28 @@ func TestToGRPCBlocks(t *testing.T) {
 
 // TestToGRPCTwoTargets: the same options make a channel for each connection.
 func TestToGRPCTwoTargets(t *testing.T) {
-	a, b := serve(t), serve(t)
+	a, b := backendtest.StartEcho(t), backendtest.StartEcho(t)
 	given := bridge.ToGRPC()
-	for _, s := range []*server{a, b} {
-		conn, err := library(s.addr, nil, given, nil)
+	for _, s := range []*backendtest.Echo{a, b} {
+		conn, err := library(s.Addr, nil, given, nil)
 		require.NoError(t, err)
 		defer conn.Close()
-		require.NoError(t, echo(t, conn, "/test.S/Echo"))
-		_, calls := s.saw()
-		assert.Equal(t, 1, calls)
+		require.NoError(t, echo(t, conn, "Echo"))
+		assert.EqualValues(t, 1, s.Calls.Load())
 	}
 }
 
 // TestToGRPCResolvers: the library's own, given before or after, with a scheme that
 // only it knows.
 func TestToGRPCResolvers(t *testing.T) {
-	s := serve(t)
+	s := backendtest.StartEcho(t)
 	builder := manual.NewBuilderWithScheme("library")
-	builder.InitialState(resolver.State{Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: s.addr}}}}})
+	builder.InitialState(resolver.State{Endpoints: []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: s.Addr}}}}})
 	own := []grpc.DialOption{grpc.WithResolvers(builder)}
 	for _, place := range [][2][]grpc.DialOption{{own, nil}, {nil, own}} {
 		conn, err := library("library:///shop", place[0], bridge.ToGRPC(), place[1])
 		require.NoError(t, err)
-		require.NoError(t, echo(t, conn, "/test.S/Echo"))
+		require.NoError(t, echo(t, conn, "Echo"))
 		assert.Equal(t, "library:///shop", conn.CanonicalTarget())
 		require.NoError(t, conn.Close())
 	}
@@ -452,11 +380,11 @@ func TestToGRPCRefuses(t *testing.T) {
 // TestToGRPCNeverIdle: grpc-go's part of a connection does not go idle by itself, which
 // would cut the RPCs that run on the channel, but the channel does.
 func TestToGRPCNeverIdle(t *testing.T) {
-	s := serve(t)
-	conn, err := library(s.addr, nil, bridge.ToGRPC(), []grpc.DialOption{grpc.WithIdleTimeout(50 * time.Millisecond)})
+	s := backendtest.StartEcho(t)
+	conn, err := library(s.Addr, nil, bridge.ToGRPC(), []grpc.DialOption{grpc.WithIdleTimeout(50 * time.Millisecond)})
 	require.NoError(t, err)
 	defer conn.Close()
-	stream, err := conn.NewStream(within(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.S/Echo")
+	stream, err := conn.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
 	require.NoError(t, err)
 	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
 		require.NoError(t, stream.SendMsg(wrapperspb.String("still there")))
@@ -464,6 +392,6 @@ func TestToGRPCNeverIdle(t *testing.T) {
 	}
 	require.NoError(t, stream.CloseSend())
 	require.ErrorIs(t, stream.RecvMsg(new(wrapperspb.StringValue)), io.EOF)
-	await(t, conn, connectivity.Idle)
-	require.NoError(t, echo(t, conn, "/test.S/Echo"))
+	backendtest.AwaitState(t, conn, connectivity.Idle)
+	require.NoError(t, echo(t, conn, "Echo"))
 }

@@ -2,7 +2,6 @@ package compat
 
 import (
 	"context"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // settings are what a test asks of both channels.
@@ -82,17 +82,9 @@ type server struct {
 
 func serve(t *testing.T) *server {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := &server{addr: lis.Addr().String()}
-	srv := grpc.NewServer()
+	s, srv := new(server), grpc.NewServer()
 	testpb.RegisterTestServiceServer(srv, s)
-	var served sync.WaitGroup
-	served.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		srv.Stop()
-		served.Wait()
-	})
+	s.addr, _ = backendtest.Run(t, srv)
 	return s
 }
 
@@ -177,11 +169,3 @@ func (s *server) StreamingOutputCall(r *testpb.StreamingOutputCallRequest, strea
 }
 
 func payload(text string) *testpb.Payload { return &testpb.Payload{Body: []byte(text)} }
-
-// soon bounds what is expected to happen well before.
-func soon(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}

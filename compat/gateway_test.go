@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // registerTestService has the shape of what protoc-gen-grpc-gateway generates,
@@ -76,7 +78,7 @@ func TestGatewayOverTheBridge(t *testing.T) {
 	web := httptest.NewServer(mux)
 	defer web.Close()
 	ask := func(method, path, body string) (int, string) {
-		r, err := http.NewRequestWithContext(soon(t), method, web.URL+path, strings.NewReader(body))
+		r, err := http.NewRequestWithContext(backendtest.Bounded(t), method, web.URL+path, strings.NewReader(body))
 		require.NoError(t, err)
 		r.Header.Set("Grpc-Metadata-Own", "1")
 		answer, err := web.Client().Do(r)

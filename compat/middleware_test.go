@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestRetryInterceptor: go-grpc-middleware tries again what failed.
@@ -31,7 +33,7 @@ func TestRetryInterceptor(t *testing.T) {
 			srv := serve(t)
 			client := testpb.NewTestServiceClient(channel(t, srv.addr, set))
 			srv.fail(3)
-			reply, err := client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")})
+			reply, err := client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")})
 			require.NoError(t, err)
 			assert.Equal(t, "x", string(reply.Payload.Body))
 			seen := srv.seen()
@@ -39,12 +41,12 @@ func TestRetryInterceptor(t *testing.T) {
 			assert.Equal(t, []string{"3"}, seen[3].Get(retry.AttemptMetadataKey))
 
 			srv.fail(10)
-			_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{}, retry.WithMax(2))
+			_, err = client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{}, retry.WithMax(2))
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.Len(t, srv.seen(), 2)
 
 			srv.fail(2)
-			stream, err := client.StreamingOutputCall(soon(t), &testpb.StreamingOutputCallRequest{
+			stream, err := client.StreamingOutputCall(backendtest.Bounded(t), &testpb.StreamingOutputCallRequest{
 				ResponseParameters: make([]*testpb.ResponseParameters, 2), Payload: payload("y")})
 			require.NoError(t, err)
 			for range 2 {
@@ -104,11 +106,11 @@ func TestLoggingInterceptor(t *testing.T) {
 			}
 			srv := serve(t)
 			client := testpb.NewTestServiceClient(channel(t, srv.addr, set))
-			_, err := client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
+			_, err := client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
 			require.NoError(t, err)
-			_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "nothing"}})
+			_, err = client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "nothing"}})
 			require.Error(t, err)
-			stream, err := client.FullDuplexCall(soon(t))
+			stream, err := client.FullDuplexCall(backendtest.Bounded(t))
 			require.NoError(t, err)
 			require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload("x")}))
 			_, err = stream.Recv()

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // observed is otelgrpc's client handler with what it has recorded.
@@ -90,10 +92,10 @@ func TestOTelClientHandler(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			srv, o := serve(t), observe(t)
 			client := testpb.NewTestServiceClient(channel(t, srv.addr, o.set))
-			_, err := client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
+			_, err := client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
 			require.NoError(t, err)
 
-			ctx, parent := o.tracer.Start(soon(t), "parent")
+			ctx, parent := o.tracer.Start(backendtest.Bounded(t), "parent")
 			_, err = client.UnaryCall(ctx, &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.NotFound), Message: "nothing"}})
 			require.Error(t, err)
 			parent.End()
@@ -101,7 +103,7 @@ func TestOTelClientHandler(t *testing.T) {
 			require.Len(t, seen, 2)
 			assert.Contains(t, seen[1].Get("traceparent")[0], parent.SpanContext().TraceID().String())
 
-			stream, err := client.FullDuplexCall(soon(t))
+			stream, err := client.FullDuplexCall(backendtest.Bounded(t))
 			require.NoError(t, err)
 			for range 3 {
 				require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload("x")}))
@@ -114,13 +116,13 @@ func TestOTelClientHandler(t *testing.T) {
 
 			// Each attempt has its span, and its own place in the trace.
 			srv.fail(2)
-			_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")})
+			_, err = client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")})
 			require.NoError(t, err)
 			seen = srv.seen()
 			require.Len(t, seen, 4)
 			assert.NotEqual(t, seen[1].Get("traceparent"), seen[2].Get("traceparent"))
 
-			_, err = client.EmptyCall(soon(t), &testpb.Empty{})
+			_, err = client.EmptyCall(backendtest.Bounded(t), &testpb.Empty{})
 			require.Equal(t, codes.Unimplemented, status.Code(err))
 			spans[name], metrics[name] = o.rendered(t, srv.addr)
 		})

@@ -25,6 +25,7 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/bridge"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // plugin is gRPC's own OpenTelemetry plugin, which exists as a grpc.DialOption only,
@@ -106,7 +107,7 @@ type connectable interface {
 
 func becomeReady(t *testing.T, cc connectable) {
 	t.Helper()
-	ctx := soon(t)
+	ctx := backendtest.Bounded(t)
 	cc.Connect()
 	for s := cc.GetState(); s != connectivity.Ready; s = cc.GetState() {
 		require.True(t, cc.WaitForStateChange(ctx, s))
@@ -139,12 +140,12 @@ func TestOTelPlugin(t *testing.T) {
 			// An RPC on an idle channel waits for the resolver, which is an event of its span.
 			becomeReady(t, cc.(connectable))
 			client := testpb.NewTestServiceClient(cc)
-			_, err := client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
+			_, err := client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")}, grpc.WaitForReady(true))
 			require.NoError(t, err)
 			srv.fail(2)
-			_, err = client.UnaryCall(soon(t), &testpb.SimpleRequest{Payload: payload("x")})
+			_, err = client.UnaryCall(backendtest.Bounded(t), &testpb.SimpleRequest{Payload: payload("x")})
 			require.NoError(t, err)
-			stream, err := client.FullDuplexCall(soon(t))
+			stream, err := client.FullDuplexCall(backendtest.Bounded(t))
 			require.NoError(t, err)
 			require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{Payload: payload("x")}))
 			_, err = stream.Recv()

@@ -2,7 +2,6 @@ package compat
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/channelz"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // answering is a server that fails its RPCs or does not.
@@ -35,18 +35,11 @@ func (a answering) EmptyCall(context.Context, *testgrpc.Empty) (*testgrpc.Empty,
 
 func startAnswering(t *testing.T, err error) (addr string) {
 	t.Helper()
-	lis, lerr := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, lerr)
 	srv := grpc.NewServer()
 	testgrpc.RegisterTestServiceServer(srv, answering{err: err})
 	service.RegisterChannelzServiceToServer(channelz.Merge(srv)) // its import has grpc-go's channelz collect
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(lis) }()
-	t.Cleanup(func() {
-		srv.Stop()
-		assert.NoError(t, <-served)
-	})
-	return lis.Addr().String()
+	addr, _ = backendtest.Run(t, srv)
+	return addr
 }
 
 // TestOutlierDetection: the policy ejects the backend that fails, and records that under

@@ -9,34 +9,35 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestAddressLists: targets of the schemes ipv4 and ipv6, which gRPC's naming document
 // has, reach each of their addresses, over TLS too.
 func TestAddressLists(t *testing.T) {
-	a, b := serveEcho(t), serveEcho(t)
-	dead := strings.Replace(a.addr, "127.0.0.1", "127.0.0.77", 1)
+	a, b := backendtest.StartEcho(t), backendtest.StartEcho(t)
+	dead := strings.Replace(a.Addr, "127.0.0.1", "127.0.0.77", 1)
 	for _, tt := range []struct {
 		target, authority string
 		config            string
 	}{
-		{"ipv4:" + a.addr, a.addr, ""},
-		{"ipv4:" + dead + "," + a.addr, a.addr, ""},
-		{"ipv4:///" + a.addr + "," + b.addr, a.addr, ""},
+		{"ipv4:" + a.Addr, a.Addr, ""},
+		{"ipv4:" + dead + "," + a.Addr, a.Addr, ""},
+		{"ipv4:///" + a.Addr + "," + b.Addr, a.Addr, ""},
 	} {
 		cc := newClient(t, tt.target, grpcdial.WithInsecure())
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err, tt.target)
-		_, md, _ := a.last()
+		_, md, _ := a.Last()
 		assert.Equal(t, []string{tt.authority}, md.Get(":authority"), tt.target)
 	}
 	// Each by round_robin, once it is connected to both.
-	before := [2]int64{a.calls.Load(), b.calls.Load()}
-	cc := newClient(t, "ipv4:"+a.addr+","+b.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
+	before := [2]int64{a.Calls.Load(), b.Calls.Load()}
+	cc := newClient(t, "ipv4:"+a.Addr+","+b.Addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
 	require.Eventually(t, func() bool {
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err)
-		return a.calls.Load() > before[0] && b.calls.Load() > before[1]
+		return a.Calls.Load() > before[0] && b.Calls.Load() > before[1]
 	}, time.Minute, time.Millisecond)
 }
 

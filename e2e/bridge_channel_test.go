@@ -16,13 +16,14 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // converse sends three messages on a bidirectional stream and returns what
 // comes back.
 func converse(t *testing.T, cc grpc.ClientConnInterface, opts ...grpc.CallOption) []string {
 	t.Helper()
-	s, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo", opts...)
+	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo", opts...)
 	require.NoError(t, err)
 	var replies []string
 	for _, word := range []string{"one", "two", "three"} {
@@ -39,30 +40,30 @@ func converse(t *testing.T, cc grpc.ClientConnInterface, opts ...grpc.CallOption
 // TestMirrorRunsOnTheChannel: RPCs of a *grpc.ClientConn that are the
 // channel's.
 func TestMirrorRunsOnTheChannel(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithUserAgent("bridged"))
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithUserAgent("bridged"))
 	bridge := cc.GRPC()
 
 	var header metadata.MD
-	reply, err := call(t, bridge, "Headers", grpc.Header(&header))
+	reply, err := backendtest.CallEcho(t, bridge, "Headers", grpc.Header(&header))
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 	assert.Len(t, header.Get("filler"), 1)
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"bridged grpc-go-grpcdial/0.1.0"}, md.Get("user-agent"))
 
 	assert.Equal(t, []string{"one", "two", "three"}, converse(t, bridge, grpc.Header(&header)))
 
-	_, err = call(t, bridge, "Fail")
+	_, err = backendtest.CallEcho(t, bridge, "Fail")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	assert.ErrorContains(t, err, "as asked")
 }
 
 // TestInterceptorsOnTheChannel: interceptors written for grpc-go.
 func TestInterceptorsOnTheChannel(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var seen []string
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(),
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(),
 		grpcdial.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			seen = append(seen, cc.Target()+method)
 			return invoker(metadata.AppendToOutgoingContext(ctx, "step", "1"), method, req, reply, cc, opts...)
@@ -81,19 +82,19 @@ func TestInterceptorsOnTheChannel(t *testing.T) {
 			return streamer(metadata.AppendToOutgoingContext(ctx, "step", "stream"), desc, cc, method, opts...)
 		}))
 
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"1", "2"}, md.Get("step"))
 
-	reply, err := call(t, cc, "Fail")
+	reply, err := backendtest.CallEcho(t, cc, "Fail")
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 
 	assert.Equal(t, []string{"one", "two", "three"}, converse(t, cc))
-	_, md, _ = srv.last()
+	_, md, _ = srv.Last()
 	assert.Equal(t, []string{"stream"}, md.Get("step"))
-	assert.Equal(t, []string{srv.addr + "/test.Echo/Echo", srv.addr + "/test.Echo/Fail", srv.addr + "/test.Echo/Echo", srv.addr + "/test.Echo/Echo"}, seen)
+	assert.Equal(t, []string{srv.Addr + "/test.Echo/Echo", srv.Addr + "/test.Echo/Fail", srv.Addr + "/test.Echo/Echo", srv.Addr + "/test.Echo/Echo"}, seen)
 }
 
 // TestInterceptorAnswers: an RPC that an interceptor answers needs no backend.
@@ -107,10 +108,10 @@ func TestInterceptorAnswers(t *testing.T) {
 		grpcdial.WithStreamInterceptor(func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption) (grpc.ClientStream, error) {
 			return nil, refused
 		}))
-	reply, err := call(t, cc, "Echo")
+	reply, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	assert.Equal(t, "cached", reply)
-	_, err = cc.NewStream(soon(t), &grpc.StreamDesc{}, "/test.Echo/Echo")
+	_, err = cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{}, "/test.Echo/Echo")
 	require.ErrorIs(t, err, refused)
 	assert.Equal(t, connectivity.Idle, cc.GetState())
 }

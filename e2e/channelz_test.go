@@ -35,19 +35,12 @@ type reader struct {
 // serveChannelz serves package channelz on a server of its own.
 func serveChannelz(t *testing.T) reader {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	srv := grpc.NewServer()
 	channelz.Register(srv)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(lis) }()
-	cc, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	addr, _ := backendtest.Run(t, srv)
+	cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		assert.NoError(t, cc.Close())
-		srv.Stop()
-		assert.NoError(t, <-served)
-	})
+	t.Cleanup(func() { assert.NoError(t, cc.Close()) })
 	return reader{t, channelzpb.NewChannelzClient(cc)}
 }
 

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // reporter is a producer that opens a stream on its subchannel again and again, as
@@ -100,16 +101,16 @@ func (h *holder) Close() {
 // A producer that a policy holds is closed when the policy's end takes the subchannel
 // with it, however the policy ends.
 func TestProducersEndWithTheirPolicy(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for name, end := range map[string]func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver){
 		"Close": func(t *testing.T, cc *grpcdial.ClientConn, _ *manual.Resolver) { require.NoError(t, cc.Close()) },
 		"Shutdown": func(t *testing.T, cc *grpcdial.ClientConn, _ *manual.Resolver) {
-			require.NoError(t, cc.Shutdown(soon(t)))
+			require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 		},
 		"idle": func(*testing.T, *grpcdial.ClientConn, *manual.Resolver) {},
 		"graceful switch": func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver) {
 			r.UpdateState(resolver.State{
-				Addresses:     []resolver.Address{{Addr: srv.addr}},
+				Addresses:     []resolver.Address{{Addr: srv.Addr}},
 				ServiceConfig: r.CC().ParseServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 			})
 		},
@@ -121,27 +122,21 @@ func TestProducersEndWithTheirPolicy(t *testing.T) {
 				balancer.Register(policy)
 				for n := range int64(5) {
 					r := manual.NewBuilderWithScheme("hand")
-					r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.addr}}})
+					r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.Addr}}})
 					opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithResolvers(r),
 						grpcdial.WithDefaultServiceConfig(fmt.Sprintf(`{"loadBalancingConfig": [{%q: {}}]}`, policy.name))}
 					if name == "idle" {
 						opts = append(opts, grpcdial.WithIdleTimeout(20*time.Millisecond))
 					}
 					cc := newClient(t, "hand:///x", opts...)
-					require.NoError(t, cc.AwaitReady(soon(t)))
+					require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 					end(t, cc, r)
 					if name == "Close" || name == "Shutdown" {
 						assert.Zero(t, producer.running.Load(), "running when the channel is closed")
 					}
-					await(t, func() bool { return producer.running.Load() == 0 && producer.closed.Load() == n+1 }, "closed, once")
+					backendtest.Eventually(t, func() bool { return producer.running.Load() == 0 && producer.closed.Load() == n+1 }, "closed, once")
 				}
 			})
 		}
 	}
-}
-
-// await waits for something that is on its way.
-func await(t *testing.T, cond func() bool, what string) {
-	t.Helper()
-	require.Eventually(t, cond, time.Minute, time.Millisecond, what)
 }

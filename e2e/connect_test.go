@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -75,7 +76,7 @@ const lazyConfig = `{"loadBalancingConfig": [{"grpcdial_test_lazy": {}}]}`
 // Connect, and AwaitReady, reach a policy that stays IDLE, at whatever time it comes to
 // be.
 func TestConnectReachesALazyPolicy(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	lazyByDefault := grpcdial.WithDefaultServiceConfig(lazyConfig)
 	for name, tt := range map[string]struct {
 		initial bool // the resolver updates from within Build
@@ -84,21 +85,21 @@ func TestConnectReachesALazyPolicy(t *testing.T) {
 	}{
 		"updates while it is built": {true, []grpcdial.DialOption{lazyByDefault}, func(t *testing.T, cc *grpcdial.ClientConn, _ *manual.Resolver) { cc.Connect() }},
 		"AwaitReady": {true, []grpcdial.DialOption{lazyByDefault}, func(t *testing.T, cc *grpcdial.ClientConn, _ *manual.Resolver) {
-			assert.NoError(t, cc.AwaitReady(soon(t)))
+			assert.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 		}},
 		"updates later": {false, []grpcdial.DialOption{lazyByDefault}, func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver) {
 			cc.Connect()
-			r.UpdateState(at(srv.addr))
+			r.UpdateState(at(srv.Addr))
 		}},
 		"fails first": {false, []grpcdial.DialOption{lazyByDefault}, func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver) {
 			cc.Connect()
 			r.CC().ReportError(errors.New("not yet"))
-			r.UpdateState(at(srv.addr))
+			r.UpdateState(at(srv.Addr))
 		}},
 		"has a bad service config first": {false, nil, func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver) {
 			cc.Connect()
 			for _, config := range []string{"{", lazyConfig} {
-				s := at(srv.addr)
+				s := at(srv.Addr)
 				s.ServiceConfig = r.CC().ParseServiceConfig(config)
 				r.UpdateState(s)
 			}
@@ -106,7 +107,7 @@ func TestConnectReachesALazyPolicy(t *testing.T) {
 		"another policy before": {false, []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`)}, func(t *testing.T, cc *grpcdial.ClientConn, r *manual.Resolver) {
 			cc.Connect()
 			r.UpdateState(at(h2test.RefusedAddr(t)))
-			s := at(srv.addr)
+			s := at(srv.Addr)
 			s.ServiceConfig = r.CC().ParseServiceConfig(lazyConfig)
 			r.UpdateState(s)
 		}},
@@ -114,11 +115,11 @@ func TestConnectReachesALazyPolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := manual.NewBuilderWithScheme("hand")
 			if tt.initial {
-				r.InitialState(at(srv.addr))
+				r.InitialState(at(srv.Addr))
 			}
 			cc := newClient(t, "hand:///x", append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithResolvers(r))...)
 			tt.connect(t, cc, r)
-			for ctx, now := soon(t), cc.GetState(); now != connectivity.Ready; now = cc.GetState() {
+			for ctx, now := backendtest.Bounded(t), cc.GetState(); now != connectivity.Ready; now = cc.GetState() {
 				require.True(t, cc.WaitForStateChange(ctx, now), "still %v", now)
 			}
 		})
@@ -127,15 +128,15 @@ func TestConnectReachesALazyPolicy(t *testing.T) {
 
 // A policy that was not asked stays IDLE.
 func TestDialLeavesALazyPolicyIdle(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	r := manual.NewBuilderWithScheme("hand")
-	r.InitialState(at(srv.addr))
+	r.InitialState(at(srv.Addr))
 	cc, err := grpcdial.Dial("hand:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(r), grpcdial.WithDefaultServiceConfig(lazyConfig))
 	require.NoError(t, err)
 	defer cc.Close()
-	r.UpdateState(at(srv.addr))
+	r.UpdateState(at(srv.Addr))
 	assert.Equal(t, connectivity.Idle, cc.GetState())
-	_, err = call(t, cc, "Echo")
+	_, err = backendtest.CallEcho(t, cc, "Echo")
 	assert.NoError(t, err)
 }
 
@@ -218,7 +219,7 @@ func (c *observedConn) NewSubConn(addrs []resolver.Address, opts balancer.NewSub
 // Connect may be called wherever the channel calls code of the program's. It does not
 // wait there, also when the channel has just gone idle.
 func TestConnectInCallbacks(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var channel atomic.Pointer[grpcdial.ClientConn]
 	var calls atomic.Int64
 	var slowest atomic.Int64
@@ -235,7 +236,7 @@ func TestConnectInCallbacks(t *testing.T) {
 	policy := observed{"grpcdial_" + t.Name(), connect}
 	balancer.Register(policy)
 	r := manual.NewBuilderWithScheme("hand")
-	r.InitialState(at(srv.addr))
+	r.InitialState(at(srv.Addr))
 	r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { connect() }
 	r.ResolveNowCallback = func(resolver.ResolveNowOptions) { connect() }
 	r.CloseCallback = connect
@@ -256,7 +257,7 @@ func TestConnectInCallbacks(t *testing.T) {
 		grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"`+policy.name+`": {}}]}`), grpcdial.WithDialTrace(trace))
 	channel.Store(cc)
 	for range 5 {
-		require.NoError(t, cc.AwaitReady(soon(t)))
+		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 		<-idle
 	}
 	require.NoError(t, cc.Close())

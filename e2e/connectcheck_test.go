@@ -5,12 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,20 +34,13 @@ import (
 // serveWithHealth runs a grpc-go server with the health service and the methods of echo.
 func serveWithHealth(t *testing.T, opts ...grpc.ServerOption) (addr string, h *health.Server, calls *atomic.Int64) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	e := &echo{}
-	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(e.handle))...)
+	e := new(backendtest.Echo)
+	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(e.Handle))...)
 	h = health.NewServer()
 	healthpb.RegisterHealthServer(srv, h)
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		h.Shutdown()
-		srv.Stop()
-		done.Wait()
-	})
-	return lis.Addr().String(), h, &e.calls
+	addr, _ = backendtest.Run(t, srv)
+	t.Cleanup(h.Shutdown)
+	return addr, h, &e.Calls
 }
 
 // askHealth is a check by the health service.
@@ -84,14 +75,14 @@ func TestConnectCheckByTheHealthService(t *testing.T) {
 			}
 		},
 	}))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	var dialError *grpcdial.DialError
 	require.ErrorAs(t, err, &dialError)
 	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)
 	assert.Zero(t, calls.Load())
 
-	got, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+	got, err := backendtest.CallEcho(t, cc, "Echo", grpc.WaitForReady(true))
 	require.NoError(t, err)
 	assert.Equal(t, "hello", got)
 	assert.GreaterOrEqual(t, failed.Load(), int64(3))
@@ -109,7 +100,7 @@ func TestConnectCheckByTheHealthService(t *testing.T) {
 // none of the program's: interceptors and stats handlers do not get them.
 func TestConnectCheckInfo(t *testing.T) {
 	ca := h2test.NewCA(t)
-	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
 	var intercepted atomic.Int64
 	rpcs := &ends{}
 	checked := make(chan grpcdial.ConnectCheckInfo, 1)
@@ -117,7 +108,7 @@ func TestConnectCheckInfo(t *testing.T) {
 		if _, ok := ctx.Deadline(); !ok {
 			return errors.New("the attempt's limit is not that of the context")
 		}
-		if _, err := call(t, info.Conn, "Echo"); err != nil {
+		if _, err := backendtest.CallEcho(t, info.Conn, "Echo"); err != nil {
 			return err
 		}
 		s, err := info.Conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Echo")
@@ -134,7 +125,7 @@ func TestConnectCheckInfo(t *testing.T) {
 		checked <- info
 		return s.CloseSend()
 	}
-	cc := newClient(t, "passthrough:///"+srv.addr,
+	cc := newClient(t, "passthrough:///"+srv.Addr,
 		grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
 		grpcdial.WithPerRPCCredentials(token{"x", true}),
 		grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(shouting{})),
@@ -144,44 +135,44 @@ func TestConnectCheckInfo(t *testing.T) {
 		}),
 		grpcdial.WithStatsHandler(rpcs),
 		grpcdial.WithConnectCheck(check))
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	info := <-checked
-	assert.Equal(t, "passthrough:///"+srv.addr, info.Target)
-	assert.Equal(t, srv.addr, info.Addr)
+	assert.Equal(t, "passthrough:///"+srv.Addr, info.Target)
+	assert.Equal(t, srv.Addr, info.Addr)
 	assert.Equal(t, "backend.example", info.ServerName)
-	assert.Equal(t, srv.addr, info.Peer.Addr.String())
+	assert.Equal(t, srv.Addr, info.Peer.Addr.String())
 	assert.IsType(t, credentials.TLSInfo{}, info.Peer.AuthInfo)
 	assert.Equal(t, []string{"backend.example"}, info.TLS.PeerCertificates[0].DNSNames)
-	request, md, _ := srv.last()
+	request, md, _ := srv.Last()
 	assert.Equal(t, "MESSAGE 2", request, "the default call options apply")
 	assert.Equal(t, []string{"x"}, md["token-x"])
 	assert.Equal(t, []string{"backend.example"}, md[":authority"])
 	assert.Zero(t, intercepted.Load())
 	assert.Zero(t, rpcs.begun.Load())
 
-	_, err := call(t, info.Conn, "Echo")
+	_, err := backendtest.CallEcho(t, info.Conn, "Echo")
 	assert.Error(t, err, "the check has returned")
-	_, err = call(t, cc, "Echo")
+	_, err = backendtest.CallEcho(t, cc, "Echo")
 	assert.NoError(t, err)
 }
 
 // Attributes of the address, and its server name, reach the check.
 func TestConnectCheckGetsTheAddress(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	type zone struct{}
 	r, target, option := handResolver(t)
-	addr := resolver.Address{Addr: srv.addr, ServerName: "other.example"}
+	addr := resolver.Address{Addr: srv.Addr, ServerName: "other.example"}
 	addr.Attributes = addr.Attributes.WithValue(zone{}, "b")
 	r.InitialState(resolver.State{Addresses: []resolver.Address{addr}})
 	cc := plain(t, target, option, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
 		if got := info.Attributes.Value(zone{}); got != "b" || info.ServerName != "other.example" {
 			return fmt.Errorf("in zone %v as %q", got, info.ServerName)
 		}
-		_, err := call(t, info.Conn, "Echo")
+		_, err := backendtest.CallEcho(t, info.Conn, "Echo")
 		return err
 	}))
-	require.NoError(t, cc.AwaitReady(soon(t)))
-	_, md, _ := srv.last()
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"other.example"}, md[":authority"])
 }
 
@@ -197,7 +188,7 @@ var errNotOurs = errors.New("the certificate is not one of ours")
 // ends at once, with the check's own error.
 func TestConnectCheckByTheCertificate(t *testing.T) {
 	ca := h2test.NewCA(t)
-	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
 	var asked atomic.Int64
 	pinned := func(leaf *x509.Certificate) grpcdial.DialOption {
 		return grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
@@ -209,7 +200,7 @@ func TestConnectCheckByTheCertificate(t *testing.T) {
 		})
 	}
 	creds := grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example")))
-	_, err := grpcdial.Dial(srv.addr, creds, grpcdial.WithBlock(), grpcdial.WithTimeout(10*time.Second), grpcdial.FailOnNonTempDialError(true), pinned(new(x509.Certificate)))
+	_, err := grpcdial.Dial(srv.Addr, creds, grpcdial.WithBlock(), grpcdial.WithTimeout(10*time.Second), grpcdial.FailOnNonTempDialError(true), pinned(new(x509.Certificate)))
 	require.ErrorIs(t, err, errNotOurs)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 	var dialError *grpcdial.DialError
@@ -218,12 +209,12 @@ func TestConnectCheckByTheCertificate(t *testing.T) {
 	a := dialError.Attempts[0]
 	assert.Equal(t, grpcdial.PhaseCheck, a.Phase)
 	assert.True(t, a.Permanent)
-	assert.Equal(t, srv.addr, a.Addr)
+	assert.Equal(t, srv.Addr, a.Addr)
 	assert.Equal(t, "backend.example", a.ServerName)
 	assert.Equal(t, int64(1), asked.Load())
-	assert.Zero(t, srv.calls.Load())
+	assert.Zero(t, srv.Calls.Load())
 
-	cc, err := grpcdial.Dial(srv.addr, creds, grpcdial.WithBlock(), pinned(new(x509.Certificate)), grpcdial.WithConnectCheck(nil), grpcdial.WithTimeout(10*time.Second))
+	cc, err := grpcdial.Dial(srv.Addr, creds, grpcdial.WithBlock(), pinned(new(x509.Certificate)), grpcdial.WithConnectCheck(nil), grpcdial.WithTimeout(10*time.Second))
 	require.NoError(t, err, "the last option counts")
 	require.NoError(t, cc.Close())
 }
@@ -242,7 +233,7 @@ func TestConnectCheckThatLosesTheConnection(t *testing.T) {
 		attempts <- a
 		return true
 	}))
-	require.Error(t, cc.AwaitReady(soon(t)))
+	require.Error(t, cc.AwaitReady(backendtest.Bounded(t)))
 	a := <-attempts
 	assert.Equal(t, grpcdial.PhaseCheck, a.Phase)
 	assert.False(t, a.Permanent, "%v", a)
@@ -277,10 +268,10 @@ func TestConnectCheckEndsInGoodOrder(t *testing.T) {
 	second.Handshake()
 	headers, _ = second.ExpectUnary()
 	second.ReplyUnary(headers.StreamID, reply)
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	done := make(chan error, 1)
 	go func() {
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		done <- err
 	}()
 	headers, payload := second.ExpectUnary()
@@ -302,7 +293,7 @@ func TestConnectCheckOfAConnectionThatDrains(t *testing.T) {
 
 	done := make(chan error, 1)
 	go func() {
-		_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+		_, err := backendtest.CallEcho(t, cc, "Echo", grpc.WaitForReady(true))
 		done <- err
 	}()
 	second := srv.Accept()
@@ -316,28 +307,28 @@ func TestConnectCheckOfAConnectionThatDrains(t *testing.T) {
 
 // Several addresses: one whose check does not pass is passed over.
 func TestConnectCheckOfTheNextAddress(t *testing.T) {
-	first, second := serveEcho(t), serveEcho(t)
-	cc := plain(t, "ipv4:"+first.addr+","+second.addr, grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
-		if info.Addr == first.addr {
+	first, second := backendtest.StartEcho(t), backendtest.StartEcho(t)
+	cc := plain(t, "ipv4:"+first.Addr+","+second.Addr, grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+		if info.Addr == first.Addr {
 			return errNotOurs
 		}
 		return nil
 	}))
-	_, err := call(t, cc, "Echo", grpc.WaitForReady(true))
+	_, err := backendtest.CallEcho(t, cc, "Echo", grpc.WaitForReady(true))
 	require.NoError(t, err)
-	assert.Equal(t, int64(1), second.calls.Load())
-	assert.Zero(t, first.calls.Load())
+	assert.Equal(t, int64(1), second.Calls.Load())
+	assert.Zero(t, first.Calls.Load())
 }
 
 // A check that does not return has the time of the attempt. A wait that ends before says
 // where the attempt is.
 func TestConnectCheckThatBlocks(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	hangs := grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
 		return info.Conn.Invoke(ctx, "/test.Echo/Hang", wrapperspb.String(""), new(wrapperspb.StringValue))
 	})
 	begun := make(chan struct{}, 1)
-	cc := plain(t, srv.addr, hangs, grpcdial.WithDialTrace(&grpcdial.DialTrace{CheckStart: func(grpcdial.DialEvent) { begun <- struct{}{} }}))
+	cc := plain(t, srv.Addr, hangs, grpcdial.WithDialTrace(&grpcdial.DialTrace{CheckStart: func(grpcdial.DialEvent) { begun <- struct{}{} }}))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-begun; cancel() }()
 	err := cc.AwaitReady(ctx)
@@ -351,8 +342,8 @@ func TestConnectCheckThatBlocks(t *testing.T) {
 
 	short := grpcdial.ConnectParams{MinConnectTimeout: 50 * time.Millisecond}
 	short.Backoff.BaseDelay, short.Backoff.MaxDelay = time.Millisecond, time.Millisecond
-	cc = plain(t, srv.addr, hangs, grpcdial.WithConnectParams(short), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
-	err = cc.AwaitReady(soon(t))
+	cc = plain(t, srv.Addr, hangs, grpcdial.WithConnectParams(short), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
+	err = cc.AwaitReady(backendtest.Bounded(t))
 	require.ErrorAs(t, err, &dialError)
 	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)
 	assert.NotErrorIs(t, err, context.DeadlineExceeded)
@@ -361,7 +352,7 @@ func TestConnectCheckThatBlocks(t *testing.T) {
 
 // Close ends the check, and what the check has open. Nothing is left.
 func TestCloseDuringTheConnectCheck(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for name, check := range map[string]func(context.Context, grpcdial.ConnectCheckInfo) error{
 		"waits for its context": func(ctx context.Context, _ grpcdial.ConnectCheckInfo) error {
 			<-ctx.Done()
@@ -390,7 +381,7 @@ func TestCloseDuringTheConnectCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := make(chan struct{})
-			cc := plain(t, srv.addr, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
+			cc := plain(t, srv.Addr, grpcdial.WithConnectCheck(func(ctx context.Context, info grpcdial.ConnectCheckInfo) error {
 				close(begun)
 				return check(ctx, info)
 			}))
@@ -404,9 +395,9 @@ func TestCloseDuringTheConnectCheck(t *testing.T) {
 
 // A check that ignores its context does not hold Close.
 func TestCloseDoesNotWaitForAConnectCheck(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	begun, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	cc := plain(t, srv.addr, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
+	cc := plain(t, srv.Addr, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
 		defer close(returned)
 		close(begun)
 		<-release
@@ -423,25 +414,19 @@ func TestCloseDoesNotWaitForAConnectCheck(t *testing.T) {
 // not kept by it.
 func TestConnectCheckThatLeavesAStream(t *testing.T) {
 	ended := make(chan struct{}, 10)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+	addr, _ := backendtest.Run(t, grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		<-s.Context().Done()
 		ended <- struct{}{}
 		return nil
-	}))
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	defer done.Wait()
-	defer srv.Stop()
-	cc := plain(t, lis.Addr().String(), grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
+	})))
+	cc := plain(t, addr, grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
 		_, err := info.Conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Echo/Echo")
 		return err
 	}))
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	select {
 	case <-ended:
-	case <-soon(t).Done():
+	case <-backendtest.Bounded(t).Done():
 		t.Fatal("the server serves the check's stream for ever")
 	}
 	backendtest.Eventually(t, func() bool { return cc.Snapshot().Endpoints[0].Streams == 0 }, "the stream is gone here too")
@@ -449,15 +434,15 @@ func TestConnectCheckThatLeavesAStream(t *testing.T) {
 
 // A check whose goroutine ends (t.FailNow in one, for instance) has failed.
 func TestConnectCheckThatEndsItsGoroutine(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var round atomic.Int64
-	cc := plain(t, srv.addr, fastBackoff(), grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
+	cc := plain(t, srv.Addr, fastBackoff(), grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error {
 		if round.Add(1) == 1 {
 			runtime.Goexit()
 		}
 		return nil
 	}))
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	assert.Equal(t, int64(2), round.Load())
 }
 
@@ -465,12 +450,12 @@ func TestConnectCheckThatEndsItsGoroutine(t *testing.T) {
 func TestConnectCheckThatPanics(t *testing.T) {
 	if addr := os.Getenv("GRPCDIAL_TEST_PANIC"); addr != "" {
 		cc := plain(t, addr, grpcdial.WithConnectCheck(func(context.Context, grpcdial.ConnectCheckInfo) error { panic("the check is broken") }))
-		_ = cc.AwaitReady(soon(t))
+		_ = cc.AwaitReady(backendtest.Bounded(t))
 		return
 	}
-	srv := serveEcho(t)
-	child := exec.CommandContext(soon(t), os.Args[0], "-test.run=^TestConnectCheckThatPanics$", "-test.count=1")
-	child.Env = append(os.Environ(), "GRPCDIAL_TEST_PANIC="+srv.addr)
+	srv := backendtest.StartEcho(t)
+	child := exec.CommandContext(backendtest.Bounded(t), os.Args[0], "-test.run=^TestConnectCheckThatPanics$", "-test.count=1")
+	child.Env = append(os.Environ(), "GRPCDIAL_TEST_PANIC="+srv.Addr)
 	out, err := child.CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(out), "panic: the check is broken")
@@ -482,16 +467,16 @@ func TestConnectCheckOfEachConnection(t *testing.T) {
 	var checks atomic.Int64
 	cc := plain(t, b.Addr, fastBackoff(), grpcdial.WithConnectCheck(func(_ context.Context, info grpcdial.ConnectCheckInfo) error {
 		checks.Add(1)
-		_, err := backendtest.AskName(soon(t), info.Conn)
+		_, err := backendtest.AskName(backendtest.Bounded(t), info.Conn)
 		return err
 	}))
 	for round := range 3 {
-		name, err := backendtest.AskName(soon(t), cc, grpc.WaitForReady(true))
+		name, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
 		require.NoError(t, err)
 		require.Equal(t, "a", name)
 		require.Equal(t, int64(round+1), checks.Load())
 		b.Cut()
-		require.True(t, cc.WaitForStateChange(soon(t), connectivity.Ready))
+		require.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Ready))
 	}
 }
 
@@ -506,19 +491,19 @@ func TestConnectCheckOfARenewal(t *testing.T) {
 		}
 		return nil
 	}))
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	refuse.Store(true)
-	err := cc.Renew(soon(t))
+	err := cc.Renew(backendtest.Bounded(t))
 	require.ErrorIs(t, err, errNotOurs)
 	var failed *grpcdial.DialError
 	require.ErrorAs(t, err, &failed)
 	assert.Equal(t, grpcdial.PhaseCheck, failed.Attempts[0].Phase)
 	assert.Equal(t, connectivity.Ready, cc.GetState())
-	_, err = backendtest.AskName(soon(t), cc)
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	refuse.Store(false)
-	require.NoError(t, cc.Renew(soon(t)))
-	_, err = backendtest.AskName(soon(t), cc)
+	require.NoError(t, cc.Renew(backendtest.Bounded(t)))
+	_, err = backendtest.AskName(backendtest.Bounded(t), cc)
 	require.NoError(t, err)
 	assert.Equal(t, 3, b.Accepted())
 }

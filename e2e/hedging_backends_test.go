@@ -59,7 +59,7 @@ func TestHedgePrefersAnotherBackend(t *testing.T) {
 		LoadBalancing:  []grpcdial.LoadBalancingPolicy{{Name: t.Name()}},
 		MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
 	}))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, slow.calls.Load())
 	assert.Equal(t, []string{"1"}, fast.attempts())
@@ -90,7 +90,7 @@ func TestHedgePrefersAnotherBackendToAnotherConnection(t *testing.T) {
 			second.stop()
 			assert.Len(t, inUse(cc), 3)
 			picks.Store(0)
-			reply, err := invoke(soon(t), cc, "hello")
+			reply, err := invoke(backendtest.Bounded(t), cc, "hello")
 			require.NoError(t, err)
 			assert.Contains(t, reply, "hello")
 			assert.Equal(t, []string{"1"}, fast.attempts())
@@ -121,7 +121,7 @@ func TestRequestTooLargeToHedge(t *testing.T) {
 	for _, tt := range []struct{ size, attempts int }{{100, 3}, {300 << 10, 1}} {
 		before := s.calls.Load()
 		reply := new(wrapperspb.StringValue)
-		require.NoError(t, cc.Invoke(soon(t), "/test.S/Echo", wrapperspb.String(strings.Repeat("x", tt.size)), reply))
+		require.NoError(t, cc.Invoke(backendtest.Bounded(t), "/test.S/Echo", wrapperspb.String(strings.Repeat("x", tt.size)), reply))
 		assert.Len(t, reply.Value, tt.size)
 		assert.EqualValues(t, tt.attempts, s.calls.Load()-before)
 	}

@@ -87,7 +87,7 @@ func TestHedgedStreamIsFaster(t *testing.T) {
 	var p peer.Peer
 	var header, trailer metadata.MD
 	began := time.Now()
-	replies, err := serverStream(soon(t), cc, "hello", grpc.Peer(&p), grpc.Header(&header), grpc.Trailer(&trailer),
+	replies, err := serverStream(backendtest.Bounded(t), cc, "hello", grpc.Peer(&p), grpc.Header(&header), grpc.Trailer(&trailer),
 		grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, time.Since(began), 20*time.Millisecond)
@@ -109,7 +109,7 @@ func TestHedgedStreamIsFaster(t *testing.T) {
 	require.Eventually(t, func() bool { return slow.cancelled.Load() == 1 && handler.cancelled.Load() == 1 }, time.Minute, time.Millisecond)
 	assert.EqualValues(t, 2, handler.begun.Load())
 	assert.EqualValues(t, 2, handler.ended.Load())
-	require.NoError(t, cc.Shutdown(soon(t)))
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 }
 
 // TestHedgedStreamSteps: Header waits for the response too, and a stream whose request
@@ -122,7 +122,7 @@ func TestHedgedStreamSteps(t *testing.T) {
 		return nil
 	})
 	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: 5 * time.Millisecond}, nil, []*scripted{s})
-	stream, err := cc.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+	stream, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
 	require.NoError(t, err)
 	received := make(chan error, 1)
 	go func() { received <- stream.RecvMsg(new(wrapperspb.StringValue)) }() // before there is a request
@@ -244,12 +244,12 @@ func TestHedgingThrottledMeanwhile(t *testing.T) {
 			result := make(chan error, 1)
 			var trailer metadata.MD
 			go func() {
-				_, err := invoke(soon(t), cc, "x", grpc.Trailer(&trailer))
+				_, err := invoke(backendtest.Bounded(t), cc, "x", grpc.Trailer(&trailer))
 				result <- err
 			}()
 			<-paused
 			for range 4 {
-				_, err := call(t, cc, "Echo")
+				_, err := backendtest.CallEcho(t, cc, "Echo")
 				require.Equal(t, codes.Unavailable, status.Code(err))
 			}
 			err := <-result
@@ -272,7 +272,7 @@ func TestHedgedStreamWithoutRoom(t *testing.T) {
 	fast := serveScript(t, func(context.Context, int) error { return nil })
 	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 2, HedgingDelay: time.Millisecond}, nil, []*scripted{{addr: stuck.Addr()}, fast})
 	for range 20 {
-		replies, err := serverStream(soon(t), cc, strings.Repeat("x", 1000))
+		replies, err := serverStream(backendtest.Bounded(t), cc, strings.Repeat("x", 1000))
 		require.NoError(t, err)
 		require.Len(t, replies, 1000)
 	}
@@ -325,6 +325,6 @@ func TestHedgedStreamsUnderLoad(t *testing.T) {
 	callers.Wait()
 	assert.Greater(t, well.Load(), int64(375), "five attempts seldom all fail")
 	assert.EqualValues(t, 400, finished.Load())
-	require.NoError(t, cc.Shutdown(soon(t)))
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 	require.Eventually(t, func() bool { return handler.begun.Load() == handler.ended.Load() }, time.Minute, time.Millisecond)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // scripted is a server whose n-th RPC, from 1, does what its script says; what it
@@ -41,16 +41,9 @@ type scripted struct {
 
 func serveScript(t *testing.T, script func(ctx context.Context, n int) error, opts ...grpc.ServerOption) *scripted {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	lis := backendtest.Listen(t)
 	s := &scripted{addr: lis.Addr().String(), script: script}
-	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(s.handle))...)
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		srv.Stop()
-		done.Wait()
-	})
+	backendtest.RunOn(t, grpc.NewServer(append(opts, grpc.UnknownServiceHandler(s.handle))...), lis)
 	return s
 }
 
@@ -111,7 +104,7 @@ func hedged(t *testing.T, policy grpcdial.HedgingPolicy, throttling *grpcdial.Re
 		MethodSettings:  []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
 		RetryThrottling: throttling,
 	}))...)
-	ctx := soon(t)
+	ctx := backendtest.Bounded(t)
 	cc.Connect()
 	for ready := 0; ready < len(servers); { // all of them
 		require.NoError(t, ctx.Err())
@@ -161,7 +154,7 @@ func TestHedgingIsFaster(t *testing.T) {
 	var p peer.Peer
 	var header metadata.MD
 	began := time.Now()
-	reply, err := call(t, cc, "Echo", grpc.Peer(&p), grpc.Header(&header), grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
+	reply, err := backendtest.CallEcho(t, cc, "Echo", grpc.Peer(&p), grpc.Header(&header), grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 	assert.GreaterOrEqual(t, time.Since(began), 20*time.Millisecond)
@@ -180,7 +173,7 @@ func TestHedgingIsFaster(t *testing.T) {
 	assert.Equal(t, []string{"1"}, fast.attempts(), "another backend, with the number of the attempt")
 	assert.Equal(t, fast.addr, p.Addr.String())
 	require.Eventually(t, func() bool { return slow.cancelled.Load() == 1 }, time.Minute, time.Millisecond)
-	require.NoError(t, cc.Shutdown(soon(t)))
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 }
 
 // TestHedgingOutcomes: which failure ends the RPC, which has the next attempt made at once,
@@ -246,7 +239,7 @@ func TestHedgingOutcomes(t *testing.T) {
 				cc := hedged(t, tt.policy, tt.throttling, []*scripted{s}, grpcdial.WithStatsHandler(handler))
 				finished := 0
 				began := time.Now()
-				_, err := invoke(soon(t), cc, "hello", grpc.OnFinish(func(error) { finished++ }))
+				_, err := invoke(backendtest.Bounded(t), cc, "hello", grpc.OnFinish(func(error) { finished++ }))
 				assert.Equal(t, tt.want, status.Code(err), "%v", err)
 				assert.GreaterOrEqual(t, time.Since(began), tt.least)
 				assert.Equal(t, tt.calls, s.calls.Load())
@@ -298,7 +291,9 @@ func TestHedgingUnderLoad(t *testing.T) {
 		callers.Go(func() {
 			for i := range 100 {
 				want, reply := fmt.Sprintf("%d/%d", c, i), new(wrapperspb.StringValue)
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // for an RPC whose last attempts hang
+				// Now and then all attempts of an RPC hang: its context is to end before the
+				// test's patience does.
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				err := cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String(want), reply)
 				cancel()
 				if err == nil {
@@ -310,7 +305,7 @@ func TestHedgingUnderLoad(t *testing.T) {
 	}
 	callers.Wait()
 	assert.Greater(t, well.Load(), int64(750), "five attempts seldom all fail")
-	require.NoError(t, cc.Shutdown(soon(t)))
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 	require.Eventually(t, func() bool { return handler.begun.Load() == handler.ended.Load() }, time.Minute, time.Millisecond)
 }
 
@@ -339,10 +334,10 @@ func TestPerAttemptRecvTimeout(t *testing.T) {
 				cc := newClient(t, s.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(settings))
 				var err error
 				if kind == "unary" {
-					_, err = call(t, cc, "Echo")
+					_, err = backendtest.CallEcho(t, cc, "Echo")
 				} else {
 					var stream grpc.ClientStream
-					stream, err = cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+					stream, err = cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
 					require.NoError(t, err)
 					require.NoError(t, stream.SendMsg(wrapperspb.String("x")))
 					err = stream.RecvMsg(new(wrapperspb.StringValue))

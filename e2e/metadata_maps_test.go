@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -87,11 +88,11 @@ func TestMetadataMapsAreTheProgramsOwn(t *testing.T) {
 	cc := newClient(t, srv.Addr(), grpcdial.WithInsecure())
 	for i := range 3 {
 		var trailer metadata.MD
-		assert.NoError(t, cc.Invoke(soon(t), "/t/Unary", wrapperspb.String("x"), new(wrapperspb.StringValue), grpc.Trailer(&trailer)))
+		assert.NoError(t, cc.Invoke(backendtest.Bounded(t), "/t/Unary", wrapperspb.String("x"), new(wrapperspb.StringValue), grpc.Trailer(&trailer)))
 		assert.Equal(t, metadata.MD{}, trailer)
 		trailer.Set("own", fmt.Sprint(i))
 
-		cs, err := cc.NewStream(soon(t), &grpc.StreamDesc{}, "/t/Stream")
+		cs, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{}, "/t/Stream")
 		assert.NoError(t, err)
 		cs.Trailer().Set("own", "early")
 		assert.NoError(t, cs.SendMsg(wrapperspb.String("x")))

@@ -17,12 +17,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // waitMirror waits until conn is in state want.
 func waitMirror(t *testing.T, conn *grpc.ClientConn, want connectivity.State) {
 	t.Helper()
-	ctx := soon(t)
+	ctx := backendtest.Bounded(t)
 	for s := conn.GetState(); s != want; s = conn.GetState() {
 		require.True(t, conn.WaitForStateChange(ctx, s), "the mirror is in %v, want %v", s, want)
 	}
@@ -31,11 +32,11 @@ func waitMirror(t *testing.T, conn *grpc.ClientConn, want connectivity.State) {
 // TestMirrorStates: the states of a channel as a library sees them that has its
 // *grpc.ClientConn: all five.
 func TestMirrorStates(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(0))
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(0))
 	conn := cc.GRPC()
 	assert.Same(t, conn, cc.GRPC())
-	assert.Equal(t, srv.addr, conn.Target())
+	assert.Equal(t, srv.Addr, conn.Target())
 	assert.Equal(t, connectivity.Idle, conn.GetState(), "making it does not connect")
 	assert.Equal(t, connectivity.Idle, cc.GetState())
 
@@ -43,8 +44,8 @@ func TestMirrorStates(t *testing.T) {
 	waitMirror(t, conn, connectivity.Ready)
 	assert.Equal(t, connectivity.Ready, cc.GetState())
 
-	srv.stop()
-	ctx := soon(t)
+	srv.Stop()
+	ctx := backendtest.Bounded(t)
 	for cc.GetState() == connectivity.Ready {
 		cc.WaitForStateChange(ctx, connectivity.Ready)
 	}
@@ -54,20 +55,20 @@ func TestMirrorStates(t *testing.T) {
 	require.NoError(t, cc.Close())
 	assert.Equal(t, connectivity.Shutdown, conn.GetState())
 	require.ErrorIs(t, conn.Close(), grpc.ErrClientConnClosing)
-	_, err := call(t, conn, "Echo")
+	_, err := backendtest.CallEcho(t, conn, "Echo")
 	require.ErrorIs(t, err, grpc.ErrClientConnClosing)
-	_, err = conn.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+	_, err = conn.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
 	assert.Equal(t, codes.Canceled, status.Code(err))
 }
 
 // TestMirrorOfClosedChannel: made when there is nothing left to mirror.
 func TestMirrorOfClosedChannel(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	require.NoError(t, cc.Close())
 	for _, conn := range []*grpc.ClientConn{cc.GRPC(), cc.GRPCOwned()} {
 		assert.Equal(t, connectivity.Shutdown, conn.GetState())
-		_, err := call(t, conn, "Echo")
+		_, err := backendtest.CallEcho(t, conn, "Echo")
 		require.ErrorIs(t, err, grpc.ErrClientConnClosing)
 	}
 }
@@ -75,11 +76,11 @@ func TestMirrorOfClosedChannel(t *testing.T) {
 // TestMirrorDoesNotLag: a program that waits for its channel finds the mirror in the
 // state that it waited for.
 func TestMirrorDoesNotLag(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for range 50 {
-		cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+		cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 		conn := cc.GRPC()
-		require.NoError(t, cc.AwaitReady(soon(t)))
+		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 		require.Equal(t, connectivity.Ready, conn.GetState())
 		require.NoError(t, cc.Close())
 	}
@@ -87,11 +88,11 @@ func TestMirrorDoesNotLag(t *testing.T) {
 
 // TestMirrorWatched: every transition that Watch yields has been made by the mirror.
 func TestMirrorWatched(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	conn := cc.GRPC()
 	cc.Connect()
-	for c := range cc.Watch(soon(t)) {
+	for c := range cc.Watch(backendtest.Bounded(t)) {
 		if c.To == connectivity.Ready {
 			assert.Equal(t, connectivity.Ready, conn.GetState())
 			break
@@ -101,10 +102,10 @@ func TestMirrorWatched(t *testing.T) {
 
 // TestMirrorClose: closing it ends its RPCs and leaves the channel open.
 func TestMirrorClose(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	conn := cc.GRPC()
-	onMirror, err := conn.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+	onMirror, err := conn.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
 	require.NoError(t, err)
 	require.NoError(t, onMirror.SendMsg(wrapperspb.String("there")))
 	require.NoError(t, onMirror.RecvMsg(new(wrapperspb.StringValue)))
@@ -113,7 +114,7 @@ func TestMirrorClose(t *testing.T) {
 	began.Add(1)
 	go func() {
 		began.Done()
-		_, err := call(t, conn, "Hang")
+		_, err := backendtest.CallEcho(t, conn, "Hang")
 		waiting <- err
 	}()
 	began.Wait()
@@ -127,22 +128,22 @@ func TestMirrorClose(t *testing.T) {
 	require.NotErrorIs(t, err, context.Canceled, "the program's context goes on")
 	err = <-waiting
 	require.ErrorIs(t, err, grpc.ErrClientConnClosing)
-	_, err = call(t, conn, "Echo")
+	_, err = backendtest.CallEcho(t, conn, "Echo")
 	require.ErrorIs(t, err, grpc.ErrClientConnClosing)
 
 	require.NotEqual(t, connectivity.Shutdown, cc.GetState())
-	_, err = call(t, cc, "Echo")
+	_, err = backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 }
 
 // TestMirrorOwned: closing it closes the channel.
 func TestMirrorOwned(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	shared, owned := cc.GRPC(), cc.GRPCOwned()
 	assert.NotSame(t, shared, owned)
 	assert.Same(t, owned, cc.GRPCOwned())
-	_, err := call(t, owned, "Echo")
+	_, err := backendtest.CallEcho(t, owned, "Echo")
 	require.NoError(t, err)
 	require.NoError(t, owned.Close())
 	assert.Equal(t, connectivity.Shutdown, cc.GetState())
@@ -153,15 +154,15 @@ func TestMirrorOwned(t *testing.T) {
 // TestMirrorPassedOn: an interceptor that passes the mirror to its invoker, in place of
 // what it got, is met once.
 func TestMirrorPassedOn(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var cc *grpcdial.ClientConn
 	var met int
-	cc = newClient(t, srv.addr, grpcdial.WithInsecure(),
+	cc = newClient(t, srv.Addr, grpcdial.WithInsecure(),
 		grpcdial.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, _ *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			met++
 			return invoker(ctx, method, req, reply, cc.GRPC(), opts...)
 		}))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	assert.Equal(t, 1, met)
 }
@@ -169,11 +170,11 @@ func TestMirrorPassedOn(t *testing.T) {
 // TestMirrorIdle: a channel that goes idle takes its mirror along, and an RPC on the
 // mirror wakes both.
 func TestMirrorIdle(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(20*time.Millisecond))
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithIdleTimeout(20*time.Millisecond))
 	conn := cc.GRPC()
 	for range 2 {
-		_, err := call(t, conn, "Echo")
+		_, err := backendtest.CallEcho(t, conn, "Echo")
 		require.NoError(t, err)
 		waitMirror(t, conn, connectivity.Idle)
 	}

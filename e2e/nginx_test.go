@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -82,11 +83,11 @@ func serveNginx(t *testing.T, backend string, requests int) string {
 // and callers outnumber them. Each call is answered. grpc-go sends a request a
 // second time only, and loses thousands here.
 func TestNginxThatEndsConnectionsSoon(t *testing.T) {
-	backend := serveEcho(t)
+	backend := backendtest.StartEcho(t)
 	for _, tt := range []struct{ requests, callers int }{{10, 20}, {100, 200}, {10, 200}} {
 		t.Run(fmt.Sprintf("keepalive_requests %d, %d callers", tt.requests, tt.callers), func(t *testing.T) {
 			h2test.CheckLeaks(t)
-			addr := serveNginx(t, backend.addr, tt.requests)
+			addr := serveNginx(t, backend.Addr, tt.requests)
 			cc := newClient(t, addr, grpcdial.WithInsecure())
 			ours, why := answered(cc, tt.callers)
 			assert.Equal(t, int64(20*tt.callers), ours, "%v", why)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -83,8 +84,8 @@ func (unflipping) Type() string { return "flip" }
 // TestOptionsReachTheServer: what a server sees of the options.
 func TestOptionsReachTheServer(t *testing.T) {
 	//nolint:staticcheck // the deprecated options are tested too
-	srv := serveEcho(t, grpc.RPCDecompressor(unflipping{}))
-	_, port, err := net.SplitHostPort(srv.addr)
+	srv := backendtest.StartEcho(t, grpc.RPCDecompressor(unflipping{}))
+	_, port, err := net.SplitHostPort(srv.Addr)
 	require.NoError(t, err)
 	plain := grpcdial.WithTransportCredentials(insecure.NewCredentials())
 	tests := []struct {
@@ -98,7 +99,7 @@ func TestOptionsReachTheServer(t *testing.T) {
 	}{
 		{name: "no user agent", opts: []grpcdial.DialOption{plain}, header: "user-agent", want: "grpc-go-grpcdial/0.1.0"},
 		{name: "WithUserAgent", opts: []grpcdial.DialOption{plain, grpcdial.WithUserAgent("me/1")}, header: "user-agent", want: "me/1 grpc-go-grpcdial/0.1.0"},
-		{name: "authority of the target", opts: []grpcdial.DialOption{plain}, header: ":authority", want: srv.addr},
+		{name: "authority of the target", opts: []grpcdial.DialOption{plain}, header: ":authority", want: srv.Addr},
 		{name: "authority of a port", target: "passthrough:///:" + port, opts: []grpcdial.DialOption{plain}, header: ":authority", want: "localhost:" + port},
 		{name: "WithAuthority", opts: []grpcdial.DialOption{plain, grpcdial.WithAuthority("my.name")}, header: ":authority", want: "my.name"},
 		{name: "WithInsecure", opts: []grpcdial.DialOption{grpcdial.WithInsecure()}},
@@ -121,11 +122,11 @@ func TestOptionsReachTheServer(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.target == "" {
-				tt.target = srv.addr
+				tt.target = srv.Addr
 			}
-			_, err := call(t, newClient(t, tt.target, tt.opts...), "Echo")
+			_, err := backendtest.CallEcho(t, newClient(t, tt.target, tt.opts...), "Echo")
 			require.NoError(t, err)
-			request, md, compression := srv.last()
+			request, md, compression := srv.Last()
 			if tt.header != "" {
 				assert.Equal(t, []string{tt.want}, md.Get(tt.header))
 			}
@@ -140,33 +141,33 @@ func TestOptionsReachTheServer(t *testing.T) {
 
 // TestOptionsRuleReplies: what the options make of what a server sends.
 func TestOptionsRuleReplies(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	plain := grpcdial.WithTransportCredentials(insecure.NewCredentials())
 
 	t.Run("message size", func(t *testing.T) {
-		reply, err := call(t, newClient(t, srv.addr, plain), "Big")
+		reply, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain), "Big")
 		require.NoError(t, err)
 		assert.Len(t, reply, 100_000)
 		for _, option := range []grpcdial.DialOption{grpcdial.WithMaxMsgSize(99_000), grpcdial.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(99_000))} {
-			cc := newClient(t, srv.addr, plain, option)
-			_, err := call(t, cc, "Big")
+			cc := newClient(t, srv.Addr, plain, option)
+			_, err := backendtest.CallEcho(t, cc, "Big")
 			assert.Equal(t, codes.ResourceExhausted, status.Code(err))
-			_, err = call(t, cc, "Big", grpc.MaxCallRecvMsgSize(200_000))
+			_, err = backendtest.CallEcho(t, cc, "Big", grpc.MaxCallRecvMsgSize(200_000))
 			require.NoError(t, err, "the call's own option comes after")
 		}
 	})
 	t.Run("header list", func(t *testing.T) {
-		_, err := call(t, newClient(t, srv.addr, plain, grpcdial.WithMaxHeaderListSize(40_000)), "Headers")
+		_, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain, grpcdial.WithMaxHeaderListSize(40_000)), "Headers")
 		require.NoError(t, err)
-		_, err = call(t, newClient(t, srv.addr, plain, grpcdial.WithMaxHeaderListSize(10_000)), "Headers")
+		_, err = backendtest.CallEcho(t, newClient(t, srv.Addr, plain, grpcdial.WithMaxHeaderListSize(10_000)), "Headers")
 		require.Error(t, err)
 		assert.NotEqual(t, codes.DeadlineExceeded, status.Code(err))
 	})
 	t.Run("decompressor", func(t *testing.T) {
-		srv := serveEcho(t, grpc.RPCCompressor(flipping{})) //nolint:staticcheck // the deprecated option is tested too
-		_, err := call(t, newClient(t, srv.addr, plain), "Echo")
+		srv := backendtest.StartEcho(t, grpc.RPCCompressor(flipping{})) //nolint:staticcheck // the deprecated option is tested too
+		_, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain), "Echo")
 		require.Error(t, err)
-		reply, err := call(t, newClient(t, srv.addr, plain, grpcdial.WithDecompressor(unflipping{})), "Echo")
+		reply, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain, grpcdial.WithDecompressor(unflipping{})), "Echo")
 		require.NoError(t, err)
 		assert.Equal(t, "hello", reply)
 	})
@@ -193,10 +194,10 @@ func TestRetryOptions(t *testing.T) {
 		{"WithDisableRetry", []grpcdial.DialOption{grpcdial.WithDisableRetry()}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := serveEcho(t)
-			_, err := call(t, newClient(t, srv.addr, append([]grpcdial.DialOption{retries, grpcdial.WithTransportCredentials(insecure.NewCredentials())}, tt.opts...)...), "Fail")
+			srv := backendtest.StartEcho(t)
+			_, err := backendtest.CallEcho(t, newClient(t, srv.Addr, append([]grpcdial.DialOption{retries, grpcdial.WithTransportCredentials(insecure.NewCredentials())}, tt.opts...)...), "Fail")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			assert.Equal(t, tt.want, srv.calls.Load())
+			assert.Equal(t, tt.want, srv.Calls.Load())
 		})
 	}
 }
@@ -212,13 +213,13 @@ func (configured) ResolveNow(resolver.ResolveNowOptions) {}
 func (configured) Close()                                {}
 
 func TestServiceConfigOptions(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	timeout := func(seconds string) string {
 		return `{"methodConfig": [{"name": [{"service": "test.Echo"}], "timeout": "` + seconds + `s"}]}`
 	}
 	common := []grpcdial.DialOption{
 		grpcdial.WithTransportCredentials(insecure.NewCredentials()),
-		grpcdial.WithResolvers(configured{srv.addr, timeout("11")}),
+		grpcdial.WithResolvers(configured{srv.Addr, timeout("11")}),
 	}
 	for _, tt := range []struct {
 		name   string
@@ -228,13 +229,13 @@ func TestServiceConfigOptions(t *testing.T) {
 	}{
 		{"resolver", "configured:///x", nil, 11 * time.Second},
 		{"resolver and default", "configured:///x", []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(timeout("22"))}, 11 * time.Second},
-		{"default", srv.addr, []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(timeout("22"))}, 22 * time.Second},
+		{"default", srv.Addr, []grpcdial.DialOption{grpcdial.WithDefaultServiceConfig(timeout("22"))}, 22 * time.Second},
 		{"disabled", "configured:///x", []grpcdial.DialOption{grpcdial.WithDisableServiceConfig()}, 0},
 		{"disabled, default", "configured:///x", []grpcdial.DialOption{grpcdial.WithDisableServiceConfig(), grpcdial.WithDefaultServiceConfig(timeout("22"))}, 22 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cc := newClient(t, tt.target, append(tt.opts, common...)...)
-			_, err := call(t, cc, "Echo")
+			_, err := backendtest.CallEcho(t, cc, "Echo")
 			require.NoError(t, err)
 			got := cc.GetMethodConfig("/test.Echo/Echo").Timeout
 			if tt.want == 0 {
@@ -247,7 +248,7 @@ func TestServiceConfigOptions(t *testing.T) {
 	}
 
 	for _, wrong := range []string{"", "{", `{"methodConfig": [{"timeout": "soon"}]}`} {
-		_, err := grpcdial.NewClient(srv.addr, append(common, grpcdial.WithDefaultServiceConfig(wrong))...)
+		_, err := grpcdial.NewClient(srv.Addr, append(common, grpcdial.WithDefaultServiceConfig(wrong))...)
 		require.Error(t, err, "%q", wrong)
 		assert.ErrorContains(t, err, "WithDefaultServiceConfig")
 	}
@@ -255,7 +256,7 @@ func TestServiceConfigOptions(t *testing.T) {
 
 func TestSecurityOptions(t *testing.T) {
 	ca := h2test.NewCA(t)
-	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
 	secure := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
 	for _, tt := range []struct {
 		name      string
@@ -273,13 +274,13 @@ func TestSecurityOptions(t *testing.T) {
 			opts: []grpcdial.DialOption{grpcdial.WithCredentialsBundle(bundle{secure, token{"b", true}}), grpcdial.WithAuthority("backend.example")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := call(t, newClient(t, srv.addr, tt.opts...), "Echo")
+			_, err := backendtest.CallEcho(t, newClient(t, srv.Addr, tt.opts...), "Echo")
 			if tt.authority == "" {
 				assert.Equal(t, codes.Unavailable, status.Code(err))
 				return
 			}
 			require.NoError(t, err)
-			_, md, _ := srv.last()
+			_, md, _ := srv.Last()
 			assert.Equal(t, []string{tt.authority}, md.Get(":authority"))
 			if tt.token != "" {
 				assert.Equal(t, []string{tt.token}, md.Get("token-"+tt.token))
@@ -287,7 +288,7 @@ func TestSecurityOptions(t *testing.T) {
 		})
 	}
 
-	_, err := grpcdial.NewClient(srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("a.example"))), grpcdial.WithAuthority("b.example"))
+	_, err := grpcdial.NewClient(srv.Addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("a.example"))), grpcdial.WithAuthority("b.example"))
 	require.Error(t, err)
 	assert.ErrorContains(t, err, "a.example")
 	assert.ErrorContains(t, err, "b.example")
@@ -297,7 +298,7 @@ func TestSecurityOptions(t *testing.T) {
 // of every way to say it, beside what grpc-go does.
 func TestServerNames(t *testing.T) {
 	ca := h2test.NewCA(t)
-	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example", "other.example", "127.0.0.1"))))
+	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example", "other.example", "127.0.0.1"))))
 	overridden := func() credentials.TransportCredentials {
 		creds := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
 		_ = creds.OverrideServerName("backend.example") //nolint:staticcheck // deprecated, and used
@@ -312,7 +313,7 @@ func TestServerNames(t *testing.T) {
 		call      string // grpc.CallAuthority
 		want      string // the server sees; "": the RPC fails
 	}{
-		{name: "the target's", creds: free, want: srv.addr},
+		{name: "the target's", creds: free, want: srv.Addr},
 		{name: "the credentials'", creds: named, want: "backend.example"},
 		{name: "OverrideServerName", creds: overridden, want: "backend.example"},
 		{name: "WithAuthority", creds: free, authority: "other.example", want: "other.example"},
@@ -331,17 +332,17 @@ func TestServerNames(t *testing.T) {
 			if tt.call != "" {
 				options = append(options, grpc.CallAuthority(tt.call))
 			}
-			other, err := grpc.NewClient(srv.addr, theirs...)
+			other, err := grpc.NewClient(srv.Addr, theirs...)
 			require.NoError(t, err)
 			defer other.Close()
-			for name, cc := range map[string]grpc.ClientConnInterface{"ours": newClient(t, srv.addr, ours...), "theirs": other} {
-				_, err := call(t, cc, "Echo", options...)
+			for name, cc := range map[string]grpc.ClientConnInterface{"ours": newClient(t, srv.Addr, ours...), "theirs": other} {
+				_, err := backendtest.CallEcho(t, cc, "Echo", options...)
 				if tt.want == "" {
 					assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", name, err)
 					continue
 				}
 				require.NoError(t, err, name)
-				_, md, _ := srv.last()
+				_, md, _ := srv.Last()
 				assert.Equal(t, []string{tt.want}, md.Get(":authority"), name)
 			}
 		})
@@ -353,14 +354,14 @@ func TestMutualTLS(t *testing.T) {
 	ca := h2test.NewCA(t)
 	demanding := ca.ServerConfig("backend.example")
 	demanding.ClientAuth, demanding.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
-	srv := serveEcho(t, grpc.Creds(credentials.NewTLS(demanding)))
+	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(demanding)))
 	known := ca.ClientConfig("backend.example")
 	known.Certificates = []tls.Certificate{ca.Client("me")}
-	reply, err := call(t, newClient(t, srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(known))), "Echo")
+	reply, err := backendtest.CallEcho(t, newClient(t, srv.Addr, grpcdial.WithTransportCredentials(credentials.NewTLS(known))), "Echo")
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 
-	_, err = grpcdial.DialContext(soon(t), srv.addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
+	_, err = grpcdial.DialContext(backendtest.Bounded(t), srv.Addr, grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("backend.example"))),
 		grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true))
 	var alert tls.AlertError
 	require.ErrorAs(t, err, &alert)
@@ -368,13 +369,13 @@ func TestMutualTLS(t *testing.T) {
 }
 
 func TestIdleTimeoutOption(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithTransportCredentials(insecure.NewCredentials()), grpcdial.WithIdleTimeout(20*time.Millisecond))
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithTransportCredentials(insecure.NewCredentials()), grpcdial.WithIdleTimeout(20*time.Millisecond))
 	for range 2 {
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err)
 		for s := cc.GetState(); s != connectivity.Idle; s = cc.GetState() {
-			require.True(t, cc.WaitForStateChange(soon(t), s), "still %v", s)
+			require.True(t, cc.WaitForStateChange(backendtest.Bounded(t), s), "still %v", s)
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -177,7 +178,7 @@ func TestBackoffDelayOptions(t *testing.T) {
 
 // TestDialerOptions: what a dialer is asked for.
 func TestDialerOptions(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for _, tt := range []struct{ target, want string }{
 		{"anything at all", "anything at all"},
 		{"http://host/path?query", "http://host/path?query"},
@@ -190,9 +191,9 @@ func TestDialerOptions(t *testing.T) {
 		var asked []string
 		cc := newClient(t, tt.target, grpcdial.WithInsecure(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			asked = append(asked, addr)
-			return new(net.Dialer).DialContext(ctx, "tcp", srv.addr)
+			return new(net.Dialer).DialContext(ctx, "tcp", srv.Addr)
 		}))
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err, "target %q", tt.target)
 		assert.Equal(t, []string{tt.want}, asked)
 	}
@@ -200,18 +201,18 @@ func TestDialerOptions(t *testing.T) {
 	cc := newClient(t, "old", grpcdial.WithInsecure(), grpcdial.WithDialer(func(addr string, left time.Duration) (net.Conn, error) {
 		assert.Equal(t, "old", addr)
 		assert.InDelta(t, 20*time.Second, left, float64(time.Second), "the least that an attempt gets")
-		return net.Dial("tcp", srv.addr)
+		return net.Dial("tcp", srv.Addr)
 	}))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 }
 
 // TestWindowsAreFlowControl: a message larger than the windows still arrives.
 func TestWindowsAreFlowControl(t *testing.T) {
-	srv := serveEcho(t)
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithInitialWindowSize(65535), grpcdial.WithInitialConnWindowSize(65535))
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithInitialWindowSize(65535), grpcdial.WithInitialConnWindowSize(65535))
 	reply := new(wrapperspb.StringValue)
-	require.NoError(t, cc.Invoke(soon(t), "/test.Echo/Big", wrapperspb.String(""), reply))
+	require.NoError(t, cc.Invoke(backendtest.Bounded(t), "/test.Echo/Big", wrapperspb.String(""), reply))
 	assert.Len(t, reply.Value, 100_000)
 }
 
@@ -270,7 +271,7 @@ func (c readSizes) Read(p []byte) (int, error) {
 
 // TestReadBufferOption: what one read asks for, of a message that is larger.
 func TestReadBufferOption(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for _, tt := range []struct {
 		name string
 		opts []grpcdial.DialOption
@@ -282,11 +283,11 @@ func TestReadBufferOption(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var largest atomic.Int64
-			cc := newClient(t, srv.addr, append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			cc := newClient(t, srv.Addr, append(tt.opts, grpcdial.WithInsecure(), grpcdial.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 				return readSizes{nc, &largest}, err
 			}))...)
-			reply, err := call(t, cc, "Big")
+			reply, err := backendtest.CallEcho(t, cc, "Big")
 			require.NoError(t, err)
 			assert.Len(t, reply, 100_000)
 			assert.Equal(t, tt.want, largest.Load())
@@ -378,7 +379,7 @@ func TestMessageSizeOptions(t *testing.T) {
 				}
 			})
 			cc := newClient(t, srv.Addr(), append(tt.opts, grpcdial.WithInsecure())...)
-			err := cc.Invoke(soon(t), "/test.Echo/Echo", make([]byte, tt.request), new([]byte), append(tt.call, grpc.ForceCodec(bytesCodec{}))...)
+			err := cc.Invoke(backendtest.Bounded(t), "/test.Echo/Echo", make([]byte, tt.request), new([]byte), append(tt.call, grpc.ForceCodec(bytesCodec{}))...)
 			if tt.sent {
 				assert.EqualValues(t, tt.request+1, sent.Load())
 			} else {

@@ -132,40 +132,40 @@ func TestAddressesFromElsewhere(t *testing.T) {
 	}}))
 	for _, addr := range []string{before, after} {
 		var dialErr *grpcdial.DialError
-		require.ErrorAs(t, cc.AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool {
+		require.ErrorAs(t, cc.AwaitReady(backendtest.Bounded(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool {
 			assert.NotEqual(t, grpcdial.PhaseResolve, a.Phase, "%v", a)
 			return a.Addr == addr
 		})), &dialErr)
 		require.Len(t, dialErr.Attempts, 1)
 		assert.Equal(t, addr, dialErr.Attempts[0].Addr)
 		assert.Equal(t, grpcdial.PhaseDial, dialErr.Attempts[0].Phase)
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, "connection refused")
 		assert.NotContains(t, err.Error(), "gave no addresses")
 		update(after)
 	}
-	srv := serveEcho(t)
-	update(srv.addr)
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	srv := backendtest.StartEcho(t)
+	update(srv.Addr)
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	assert.Zero(t, failed.Load())
 }
 
 // TestOneOfManyFails: what ends an RPC is in its error, also if the channel is READY by
 // other backends than those that the policy has for the RPC, or failed to reach others.
 func TestOneOfManyFails(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	gone, other := backendtest.UnusedAddr(t), backendtest.UnusedAddr(t)
-	cc, update := resolvedElsewhere(t, []string{srv.addr, other, gone})
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	cc, update := resolvedElsewhere(t, []string{srv.Addr, other, gone})
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	for range 5 {
-		_, err := call(t, cc, "Fail")
+		_, err := backendtest.CallEcho(t, cc, "Fail")
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, gone)
 		assert.ErrorContains(t, err, "connection refused")
-		_, err = call(t, cc, "Echo")
+		_, err = backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err)
-		update(srv.addr, other, gone)
+		update(srv.Addr, other, gone)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestFailsAfterNothing(t *testing.T) {
 	}
 	cc := newClient(t, "missing:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
 	var dialErr *grpcdial.DialError
-	require.ErrorAs(t, cc.AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return errors.Is(a.Err, missing) })), &dialErr)
+	require.ErrorAs(t, cc.AwaitReady(backendtest.Bounded(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return errors.Is(a.Err, missing) })), &dialErr)
 	require.Len(t, dialErr.Attempts, 1)
 	assert.GreaterOrEqual(t, dialErr.Attempts[0].Elapsed, 20*time.Millisecond)
 	assert.ErrorIs(t, dialErr, missing)
@@ -190,17 +190,17 @@ func TestFailsAfterNothing(t *testing.T) {
 // TestFailsWithNothing: the two in one, on a channel that was READY: no RPC fails without the
 // reason, and the channel comes back.
 func TestFailsWithNothing(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	missing := errors.New("the listener is missing")
 	r := manual.NewBuilderWithScheme("missing")
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.addr}}})
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: srv.Addr}}})
 	cc := newClient(t, "missing:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
 	for range 3 {
-		require.NoError(t, cc.AwaitReady(soon(t)))
+		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 		ended := make(chan error)
 		go func() {
 			for {
-				if _, err := call(t, cc, "Echo"); err != nil {
+				if _, err := backendtest.CallEcho(t, cc, "Echo"); err != nil {
 					ended <- err
 					return
 				}
@@ -213,6 +213,6 @@ func TestFailsWithNothing(t *testing.T) {
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, "the listener is missing")
 		assert.ErrorIs(t, err, missing)
-		r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: srv.addr}}})
+		r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: srv.Addr}}})
 	}
 }

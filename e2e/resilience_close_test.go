@@ -216,7 +216,7 @@ func TestManyChannels(t *testing.T) {
 	ca := h2test.NewCA(t)
 	clientTLS := credentials.NewTLS(ca.ClientConfig("backend.example"))
 	b := backendtest.Start(t, "one")
-	secured := startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+	secured := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))).Addr
 	files := backendtest.CheckFiles(t)
 	begun := time.Now()
 	for round := range 10 {

@@ -182,7 +182,7 @@ func TestEverythingWhileServersRestart(t *testing.T) {
 			}
 			s.start()
 			if restarts%4 == 0 { // the server that was down may not have been connected to again
-				if err := cc.Renew(soon(t)); err != nil {
+				if err := cc.Renew(backendtest.Bounded(t)); err != nil {
 					require.ErrorAs(t, err, new(*grpcdial.DialError))
 				}
 				renewals++

@@ -68,7 +68,7 @@ func TestNotReadyAndWhy(t *testing.T) {
 		{"nothing listens", backendtest.UnusedAddr(t), nil, grpcdial.PhaseDial, "refused", new(*net.OpError), syscall.ECONNREFUSED},
 		{"nothing answers", listenDeaf(t), nil, grpcdial.PhaseDial, "not finished after", nil, nil},
 		{"TLS to plaintext", backendtest.Start(t, "one").Addr, clientTLS, grpcdial.PhaseTLS, "without TLS", new(tls.RecordHeaderError), nil},
-		{"plaintext to TLS", startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))), nil, grpcdial.PhaseHTTP2, "TLS", nil, io.EOF},
+		{"plaintext to TLS", backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))).Addr, nil, grpcdial.PhaseHTTP2, "TLS", nil, io.EOF},
 		{"an HTTP/1 server", web.Listener.Addr().String(), nil, grpcdial.PhaseHTTP2, "HTTP/1", nil, nil},
 		{"an HTTPS/1 server", secureWeb.Listener.Addr().String(), clientTLS, grpcdial.PhaseTLS, "ALPN", new(tls.AlertError), nil},
 	}

@@ -267,7 +267,7 @@ func TestCancelledRPCsHoldNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
-			cc := channelTo(t, startEcho(t, append(tt.server, grpc.MaxConcurrentStreams(8))...), tt.creds)
+			cc := channelTo(t, backendtest.StartEcho(t, append(tt.server, grpc.MaxConcurrentStreams(8))...).Addr, tt.creds)
 			awaitReady(t, cc)
 			var all sync.WaitGroup
 			var ended, cut atomic.Int64
@@ -341,7 +341,7 @@ func TestNoStreamStarves(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
-			srv := startEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example"))))
+			srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example")))).Addr
 			cc := channelTo(t, srv, credentials.NewTLS(ca.ClientConfig("backend.example")))
 			awaitReady(t, cc)
 			calls := make([]atomic.Int64, callers)
@@ -378,28 +378,4 @@ func TestNoStreamStarves(t *testing.T) {
 			assert.GreaterOrEqual(t, least, most/8)
 		})
 	}
-}
-
-// startEcho starts a server that answers each message with itself.
-func startEcho(t *testing.T, opts ...grpc.ServerOption) (addr string) {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := grpc.NewServer(append(opts, grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
-		for {
-			m := new(wrapperspb.BytesValue)
-			if err := s.RecvMsg(m); err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			if err := s.SendMsg(m); err != nil {
-				return err
-			}
-		}
-	}))...)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.Serve(lis) }()
-	t.Cleanup(func() { srv.Stop(); <-done })
-	return lis.Addr().String()
 }

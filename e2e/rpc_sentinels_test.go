@@ -33,6 +33,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -106,7 +107,7 @@ func TestRPCErrorsMatchNoSentinel(t *testing.T) {
 				cc, err := grpcdial.NewClient(way.target, opts...)
 				require.NoError(t, err)
 				defer cc.Close()
-				ctx := soon(t)
+				ctx := backendtest.Bounded(t)
 				if way.ctx != nil {
 					ctx = way.ctx(t)
 				}
@@ -193,7 +194,7 @@ func failureWays(t *testing.T) []failureWay {
 			ctx: func(t *testing.T) context.Context { return endsAfter(t, 100*time.Millisecond) }},
 		{name: "cancelled because of EOF", code: codes.Canceled, own: context.Canceled, finds: []error{errOwn}, target: cut(says, func(*h2test.Stream) {}).Addr(),
 			ctx: func(t *testing.T) context.Context {
-				ctx, cancel := context.WithCancelCause(soon(t))
+				ctx, cancel := context.WithCancelCause(backendtest.Bounded(t))
 				time.AfterFunc(50*time.Millisecond, func() { cancel(errOf(io.EOF)) })
 				return ctx
 			}},
@@ -325,7 +326,7 @@ func TestCausesMatchNoSentinel(t *testing.T) {
 	causeOf := func(t *testing.T, cc *grpcdial.ClientConn, to connectivity.State, begin func()) error {
 		t.Helper()
 		begun := false
-		for c := range cc.Watch(soon(t)) {
+		for c := range cc.Watch(backendtest.Bounded(t)) {
 			if !begun {
 				begun = true
 				go begin()
@@ -369,7 +370,7 @@ func TestCausesMatchNoSentinel(t *testing.T) {
 				creds = credentials.NewTLS(srv.ClientTLS())
 			}
 			cc := newClient(t, srv.Addr(), grpcdial.WithTransportCredentials(creds))
-			require.NoError(t, cc.AwaitReady(soon(t)))
+			require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 			none(t, causeOf(t, cc, connectivity.Idle, func() { _ = kindsOfRPC["unary"](context.Background(), cc) }))
 			none(t, cc.Snapshot().Cause)
 			none(t, cc.Snapshot().Endpoints[0].Cause)

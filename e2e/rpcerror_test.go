@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -114,14 +115,14 @@ func TestRPCError(t *testing.T) {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
 				cc := newClient(t, tt.target, append([]grpcdial.DialOption{grpcdial.WithInsecure()}, tt.dial...)...)
 				if tt.first {
-					require.NoError(t, cc.AwaitReady(soon(t)))
+					require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 				}
 				var err error
 				var e *grpcdial.RPCError
 				var took time.Duration
 				// On a busy machine the deadline may pass before the RPC is where it is to be.
 				for patience := aWhile; patience < 5*time.Second && (e == nil || e.Stage != tt.stage); patience *= 4 {
-					ctx := soon(t)
+					ctx := backendtest.Bounded(t)
 					if tt.ends {
 						ctx = endsAfter(t, patience)
 					}
@@ -158,12 +159,12 @@ func TestNoRPCError(t *testing.T) {
 	cc := newClient(t, answers.Addr(), grpcdial.WithInsecure())
 	var e *grpcdial.RPCError
 	for kind, run := range kindsOfRPC {
-		err := run(soon(t), cc)
+		err := run(backendtest.Bounded(t), cc)
 		assert.Equal(t, codes.NotFound, status.Code(err))
 		assert.NotErrorAs(t, err, &e, kind)
 	}
 	require.NoError(t, cc.Close())
-	assert.NotErrorAs(t, kindsOfRPC["unary"](soon(t), cc), &e)
+	assert.NotErrorAs(t, kindsOfRPC["unary"](backendtest.Bounded(t), cc), &e)
 
 	e = new(grpcdial.RPCError) // a program's own
 	assert.NotEmpty(t, e.Error())
@@ -195,7 +196,7 @@ func TestDeadlineWhileEncoding(t *testing.T) {
 						<-finished
 					}
 				}}))
-				require.NoError(t, cc.AwaitReady(soon(t)))
+				require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 				err := run(ctx, cc, grpc.OnFinish(func(error) { close(finished) }))
 				require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 				var e *grpcdial.RPCError
@@ -231,7 +232,7 @@ func TestRefusedAfterTheDeadline(t *testing.T) {
 						refuse(s)
 					})
 					cc := newClient(t, srv.Addr(), grpcdial.WithInsecure())
-					require.NoError(t, cc.AwaitReady(soon(t)))
+					require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 					err := run(ctx, cc)
 					assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 					assert.ErrorIs(t, err, context.DeadlineExceeded)

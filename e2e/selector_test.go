@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // selectorFunc is a CallConfigSelector made of a function.
@@ -50,10 +51,10 @@ func selected(t *testing.T, addr string, sel grpcdial.CallConfigSelector, opts .
 // TestSelectorChooses: the context, the method config and the authority that it returns
 // are those of the RPC.
 func TestSelectorChooses(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var info grpcdial.CallInfo
 	timeout := 50 * time.Millisecond
-	cc, _ := selected(t, srv.addr, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		info = i
 		c := &grpcdial.CallConfig{Context: metadata.AppendToOutgoingContext(i.Context, "step", "selected")}
 		if i.Method == "/test.Echo/Hang" {
@@ -61,42 +62,42 @@ func TestSelectorChooses(t *testing.T) {
 		}
 		return c, nil
 	}))
-	ctx := metadata.AppendToOutgoingContext(soon(t), "step", "program")
+	ctx := metadata.AppendToOutgoingContext(backendtest.Bounded(t), "step", "program")
 	require.NoError(t, cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue)))
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"program", "selected"}, md.Get("step"))
 	assert.Equal(t, "/test.Echo/Echo", info.Method)
 	assert.Equal(t, "shop", info.Authority)
 	seen, _ := metadata.FromOutgoingContext(info.Context)
 	assert.Equal(t, []string{"program"}, seen.Get("step"))
 
-	_, err := call(t, cc, "Hang")
+	_, err := backendtest.CallEcho(t, cc, "Hang")
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 	assert.Equal(t, []string{"one", "two", "three"}, converse(t, cc))
-	_, md, _ = srv.last()
+	_, md, _ = srv.Last()
 	assert.Equal(t, []string{"selected"}, md.Get("step"))
 }
 
 // TestSelectorRetries: a retry policy for one RPC.
 func TestSelectorRetries(t *testing.T) {
-	srv := serveEcho(t)
-	plain := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(
+	srv := backendtest.StartEcho(t)
+	plain := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(
 		`{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.001s","maxBackoff":"0.001s","backoffMultiplier":1,"retryableStatusCodes":["UNAVAILABLE"]}}]}`))
-	require.NoError(t, plain.AwaitReady(soon(t)))
-	_, err := call(t, plain, "Echo")
+	require.NoError(t, plain.AwaitReady(backendtest.Bounded(t)))
+	_, err := backendtest.CallEcho(t, plain, "Echo")
 	require.NoError(t, err)
 	policy := plain.GetMethodConfig("/test.Echo/Fail")
-	cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		return &grpcdial.CallConfig{MethodConfig: policy}, nil
 	}))
-	before := srv.calls.Load()
-	_, err = call(t, cc, "Fail")
+	before := srv.Calls.Load()
+	_, err = backendtest.CallEcho(t, cc, "Fail")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
-	assert.EqualValues(t, 3, srv.calls.Load()-before)
+	assert.EqualValues(t, 3, srv.Calls.Load()-before)
 }
 
 func TestSelectorFails(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	own := errors.New("no route")
 	for name, tt := range map[string]struct {
 		config *grpcdial.CallConfig
@@ -110,15 +111,15 @@ func TestSelectorFails(t *testing.T) {
 		"nothing to say":         {nil, nil, codes.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) { return tt.config, tt.err }))
+			cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) { return tt.config, tt.err }))
 			finished := 0
-			_, err := call(t, cc, "Echo", grpc.OnFinish(func(error) { finished++ }))
+			_, err := backendtest.CallEcho(t, cc, "Echo", grpc.OnFinish(func(error) { finished++ }))
 			assert.Equal(t, tt.want, status.Code(err), "%v", err)
 			assert.Equal(t, 1, finished)
 			if tt.err == own {
 				require.ErrorIs(t, err, own)
 			}
-			_, err = cc.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+			_, err = cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
 			assert.Equal(t, tt.want, status.Code(err))
 		})
 	}
@@ -126,19 +127,19 @@ func TestSelectorFails(t *testing.T) {
 
 // TestSelectorCommitted: once an RPC, and for a stream as soon as it has a response.
 func TestSelectorCommitted(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var committed atomic.Int64
-	cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		return &grpcdial.CallConfig{OnCommitted: func() { committed.Add(1) }}, nil
 	}))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, committed.Load())
-	_, err = call(t, cc, "Fail")
+	_, err = backendtest.CallEcho(t, cc, "Fail")
 	require.Error(t, err)
 	assert.EqualValues(t, 2, committed.Load())
 
-	s, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+	s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
 	require.NoError(t, err)
 	require.NoError(t, s.SendMsg(wrapperspb.String("x")))
 	assert.EqualValues(t, 2, committed.Load())
@@ -152,10 +153,10 @@ func TestSelectorCommitted(t *testing.T) {
 // TestSelectorIntercepts: unary RPCs and streams pass its interceptor, with their call
 // options; a unary one is one message each way on the wire.
 func TestSelectorIntercepts(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	refused := status.Error(codes.Aborted, "a fault was injected")
 	var passed, committed atomic.Int64
-	cc, _ := selected(t, srv.addr, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		return &grpcdial.CallConfig{
 			Context:     metadata.AppendToOutgoingContext(i.Context, "step", "selector"),
 			OnCommitted: func() { committed.Add(1) },
@@ -170,56 +171,56 @@ func TestSelectorIntercepts(t *testing.T) {
 	}))
 	finished := 0
 	var header metadata.MD
-	reply, err := call(t, cc, "Echo", grpc.Header(&header), grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
+	reply, err := backendtest.CallEcho(t, cc, "Echo", grpc.Header(&header), grpc.OnFinish(func(err error) { finished++; assert.NoError(t, err) }))
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 	assert.NotNil(t, header)
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"selector", "interceptor"}, md.Get("step"))
 	assert.Equal(t, 1, finished)
 	assert.EqualValues(t, 1, committed.Load())
 
-	_, err = call(t, cc, "Fail", grpc.OnFinish(func(err error) { finished++; assert.ErrorIs(t, err, refused) }))
+	_, err = backendtest.CallEcho(t, cc, "Fail", grpc.OnFinish(func(err error) { finished++; assert.ErrorIs(t, err, refused) }))
 	require.ErrorIs(t, err, refused)
 	assert.Equal(t, 2, finished)
 	assert.EqualValues(t, 2, committed.Load())
 
 	assert.Equal(t, []string{"one", "two", "three"}, converse(t, cc, grpc.OnFinish(func(error) { finished++ })))
 	assert.Equal(t, 3, finished)
-	_, err = cc.NewStream(soon(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Fail", grpc.OnFinish(func(error) { finished++ }))
+	_, err = cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Fail", grpc.OnFinish(func(error) { finished++ }))
 	require.ErrorIs(t, err, refused)
 	assert.Equal(t, 4, finished)
 	assert.EqualValues(t, 4, passed.Load())
 	assert.EqualValues(t, 4, committed.Load())
-	require.NoError(t, cc.Shutdown(soon(t)), "every RPC was counted out")
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)), "every RPC was counted out")
 }
 
 // TestSelectorInterceptorLooks: an interceptor that looks at a unary RPC's stream: the
 // headers before the reply, the trailers after.
 func TestSelectorInterceptorLooks(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var header metadata.MD
-	cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		return &grpcdial.CallConfig{Interceptor: func(ctx context.Context, _ grpcdial.CallInfo, newStream grpcdial.NewStreamFunc, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			s, err := newStream(ctx, opts...)
 			return &lookingStream{s, &header}, err
 		}}, nil
 	}))
-	reply, err := call(t, cc, "Headers")
+	reply, err := backendtest.CallEcho(t, cc, "Headers")
 	require.NoError(t, err)
 	assert.Equal(t, "hello", reply)
 	assert.Len(t, header.Get("filler"), 1)
-	require.NoError(t, cc.Shutdown(soon(t)))
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 }
 
 // TestSelectorInterceptorSees: the stream of a unary RPC is used to its end, so that an
 // interceptor finds out when it is over.
 func TestSelectorInterceptorSees(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	for name, looks := range map[string]bool{"not looked at": false, "looked at": true} {
 		t.Run(name, func(t *testing.T) {
 			var used []string
-			cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+			cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 				return &grpcdial.CallConfig{Interceptor: func(ctx context.Context, _ grpcdial.CallInfo, newStream grpcdial.NewStreamFunc, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 					s, err := newStream(ctx, opts...)
 					if looks {
@@ -228,13 +229,13 @@ func TestSelectorInterceptorSees(t *testing.T) {
 					return &notingStream{s, &used}, err
 				}}, nil
 			}))
-			reply, err := call(t, cc, "Echo")
+			reply, err := backendtest.CallEcho(t, cc, "Echo")
 			require.NoError(t, err)
 			assert.Equal(t, "hello", reply)
 			assert.Equal(t, []string{"SendMsg", "CloseSend", "RecvMsg", "RecvMsg: EOF"}, used)
-			_, err = call(t, cc, "Fail")
+			_, err = backendtest.CallEcho(t, cc, "Fail")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			require.NoError(t, cc.Shutdown(soon(t)))
+			require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 		})
 	}
 }
@@ -281,7 +282,7 @@ func (s *lookingStream) RecvMsg(m any) error {
 // TestSelectorSwapped: when UpdateState returns, the selector before is not called any
 // more, under load.
 func TestSelectorSwapped(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var inForce atomic.Int64
 	numbered := func(n int64) selectorFunc {
 		return func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
@@ -291,7 +292,7 @@ func TestSelectorSwapped(t *testing.T) {
 			return &grpcdial.CallConfig{}, nil
 		}
 	}
-	cc, update := selected(t, srv.addr, numbered(0))
+	cc, update := selected(t, srv.Addr, numbered(0))
 	stop := make(chan struct{})
 	var callers sync.WaitGroup
 	for range 4 {
@@ -302,7 +303,7 @@ func TestSelectorSwapped(t *testing.T) {
 					return
 				default:
 				}
-				if _, err := call(t, cc, "Echo"); !assert.NoError(t, err) {
+				if _, err := backendtest.CallEcho(t, cc, "Echo"); !assert.NoError(t, err) {
 					return
 				}
 			}
@@ -320,17 +321,17 @@ func TestSelectorSwapped(t *testing.T) {
 // TestSelectorLetGo: a channel that goes idle asks its selector no more, and one that
 // comes back gets another.
 func TestSelectorLetGo(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var asked atomic.Int64
-	cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		asked.Add(1)
 		return nil, nil
 	}), grpcdial.WithIdleTimeout(10*time.Millisecond))
 	for n := range int64(2) {
-		_, err := call(t, cc, "Echo")
+		_, err := backendtest.CallEcho(t, cc, "Echo")
 		require.NoError(t, err)
 		assert.Equal(t, n+1, asked.Load())
-		ctx := soon(t)
+		ctx := backendtest.Bounded(t)
 		for s := cc.GetState(); s != connectivity.Idle; s = cc.GetState() {
 			require.True(t, cc.WaitForStateChange(ctx, s))
 		}
@@ -347,33 +348,33 @@ func (grpcSelector) SelectConfig(RPCInfo) (any, error) { return nil, nil }
 // TestForeignSelectorRefused: RPCs fail with the way out, instead of going where the
 // policy does not know them.
 func TestForeignSelectorRefused(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	r := manual.NewBuilderWithScheme("foreign")
 	r.InitialState(resolver.State{
-		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: srv.addr}}}},
+		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: srv.Addr}}}},
 		Attributes: attributes.New("other", 1).WithValue("selector", grpcSelector{}).WithValue("another", "x"),
 	})
 	cc := newClient(t, "foreign:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorContains(t, err, `import _ "github.com/grpcdial/grpcdial/xds"`)
-	assert.Zero(t, srv.calls.Load())
+	assert.Zero(t, srv.Calls.Load())
 }
 
 // TestForeignSelectorTranslated: an update with both is for us, and is for grpc-go's
 // channels too.
 func TestForeignSelectorTranslated(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	r := manual.NewBuilderWithScheme("translated")
 	r.InitialState(grpcdial.SetCallConfigSelector(resolver.State{
-		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: srv.addr}}}},
+		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: srv.Addr}}}},
 		Attributes: attributes.New("selector", grpcSelector{}),
 	}, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 		return &grpcdial.CallConfig{Context: metadata.AppendToOutgoingContext(i.Context, "step", "ours")}, nil
 	})))
 	cc := newClient(t, "translated:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"ours"}, md.Get("step"))
 }

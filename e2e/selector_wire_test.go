@@ -67,18 +67,18 @@ func passOn(ctx context.Context, _ grpcdial.CallInfo, newStream grpcdial.NewStre
 // on the wire: HEADERS, and one DATA frame with the end. It allocates at most a third more,
 // the backend's allocations included, and at most 8.
 func TestInterceptedUnaryOnTheWire(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	counts := map[bool]float64{}
 	for _, intercepts := range []bool{false, true} {
 		sent := new(sentBytes)
-		cc, _ := selected(t, srv.addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+		cc, _ := selected(t, srv.Addr, selectorFunc(func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
 			c := new(grpcdial.CallConfig)
 			if intercepts {
 				c.Interceptor = passOn
 			}
 			return c, nil
 		}), grpcdial.WithContextDialer(sent.dial))
-		ctx, request, reply := soon(t), wrapperspb.String("x"), new(wrapperspb.StringValue)
+		ctx, request, reply := backendtest.Bounded(t), wrapperspb.String("x"), new(wrapperspb.StringValue)
 		run := func() { assert.NoError(t, cc.Invoke(ctx, "/test.Echo/Echo", request, reply)) }
 		for range 3 {
 			run()

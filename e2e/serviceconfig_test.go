@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // everything is a service config with each field.
@@ -120,7 +121,7 @@ func TestWithDefaultConfig(t *testing.T) {
 	cc := newClient(t, "passthrough:///nowhere", grpcdial.WithInsecure(),
 		grpcdial.WithDefaultServiceConfig(`{"methodConfig":[{"name":[{}],"timeout":"1s"}]}`), grpcdial.WithDefaultConfig(everything()))
 	cc.Connect()
-	ctx := soon(t)
+	ctx := backendtest.Bounded(t)
 	for cc.GetMethodConfig("/x/y").Timeout == nil {
 		require.NoError(t, ctx.Err())
 	}

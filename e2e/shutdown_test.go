@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -265,20 +264,9 @@ func TestShutdownBeforeThereIsAConnection(t *testing.T) {
 // were refused have reached no server.
 func TestShutdownUnderLoad(t *testing.T) {
 	for range 10 {
-		var asked, handled atomic.Int64
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		srv := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
-			handled.Add(1)
-			m := new(wrapperspb.StringValue)
-			if err := s.RecvMsg(m); err != nil {
-				return err
-			}
-			return s.SendMsg(m)
-		}))
-		var served sync.WaitGroup
-		served.Go(func() { _ = srv.Serve(lis) })
-		cc := plain(t, lis.Addr().String())
+		var asked atomic.Int64
+		srv := backendtest.StartEcho(t)
+		cc := plain(t, srv.Addr)
 		awaitReady(t, cc)
 		var callers sync.WaitGroup
 		var well atomic.Int64
@@ -301,8 +289,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 		cancel()
 		callers.Wait()
 		srv.Stop()
-		served.Wait()
-		assert.Equal(t, well.Load(), handled.Load(), "no RPC was cut")
+		assert.Equal(t, well.Load(), srv.Calls.Load(), "no RPC was cut")
 		assert.Equal(t, asked.Load(), well.Load()+16)
 	}
 }

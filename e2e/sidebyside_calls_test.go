@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -80,16 +81,16 @@ func TestMetadataSideBySide(t *testing.T) {
 // TestCapitalLettersInMetadata: a key that did not go through the functions of
 // package metadata is sent as they would have made it.
 func TestCapitalLettersInMetadata(t *testing.T) {
-	srv := serveEcho(t)
-	ctx := metadata.NewOutgoingContext(soon(t), metadata.MD{"Key": {"1"}})
-	theirs, err := grpc.NewClient(srv.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	srv := backendtest.StartEcho(t)
+	ctx := metadata.NewOutgoingContext(backendtest.Bounded(t), metadata.MD{"Key": {"1"}})
+	theirs, err := grpc.NewClient(srv.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer theirs.Close()
 	err = theirs.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
 	assert.Equal(t, codes.Internal, status.Code(err))
-	ours := newClient(t, srv.addr, grpcdial.WithInsecure())
+	ours := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	require.NoError(t, ours.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue)))
-	_, md, _ := srv.last()
+	_, md, _ := srv.Last()
 	assert.Equal(t, []string{"1"}, md["key"])
 }
 

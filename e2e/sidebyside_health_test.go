@@ -1,8 +1,6 @@
 package e2e_test
 
 import (
-	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // healthScript is a health service that sends what the test gives it: a status, or an
@@ -84,16 +83,11 @@ func TestHealthSideBySide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &healthScript{say: make(chan any)}
-			e := &echo{}
-			lis, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			srv := grpc.NewServer(grpc.UnknownServiceHandler(e.handle))
+			srv := grpc.NewServer(grpc.UnknownServiceHandler(new(backendtest.Echo).Handle))
 			healthpb.RegisterHealthServer(srv, h)
-			var done sync.WaitGroup
-			done.Go(func() { _ = srv.Serve(lis) })
-			defer done.Wait()
-			defer srv.Stop()
-			cc, err := dial(lis.Addr().String())
+			addr, stop := backendtest.Run(t, srv)
+			defer stop()
+			cc, err := dial(addr)
 			require.NoError(t, err)
 			defer cc.Close()
 			cc.Connect()
@@ -103,10 +97,10 @@ func TestHealthSideBySide(t *testing.T) {
 					"step %d: %v", n, step.say)
 				switch step.state {
 				case ready:
-					_, err := call(t, cc, "Echo")
+					_, err := backendtest.CallEcho(t, cc, "Echo")
 					require.NoError(t, err, "step %d", n)
 				case failure:
-					_, err := call(t, cc, "Echo")
+					_, err := backendtest.CallEcho(t, cc, "Echo")
 					require.Equal(t, codes.Unavailable, status.Code(err), "step %d: %v", n, err)
 				}
 			}

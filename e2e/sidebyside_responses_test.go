@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -169,7 +170,7 @@ func TestResponsesSideBySide(t *testing.T) {
 				srv := h2test.Listen(t)
 				srv.Serve(serve)
 				cc := newClient(t, srv.Target(), grpcdial.WithInsecure())
-				err := cc.Invoke(soon(t), "/t/M", wrapperspb.String("hello"), new(wrapperspb.StringValue))
+				err := cc.Invoke(backendtest.Bounded(t), "/t/M", wrapperspb.String("hello"), new(wrapperspb.StringValue))
 				assert.Equal(t, code, status.Code(err), "%v", err)
 			})
 			continue

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -117,7 +118,7 @@ func (h *handled) reaches(t *testing.T, s connectivity.State) {
 // TestSubConnSideBySide: the methods of a SubConn, called in one order and another. The
 // states that a policy hears of are the same, and in the end an RPC is served, or not.
 func TestSubConnSideBySide(t *testing.T) {
-	one, two := serveEcho(t), serveEcho(t)
+	one, two := backendtest.StartEcho(t), backendtest.StartEcho(t)
 	hangs, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
 	require.NoError(t, err)
 	defer hangs.Close()
@@ -146,25 +147,25 @@ func TestSubConnSideBySide(t *testing.T) {
 		served bool
 		kept   bool // the connection stays; grpc-go, which means to keep it too, makes another one
 	}{
-		{"another address", one.addr, []step{connects, is(ready), to(two.addr), is(connecting), is(ready)}, true, false},
-		{"another address beside it", one.addr, []step{connects, is(ready), to(two.addr, one.addr)}, true, true},
-		{"no address, and the same", one.addr, []step{connects, is(ready), to(), is(connecting), to(one.addr), is(ready)}, true, false},
-		{"no address, and the same, with Connect between", one.addr, []step{connects, is(ready), to(), is(connecting), connects, to(one.addr), is(ready)}, true, false},
-		{"no address, and the same, with Connect after", one.addr, []step{connects, is(ready), to(), is(connecting), to(one.addr), connects, is(ready)}, true, false},
-		{"no address, and another", one.addr, []step{connects, is(ready), to(), is(connecting), to(two.addr), is(ready)}, true, false},
-		{"no address", one.addr, []step{connects, is(ready), to(), is(connecting), rests}, false, false},
-		{"no address twice", one.addr, []step{connects, is(ready), to(), is(connecting), to(), rests, to(two.addr), is(ready)}, true, false},
-		{"no address before Connect", one.addr, []step{to(), connects, is(connecting), rests, to(one.addr), is(ready)}, true, false},
-		{"another address before Connect", refused, []step{to(one.addr), connects, is(ready)}, true, false},
-		{"another address without Connect", refused, []step{to(one.addr), rests}, false, false},
-		{"another address while connecting", hangs.Addr().String(), []step{connects, is(connecting), to(one.addr), is(ready)}, true, false},
-		{"no address while connecting, and another", hangs.Addr().String(), []step{connects, is(connecting), to(), is(connecting), to(one.addr), is(ready)}, true, false},
-		{"another address after a failure", refused, []step{connects, is(failing), to(one.addr), is(idle), connects, is(ready)}, true, false},
-		{"no address after a failure, and another", refused, []step{connects, is(failing), to(), to(one.addr), connects, is(idle), connects, is(ready)}, true, false},
-		{"Shutdown without addresses", one.addr, []step{connects, is(ready), to(), is(connecting), shuts, is(shut), to(one.addr), connects, rests}, false, false},
-		{"Shutdown", one.addr, []step{connects, is(ready), shuts, is(shut), to(two.addr), connects, rests}, false, false},
-		{"Shutdown twice, before Connect", one.addr, []step{shuts, is(shut), shuts, connects, rests}, false, false},
-		{"Connect twice", one.addr, []step{connects, connects, is(ready), connects}, true, false},
+		{"another address", one.Addr, []step{connects, is(ready), to(two.Addr), is(connecting), is(ready)}, true, false},
+		{"another address beside it", one.Addr, []step{connects, is(ready), to(two.Addr, one.Addr)}, true, true},
+		{"no address, and the same", one.Addr, []step{connects, is(ready), to(), is(connecting), to(one.Addr), is(ready)}, true, false},
+		{"no address, and the same, with Connect between", one.Addr, []step{connects, is(ready), to(), is(connecting), connects, to(one.Addr), is(ready)}, true, false},
+		{"no address, and the same, with Connect after", one.Addr, []step{connects, is(ready), to(), is(connecting), to(one.Addr), connects, is(ready)}, true, false},
+		{"no address, and another", one.Addr, []step{connects, is(ready), to(), is(connecting), to(two.Addr), is(ready)}, true, false},
+		{"no address", one.Addr, []step{connects, is(ready), to(), is(connecting), rests}, false, false},
+		{"no address twice", one.Addr, []step{connects, is(ready), to(), is(connecting), to(), rests, to(two.Addr), is(ready)}, true, false},
+		{"no address before Connect", one.Addr, []step{to(), connects, is(connecting), rests, to(one.Addr), is(ready)}, true, false},
+		{"another address before Connect", refused, []step{to(one.Addr), connects, is(ready)}, true, false},
+		{"another address without Connect", refused, []step{to(one.Addr), rests}, false, false},
+		{"another address while connecting", hangs.Addr().String(), []step{connects, is(connecting), to(one.Addr), is(ready)}, true, false},
+		{"no address while connecting, and another", hangs.Addr().String(), []step{connects, is(connecting), to(), is(connecting), to(one.Addr), is(ready)}, true, false},
+		{"another address after a failure", refused, []step{connects, is(failing), to(one.Addr), is(idle), connects, is(ready)}, true, false},
+		{"no address after a failure, and another", refused, []step{connects, is(failing), to(), to(one.Addr), connects, is(idle), connects, is(ready)}, true, false},
+		{"Shutdown without addresses", one.Addr, []step{connects, is(ready), to(), is(connecting), shuts, is(shut), to(one.Addr), connects, rests}, false, false},
+		{"Shutdown", one.Addr, []step{connects, is(ready), shuts, is(shut), to(two.Addr), connects, rests}, false, false},
+		{"Shutdown twice, before Connect", one.Addr, []step{shuts, is(shut), shuts, connects, rests}, false, false},
+		{"Connect twice", one.Addr, []step{connects, connects, is(ready), connects}, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			states := make(map[bool][]connectivity.State)

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -303,7 +304,7 @@ func shownMD(md metadata.MD) string {
 }
 
 // context bounds what must not take long. It is the same for both sides.
-func (st *stage) context() context.Context { return soon(st.t) }
+func (st *stage) context() context.Context { return backendtest.Bounded(st.t) }
 
 // noted are options whose outcome show notes.
 type noted struct {

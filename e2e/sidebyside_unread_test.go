@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -121,7 +122,7 @@ func TestUnreadUnderLoad(t *testing.T) {
 	var wg sync.WaitGroup
 	for n := range streams {
 		wg.Go(func() {
-			ctx, cancel := context.WithCancel(soon(t))
+			ctx, cancel := context.WithCancel(backendtest.Bounded(t))
 			defer cancel()
 			cs, err := cc.NewStream(ctx, kinds["bidi"], "/t/Unread")
 			if !assert.NoError(t, err) || !assert.NoError(t, cs.SendMsg(wrapperspb.String("hello"))) || !assert.NoError(t, cs.CloseSend()) {

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // eventLog is a stats handler that records its calls.
@@ -83,10 +83,10 @@ func (l *eventLog) latestConn() context.Context {
 
 // TestStatsHandlerOption: every handler receives the events of every RPC.
 func TestStatsHandlerOption(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	first, second := &eventLog{name: "1"}, &eventLog{name: "2"}
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(first), grpcdial.WithStatsHandler(nil), grpcdial.WithStatsHandler(second))
-	_, err := call(t, cc, "Echo")
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(first), grpcdial.WithStatsHandler(nil), grpcdial.WithStatsHandler(second))
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	require.NoError(t, cc.Close())
 	events := first.of("/test.Echo/Echo")
@@ -99,15 +99,15 @@ func TestStatsHandlerOption(t *testing.T) {
 // TestConnectionStats: handlers receive the events of connections as from grpc-go, each
 // with the context that TagConn made for it.
 func TestConnectionStats(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	theirs, ours := &eventLog{name: "1"}, &eventLog{name: "1"}
-	other, err := grpc.NewClient(srv.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(theirs))
+	other, err := grpc.NewClient(srv.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(theirs))
 	require.NoError(t, err)
-	require.NoError(t, other.Invoke(soon(t), "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue)))
+	require.NoError(t, other.Invoke(backendtest.Bounded(t), "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue)))
 	require.NoError(t, other.Close())
 
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(ours))
-	_, err = call(t, cc, "Echo")
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(ours))
+	_, err = backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
 	require.NoError(t, ours.latestConn().Err(), "the connection's context lives")
 	require.NoError(t, cc.Close())
@@ -124,18 +124,13 @@ func TestConnectionStats(t *testing.T) {
 // TestConnectionStatsOfEachConnection: the end of a connection that the server ends is
 // reported, though the channel lives on.
 func TestConnectionStatsOfEachConnection(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := grpc.NewServer()
-	var served sync.WaitGroup
-	served.Go(func() { _ = srv.Serve(lis) })
+	addr, stop := backendtest.Run(t, grpc.NewServer())
 	log := &eventLog{name: "1"}
-	cc := newClient(t, lis.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithStatsHandler(log))
-	ctx := soon(t)
+	cc := newClient(t, addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(log))
+	ctx := backendtest.Bounded(t)
 	require.NoError(t, cc.AwaitReady(ctx))
 	assert.Empty(t, log.of("ConnEnd"))
-	srv.Stop()
-	served.Wait()
+	stop()
 	require.True(t, cc.WaitForStateChange(ctx, connectivity.Ready))
 	assert.Eventually(t, func() bool { return len(log.of("ConnEnd")) == 1 }, time.Minute, time.Millisecond)
 	assert.Len(t, log.of("ConnBegin"), 1)

@@ -99,14 +99,7 @@ func serveAuthority(t *testing.T, listeners ...net.Listener) {
 		}
 		return s.SendMsg(wrapperspb.String(strings.Join(md[":authority"], " and ")))
 	}))
-	var done sync.WaitGroup
-	for _, lis := range listeners {
-		done.Go(func() { _ = srv.Serve(lis) })
-	}
-	t.Cleanup(func() {
-		srv.Stop()
-		done.Wait()
-	})
+	backendtest.RunOn(t, srv, listeners...)
 }
 
 func listen(t *testing.T, network, address string) net.Listener {

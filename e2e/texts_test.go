@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
@@ -222,27 +223,16 @@ func h2Server(t *testing.T, handle func(*h2test.Stream)) string {
 
 // serveTLS is the address of a gRPC server with a certificate.
 func serveTLS(t *testing.T, cert tls.Certificate) string {
-	return serveGRPC(t, grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&cert))))
+	addr, _ := backendtest.Run(t, grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&cert))))
+	return addr
 }
 
 // serveHealth is the address of a server whose health service fails with err.
 func serveHealth(t *testing.T, err error) string {
 	s := grpc.NewServer()
 	healthpb.RegisterHealthServer(s, failingHealth{err: err})
-	return serveGRPC(t, s)
-}
-
-func serveGRPC(t *testing.T, s *grpc.Server) string {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(lis) }()
-	t.Cleanup(func() {
-		s.Stop()
-		assert.NoError(t, <-served)
-	})
-	return lis.Addr().String()
+	addr, _ := backendtest.Run(t, s)
+	return addr
 }
 
 type failingHealth struct {

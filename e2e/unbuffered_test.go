@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -43,15 +44,7 @@ func TestUnbufferedConnections(t *testing.T) {
 		} {
 			t.Run(tt.name+"/"+name, func(t *testing.T) {
 				h2test.CheckLeaks(t)
-				srv := grpc.NewServer(append(tt.server, grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
-					m := new(wrapperspb.BytesValue)
-					if err := s.RecvMsg(m); err != nil {
-						return err
-					}
-					return s.SendMsg(m)
-				}))...)
-				go srv.Serve(l.Listener)
-				t.Cleanup(srv.Stop)
+				backendtest.RunOn(t, grpc.NewServer(append(tt.server, grpc.UnknownServiceHandler(new(backendtest.Echo).Handle))...), l.Listener)
 				cc, err := grpcdial.Dial("passthrough:///localhost", tt.client, grpcdial.WithContextDialer(l.dial),
 					grpcdial.WithBlock(), grpcdial.WithTimeout(20*time.Second))
 				require.NoError(t, err)

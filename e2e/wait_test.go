@@ -10,13 +10,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestErrClosed: one value, by either name.
 func TestErrClosed(t *testing.T) {
 	cc := newClient(t, "passthrough:///nowhere", grpcdial.WithInsecure())
 	require.NoError(t, cc.Close())
-	_, err := call(t, cc, "Echo")
+	_, err := backendtest.CallEcho(t, cc, "Echo")
 	for _, err := range []error{err, cc.Close(), cc.Shutdown(t.Context())} {
 		require.ErrorIs(t, err, grpcdial.ErrClosed)
 		require.ErrorIs(t, err, grpc.ErrClientConnClosing)
@@ -25,11 +26,11 @@ func TestErrClosed(t *testing.T) {
 
 // TestWaitOptions: what ends one wait on a channel of NewClient's, and no other.
 func TestWaitOptions(t *testing.T) {
-	srv := serveEcho(t)
-	srv.stop()
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure())
+	srv := backendtest.StartEcho(t)
+	srv.Stop()
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
 	var failed *grpcdial.DialError
-	err := cc.AwaitReady(soon(t), grpcdial.FailFast())
+	err := cc.AwaitReady(backendtest.Bounded(t), grpcdial.FailFast())
 	require.ErrorAs(t, err, &failed)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 	require.Len(t, failed.Attempts, 1)
@@ -37,7 +38,7 @@ func TestWaitOptions(t *testing.T) {
 	assert.Positive(t, failed.Attempts[0].AttemptID)
 
 	asked := 0
-	err = cc.AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { asked++; return a.Phase == grpcdial.PhaseDial }))
+	err = cc.AwaitReady(backendtest.Bounded(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { asked++; return a.Phase == grpcdial.PhaseDial }))
 	require.ErrorAs(t, err, &failed)
 	assert.Positive(t, asked)
 
@@ -49,7 +50,7 @@ func TestWaitOptions(t *testing.T) {
 
 // TestTracesAddUp: each of several traces gets each event.
 func TestTracesAddUp(t *testing.T) {
-	srv := serveEcho(t)
+	srv := backendtest.StartEcho(t)
 	var first, second int
 	trace := func(n *int) grpcdial.DialOption {
 		d := &grpcdial.DialTrace{Ready: func(grpcdial.DialEvent) { *n++ }}
@@ -57,8 +58,8 @@ func TestTracesAddUp(t *testing.T) {
 		d.Ready = nil // it was copied
 		return o
 	}
-	cc := newClient(t, srv.addr, grpcdial.WithInsecure(), trace(&first), grpcdial.WithDialTrace(nil), trace(&second))
-	require.NoError(t, cc.AwaitReady(soon(t)))
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure(), trace(&first), grpcdial.WithDialTrace(nil), trace(&second))
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
 	require.NoError(t, cc.Close())
 	assert.Equal(t, 1, first)
 	assert.Equal(t, 1, second)

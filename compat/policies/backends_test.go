@@ -3,7 +3,6 @@ package policies
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // backend answers with its name and reports its load: with each RPC, or on the
@@ -42,19 +42,11 @@ type backend struct {
 
 func start(t *testing.T, name string) *backend {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	b := &backend{name: name, addr: lis.Addr().String(), changed: make(chan struct{})}
+	b := &backend{name: name, changed: make(chan struct{})}
 	srv := grpc.NewServer(orca.CallMetricsServerOption(nil))
 	testpb.RegisterTestServiceServer(srv, b)
 	orcaservice.RegisterOpenRcaServiceServer(srv, b)
-	var served sync.WaitGroup
-	served.Go(func() { _ = srv.Serve(lis) })
-	b.stop = func() {
-		srv.Stop()
-		served.Wait()
-	}
-	t.Cleanup(b.stop)
+	b.addr, b.stop = backendtest.Run(t, srv)
 	return b
 }
 

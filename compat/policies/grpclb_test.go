@@ -2,9 +2,7 @@ package policies
 
 import (
 	"context"
-	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // lookaside is a grpclb balancer that names one backend.
@@ -50,20 +49,13 @@ func (l *lookaside) BalanceLoad(stream lbpb.LoadBalancer_BalanceLoadServer) erro
 // backend gets the token that the balancer gave out for it, as grpclb's protocol asks.
 func TestGRPCLB(t *testing.T) {
 	b := start(t, "one")
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	srv := grpc.NewServer()
 	lbpb.RegisterLoadBalancerServer(srv, &lookaside{backend: netip.MustParseAddrPort(b.addr)})
-	var served sync.WaitGroup
-	served.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		srv.Stop()
-		served.Wait()
-	})
+	at, _ := backendtest.Run(t, srv)
 
 	r := manual.NewBuilderWithScheme("balanced")
 	r.InitialState(state.Set(resolver.State{}, &state.State{
-		BalancerAddresses: []resolver.Address{{Addr: lis.Addr().String(), ServerName: "balancer"}},
+		BalancerAddresses: []resolver.Address{{Addr: at, ServerName: "balancer"}},
 	}))
 	cc, err := grpcdial.NewClient("balanced:///shop", grpcdial.WithInsecure(), grpcdial.WithResolvers(r),
 		grpcdial.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"grpclb":{}}]}`))

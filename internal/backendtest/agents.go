@@ -67,8 +67,7 @@ func (a *Agents) AssertOurs(t *testing.T, methods ...string) {
 // ends, and returns its address and the clients of its RPCs.
 func Serve(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) (string, *Agents) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	lis := Listen(t)
 	return lis.Addr().String(), ServeOn(t, lis, register, opts...)
 }
 
@@ -78,12 +77,7 @@ func ServeOn(t *testing.T, lis net.Listener, register func(*grpc.Server), opts .
 	agents := new(Agents)
 	srv := grpc.NewServer(append(opts, agents.Option())...)
 	register(srv)
-	var done sync.WaitGroup
-	done.Go(func() { _ = srv.Serve(lis) })
-	t.Cleanup(func() {
-		srv.Stop()
-		done.Wait()
-	})
+	RunOn(t, srv, lis)
 	return agents
 }
 

@@ -173,7 +173,7 @@ func AskName(ctx context.Context, cc grpc.ClientConnInterface, opts ...grpc.Call
 }
 
 // Bounded is a context for what is expected to happen well before it ends.
-func Bounded(t *testing.T) context.Context {
+func Bounded(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	t.Cleanup(cancel)
