@@ -135,7 +135,7 @@ var errForeignSelector = errors.New(`grpcdial: the resolver chooses RPCs' config
 // hasForeignSelector reports whether an update's attributes hold a selector of grpc-go's.
 // Its key and type are internal to grpc-go: it is known by its method SelectConfig.
 func hasForeignSelector(a *attributes.Attributes) bool {
-	for value := range attributevalues.All(a) {
+	for _, value := range attributevalues.All(a) {
 		if m, has := value.Type().MethodByName("SelectConfig"); has && m.Type.NumIn() == 2 && m.Type.In(1).Name() == "RPCInfo" {
 			return true
 		}

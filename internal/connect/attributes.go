@@ -64,7 +64,7 @@ func userinfo(v reflect.Value) *url.Userinfo {
 // internalAttribute returns the latest value of a type from a package internal to grpc-go,
 // the zero Value if attrs have none.
 func internalAttribute(attrs *attributes.Attributes, pkg string) reflect.Value {
-	for value := range attributevalues.All(attrs) {
+	for _, value := range attributevalues.All(attrs) {
 		if value.Type().PkgPath() == pkg {
 			return value
 		}

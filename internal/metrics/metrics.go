@@ -5,7 +5,9 @@ package metrics
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"syscall"
 
@@ -13,8 +15,10 @@ import (
 	_ "google.golang.org/grpc" // registers the metrics of gRFC A94
 	"google.golang.org/grpc/credentials"
 	estats "google.golang.org/grpc/experimental/stats"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
 
+	"github.com/grpcdial/grpcdial/internal/attributevalues"
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
@@ -54,35 +58,58 @@ var (
 	openConnections   = (*estats.Int64UpDownCountHandle)(estats.DescriptorForMetric("grpc.subchannel.open_connections"))
 )
 
-// Their labels besides the target that only xDS has: grpc.lb.backend_service and
-// grpc.lb.locality.
-const noBackendService, noLocality = "", ""
-
-// Connected counts a successful attempt, and its connection, with the credentials' auth,
-// among those open.
-func (m *Recorder) Connected(auth credentials.AuthInfo) {
+// Connected counts a successful attempt at addr, and its connection, with the credentials'
+// auth, among those open.
+func (m *Recorder) Connected(addr resolver.Address, auth credentials.AuthInfo) {
 	if len(m.recorders) == 0 {
 		return
 	}
-	attemptsSucceeded.Record(m, 1, m.target, noBackendService, noLocality)
-	openConnections.Record(m, 1, m.target, noBackendService, securityLevel(auth), noLocality)
+	service, locality := xdsLabels(addr)
+	attemptsSucceeded.Record(m, 1, m.target, service, locality)
+	openConnections.Record(m, 1, m.target, service, securityLevel(auth), locality)
 }
 
-// Failed counts a failed attempt.
-func (m *Recorder) Failed() {
+// Failed counts a failed attempt at addr, the first of several.
+func (m *Recorder) Failed(addr resolver.Address) {
 	if len(m.recorders) > 0 {
-		attemptsFailed.Record(m, 1, m.target, noBackendService, noLocality)
+		service, locality := xdsLabels(addr)
+		attemptsFailed.Record(m, 1, m.target, service, locality)
 	}
 }
 
 // Disconnected counts the end of a connection that Connected counted: the subchannel has
 // let it go, or lost it, because of why.
-func (m *Recorder) Disconnected(auth credentials.AuthInfo, why error) {
+func (m *Recorder) Disconnected(addr resolver.Address, auth credentials.AuthInfo, why error) {
 	if len(m.recorders) == 0 {
 		return
 	}
-	disconnections.Record(m, 1, m.target, noBackendService, noLocality, m.disconnectLabel(why))
-	openConnections.Record(m, -1, m.target, noBackendService, securityLevel(auth), noLocality)
+	service, locality := xdsLabels(addr)
+	disconnections.Record(m, 1, m.target, service, locality, m.disconnectLabel(why))
+	openConnections.Record(m, -1, m.target, service, securityLevel(auth), locality)
+}
+
+// xdsLabels are the labels that only xDS has, grpc.lb.backend_service and grpc.lb.locality
+// (gRFC A94, in the form of A76): grpc-go's policies attach the name of the cluster and the
+// locality to the address. Both are empty for an address of another resolver.
+func xdsLabels(addr resolver.Address) (service, locality string) {
+	const pkg = "google.golang.org/grpc/internal/xds"
+	for key, v := range attributevalues.All(addr.Attributes) {
+		if key.PkgPath() == pkg && key.Name() == "handshakeClusterNameKey" && v.Kind() == reflect.String {
+			service = v.String()
+			break
+		}
+	}
+	for key, v := range attributevalues.All(addr.BalancerAttributes) {
+		if key.PkgPath() != pkg || key.Name() != "localityKeyType" || v.Kind() != reflect.Struct {
+			continue
+		}
+		region, zone, subZone := v.FieldByName("Region"), v.FieldByName("Zone"), v.FieldByName("SubZone")
+		if region.Kind() == reflect.String && zone.Kind() == reflect.String && subZone.Kind() == reflect.String {
+			locality = fmt.Sprintf("{region=%q, zone=%q, sub_zone=%q}", region, zone, subZone)
+		}
+		break
+	}
+	return service, locality
 }
 
 // securityLevel is what the credentials say of the connection; "" if they do not.

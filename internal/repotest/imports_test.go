@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"internal/live":            nil,
 	"internal/lookup":          nil,
 	"internal/mask":            nil,
-	"internal/metrics":         {"internal/h2"},
+	"internal/metrics":         {"internal/attributevalues", "internal/h2"},
 	"internal/proxy":           {"internal/text"},
 	"internal/proxytest":       nil, // for tests
 	"internal/repotest":        nil,

@@ -176,7 +176,10 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 		l.noteFailure(l.refused.Addr, 0, failure.List{l.refused})
 		return nil, l.refused
 	}
-	if len(l.addrs) == 0 { // UpdateAddresses replaces the loop when it has some
+	l.sc.mu.Lock()
+	addrs := l.addrs // which another goroutine takes from a loop that has left
+	l.sc.mu.Unlock()
+	if len(addrs) == 0 { // UpdateAddresses replaces the loop when it has some
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -187,12 +190,12 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 	cfg, l.perRPC = host.Config(l.sc.opts.CredsBundle)
 	l.keepalive = cfg.H2.KeepaliveTime
 	var failed failure.List
-	for i, addr := range l.addrs {
+	for i, addr := range addrs {
 		a := Attempt{ID: g.attempts.Add(1), Addr: addr, ServerName: host.ServerName(addr)}
 		l.attempt = a.ID
 		a.Since, cfg.Progress = l.try(a)
 		share, stop := ctx, context.CancelFunc(func() {})
-		if others := len(l.addrs) - i - 1; others > 0 {
+		if others := len(addrs) - i - 1; others > 0 {
 			share, stop = context.WithTimeout(ctx, backoff.AddressLimit(time.Until(end), 1+others))
 		}
 		conn, all := host.Connect(share, cfg, a)
@@ -213,7 +216,7 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 		}
 	}
 	if ctx.Err() != context.Canceled {
-		g.cfg.Metrics.Failed()
+		g.cfg.Metrics.Failed(addrs[0])
 	}
 	return nil, failed
 }
@@ -270,7 +273,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	}()
 	g := l.sc.g
 	stats := beginStats(g.cfg.StatsHandlers, conn)
-	g.cfg.Metrics.Connected(conn.Peer().AuthInfo)
+	g.cfg.Metrics.Connected(l.addr, conn.Peer().AuthInfo)
 	closeSocket, held := l.openSocket(conn)
 	l.readyAt = time.Now()
 	l.sc.host.ConnReady(l.connected(), l.readyAt.Sub(l.since))
@@ -281,7 +284,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	drain(old, ErrReplaced)
 	if !used {
 		why := cmp.Or(l.endedBy(), ErrShutDown)
-		g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
+		g.cfg.Metrics.Disconnected(l.addr, conn.Peer().AuthInfo, why)
 		conn.Close(why, nil)
 	}
 	*served = true
@@ -336,7 +339,7 @@ func (l *loop) lost(conn *h2.Conn, why error) {
 	}
 	l.sc.repick()
 	conn.Drain(why) // health checks and load reports go to other connections
-	l.sc.g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
+	l.sc.g.cfg.Metrics.Disconnected(l.addr, conn.Peer().AuthInfo, why)
 	if len(next) > 0 {
 		l.sc.g.cfg.Log.Failed(next[0].Addr, next)
 		l.sc.host.Recheck()
@@ -364,8 +367,8 @@ func inWords(why error) error {
 // drain ends a loop that has left its subchannel: an attempt at once, a connection when
 // its last RPC has ended.
 func (l *loop) drain(why error) {
-	if conn := l.stop(nil); conn != nil {
-		l.sc.g.cfg.Metrics.Disconnected(conn.Peer().AuthInfo, why)
+	if conn := l.stop(nil); conn != nil { // so l.addr does not change any more
+		l.sc.g.cfg.Metrics.Disconnected(l.addr, conn.Peer().AuthInfo, why)
 		conn.Drain(why)
 	}
 }
