@@ -75,11 +75,16 @@ func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, 
 // of s that it belongs to, and delivers it. It returns how many bytes of f that were; 0 if
 // it is not worth while. More frames may have come: see scatter.next.
 //
+// From crypto/tls a read is a copy out of a record that it has decrypted, without a system
+// call as long as that lasts. The records of a large message begin anywhere in its frames, so
+// there the last few bytes of a frame are read with the next frame's header alone: else the rest
+// of the record would come along into the reader's buffer.
+//
 // The buffer is the reader's, so it is written to without the lock. If the stream ends
 // meanwhile, it forgets the buffer.
 func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	several := canScatter && r.c.onSocket() && r.settings && f.flags == 0
-	if s == nil || left < leastDirect && !several {
+	if s == nil || left < leastDirect && !several && !r.c.layered {
 		return 0, nil
 	}
 	s.mu.Lock()
@@ -91,6 +96,15 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	s.mu.Unlock()
 	if len(room) < leastDirect {
 		return 0, nil
+	}
+	if left < leastDirect && !several {
+		switch ends := whole && left >= len(room); {
+		case ends:
+			return 0, nil
+		case left+frameHeaderLen <= smallRead:
+			r.narrow = left + frameHeaderLen
+			return 0, nil
+		}
 	}
 	if r.parts == nil {
 		r.parts = new(scatter)
@@ -107,7 +121,9 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	placed := min(n, len(c.places[0]))
 	c.at, c.rest = 1, n-placed
 	r.deliver(s, f, piece{placed: placed})
-	// If no more has come, the next read is of a frame's header alone.
-	r.narrow = placed == left && c.rest == 0
+	// If no more has come and the message goes on, the next read is of a frame's header alone.
+	if goesOn := !whole || placed < len(room); goesOn && placed == left && c.rest == 0 {
+		r.narrow = frameHeaderLen
+	}
 	return placed, nil
 }

@@ -2,7 +2,10 @@ package h2_test
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,9 +15,59 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
+// recordsOf sends what is written to it in TLS records that begin and end anywhere in frames.
+type recordsOf struct {
+	net.Conn
+	size  int    // of each record; 0: of what one Write is given
+	whole []byte // what does not fill one yet
+}
+
+func (r *recordsOf) Write(p []byte) (int, error) {
+	if r.size == 0 {
+		return r.Conn.Write(p)
+	}
+	r.whole = append(r.whole, p...)
+	for len(r.whole) >= r.size {
+		if _, err := r.Conn.Write(r.whole[:r.size]); err != nil {
+			return 0, err
+		}
+		r.whole = r.whole[r.size:]
+	}
+	return len(p), nil
+}
+
+func (r *recordsOf) flush() {
+	_, _ = r.Conn.Write(r.whole)
+	r.whole = nil
+}
+
 // Large messages are read straight into their buffers, in the expectation that frames of
 // the same length follow each other. They come as they were sent whatever follows.
 func TestLargeMessagesWhateverComesBetween(t *testing.T) {
+	t.Run("plaintext", func(t *testing.T) {
+		testLargeMessages(t, func(t *testing.T, cfg h2.Config) (*client, *bareServer, func()) {
+			c, server := bared(t, cfg)
+			return c, server, func() {}
+		})
+	})
+	ca := h2test.NewCA(t)
+	for _, size := range []int{16384, 1000, 5000} {
+		t.Run(fmt.Sprintf("TLS, records of %d bytes", size), func(t *testing.T) {
+			testLargeMessages(t, func(t *testing.T, cfg h2.Config) (*client, *bareServer, func()) {
+				serverCfg := &tls.Config{Certificates: []tls.Certificate{ca.Server("localhost")}, NextProtos: []string{"h2"}, DynamicRecordSizingDisabled: true}
+				records := new(recordsOf)
+				c, server := baredOver(t, ca.ClientConfig("localhost"), func(nc net.Conn) net.Conn {
+					records.Conn = tls.Server(nc, serverCfg)
+					return records
+				}, cfg)
+				records.size = size
+				return c, server, records.flush
+			})
+		})
+	}
+}
+
+func testLargeMessages(t *testing.T, connect func(*testing.T, h2.Config) (c *client, server *bareServer, flush func())) {
 	const frame = 16384
 	random := rand.New(rand.NewPCG(5, 6))
 	sizes := []int{1 << 20, 100 << 10, 64 << 10, frame - 5, 2*frame - 5, 3*frame + 1, 300 << 10, 5, 200 << 10, 40 << 10}
@@ -41,7 +94,7 @@ func TestLargeMessagesWhateverComesBetween(t *testing.T) {
 		{"lengths that change", [][]byte{packed}, func() int { return frame - random.IntN(2)*random.IntN(frame) }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, server := bared(t, h2.Config{StreamWindow: 8 << 20, ConnWindow: 64 << 20})
+			c, server, flush := connect(t, h2.Config{StreamWindow: 8 << 20, ConnWindow: 64 << 20})
 			var streams []*h2.Stream
 			for i := range 3 {
 				r := req("/test/Large")
@@ -64,6 +117,7 @@ func TestLargeMessagesWhateverComesBetween(t *testing.T) {
 					}
 				}
 				server.data(3, h2test.PutMessage(false, []byte("the last")), frame)
+				flush()
 			}()
 			for i, n := range sizes {
 				m, err := streams[0].Recv()

@@ -3,6 +3,7 @@ package h2_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -33,15 +34,21 @@ type bareServer struct {
 
 // bared connects a client to a bareServer.
 func bared(t *testing.T, cfg h2.Config) (*client, *bareServer) {
+	return baredOver(t, nil, func(nc net.Conn) net.Conn { return nc }, cfg)
+}
+
+// baredOver is bared with a layer on the server's connection, which belongs to the client's tlsCfg.
+func baredOver(t *testing.T, tlsCfg *tls.Config, layer func(net.Conn) net.Conn, cfg h2.Config) (*client, *bareServer) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	nc, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
-	ready := shake(t, nc, nil, cfg)
+	ready := shake(t, nc, tlsCfg, cfg)
 	s := &bareServer{t: t, pongs: make(chan struct{}, 1)}
-	s.nc, err = l.Accept()
+	nc, err = l.Accept()
 	require.NoError(t, err)
+	s.nc = layer(nc)
 	s.fr = http2.NewFramer(s.nc, s.nc)
 	require.NoError(t, s.fr.WriteSettings())
 	done := make(chan struct{})

@@ -25,7 +25,7 @@ type reader struct {
 	buf        *[]byte
 	small      []byte
 	more       bool // the latest read filled what it was given
-	narrow     bool // the next read is of a frame's header alone
+	narrow     int  // the next read is for so many bytes, if it is not 0
 	start, end int  // the bytes read and not used yet
 
 	parts    *scatter // nil until there was a read for it
@@ -84,14 +84,14 @@ func (r *reader) space() []byte {
 	if r.sock.into != nil {
 		return r.sock.into[0]
 	}
-	if r.buf == nil && (r.small == nil || r.more || r.end == len(r.small)) {
+	if r.buf == nil && (r.small == nil || r.more && r.narrow == 0 || r.end == len(r.small)) {
 		b := bytepool.Messages.Get(r.size())
 		r.end = copy(*b, r.small[r.start:r.end])
 		r.start = 0
 		r.buf = b
 	}
-	if r.narrow {
-		return r.bytes()[r.end:min(r.end+frameHeaderLen, len(r.bytes()))]
+	if r.narrow > 0 {
+		return r.bytes()[r.end:min(r.end+r.narrow, len(r.bytes()))]
 	}
 	return r.bytes()[r.end:]
 }
@@ -181,7 +181,7 @@ func (r *reader) read() (n int, err error) {
 			n, err = r.readConn()
 		}
 		if n > 0 {
-			r.narrow = false
+			r.narrow = 0
 			r.heard()
 			return n, nil
 		}

@@ -251,7 +251,7 @@ func (r *reader) linger() {
 	_ = nc.SetReadDeadline(time.Time{})
 	bound := time.AfterFunc(lingerWait, r.c.wire.cut)
 	defer bound.Stop()
-	r.start, r.end, r.narrow = 0, 0, false // what was read has no use any more
+	r.start, r.end, r.narrow = 0, 0, 0 // what was read has no use any more
 	p := r.space()
 	for idle := 0; idle < maxIdleReads; idle++ {
 		n, err := nc.Read(p)
