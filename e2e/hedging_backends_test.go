@@ -59,10 +59,32 @@ func TestHedgePrefersAnotherBackend(t *testing.T) {
 		LoadBalancing:  []grpcdial.LoadBalancingPolicy{{Name: t.Name()}},
 		MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
 	}))
+	cc.Connect()
+	backendtest.Eventually(t, func() bool { return len(inUse(cc)) == 2 }, "both backends are READY")
 	_, err := backendtest.CallEcho(t, cc, "Echo")
 	require.NoError(t, err)
-	assert.EqualValues(t, 1, slow.calls.Load())
+	backendtest.Eventually(t, func() bool { return slow.calls.Load() == 1 }, "the slow backend has had the first attempt")
 	assert.Equal(t, []string{"1"}, fast.attempts())
+}
+
+// TestHedgesThatWaitedTogether: attempts that wait for the first connection, and pick at the
+// same time, go to different backends.
+func TestHedgesThatWaitedTogether(t *testing.T) {
+	slow := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) })
+	fast := serveScript(t, func(context.Context, int) error { return nil })
+	picks := new(atomic.Int64)
+	balancer.Register(base.NewBalancerBuilder(t.Name(), twice{slow.addr, picks}, base.Config{}))
+	policy := grpcdial.HedgingPolicy{MaxAttempts: 2}
+	for range 20 {
+		cc := newClient(t, "ipv4:"+slow.addr+","+fast.addr, grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{
+			LoadBalancing:  []grpcdial.LoadBalancingPolicy{{Name: t.Name()}},
+			MethodSettings: []grpcdial.MethodSettings{{Names: []grpcdial.MethodName{{}}, Hedging: &policy}},
+		}))
+		picks.Store(0)
+		_, err := backendtest.CallEcho(t, cc, "Echo")
+		require.NoError(t, err)
+		require.NoError(t, cc.Close())
+	}
 }
 
 // TestHedgePrefersAnotherBackendToAnotherConnection: one of several connections to the
@@ -94,7 +116,7 @@ func TestHedgePrefersAnotherBackendToAnotherConnection(t *testing.T) {
 			require.NoError(t, err)
 			assert.Contains(t, reply, "hello")
 			assert.Equal(t, []string{"1"}, fast.attempts())
-			assert.EqualValues(t, 3, slow.calls.Load())
+			backendtest.Eventually(t, func() bool { return slow.calls.Load() == 3 }, "the slow backend has had the first attempt only")
 		})
 	}
 }

@@ -227,18 +227,17 @@ func (a *hedged) tryUnary(h *hedge, transparent bool) outcome {
 	return a.exchange(&a.attempt, &h.request.frame, h.args)
 }
 
-// use notes that an attempt goes to that backend, on whichever of its connections.
-func (h *hedge) use(backend any) {
+// use notes that an attempt goes to that backend, on whichever of its connections. It reports
+// false, and notes nothing, if one has gone there and not any backend will do. Attempts that
+// have waited for a picker together pick at the same time, so this is one step.
+func (h *hedge) use(backend any, anyWillDo bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !anyWillDo && slices.Contains(h.used, backend) {
+		return false
+	}
 	h.used = append(h.used, backend)
-}
-
-// hasUsed reports whether one has gone there.
-func (h *hedge) hasUsed(backend any) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Contains(h.used, backend)
+	return true
 }
 
 // lose ends an attempt that does not decide the RPC.

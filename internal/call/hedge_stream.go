@@ -50,7 +50,7 @@ func (cs *clientStream) hedgeStream(first *streamAttempt, f frame, m any) {
 	h := &hedge{rpc: &copied, policy: cs.hedging, ctx: cs.ctx, args: m, request: &sharedFrame{frame: f, users: 1}}
 	h.stream = &hedgedStream{cs: cs, first: first}
 	h.outcomes = make(chan *hedged, h.most())
-	h.use(first.transport.backend())
+	h.use(first.transport.backend(), true)
 	won := h.race(cs.ctx)
 	h.stream.decided(h, won)
 	for ; h.running > 0; h.running-- {

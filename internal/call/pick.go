@@ -55,7 +55,7 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 	}
 	info := balancer.PickInfo{FullMethodName: r.method, Ctx: ctx}
 	var last error
-	others := r.others()
+	asked := 0 // how often for another backend
 	for {
 		if r.ch.isClosed() {
 			return true, grpc.ErrClientConnClosing
@@ -67,20 +67,16 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 			case err == nil:
 				transport := usable(res.SubConn)
 				ready := transport != nil && transport.Conn != r.refused
-				again := ready && others > 0 && r.looksElsewhere(transport.backend())
-				if ready && !again {
+				if ready && r.accepts(transport.backend(), asked) {
 					a.done, a.pickMD = res.Done, res.Metadata
 					a.take(transport)
-					if r.hedge != nil {
-						r.hedge.use(transport.backend())
-					}
 					return false, nil
 				}
 				if res.Done != nil {
 					res.Done(balancer.DoneInfo{})
 				}
-				if again {
-					others--
+				if ready {
+					asked++
 					continue
 				}
 				// Not ready, though the picker thought so: a new picker is on its way.
@@ -103,18 +99,18 @@ func (r *rpc) pick(ctx context.Context, a *attempt) (drop bool, err error) {
 	}
 }
 
-// looksElsewhere reports whether the RPC prefers another backend, be it that another of the
-// backend's connections could take the request.
-func (r *rpc) looksElsewhere(backend any) bool {
-	return r.gaveBack != nil && r.avoided == backend || r.hedge != nil && r.hedge.hasUsed(backend)
-}
-
-// others returns how often the picker may be asked for another connection.
-func (r *rpc) others() int {
-	if r.gaveBack == nil && r.hedge == nil || r.ch.cfg.Owner == nil || r.ch.cfg.Owner.Backends() < 2 {
-		return 0
+// accepts reports whether the RPC takes a backend, after it has asked for another one so
+// often. It prefers one that has not given its request back and that no other of its hedged
+// attempts has gone to, if there is one; another connection to the same backend is none.
+func (r *rpc) accepts(backend any, asked int) bool {
+	if r.gaveBack == nil && r.hedge == nil {
+		return true
 	}
-	return maxOthers
+	anyWillDo := asked >= maxOthers || r.ch.cfg.Owner == nil || r.ch.cfg.Owner.Backends() < 2
+	if !anyWillDo && r.gaveBack != nil && r.avoided == backend {
+		return false
+	}
+	return r.hedge == nil || r.hedge.use(backend, anyWillDo)
 }
 
 // whyNot is why a picker fails RPCs: the channel's latest connection failures. A
