@@ -256,32 +256,18 @@ func TestSwitchUnderLoad(t *testing.T) {
 	use(`{}`)
 	awaitReady(t, cc)
 
-	stop := make(chan struct{})
-	var load sync.WaitGroup
 	var calls atomic.Int64
-	for range 8 {
-		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, err := backendtest.AskName(backendtest.Bounded(t), cc); err != nil {
-					t.Errorf("an RPC failed: %v", err)
-					return
-				}
-				calls.Add(1)
-			}
-		})
-	}
+	stop := backendtest.Repeat(8, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+		calls.Add(1)
+		return assert.NoError(t, err)
+	})
 	for i := range 30 {
 		use([]string{backendtest.RoundRobin, `{}`}[i%2])
 		target := calls.Load() + 20
 		backendtest.Eventually(t, func() bool { return calls.Load() > target || t.Failed() }, "RPCs go on")
 	}
-	close(stop)
-	load.Wait()
+	stop()
 }
 
 // A config that comes from the program switches policies as well.

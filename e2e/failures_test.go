@@ -78,13 +78,7 @@ func TestFailuresGolden(t *testing.T) {
 			err := k.dial(t)
 			files()
 			backendtest.AssertNothingRuns(t)
-			var e *grpcdial.DialError
-			require.ErrorAs(t, err, &e)
-			require.Len(t, e.Attempts, 1)
-			a := e.Attempts[0]
-			assert.Equal(t, k.phase, a.Phase)
-			assert.Equal(t, k.permanent, a.Permanent)
-			assert.Contains(t, a.Hint, k.hint)
+			e, a := k.assertAttempt(t, err)
 			if k.timeout {
 				assert.ErrorIs(t, a.Err, context.DeadlineExceeded)
 			} else {
@@ -92,10 +86,6 @@ func TestFailuresGolden(t *testing.T) {
 			}
 			// A later attempt may have failed the same way meanwhile, from another port.
 			assert.Equal(t, normal(a.Err.Error()), normal(e.Err.Error()), "it ended the wait")
-			assert.Equal(t, codes.Unavailable, status.Code(err))
-			assert.NotErrorIs(t, err, context.DeadlineExceeded)
-			assert.NotErrorIs(t, err, context.Canceled)
-			assert.NotContains(t, err.Error(), "\n")
 			g.add(k.name, err.Error())
 		})
 	}
@@ -116,20 +106,10 @@ func TestFailuresInEveryWait(t *testing.T) {
 			t.Run(k.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
 				err := w.wait(t, backendtest.Bounded(t), k.target, opts...)
-				var e *grpcdial.DialError
-				require.ErrorAs(t, err, &e)
-				require.Len(t, e.Attempts, 1)
-				a := e.Attempts[0]
-				assert.Equal(t, k.phase, a.Phase)
-				assert.Equal(t, k.permanent, a.Permanent)
-				assert.Contains(t, a.Hint, k.hint)
+				k.assertAttempt(t, err)
 				if !k.timeout {
 					assert.Equal(t, !(k.sentinel && w.name == "RPC"), k.cause(err), "%v", err)
 				}
-				assert.Equal(t, codes.Unavailable, status.Code(err))
-				assert.NotErrorIs(t, err, context.DeadlineExceeded)
-				assert.NotErrorIs(t, err, context.Canceled)
-				assert.NotContains(t, err.Error(), "\n")
 			})
 		}
 	}
@@ -166,6 +146,24 @@ func (k *failureKind) params(short time.Duration) grpcdial.ConnectParams {
 		return grpcdial.ConnectParams{MinConnectTimeout: short}
 	}
 	return grpcdial.ConnectParams{MinConnectTimeout: 10 * time.Second}
+}
+
+// assertAttempt holds the error of a wait to the kind: one attempt, its phase, permanence
+// and hint, one line, and nothing of an end of the caller's context.
+func (k *failureKind) assertAttempt(t *testing.T, err error) (*grpcdial.DialError, grpcdial.Attempt) {
+	t.Helper()
+	var e *grpcdial.DialError
+	require.ErrorAs(t, err, &e)
+	require.Len(t, e.Attempts, 1)
+	a := e.Attempts[0]
+	assert.Equal(t, k.phase, a.Phase)
+	assert.Equal(t, k.permanent, a.Permanent)
+	assert.Contains(t, a.Hint, k.hint)
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	assert.NotErrorIs(t, err, context.Canceled)
+	assert.NotContains(t, err.Error(), "\n")
+	return e, a
 }
 
 // dial dials until the wait ends by itself: because of FailOnNonTempDialError where

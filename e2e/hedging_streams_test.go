@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -282,49 +281,22 @@ func TestHedgedStreamWithoutRoom(t *testing.T) {
 // TestHedgedStreamsUnderLoad: each RPC has its own replies, of one server, and each attempt
 // ends.
 func TestHedgedStreamsUnderLoad(t *testing.T) {
-	script := func(ctx context.Context, n int) error {
-		switch {
-		case n%7 == 0:
-			return status.Error(codes.Unavailable, "now and then")
-		case n%5 == 0:
-			return hang(ctx)
+	var finished atomic.Int64
+	hedgedLoad(t, 50, 5, func(ctx context.Context, cc grpc.ClientConnInterface, request string) error {
+		replies, err := serverStream(ctx, cc, request, grpc.OnFinish(func(error) { finished.Add(1) }))
+		if err != nil {
+			return err
 		}
+		all := strings.Fields(replies)
+		if !assert.Len(t, all, 5) {
+			return nil
+		}
+		server, _, _ := strings.Cut(all[0], "#")
+		for n, reply := range all {
+			assert.Equal(t, fmt.Sprintf("%s#%d", server, n), reply)
+		}
+		assert.True(t, strings.HasPrefix(server, request+"@"), server)
 		return nil
-	}
-	servers := []*scripted{serveScript(t, script), serveScript(t, script), serveScript(t, script)}
-	for _, s := range servers {
-		s.replies = 5
-	}
-	handler := new(ends)
-	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: 2 * time.Millisecond, NonFatalStatusCodes: []codes.Code{codes.Unavailable}}, nil, servers, grpcdial.WithStatsHandler(handler))
-	var callers sync.WaitGroup
-	var well, finished atomic.Int64
-	for c := range 8 {
-		callers.Go(func() {
-			for i := range 50 {
-				request := fmt.Sprintf("%d/%d", c, i)
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // for an RPC whose last attempts hang
-				replies, err := serverStream(ctx, cc, request, grpc.OnFinish(func(error) { finished.Add(1) }))
-				cancel()
-				if err != nil {
-					continue
-				}
-				well.Add(1)
-				all := strings.Fields(replies)
-				if !assert.Len(t, all, 5) {
-					return
-				}
-				server, _, _ := strings.Cut(all[0], "#")
-				for n, reply := range all {
-					assert.Equal(t, fmt.Sprintf("%s#%d", server, n), reply)
-				}
-				assert.True(t, strings.HasPrefix(server, request+"@"), server)
-			}
-		})
-	}
-	callers.Wait()
-	assert.Greater(t, well.Load(), int64(375), "five attempts seldom all fail")
+	})
 	assert.EqualValues(t, 400, finished.Load())
-	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
-	require.Eventually(t, func() bool { return handler.begun.Load() == handler.ended.Load() }, time.Minute, time.Millisecond)
 }

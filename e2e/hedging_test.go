@@ -271,8 +271,11 @@ func TestHedgingEnds(t *testing.T) {
 	require.ErrorIs(t, <-result, grpcdial.ErrClosed)
 }
 
-// TestHedgingUnderLoad: each RPC has its own reply, and each attempt ends.
-func TestHedgingUnderLoad(t *testing.T) {
+// hedgedLoad makes n RPCs on each of 8 goroutines to three servers, which send so many
+// replies (0: an echo) and fail or hang now and then. It asserts that nearly all RPCs end
+// well, and that each attempt ends. rpc makes an RPC with a request that no other has.
+func hedgedLoad(t *testing.T, n, replies int, rpc func(ctx context.Context, cc grpc.ClientConnInterface, request string) error) {
+	t.Helper()
 	script := func(ctx context.Context, n int) error {
 		switch {
 		case n%7 == 0:
@@ -283,30 +286,40 @@ func TestHedgingUnderLoad(t *testing.T) {
 		return nil
 	}
 	servers := []*scripted{serveScript(t, script), serveScript(t, script), serveScript(t, script)}
+	for _, s := range servers {
+		s.replies = replies
+	}
 	handler := new(ends)
 	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: 2 * time.Millisecond, NonFatalStatusCodes: []codes.Code{codes.Unavailable}}, nil, servers, grpcdial.WithStatsHandler(handler))
 	var callers sync.WaitGroup
 	var well atomic.Int64
 	for c := range 8 {
 		callers.Go(func() {
-			for i := range 100 {
-				want, reply := fmt.Sprintf("%d/%d", c, i), new(wrapperspb.StringValue)
-				// Now and then all attempts of an RPC hang: its context is to end before the
-				// test's patience does.
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				err := cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String(want), reply)
-				cancel()
-				if err == nil {
+			for i := range n {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // for an RPC whose last attempts hang
+				if rpc(ctx, cc, fmt.Sprintf("%d/%d", c, i)) == nil {
 					well.Add(1)
-					assert.Equal(t, want, reply.Value)
 				}
+				cancel()
 			}
 		})
 	}
 	callers.Wait()
-	assert.Greater(t, well.Load(), int64(750), "five attempts seldom all fail")
+	assert.Greater(t, well.Load(), int64(8*n)*15/16, "five attempts seldom all fail")
 	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
 	require.Eventually(t, func() bool { return handler.begun.Load() == handler.ended.Load() }, time.Minute, time.Millisecond)
+}
+
+// TestHedgingUnderLoad: each RPC has its own reply, and each attempt ends.
+func TestHedgingUnderLoad(t *testing.T) {
+	hedgedLoad(t, 100, 0, func(ctx context.Context, cc grpc.ClientConnInterface, request string) error {
+		reply := new(wrapperspb.StringValue)
+		err := cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String(request), reply)
+		if err == nil {
+			assert.Equal(t, request, reply.Value)
+		}
+		return err
+	})
 }
 
 // TestPerAttemptRecvTimeout: an attempt without a response is given up, and made again.

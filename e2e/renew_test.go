@@ -99,31 +99,18 @@ func TestRenewUnderLoad(t *testing.T) {
 			r.InitialState(backendtest.Addresses(backends...))
 			cc := plain(t, target, append(opts, option, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin))...)
 			awaitReady(t, cc)
-			stop := make(chan struct{})
-			var load sync.WaitGroup
 			var done atomic.Int64
-			for range 16 {
-				load.Go(func() {
-					for {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						if _, err := backendtest.AskName(backendtest.Bounded(t), cc); !assert.NoError(t, err) {
-							return
-						}
-						done.Add(1)
-					}
-				})
-			}
+			stop := backendtest.Repeat(16, func() bool {
+				_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+				done.Add(1)
+				return assert.NoError(t, err)
+			})
 			for range 10 {
 				goal := done.Load() + 100
 				require.NoError(t, cc.Renew(backendtest.Bounded(t)))
 				backendtest.Eventually(t, func() bool { return done.Load() > goal || t.Failed() }, "RPCs go on")
 			}
-			close(stop)
-			load.Wait()
+			stop()
 			for _, b := range backends {
 				assert.GreaterOrEqual(t, b.Accepted(), 10)
 			}

@@ -248,23 +248,8 @@ func TestSnapshotOfAnAddressGroup(t *testing.T) {
 
 // A connection that the server lets end stays in the picture as long as RPCs run on it.
 func TestSnapshotOfADrainingConnection(t *testing.T) {
-	srv := h2test.Listen(t)
-	states := make(chan balancer.SubConnState, 100)
-	accepted := make(chan *h2test.Conn, 1)
-	go func() {
-		c := srv.Accept()
-		c.Handshake()
-		accepted <- c
-	}()
-	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
-	old := <-accepted
-	result := make(chan error, 1)
-	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
-	headers, payload := old.ExpectUnary()
-	old.GoAway(headers.StreamID, http2.ErrCodeNo, "bye")
-	backendtest.ExpectStates(t, states, connectivity.Idle)
-
-	s := cc.Snapshot()
+	d := startDraining(t)
+	s := d.cc.Snapshot()
 	require.Len(t, s.Endpoints, 2)
 	idle, draining := s.Endpoints[0], s.Endpoints[1]
 	assert.Equal(t, connectivity.Idle, idle.State)
@@ -274,13 +259,11 @@ func TestSnapshotOfADrainingConnection(t *testing.T) {
 	assert.Zero(t, idle.Streams)
 	assert.Equal(t, connectivity.Shutdown, draining.State)
 	assert.True(t, draining.Draining)
-	assert.Equal(t, srv.Addr(), draining.Addr)
+	assert.Equal(t, d.srv.Addr(), draining.Addr)
 	assert.Equal(t, 1, draining.Streams)
 
-	old.Lenient()
-	old.ReplyUnary(headers.StreamID, payload)
-	require.NoError(t, <-result)
-	backendtest.Eventually(t, func() bool { return len(cc.Snapshot().Endpoints) == 1 }, "it ends with its last RPC")
+	d.endRPC()
+	backendtest.Eventually(t, func() bool { return len(d.cc.Snapshot().Endpoints) == 1 }, "it ends with its last RPC")
 }
 
 // The keepalive that a server's complaint led to can be seen.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -64,38 +63,73 @@ func TestDeadBackendComesBack(t *testing.T) {
 	}
 }
 
-// After GOAWAY the subchannel is free, and RPCs on the old connection end there.
-func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
-	srv := h2test.Listen(t)
-	states := make(chan balancer.SubConnState, 100)
+// draining is a channel of one subchannel whose server has sent GOAWAY while an RPC runs.
+// The subchannel is IDLE.
+type draining struct {
+	srv    *h2test.Server
+	states chan balancer.SubConnState
+	cc     *grpcdial.ClientConn
+	sc     balancer.SubConn
+	endRPC func() // replies to the RPC and waits for the end of it and of its connection
+}
+
+func startDraining(t *testing.T) *draining {
+	t.Helper()
+	d := &draining{srv: h2test.Listen(t), states: make(chan balancer.SubConnState, 100)}
 	accepted := make(chan *h2test.Conn, 1)
 	go func() {
-		c := srv.Accept()
+		c := d.srv.Accept()
 		c.Handshake()
 		accepted <- c
 	}()
-	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: srv.Addr()}})
+	d.cc, d.sc = oneSubchannel(t, d.states, []resolver.Address{{Addr: d.srv.Addr()}})
 	old := <-accepted
 	result := make(chan error, 1)
-	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
+	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), d.cc); result <- err }()
 	headers, payload := old.ExpectUnary()
-	old.GoAway(headers.StreamID, http2.ErrCodeNo, "")
-	backendtest.ExpectStates(t, states, connectivity.Idle)
+	old.GoAway(headers.StreamID, http2.ErrCodeNo, "bye")
+	backendtest.ExpectStates(t, d.states, connectivity.Idle)
+	d.endRPC = func() {
+		t.Helper()
+		old.ReplyUnary(headers.StreamID, payload)
+		require.NoError(t, <-result, "what runs on the old connection ends there")
+		old.Lenient()
+		old.ExpectClosed()
+	}
+	return d
+}
 
-	sc.Connect()
-	fresh := srv.Accept()
+// After GOAWAY the subchannel is free, and RPCs on the old connection end there.
+func TestGoAwayHandsTheSubchannelBack(t *testing.T) {
+	d := startDraining(t)
+	d.sc.Connect()
+	fresh := d.srv.Accept()
 	fresh.Handshake()
-	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
-	old.ReplyUnary(headers.StreamID, payload)
-	require.NoError(t, <-result, "what runs on the old connection ends there")
-	old.Lenient()
-	old.ExpectClosed()
-	assert.Empty(t, states, "the end of the old connection is nothing to the subchannel")
+	backendtest.ExpectStates(t, d.states, connectivity.Connecting, connectivity.Ready)
+	d.endRPC()
+	assert.Empty(t, d.states, "the end of the old connection is nothing to the subchannel")
 	backendtest.AwaitOurs(t, 1)
-	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), cc); result <- err }()
-	headers, payload = fresh.ExpectUnary()
+	result := make(chan error, 1)
+	go func() { _, err := backendtest.AskName(backendtest.Bounded(t), d.cc); result <- err }()
+	headers, payload := fresh.ExpectUnary()
 	fresh.ReplyUnary(headers.StreamID, payload)
 	require.NoError(t, <-result, "the new connection is in use")
+}
+
+// openStream opens a stream to a backend; exchange sends a message on it and receives one.
+// One exchange has happened.
+func openStream(t *testing.T, cc *grpcdial.ClientConn) (stream grpc.ClientStream, exchange func() error) {
+	t.Helper()
+	stream, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
+	require.NoError(t, err)
+	exchange = func() error {
+		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
+			return err
+		}
+		return stream.RecvMsg(new(wrapperspb.StringValue))
+	}
+	require.NoError(t, exchange())
+	return stream, exchange
 }
 
 // A server that stops with grace: streams go on until they end, and the channel
@@ -104,15 +138,7 @@ func TestGracefulStop(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
 	cc, _ := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
-	stream, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
-	require.NoError(t, err)
-	exchange := func() error {
-		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
-			return err
-		}
-		return stream.RecvMsg(new(wrapperspb.StringValue))
-	}
-	require.NoError(t, exchange())
+	stream, exchange := openStream(t, cc)
 	stopped := make(chan struct{})
 	go func() { b.Drain(); close(stopped) }()
 	backendtest.ExpectStates(t, states, connectivity.Idle)
@@ -129,21 +155,13 @@ func TestShutdownDrains(t *testing.T) {
 	b := backendtest.Start(t, "one")
 	states := make(chan balancer.SubConnState, 100)
 	cc, sc := oneSubchannel(t, states, []resolver.Address{{Addr: b.Addr}})
-	stream, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Backend/Stream")
-	require.NoError(t, err)
-	exchange := func() error {
-		if err := stream.SendMsg(new(wrapperspb.StringValue)); err != nil {
-			return err
-		}
-		return stream.RecvMsg(new(wrapperspb.StringValue))
-	}
-	require.NoError(t, exchange())
+	stream, exchange := openStream(t, cc)
 	sc.Shutdown()
 	sc.Shutdown()
 	backendtest.ExpectStates(t, states, connectivity.Shutdown)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = backendtest.AskName(ctx, cc)
+	_, err := backendtest.AskName(ctx, cc)
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "it takes no RPCs")
 	sc.Connect()
 	require.NoError(t, exchange(), "a stream that runs goes on")
@@ -301,36 +319,25 @@ func TestDisconnectsUnderLoad(t *testing.T) {
 	r.InitialState(backendtest.Addresses(backends...))
 	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(backendtest.RoundRobin), fastBackoff())
 	awaitReady(t, cc)
-	stop := make(chan struct{})
-	var load sync.WaitGroup
 	var done, lost atomic.Int64
-	for range 4 {
-		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
-				switch {
-				case err == nil:
-					done.Add(1)
-				case status.Code(err) == codes.Unavailable:
-					lost.Add(1) // it was on the wire
-				default:
-					t.Errorf("unexpected: %v", err)
-				}
-			}
-		})
-	}
+	stop := backendtest.Repeat(4, func() bool {
+		_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
+		switch {
+		case err == nil:
+			done.Add(1)
+		case status.Code(err) == codes.Unavailable:
+			lost.Add(1) // it was on the wire
+		default:
+			t.Errorf("unexpected: %v", err)
+		}
+		return true
+	})
 	for i := range 50 {
 		goal := done.Load() + 10
 		backendtest.Eventually(t, func() bool { return done.Load() > goal }, "RPCs go on")
 		backends[i%2].Cut()
 	}
-	close(stop)
-	load.Wait()
+	stop()
 	t.Logf("%d RPCs done, %d cut", done.Load(), lost.Load())
 	assert.LessOrEqual(t, lost.Load(), int64(50*4))
 }

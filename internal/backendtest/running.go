@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +72,23 @@ func Within(t *testing.T, limit time.Duration, f func(t *testing.T) time.Duratio
 		}
 	}
 	assert.Fail(t, "too slow", "%v, want less than %v", took, limit)
+}
+
+// Repeat calls f again and again on n goroutines, on each until f returns false or stop is
+// called. stop waits for the end of them all.
+func Repeat(n int, f func() (goOn bool)) (stop func()) {
+	var stopped atomic.Bool
+	var running sync.WaitGroup
+	for range n {
+		running.Go(func() {
+			for !stopped.Load() && f() {
+			}
+		})
+	}
+	return func() {
+		stopped.Store(true)
+		running.Wait()
+	}
 }
 
 // EndHandler is a stats handler that is called at the end of each RPC.
