@@ -18,6 +18,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/metrics"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
@@ -48,12 +49,11 @@ type ClientConn struct {
 	noConfigs bool       // WithServiceConfig's channel was closed without one
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
-	connector connect.Config        // but for what host.Config changes
 	connect   connectFunc           // connect.Connect, except in tests
 	metrics   *metrics.Recorder
 	calls     *call.Channel
 	channelz  *channelzdata.Channel // what package channelz serves
-	chain     *callChain            // in front of calls
+	chain     callChain             // in front of calls
 	mirrors   mirrors
 	observer  observer
 
@@ -70,10 +70,10 @@ type ClientConn struct {
 	latestReason  atomic.Pointer[reason]
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
-	building      atomic.Pointer[building] // replaced on the policy queue when the channel goes idle
+	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
-	closing       chan struct{}            // closed when Close begins
+	closing       latch.Latch              // closed when Close begins
 
 	mu      sync.Mutex
 	closed  bool           // guarded by mu: no subchannel is made any more
@@ -226,7 +226,7 @@ func (cc *ClientConn) beginClose() (reported <-chan struct{}, first bool) {
 
 	cc.setState(connectivity.Shutdown, errClosing, nil)
 	cc.policyQueue.Discard()
-	close(cc.closing)
+	cc.closing.Close()
 	reported = cc.calls.Close()
 	cc.subchannels.Close(errClosing, statusClosing)
 	if !cc.ownCode {
@@ -247,14 +247,7 @@ func (cc *ClientConn) awaitEnd() {
 }
 
 // isClosing reports whether Close has begun.
-func (cc *ClientConn) isClosing() bool {
-	select {
-	case <-cc.closing:
-		return true
-	default:
-		return false
-	}
-}
+func (cc *ClientConn) isClosing() bool { return cc.closing.Closed() }
 
 // post has f run on the policy queue, unless Close has begun by then: from then on
 // nothing runs there but end, which ends all that there is. It reports false, and f
@@ -313,7 +306,7 @@ func (cc *ClientConn) Shutdown(ctx context.Context) error {
 	select {
 	case <-drained:
 		return cc.Close()
-	case <-cc.closing:
+	case <-cc.closing.Done():
 		return errClosing
 	case <-ctx.Done():
 	}

@@ -48,7 +48,7 @@ func TestCloseDoesNotWaitForABacklog(t *testing.T) {
 	<-entered
 	closed := make(chan error)
 	go func() { closed <- cc.Close() }()
-	<-cc.closing
+	<-cc.closing.Done()
 	close(leave)
 	require.NoError(t, <-closed)
 	assert.EqualValues(t, 1, reported.Load())
@@ -73,7 +73,7 @@ func TestCloseBeforeConnect(t *testing.T) {
 		cc.askToConnect()
 		closed := make(chan error)
 		go func() { closed <- cc.Close() }()
-		<-cc.closing
+		<-cc.closing.Done()
 		close(leave)
 		require.NoError(t, <-closed)
 		assert.Zero(t, exits.Load())
@@ -90,7 +90,7 @@ func TestCloseBeforeConnect(t *testing.T) {
 		cc.askToConnect()
 		closed := make(chan error)
 		go func() { closed <- cc.Close() }()
-		<-cc.closing
+		<-cc.closing.Done()
 		close(leave)
 		require.NoError(t, <-closed)
 		assert.Zero(t, built.Load())

@@ -230,7 +230,7 @@ func (cc *ClientConn) watchConfigs() {
 				}
 				cc.applyGoConfig(c)
 			})
-		case <-cc.closing:
+		case <-cc.closing.Done():
 			return
 		}
 	}

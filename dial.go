@@ -105,17 +105,14 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		overUnix:  makesUnixSockets(builder),
 		authority: authority,
 		defaults:  defaults,
-		connector: newConnector(o, creds),
 		connect:   connect.Connect,
-		closing:   make(chan struct{}),
 		idle:      true,
 	}
-	cc.building.Store(newBuilding())
 	cc.policyQueue.AfterEach(cc.enforceReports)
 	cc.policies.cc = cc
 	cc.observer.listeners = newListeners(parsed, o)
-	cc.keepaliveTime.Store(int64(cc.connector.H2.KeepaliveTime))
-	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget(), subchannel.ErrShutDown, subchannel.ErrAddressRemoved, subchannel.ErrReplaced, subchannel.ErrUnused)
+	cc.keepaliveTime.Store(int64(keepaliveTime(o)))
+	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget, letGo)
 	cc.calls = call.New(cc.callConfig())
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
 	cc.channelz.Show((*livePicture)(cc))
@@ -126,7 +123,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	if o.intercepts() {
 		connOf = (&bridge{calls: cc, target: target, scheme: parsed.URL.Scheme}).get
 	}
-	cc.chain = newCallChain(o, cc.calls, connOf)
+	cc.chain.init(o, cc.calls, connOf)
 	cc.chain.mirrors = &cc.mirrors
 	cc.ownCode = cc.hasOwnCodeOnly()
 	return cc, nil
@@ -154,7 +151,11 @@ func isOf(v any, path string) bool {
 	return t.PkgPath() == path
 }
 
-// newConnector returns what the channel's connections are made with.
+// letGo is what a connection ends with that its subchannel gives up.
+var letGo = []error{subchannel.ErrShutDown, subchannel.ErrAddressRemoved, subchannel.ErrReplaced, subchannel.ErrUnused}
+
+// newConnector returns what the channel's connections are made with, but for what
+// host.Config adds.
 func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 	cfg := connect.Config{
 		Dialer:   o.dialer,
@@ -165,7 +166,6 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 			ConnWindow:          o.connWindow,
 			ReadBufferSize:      o.readBuffer,
 			WriteBufferSize:     o.writeBuffer,
-			KeepaliveTime:       o.keepalive.Time,
 			KeepaliveTimeout:    o.keepalive.Timeout,
 			PermitWithoutStream: o.keepalive.PermitWithoutStream,
 			GoAway:              newGoAwayError,
@@ -174,11 +174,16 @@ func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
 	if o.maxHeaderList != nil {
 		cfg.H2.MaxHeaderListSize = *o.maxHeaderList
 	}
-	if cfg.H2.KeepaliveTime == math.MaxInt64 {
-		cfg.H2.KeepaliveTime = 0
-	}
 	creds.secure(&cfg)
 	return cfg
+}
+
+// keepaliveTime returns the time between the PINGs of connections; 0: there are none.
+func keepaliveTime(o *dialOptions) time.Duration {
+	if o.keepalive.Time == math.MaxInt64 {
+		return 0
+	}
+	return o.keepalive.Time
 }
 
 // callConfig returns what the channel's RPCs have in common. Default call
@@ -192,7 +197,7 @@ func (cc *ClientConn) callConfig() call.Config {
 		MaxAttempts:   cc.opts.maxCallAttempts,
 		UserAgent:     cc.opts.userAgent,
 		StatsHandlers: cc.opts.statsHandlers,
-		Closing:       cc.closing,
+		Closing:       &cc.closing,
 		Owner:         (*callOwner)(cc),
 		ErrorAs:       rpcErrorAs,
 		ServerLoad:    call.ServerLoad,
@@ -246,7 +251,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 
 // awaitResolver leaves idle and waits until the resolver is built.
 func (cc *ClientConn) awaitResolver(ctx context.Context) error {
-	b := cc.building.Load()
+	b := cc.nextBuilding()
 	held := false
 	if cc.ownCode && cc.policyQueue.Hold(func() { held = cc.leaveIdleFor(true) }) {
 		cc.policyQueue.Run()

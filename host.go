@@ -42,7 +42,8 @@ func (h host) Report(sc *subchannel.Subchannel, to connectivity.State, why error
 // of credentials of their own, which is asked for its parts for each connection.
 func (h host) Config(bundle credentials.Bundle) (*connect.Config, []credentials.PerRPCCredentials) {
 	cc := h.cc
-	cfg, creds := cc.connector, cc.creds
+	creds := cc.creds
+	cfg := newConnector(cc.opts, creds)
 	cfg.Proxy = h.resolver.proxies
 	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
 	if bundle != nil {
@@ -96,14 +97,14 @@ func (h host) BackingOff(addr string, wait time.Duration) {
 // subchannelConfig returns what the channel's subchannels share.
 func (cc *ClientConn) subchannelConfig() subchannel.Config {
 	return subchannel.Config{
-		Params:        cc.opts.connectParams,
+		Params:        &cc.opts.connectParams,
 		StatsHandlers: cc.opts.statsHandlers,
 		Calls:         cc.calls,
 		Log:           &cc.attempts,
 		Metrics:       cc.metrics,
 		Channelz:      cc.channelz,
 		Authority:     cc.authority,
-		Closing:       cc.closing,
+		Closing:       &cc.closing,
 		MaxAge:        cc.opts.maxConnAge,
 		AgeJitter:     cc.opts.connAgeJitter,
 	}

@@ -17,7 +17,7 @@ import (
 // Build for a second at most, and does not wait if it is called by a resolver, a policy,
 // or another function that the channel calls on the goroutines on which it calls these.
 func (cc *ClientConn) Connect() {
-	b := cc.building.Load()
+	b := cc.nextBuilding()
 	cc.askToConnect()
 	if b.isDone() || serial.Inside() {
 		return
@@ -27,7 +27,7 @@ func (cc *ClientConn) Connect() {
 	select {
 	case <-b.done:
 	case <-timer.C:
-	case <-cc.closing:
+	case <-cc.closing.Done():
 	}
 }
 
@@ -50,6 +50,17 @@ var built = func() *building {
 }()
 
 func newBuilding() *building { return &building{done: make(chan struct{})} }
+
+// nextBuilding returns the building of the next resolver on an idle channel, where the
+// first call makes it, and of the one in use on others.
+func (cc *ClientConn) nextBuilding() *building {
+	for {
+		if b := cc.building.Load(); b != nil {
+			return b
+		}
+		cc.building.CompareAndSwap(nil, newBuilding())
+	}
+}
 
 func (b *building) isDone() bool {
 	select {
@@ -97,7 +108,7 @@ func (cc *ClientConn) leaveIdleFor(here bool) (held bool) {
 	cc.setState(connectivity.Connecting, nil, nil)
 	cc.reportResolving()
 	cc.resolver = newResolverConn(cc)
-	held = cc.resolver.build(cc.building.Load(), here)
+	held = cc.resolver.build(cc.nextBuilding(), here)
 	cc.published.leaveIdle()
 	cc.armIdleTimer(cc.opts.idleTimeout)
 	return held
@@ -122,7 +133,7 @@ func (cc *ClientConn) enterIdle() {
 		return
 	}
 	cc.idle, cc.wanted = true, false
-	cc.building.Store(newBuilding())
+	cc.building.Store(nil)
 	cc.stopIdleTimer()
 	cc.resolver.retire()
 	cc.resolver = nil

@@ -33,10 +33,10 @@ func (o *dialOptions) intercepts() bool {
 	return o.unary != nil || o.stream != nil || len(o.chainUnary) > 0 || len(o.chainStream) > 0
 }
 
-// newCallChain makes the chain that o asks for. bridge is called for each RPC, never
+// init makes it the chain that o asks for. bridge is called for each RPC, never
 // before, and may be nil if there are no interceptors.
-func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *grpc.ClientConn) *callChain {
-	c := &callChain{core: core, defaults: o.callOptions, bridge: bridge}
+func (c *callChain) init(o *dialOptions, core grpc.ClientConnInterface, bridge func() *grpc.ClientConn) {
+	c.core, c.defaults, c.bridge = core, o.callOptions, bridge
 
 	unary := o.chainUnary
 	if o.unary != nil {
@@ -53,7 +53,6 @@ func newCallChain(o *dialOptions, core grpc.ClientConnInterface, bridge func() *
 	if len(stream) > 0 {
 		c.stream = intercept.Stream(stream, c.lastStream)
 	}
-	return c
 }
 
 // Invoke runs a unary RPC.

@@ -41,7 +41,8 @@ func newChain(t *testing.T, core grpc.ClientConnInterface, opts ...DialOption) (
 	o, err := newDialOptions(byDial, opts)
 	require.NoError(t, err)
 	b := &bridge{target: "backend:1", scheme: schemePassthrough}
-	c := newCallChain(o, core, b.get)
+	c := new(callChain)
+	c.init(o, core, b.get)
 	b.calls = c
 	return c, b
 }
@@ -263,7 +264,8 @@ func BenchmarkInterceptors(b *testing.B) {
 		o, err := newDialOptions(byDial, []DialOption{WithChainUnaryInterceptor(append(chain, end)...)})
 		require.NoError(b, err)
 		br := &bridge{target: "backend:1", scheme: schemePassthrough}
-		c := newCallChain(o, nowhere{}, br.get)
+		c := new(callChain)
+		c.init(o, nowhere{}, br.get)
 		b.ReportAllocs()
 		for b.Loop() {
 			_ = c.Invoke(b.Context(), "/s/m", nil, nil, opts...)

@@ -78,7 +78,7 @@ type dialOptions struct {
 
 	// Names and connections.
 	resolvers                 []resolver.Builder                              // WithResolvers, in order
-	dns                       DNSOptions                                      // WithDNS
+	dns                       *DNSOptions                                     // WithDNS; nil: not given
 	dialer                    func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
 	proxy                     proxyOption                                     // WithProxy, WithNoProxy
 	proxyTLS                  *tls.Config                                     // WithProxyTLSConfig; nil: the default

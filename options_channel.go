@@ -120,7 +120,7 @@ type DNSOptions struct {
 // SetMinResolutionInterval and SetResolvingTimeout of its package dns. They
 // cannot be read and do not count here.
 func WithDNS(d DNSOptions) DialOption {
-	return optionFunc(func(o *dialOptions) { o.dns = d })
+	return optionFunc(func(o *dialOptions) { o.dns = &d })
 }
 
 // proxyOption is the choice of WithProxy and WithNoProxy.

@@ -105,7 +105,7 @@ var optionEffects = []struct {
 	{"WithDialer", WithDialer(func(string, time.Duration) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},
 	{"WithDialer nil", WithDialer(nil), nil},
 	{"WithResolvers", WithResolvers(manual.NewBuilderWithScheme("x")), map[string]any{"resolvers": keep}},
-	{"WithDNS", WithDNS(DNSOptions{Refresh: time.Second}), map[string]any{"dns": DNSOptions{Refresh: time.Second}}},
+	{"WithDNS", WithDNS(DNSOptions{Refresh: time.Second}), map[string]any{"dns": &DNSOptions{Refresh: time.Second}}},
 	{"WithProxy", WithProxy(func(string) (*url.URL, error) { return nil, nil }), map[string]any{"proxy": keep}},
 	{"WithProxy nil", WithProxy(nil), nil},
 	{"WithNoProxy", WithNoProxy(), map[string]any{"proxy": proxyOption{given: true}}},

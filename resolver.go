@@ -13,6 +13,7 @@ import (
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
 	"github.com/grpcdial/grpcdial/internal/dns"
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/proxy"
 	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -30,7 +31,7 @@ import (
 // retired or closing is closed before Close is called, which ends that wait.
 type resolverConn struct {
 	cc      *ClientConn
-	retired chan struct{} // closed on the policy queue when the channel goes idle
+	retired latch.Latch   // closed on the policy queue when the channel goes idle
 	asked   serial.Signal // a ResolveNow is on the resolver queue
 
 	resolver resolver.Resolver // resolver queue only; nil if Build failed
@@ -43,7 +44,7 @@ type resolverConn struct {
 }
 
 func newResolverConn(cc *ClientConn) *resolverConn {
-	return &resolverConn{cc: cc, retired: make(chan struct{})}
+	return &resolverConn{cc: cc}
 }
 
 // errNoResolver is why there is no resolver if its builder has called runtime.Goexit.
@@ -136,7 +137,7 @@ func makesUnixSockets(b resolver.Builder) bool {
 
 // retire has the resolver closed and whatever it says from now on ignored.
 func (r *resolverConn) retire() {
-	close(r.retired)
+	r.retired.Close()
 	if r.cc.ownCode && r.cc.resolverQueue.Hold(r.close) {
 		r.cc.resolverQueue.Run() // Close of such a resolver does nothing
 	} else {
@@ -254,9 +255,9 @@ func (r *resolverConn) verdict(apply func() error) error {
 	select {
 	case err := <-verdict:
 		return err
-	case <-r.retired:
+	case <-r.retired.Done():
 		return nil
-	case <-r.cc.closing:
+	case <-r.cc.closing.Done():
 		return nil
 	}
 }
@@ -286,6 +287,9 @@ func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
 	return endpoints
 }
 
+// defaultDNS is the builder for the scheme dns of channels without WithDNS.
+var defaultDNS = dns.NewBuilder(dns.Config{})
+
 // chooseDNS returns the builder for a target of this scheme, for which b was
 // found: ours in place of grpc-go's for the scheme dns. A builder that the program
 // chose, by registering it or by WithResolvers, stays.
@@ -293,6 +297,9 @@ func chooseDNS(scheme string, b resolver.Builder, o *dialOptions) resolver.Build
 	given := slices.ContainsFunc(o.resolvers, func(b resolver.Builder) bool { return strings.EqualFold(b.Scheme(), schemeDNS) })
 	if scheme != schemeDNS || given || reflect.TypeOf(b) != reflect.TypeOf(grpcdns.NewBuilder()) {
 		return b
+	}
+	if o.dns == nil {
+		return defaultDNS
 	}
 	return dns.NewBuilder(dns.Config{
 		MinInterval:       o.dns.MinInterval,

@@ -23,8 +23,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
+	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -414,7 +416,10 @@ func TestPassthroughNames(t *testing.T) {
 	names := s.OverPipes()
 	dial := func(name string) *ClientConn {
 		cc := plain(t, "passthrough:///"+name+":"+backendtest.PortOf(t, b.Addr))
-		cc.connector.Resolver = names // before it connects
+		cc.connect = func(ctx context.Context, cfg *connect.Config, addr resolver.Address, authority string) (*h2.Conn, error) {
+			cfg.Resolver = names
+			return connect.Connect(ctx, cfg, addr, authority)
+		}
 		return cc
 	}
 	got, err := backendtest.AskName(backendtest.Bounded(t), dial("both.test"))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -87,7 +88,7 @@ type Config struct {
 	// UserAgent is the value of the user-agent header in the events of stats handlers.
 	UserAgent string
 	// Closing is closed by the channel's owner before it calls Close. nil: Close does that.
-	Closing <-chan struct{}
+	Closing *latch.Latch
 	// Owner is the control plane that the channel's RPCs ask. nil: there is none.
 	Owner Owner
 	// ErrorAs serves errors.As on an [Error]: it sets target, if that is of a type that
@@ -126,9 +127,7 @@ type Channel struct {
 
 	refusing atomic.Bool // Drain was called
 
-	closed    <-chan struct{}
-	closes    chan struct{} // closed, if it is for Close to close; else nil
-	closeOnce sync.Once
+	closed *latch.Latch
 
 	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
 	changed chan struct{} // closed when another picker is in force; nil while no RPC waits for that
@@ -160,8 +159,7 @@ type policy struct {
 func New(cfg Config) *Channel {
 	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: cfg.Closing}
 	if ch.closed == nil {
-		ch.closes = make(chan struct{})
-		ch.closed = ch.closes
+		ch.closed = new(latch.Latch)
 	}
 	if ch.cfg.MaxAttempts <= 0 {
 		ch.cfg.MaxAttempts = defaultMaxAttempts
@@ -335,11 +333,7 @@ func (ch *Channel) noneRuns() {
 // another attempt just then. The channel returned is closed once all calls on goroutines
 // of their own have returned; nil: there were none.
 func (ch *Channel) Close() (reported <-chan struct{}) {
-	ch.closeOnce.Do(func() {
-		if ch.closes != nil {
-			close(ch.closes)
-		}
-	})
+	ch.closed.Close()
 	ch.mu.Lock()
 	ch.shut = true
 	var open []*clientStream
@@ -370,14 +364,7 @@ func (ch *Channel) Close() (reported <-chan struct{}) {
 	return all
 }
 
-func (ch *Channel) isClosed() bool {
-	select {
-	case <-ch.closed:
-		return true
-	default:
-		return false
-	}
-}
+func (ch *Channel) isClosed() bool { return ch.closed.Closed() }
 
 // now is the time since the channel was made.
 func (ch *Channel) now() time.Duration { return time.Since(ch.epoch) }

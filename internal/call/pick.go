@@ -27,7 +27,7 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		since := r.ch.now()
 		select {
 		case <-opened:
-		case <-r.ch.closed:
+		case <-r.ch.closed.Done():
 		case <-ctx.Done():
 		}
 		r.times.Resolving += r.ch.now() - since
@@ -150,7 +150,7 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 	if replaced := r.ch.replaced(gen); replaced != nil {
 		select {
 		case <-replaced:
-		case <-r.ch.closed:
+		case <-r.ch.closed.Done():
 		case <-ctx.Done():
 		}
 	}
@@ -181,15 +181,10 @@ func usable(sc balancer.SubConn) *Transport {
 		return nil
 	}
 	transport := ep.Transport()
-	if transport == nil {
+	if transport == nil || transport.Conn.IsDone() {
 		return nil
 	}
-	select {
-	case <-transport.Conn.Done():
-		return nil
-	default:
-		return transport
-	}
+	return transport
 }
 
 func (r *rpc) pickDirect(a *attempt) error {

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/grpcdial/grpcdial/internal/latch"
 )
 
 // Conn is one HTTP/2 client connection. All methods but [Conn.Serve] and
@@ -22,9 +24,9 @@ type Conn struct {
 	cfg     Config
 	buffers bufferPool
 	peer    *peer.Peer
-	done    chan struct{} // closed when no new stream can be opened any more
-	apart   bool          // writes may block: a goroutine makes them. Otherwise the socket takes non-blocking attempts.
-	layered bool          // crypto/tls turns frames into records, which the Wire collects
+	done    latch.Latch // closed when no new stream can be opened any more
+	apart   bool        // writes may block: a goroutine makes them. Otherwise the socket takes non-blocking attempts.
+	layered bool        // crypto/tls turns frames into records, which the Wire collects
 
 	rd    reader // the reader's own
 	ka    keepalive
@@ -107,7 +109,6 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 		nc:      nc,
 		cfg:     cfg.withDefaults(),
 		peer:    &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr(), AuthInfo: cfg.AuthInfo},
-		done:    make(chan struct{}),
 		streams: make(map[uint32]*Stream),
 		nextID:  1,
 		enc:     newHeaderEncoder(),
@@ -135,7 +136,10 @@ func (c *Conn) Peer() *peer.Peer { return c.peer }
 
 // Done is closed when no new stream can be opened any more: the connection is
 // draining, lost or closed.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} { return c.done.Done() }
+
+// IsDone reports whether Done is closed.
+func (c *Conn) IsDone() bool { return c.done.Closed() }
 
 // Streams is how many streams are open.
 func (c *Conn) Streams() int {
@@ -190,7 +194,7 @@ func (c *Conn) drainLocked(cause error) {
 		return
 	}
 	c.state, c.cause = stateDraining, cause
-	close(c.done)
+	c.done.Close()
 	c.leaveQueue()
 }
 

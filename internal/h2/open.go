@@ -234,7 +234,7 @@ func (c *Conn) await(ctx context.Context, w *waiter, q *quota, want int64) *Erro
 	case <-ctx.Done():
 		err = contextError(ctx)
 		err.Unsent = true
-	case <-c.done:
+	case <-c.done.Done():
 	}
 	c.mu.Lock()
 	got := q.leave(w)

@@ -71,7 +71,7 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 		return false
 	}
 	if c.state == stateOpen {
-		close(c.done)
+		c.done.Close()
 	}
 	c.state, c.cause, c.endWith = stateClosed, cause, st
 	c.leaveQueue()

@@ -36,17 +36,23 @@ type Recorder struct {
 
 var _ estats.MetricsRecorder = (*Recorder)(nil)
 
-// New returns the recorder of a channel to target, which records with those of the
-// handlers that are recorders. A connection that ends because of an error in shutdown
-// counts as ended by its subchannel.
-func New(handlers []stats.Handler, target string, shutdown ...error) *Recorder {
-	m := &Recorder{target: target, shutdown: shutdown}
+// none is the recorder of all channels whose program records nothing.
+var none Recorder
+
+// New returns the recorder of a channel to the target that is asked for if there are any
+// recorders among the handlers, with which it records. A connection that ends because of an
+// error in shutdown counts as ended by its subchannel.
+func New(handlers []stats.Handler, target func() string, shutdown []error) *Recorder {
+	var recorders []estats.MetricsRecorder
 	for _, h := range handlers {
 		if r, ok := h.(estats.MetricsRecorder); ok {
-			m.recorders = append(m.recorders, r)
+			recorders = append(recorders, r)
 		}
 	}
-	return m
+	if len(recorders) == 0 {
+		return &none
+	}
+	return &Recorder{recorders: recorders, target: target(), shutdown: shutdown}
 }
 
 // The channel's own metrics (gRFC A94). grpc-go has registered them: it is imported, and so

@@ -17,7 +17,7 @@ import (
 
 func TestDisconnectLabels(t *testing.T) {
 	errRemoved := errors.New("the address was removed")
-	m := New(nil, "t", errors.New("shut down"), errRemoved)
+	m := &Recorder{target: "t", shutdown: []error{errors.New("shut down"), errRemoved}}
 	for label, why := range map[string]error{
 		"GOAWAY ENHANCE_YOUR_CALM": fmt.Errorf("lost: %w", http2.GoAwayError{ErrCode: http2.ErrCodeEnhanceYourCalm}),
 		"subchannel shutdown":      errRemoved,

@@ -19,7 +19,7 @@ const module = "github.com/grpcdial/grpcdial"
 // ARCHITECTURE.md draws it. Paths are relative to the module; "" is the root.
 // Packages that are not named may import none: add them here when they come.
 var mayImport = map[string][]string{
-	"":                         {"internal/addresslist", "internal/attempts", "internal/attributevalues", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/foreignselector", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/subchannel", "internal/text"},
+	"":                         {"internal/addresslist", "internal/attempts", "internal/attributevalues", "internal/backoff", "internal/call", "internal/connect", "internal/dns", "internal/failure", "internal/foreignselector", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/latch", "internal/live", "internal/mask", "internal/metrics", "internal/proxy", "internal/serial", "internal/serviceconfig", "internal/subchannel", "internal/text"},
 	"bridge":                   {"", "internal/intercept"},
 	"channelz":                 {"internal/channelzdata", "internal/live", "internal/text"},
 	"cmd/grpcdial":             {"", "internal/text"},
@@ -30,16 +30,17 @@ var mayImport = map[string][]string{
 	"internal/attempts":        {"internal/connect", "internal/failure", "internal/mask"},
 	"internal/backoff":         nil,
 	"internal/bytepool":        nil,
-	"internal/call":            {"internal/bytepool", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/mask", "internal/serviceconfig", "internal/text"},
+	"internal/call":            {"internal/bytepool", "internal/h2", "internal/intercept", "internal/channelzdata", "internal/latch", "internal/mask", "internal/serviceconfig", "internal/text"},
 	"internal/connect":         {"internal/attributevalues", "internal/failure", "internal/h2", "internal/lookup", "internal/proxy", "internal/text"},
 	"internal/dns":             {"internal/backoff", "internal/lookup", "internal/text"},
 	"internal/dnstest":         nil, // for tests
 	"internal/failure":         {"internal/text"},
 	"internal/foreignselector": nil,
-	"internal/h2":              {"internal/bytepool", "internal/text"},
+	"internal/h2":              {"internal/bytepool", "internal/latch", "internal/text"},
 	"internal/h2test":          nil, // for tests: nothing that is no test imports it
 	"internal/intercept":       nil,
 	"internal/channelzdata":    {"internal/live", "internal/text"},
+	"internal/latch":           nil,
 	"internal/live":            nil,
 	"internal/lookup":          nil,
 	"internal/mask":            nil,
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 	"internal/repotest":        nil,
 	"internal/serial":          nil,
 	"internal/serviceconfig":   {"internal/text"},
-	"internal/subchannel":      {"internal/attempts", "internal/backoff", "internal/call", "internal/channelzdata", "internal/connect", "internal/failure", "internal/h2", "internal/mask", "internal/metrics", "internal/text"},
+	"internal/subchannel":      {"internal/attempts", "internal/backoff", "internal/call", "internal/channelzdata", "internal/connect", "internal/failure", "internal/h2", "internal/latch", "internal/mask", "internal/metrics", "internal/text"},
 	"internal/text":            nil,
 }
 

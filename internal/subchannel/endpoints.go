@@ -79,7 +79,7 @@ func release(subs []*Subchannel) {
 func (g *Group) known() (all []*Subchannel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for sc := range g.subs {
+	for _, sc := range g.subs {
 		all = append(all, sc)
 	}
 	for _, l := range g.loops {

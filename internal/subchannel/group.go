@@ -18,7 +18,6 @@ package subchannel
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,6 +32,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/metrics"
 )
 
@@ -45,14 +45,14 @@ var (
 
 // Config is what the subchannels of a channel share. It is read only.
 type Config struct {
-	Params        grpc.ConnectParams
+	Params        *grpc.ConnectParams
 	StatsHandlers []stats.Handler
 	Calls         *call.Channel // on which RPCs of health watches and producers run
 	Log           *attempts.Log
 	Metrics       *metrics.Recorder
 	Channelz      *channelzdata.Channel
-	Authority     string          // the channel's
-	Closing       <-chan struct{} // closed when the channel's Close begins
+	Authority     string       // the channel's
+	Closing       *latch.Latch // closed when the channel's Close begins
 
 	// A connection is replaced when it is as old as MaxAge, less a random part of
 	// AgeJitter. 0: never.
@@ -69,11 +69,11 @@ type Group struct {
 	attempts atomic.Uint64 // the latest attempt's id
 
 	mu      sync.Mutex
-	closed  bool                     // guarded by mu: no loop may start
-	made    uint64                   // guarded by mu: subchannels so far
-	subs    map[*Subchannel]struct{} // guarded by mu: those that have not ended
-	loops   []*loop                  // guarded by mu: those whose goroutine runs, each where its index says
-	running sync.WaitGroup           // one for each loop and each health watch; added to under mu, before closed
+	closed  bool           // guarded by mu: no loop may start
+	made    uint64         // guarded by mu: subchannels so far
+	subs    []*Subchannel  // guarded by mu: those that have not ended, each where its index says
+	loops   []*loop        // guarded by mu: those whose goroutine runs, each where its index says
+	running sync.WaitGroup // one for each loop and each health watch; added to under mu, before closed
 }
 
 // Init sets the group's config. It is called once, before anything else.
@@ -84,13 +84,11 @@ func (g *Group) New(host Host, addrs []resolver.Address, opts balancer.NewSubCon
 	sc := &Subchannel{g: g, host: host, opts: opts, addrs: slices.Clone(addrs)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.subs == nil {
-		g.subs = make(map[*Subchannel]struct{})
-	}
 	g.made++
 	sc.number = g.made
 	sc.channelz = g.cfg.Channelz.NewSubchannel(addrs)
-	g.subs[sc] = struct{}{}
+	sc.index = len(g.subs)
+	g.subs = append(g.subs, sc)
 	return sc
 }
 
@@ -98,7 +96,7 @@ func (g *Group) New(host Host, addrs []resolver.Address, opts balancer.NewSubCon
 func (g *Group) Of(host Host) (all []*Subchannel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for sc := range g.subs {
+	for _, sc := range g.subs {
 		if sc.host == host {
 			all = append(all, sc)
 		}
@@ -109,7 +107,7 @@ func (g *Group) Of(host Host) (all []*Subchannel) {
 // Addresses returns those of all subchannels that have not been shut down.
 func (g *Group) Addresses() (all []string) {
 	g.mu.Lock()
-	subs := slices.Collect(maps.Keys(g.subs))
+	subs := slices.Clone(g.subs)
 	g.mu.Unlock()
 	for _, sc := range subs { // a subchannel's mutex comes before the group's
 		for _, a := range sc.addresses() {
@@ -123,7 +121,7 @@ func (g *Group) Addresses() (all []string) {
 func (g *Group) forget(sc *Subchannel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.subs, sc)
+	g.subs = takeOut(g.subs, sc.index, func(moved *Subchannel) { moved.index = sc.index })
 }
 
 // Ready returns how many subchannels are READY.
@@ -188,13 +186,18 @@ func (g *Group) begin(l *loop) bool {
 // end is the last that l's goroutine does.
 func (g *Group) end(l *loop) {
 	g.mu.Lock()
-	last := len(g.loops) - 1
-	g.loops[l.index], g.loops[last].index = g.loops[last], l.index
-	g.loops[last] = nil
-	g.loops = g.loops[:last]
+	g.loops = takeOut(g.loops, l.index, func(moved *loop) { moved.index = l.index })
 	g.mu.Unlock()
 	l.sc.host.Recheck() // its attempt may have been the last that could succeed
 	g.running.Done()
+}
+
+// takeOut returns all without the element at i, whose place the last one gets.
+func takeOut[T any](all []*T, i int, moved func(*T)) []*T {
+	last := len(all) - 1
+	moved(all[last])
+	all[i], all[last] = all[last], nil
+	return all[:last]
 }
 
 func (g *Group) all() []*loop {

@@ -80,7 +80,7 @@ func (w *healthWatch) run(ctx context.Context) {
 		if moved = isDone(w.transport) || stream.Err() != nil; moved {
 			select {
 			case <-stream.Done(): // the connection was taken out of use
-			case <-w.sc.g.cfg.Closing:
+			case <-w.sc.g.cfg.Closing.Done():
 			}
 		}
 		leave()
@@ -149,14 +149,7 @@ func (w *healthWatch) end() {
 	w.sc.watches = slices.DeleteFunc(w.sc.watches, func(other *healthWatch) bool { return other == w })
 }
 
-func isDone(transport *call.Transport) bool {
-	select {
-	case <-transport.Conn.Done():
-		return true
-	default:
-		return false
-	}
-}
+func isDone(transport *call.Transport) bool { return transport.Conn.IsDone() }
 
 // ask is one stream. It returns why the stream ended, which is never nil, and
 // whether the server had responded on it.
@@ -216,12 +209,7 @@ func (w *healthWatch) unhealthy(why error, hint string) {
 
 // closing reports whether the channel is being closed.
 func (w *healthWatch) closing() bool {
-	select {
-	case <-w.sc.g.cfg.Closing:
-		return true
-	default:
-		return false
-	}
+	return w.sc.g.cfg.Closing.Closed()
 }
 
 // pause waits for d. It reports false if the watch is over.
@@ -232,7 +220,7 @@ func (w *healthWatch) pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
-	case <-w.sc.g.cfg.Closing:
+	case <-w.sc.g.cfg.Closing.Done():
 	}
 	return false
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/metrics"
 	"github.com/grpcdial/grpcdial/internal/serial"
 )
@@ -33,7 +34,7 @@ import (
 type fakeHost struct {
 	t       *testing.T
 	queue   serial.Queue
-	closing chan struct{}
+	closing latch.Latch
 	log     attempts.Log
 	calls   *call.Channel
 	group   Group
@@ -50,15 +51,15 @@ type fakeHost struct {
 
 func newFakeHost(t *testing.T) *fakeHost {
 	t.Helper()
-	h := &fakeHost{t: t, closing: make(chan struct{}), calls: call.New(call.Config{}), connect: connect.Connect, states: make(chan balancer.SubConnState, 1000)}
+	h := &fakeHost{t: t, calls: call.New(call.Config{}), connect: connect.Connect, states: make(chan balancer.SubConnState, 1000)}
 	h.group.Init(Config{
-		Params:  grpc.ConnectParams{Backoff: grpcbackoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond}, MinConnectTimeout: 10 * time.Second},
+		Params:  &grpc.ConnectParams{Backoff: grpcbackoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond}, MinConnectTimeout: 10 * time.Second},
 		Calls:   h.calls,
 		Log:     &h.log,
-		Metrics: metrics.New(nil, "test"),
-		Closing: h.closing,
+		Metrics: metrics.New(nil, nil, nil),
+		Closing: &h.closing,
 	})
-	h.params = &h.group.cfg.Params
+	h.params = h.group.cfg.Params
 	t.Cleanup(h.close)
 	return h
 }
@@ -68,7 +69,7 @@ func (h *fakeHost) close() {
 	if h.isClosing() {
 		return
 	}
-	close(h.closing)
+	h.closing.Close()
 	h.calls.Close()
 	h.group.Close(errors.New("closed"), status.New(codes.Canceled, "closed"))
 	h.queue.Close(func() {
@@ -81,14 +82,7 @@ func (h *fakeHost) close() {
 	h.queue.Wait()
 }
 
-func (h *fakeHost) isClosing() bool {
-	select {
-	case <-h.closing:
-		return true
-	default:
-		return false
-	}
-}
+func (h *fakeHost) isClosing() bool { return h.closing.Closed() }
 
 // newSubchannel makes a subchannel and has it connect.
 func (h *fakeHost) newSubchannel(opts balancer.NewSubConnOptions, addrs ...string) *Subchannel {

@@ -32,7 +32,7 @@ func (g *Group) Renew(ctx context.Context) (failed failure.List, err error) {
 		select {
 		case list := <-r.ended:
 			failed = append(failed, list...)
-		case <-g.cfg.Closing:
+		case <-g.cfg.Closing.Done():
 			return failed, ErrClosed
 		case <-ctx.Done():
 			return failed, ctx.Err()

@@ -41,6 +41,7 @@ type Subchannel struct {
 	host     Host
 	opts     balancer.NewSubConnOptions
 	number   uint64 // in the order in which the channel's subchannels were made
+	index    int    // in g.subs; guarded by g.mu
 	channelz *channelzdata.Subchannel
 
 	inUse atomic.Pointer[[]*call.Transport] // what RPCs read: of conns, oldest first; nil: none, or held back by their health
