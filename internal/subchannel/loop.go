@@ -183,9 +183,13 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	end := time.Now().Add(l.limit)
-	ctx, stop := context.WithDeadline(ctx, end)
-	defer stop()
+	end, bounded := ctx.Deadline()
+	if !bounded {
+		var stop context.CancelFunc
+		end = time.Now().Add(l.limit)
+		ctx, stop = context.WithDeadline(ctx, end)
+		defer stop()
+	}
 	var cfg *connect.Config
 	cfg, l.perRPC = host.Config(l.sc.opts.CredsBundle)
 	l.keepalive = cfg.H2.KeepaliveTime

@@ -123,8 +123,7 @@ func (sc *Subchannel) connectLocked() {
 // all, as the record says. It reports false if the channel is closed.
 func (sc *Subchannel) startLocked(addrs []resolver.Address) bool {
 	params := sc.g.cfg.Params
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &loop{sc: sc, addrs: addrs, cancel: cancel, begun: time.Now()}
+	l := &loop{sc: sc, addrs: addrs, begun: time.Now()}
 	made := sc.record.failures
 	if l.refused = sc.record.instead; l.refused != nil {
 		sc.record.instead = nil
@@ -134,8 +133,16 @@ func (sc *Subchannel) startLocked(addrs []resolver.Address) bool {
 	}
 	l.backoff = backoff.Delay(params.Backoff, made, rand.Float64())
 	l.limit = backoff.ConnectLimit(params.MinConnectTimeout, l.backoff)
+	var ctx context.Context
+	if l.refused == nil && l.retry == nil && len(addrs) > 0 {
+		// The attempt begins at once. Its deadline does not shorten the back-off, whose end
+		// is not after it.
+		ctx, l.cancel = context.WithDeadline(context.Background(), l.begun.Add(l.limit))
+	} else {
+		ctx, l.cancel = context.WithCancel(context.Background())
+	}
 	if !sc.g.begin(l) {
-		cancel()
+		l.cancel()
 		return false
 	}
 	sc.connecting = l
@@ -299,7 +306,7 @@ func (sc *Subchannel) ResetBackoff() {
 		return
 	}
 	if l.failure == nil {
-		l.backoff = backoff.Delay(sc.g.cfg.Params.Backoff, 0, rand.Float64())
+		l.backoff = min(backoff.Delay(sc.g.cfg.Params.Backoff, 0, rand.Float64()), l.limit)
 	}
 	if l.retry != nil {
 		close(l.retry)
