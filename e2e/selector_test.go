@@ -150,6 +150,76 @@ func TestSelectorCommitted(t *testing.T) {
 	assert.EqualValues(t, 3, committed.Load())
 }
 
+// TestSelectorCommittedOnce: OnCommitted is called once also for RPCs that its interceptor
+// answers itself or fails, and not again after it has panicked, which the program may have
+// recovered from.
+func TestSelectorCommittedOnce(t *testing.T) {
+	srv := backendtest.StartEcho(t)
+	var committed, finished atomic.Int64
+	var intercept func() (grpc.ClientStream, error)
+	cc, _ := selected(t, srv.Addr, selectorFunc(func(i grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+		if i.Method == "/test.Echo/Panics" {
+			return &grpcdial.CallConfig{OnCommitted: func() { committed.Add(1); panic("on purpose") }}, nil
+		}
+		return &grpcdial.CallConfig{
+			OnCommitted: func() { committed.Add(1) },
+			Interceptor: func(context.Context, grpcdial.CallInfo, grpcdial.NewStreamFunc, ...grpc.CallOption) (grpc.ClientStream, error) {
+				return intercept()
+			},
+		}, nil
+	}))
+	onFinish := grpc.OnFinish(func(error) { finished.Add(1) })
+	for name, tt := range map[string]struct {
+		intercept func() (grpc.ClientStream, error)
+		want      codes.Code
+	}{
+		"own stream": {func() (grpc.ClientStream, error) { return &ownStream{}, nil }, codes.OK},
+		"own error":  {func() (grpc.ClientStream, error) { return nil, status.Error(codes.Aborted, "") }, codes.Aborted},
+		"nothing":    {func() (grpc.ClientStream, error) { return nil, nil }, codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			intercept = tt.intercept
+			before, ended := committed.Load(), finished.Load()
+			err := cc.Invoke(backendtest.Bounded(t), "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue), onFinish)
+			assert.Equal(t, tt.want, status.Code(err))
+			assert.EqualValues(t, 1, committed.Load()-before)
+			assert.EqualValues(t, 1, finished.Load()-ended)
+			_, err = cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+			assert.Equal(t, tt.want, status.Code(err))
+			assert.EqualValues(t, 2, committed.Load()-before)
+		})
+	}
+
+	before := committed.Load()
+	over := make(chan struct{})
+	ctx, cancel := context.WithCancel(backendtest.Bounded(t))
+	assert.Panics(t, func() {
+		s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Panics", grpc.OnFinish(func(error) { close(over) }))
+		require.NoError(t, err)
+		require.NoError(t, s.SendMsg(wrapperspb.String("x")))
+		_ = s.RecvMsg(new(wrapperspb.StringValue))
+	})
+	cancel() // ends the RPC on a goroutine of the channel's
+	<-over
+	assert.EqualValues(t, 1, committed.Load()-before)
+}
+
+// ownStream is a stream of an interceptor's own, which receives one empty message.
+type ownStream struct {
+	grpc.ClientStream
+	received bool
+}
+
+func (*ownStream) SendMsg(any) error { return nil }
+func (*ownStream) CloseSend() error  { return nil }
+func (s *ownStream) RecvMsg(any) error {
+	if s.received {
+		return io.EOF
+	}
+	s.received = true
+	return nil
+}
+
 // TestSelectorIntercepts: unary RPCs and streams pass its interceptor, with their call
 // options; a unary one is one message each way on the wire.
 func TestSelectorIntercepts(t *testing.T) {

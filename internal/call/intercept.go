@@ -52,9 +52,22 @@ func (i *intercepted) invoke(ctx context.Context, args, reply any) error {
 	s, err := i.selection.Intercept(ctx, func(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		return &unaryStream{rpc: i.next(opts), ctx: ctx}, nil
 	}, i.opts...)
+	if err == nil && s == nil {
+		err = errNoStream
+	}
 	if err != nil {
 		return i.finish(err)
 	}
+	err = i.exchange(s, args, reply)
+	i.selection.committed() // a stream of the interceptor's own does not call it
+	if !i.began.Load() {
+		i.reportFinished(err)
+	}
+	return err
+}
+
+// exchange sends the request of a unary RPC on s and receives the response.
+func (i *intercepted) exchange(s grpc.ClientStream, args, reply any) error {
 	if err := s.SendMsg(args); err != nil && err != io.EOF {
 		return err
 	}
@@ -74,6 +87,8 @@ func (i *intercepted) invoke(ctx context.Context, args, reply any) error {
 	return nil
 }
 
+var errNoStream = status.Error(codes.Internal, "the interceptor of the call config selector returned neither a stream nor an error")
+
 // newStream makes a stream. done is called when it has ended.
 func (i *intercepted) newStream(ctx context.Context, desc *grpc.StreamDesc, done func(error)) (grpc.ClientStream, error) {
 	done = onceErr(done)
@@ -81,12 +96,16 @@ func (i *intercepted) newStream(ctx context.Context, desc *grpc.StreamDesc, done
 		cs := &clientStream{rpc: i.next(append(opts[:len(opts):len(opts)], grpc.OnFinish(done)))}
 		return cs.start(ctx, desc)
 	}, i.opts...)
+	if err == nil && s == nil {
+		err = errNoStream
+	}
 	if err != nil {
 		err = i.finish(err)
 		done(err)
 		return nil, err
 	}
-	if !i.began.Load() { // a stream of the interceptor's own
+	if !i.began.Load() { // a stream of the interceptor's own, which no attempt follows
+		i.selection.committed()
 		done(nil)
 	}
 	return s, nil

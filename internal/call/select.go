@@ -78,7 +78,10 @@ func (r *rpc) choose(ctx context.Context) error {
 		return nil
 	}
 	if f := sel.Committed; f != nil {
-		sel.Committed = sync.OnceFunc(f)
+		// Not sync.OnceFunc: that panics at each later call if f has panicked, on a goroutine
+		// on which the program cannot recover.
+		var once sync.Once
+		sel.Committed = func() { once.Do(f) }
 	}
 	r.selection = &sel
 	return nil
