@@ -3,24 +3,27 @@
 // HTTP/2 connection, for generated stubs, resolvers, load-balancing policies,
 // credentials, codecs and interceptors that were written for grpc-go.
 //
-// # Dial
+// # Make a channel
 //
-// DialContext returns at once and connects in the background, or with WithBlock
-// waits for a connection:
+// [NewClient] does no I/O. The first RPC connects, or [ClientConn.Connect], or
+// [ClientConn.AwaitReady], which also waits and says why there is no connection:
 //
-//	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-//	defer cancel()
-//	cc, err := grpcdial.DialContext(ctx, "dns:///api.example.com:443",
-//		grpcdial.WithTransportCredentials(credentials.NewTLS(nil)),
-//		grpcdial.WithBlock())
+//	cc, err := grpcdial.NewClient("dns:///api.example.com:443",
+//		grpcdial.WithTransportCredentials(credentials.NewTLS(nil)))
 //	if err != nil {
 //		log.Fatal(err)
 //	}
 //	defer cc.Close()
+//	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+//	defer cancel()
+//	if err := cc.AwaitReady(ctx); err != nil {
+//		log.Fatal(err)
+//	}
 //	client := pb.NewGreeterClient(cc)
 //
-// NewClient does no I/O: the first RPC connects, or [ClientConn.Connect], or
-// [ClientConn.AwaitReady], which waits.
+// [Dial] and [DialContext] connect in the background at once, and with [WithBlock] wait
+// for the connection. A target without a scheme is a name for DNS in NewClient and an
+// address in the other two, as in grpc-go.
 //
 // Plaintext has to be asked for, with [WithInsecure].
 //
@@ -53,7 +56,8 @@
 //
 // [WithDialTrace] calls functions for each step on the way to a connection, as
 // package httptrace does for requests, and [WithLogger] writes the same events to a
-// log. A channel without them spends nothing on events and logs nothing.
+// log. A channel without them logs nothing, and spends nothing on events unless the
+// program serves the page of package channelz.
 //
 // # Use it with a library
 //
@@ -61,5 +65,5 @@
 // A library that takes a *grpc.ClientConn takes [ClientConn.GRPC]. One that dials by
 // itself, with options of grpc-go's, takes those of ToGRPC in package bridge; FromGRPC
 // there makes an option for a channel of such options. docs/libraries.md in the repository
-// has the exact words for each library that is tested.
+// has the code for each library that is tested.
 package grpcdial

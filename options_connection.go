@@ -246,8 +246,8 @@ func WithAuthority(a string) DialOption {
 // WithDialTrace makes the channel call the functions of t for its events: each step on
 // the way to its connections, their loss, and the transitions of its state. t is
 // copied; nil means none, which is the default. Given several times, the traces add up,
-// in order. A channel without a trace and a logger spends nothing on events, and RPCs
-// spend nothing in either case.
+// in order. A channel without a trace and a logger spends nothing on events unless the
+// program serves channelz.Handler, and RPCs spend nothing in either case.
 func WithDialTrace(t *DialTrace) DialOption {
 	if t == nil {
 		return EmptyDialOption{}

@@ -215,7 +215,7 @@ var exitTexts = []exitText{
 	{"64 + N", "call: the RPC's status has the code N, for example 69 for NotFound; 255 for those above 191"},
 }
 
-const environmentText = "A proxy is taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set or TERM is dumb. " +
+const environmentText = "A proxy is taken from HTTPS_PROXY, but for the hosts in NO_PROXY. Colours are used on a terminal, unless NO_COLOR is set or TERM is dumb. " +
 	"On a terminal, what takes longer than a second has a line that says how far it is."
 
 const targetText = "TARGET is host:port, or any target that gRPC knows: dns:///host:port, unix:///path. Flags may stand before and after it, with one dash or two."
