@@ -81,7 +81,8 @@ type Config struct {
 	// causes of what it ended. nil: they do not.
 	GoAway func(code uint32, debug string, lastStreamID uint32) error
 
-	grow bool // the windows' sizes are the defaults
+	goodbye time.Duration // goodbyeWait, but for tests whose claim is not how long that is
+	grow    bool          // the windows' sizes are the defaults
 }
 
 func (cfg Config) withDefaults() Config {
@@ -89,6 +90,9 @@ func (cfg Config) withDefaults() Config {
 		cfg.Scheme = "http"
 	}
 	cfg.grow = cfg.StreamWindow <= 0 && cfg.ConnWindow < initialWindow
+	if cfg.goodbye == 0 {
+		cfg.goodbye = goodbyeWait
+	}
 	if cfg.StreamWindow <= 0 {
 		cfg.StreamWindow = defaultStreamWindow
 	}

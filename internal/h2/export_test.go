@@ -1,10 +1,19 @@
 package h2
 
+import "time"
+
 var (
 	AppendTimeout = appendTimeout
 	DecodeMessage = decodeMessage
 	DecodeBinary  = decodeBinary
 )
+
+// Patient returns cfg with a minute for a GOAWAY to be written, where that is not
+// what a test is about: on a busy machine a goroutine may wait 100 ms for its turn.
+func Patient(cfg Config) Config {
+	cfg.goodbye = time.Minute
+	return cfg
+}
 
 // SetNextStreamID makes id the next stream's.
 func (c *Conn) SetNextStreamID(id uint32) {

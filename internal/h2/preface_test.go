@@ -97,7 +97,7 @@ func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
 	if wire == "pipe" {
 		nc, server := h2test.Pipe(t)
 		w := h2.NewWire(nc)
-		return h2.New(w, w, h2.Config{}), server
+		return h2.New(w, w, h2.Patient(h2.Config{})), server
 	}
 	var opts []h2test.Option
 	if wire == "TLS" {
@@ -109,7 +109,7 @@ func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
 	t.Cleanup(func() { nc.Close() })
 	w := h2.NewWire(nc)
 	if wire == "tcp" {
-		return h2.New(w, w, h2.Config{}), srv.Accept()
+		return h2.New(w, w, h2.Patient(h2.Config{})), srv.Accept()
 	}
 	secured := make(chan net.Conn, 1)
 	go func() {
@@ -120,7 +120,7 @@ func unshaken(t *testing.T, wire string) (*h2.Conn, *h2test.Conn) {
 		secured <- tc
 	}()
 	server := srv.Accept()
-	return h2.New(w, await(t, secured, "the TLS handshake"), h2.Config{}), server
+	return h2.New(w, await(t, secured, "the TLS handshake"), h2.Patient(h2.Config{})), server
 }
 
 // SETTINGS that RFC 9113 forbids end the connection with the code that it demands, and

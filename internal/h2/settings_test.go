@@ -87,7 +87,7 @@ func TestConnectionErrors(t *testing.T) {
 		{"too long a DATA frame", http2.FrameData, 0, 1, make([]byte, 16385), http2.ErrCodeFrameSize},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, server := peeredTCP(t, h2.Config{})
+			c, server := peeredTCP(t, h2.Patient(h2.Config{}))
 			server.RawFrame(tt.typ, tt.flags, tt.id, tt.data)
 			violates(t, c, tt.code)
 			server.ExpectGoAway(tt.code)

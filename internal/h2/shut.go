@@ -96,9 +96,9 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 	switch {
 	case how == silently:
 	case writing:
-		release += goodbyeWait
+		release += c.cfg.goodbye
 		c.farewell.Add(1)
-		c.parting = &parting{how, time.AfterFunc(goodbyeWait, c.cutOff)}
+		c.parting = &parting{how, time.AfterFunc(c.cfg.goodbye, c.cutOff)}
 	case c.apart:
 		c.farewell.Go(func() { c.partApart(how) })
 	}
@@ -143,7 +143,7 @@ func (c *Conn) flushEnded(p *parting, whole bool) {
 
 // partApart is part in a goroutine of its own, where writes may block.
 func (c *Conn) partApart(how ending) {
-	bound := time.AfterFunc(goodbyeWait, c.cutOff)
+	bound := time.AfterFunc(c.cfg.goodbye, c.cutOff)
 	c.part(how)
 	bound.Stop()
 }

@@ -65,7 +65,7 @@ func TestGoodbye(t *testing.T) {
 			"by Close": {func(c *client, _ *h2test.Conn) { c.Close(nil, nil) }, http2.ErrCodeNo, ""},
 		} {
 			t.Run(p.name+", "+name, func(t *testing.T) {
-				c, server := p.connect(t, h2.Config{})
+				c, server := p.connect(t, h2.Patient(h2.Config{}))
 				ends.by(c, server)
 				last := lastFrames(server)
 				require.Len(t, last, 1)
@@ -132,7 +132,7 @@ func TestGoodbyeIsBounded(t *testing.T) {
 func TestGoodbyeDespiteUnreadInput(t *testing.T) {
 	for _, p := range peers[1:] {
 		t.Run(p.name, func(t *testing.T) {
-			c, server := p.connect(t, h2.Config{})
+			c, server := p.connect(t, h2.Patient(h2.Config{}))
 			server.Batch(func() {
 				server.RawFrame(http2.FramePing, 0, 1, make([]byte, 8))
 				for range 200 {
@@ -162,7 +162,7 @@ func TestGoodbyeOfCloseDespiteUnreadInput(t *testing.T) {
 		nc, err := net.Dial("tcp", srv.Addr())
 		require.NoError(t, err)
 		reading, resume := make(chan struct{}), make(chan struct{})
-		ready := shakeHands(t, nc, cfg, h2.Config{})
+		ready := shakeHands(t, nc, cfg, h2.Patient(h2.Config{}))
 		server := srv.Accept()
 		server.Handshake()
 		c := ready()
@@ -201,7 +201,7 @@ func TestAnswersBeforeGoodbye(t *testing.T) {
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {
 			for range 20 {
-				c, server := p.connect(t, h2.Config{})
+				c, server := p.connect(t, h2.Patient(h2.Config{}))
 				res := c.call(context.Background(), "/test/Call", "x")
 				server.ExpectUnary()
 				server.Batch(func() {
