@@ -20,8 +20,11 @@ var growthPanels = []struct{ group, key, title string }{
 	{"grow-addresses", "ready", "first READY ms, by addresses"},
 	{"grow-addresses", "peak", "peak heap B an address, by addresses"},
 	{"rtt-unary", "rate", "calls a second, by round trip ms"},
-	{"rtt-down-64kB", "rate", "64 kB received a second, by round trip ms"},
-	{"rtt-upload-64kB", "rate", "64 kB sent a second, by round trip ms"},
+	{"rtt-down-64kB", "rate", "64 kB received a s, by round trip ms"},
+	{"rtt-upload-64kB", "rate", "64 kB sent a s, by round trip ms"},
+	{"scale-limit1", "rate", "calls a second, by 1-stream conns"},
+	{"scale-limit10", "rate", "calls a second, by 10-stream conns"},
+	{"scale-limit100", "rate", "calls a second, by 100-stream conns"},
 }
 
 // series is one figure of a group's cells, in their order.

@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 // drawn is a report with a cell of each kind: loads over plaintext and TLS, ahead and
-// behind, beyond the scale, failed, without a range; channels; and two series.
+// behind, beyond the scale, failed, without a range; channels; and three series.
 func drawn() report {
 	r := report{Schema: schemaVersion, Taken: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Commit: "abc", Go: "go1.26", OS: "linux", Arch: "amd64",
 		Procs: 2, Versions: map[string]string{"grpc-go": "v1", "connect-go": "v2"}, Rounds: 3, Sides: []string{"grpcdial", "grpc-go", "connect-go", "floor"}}
@@ -56,6 +56,9 @@ func drawn() report {
 	}
 	for _, n := range []float64{64, 16 << 10, 15 << 20} {
 		add(fmt.Sprintf("grow-size/B=%v", n), "call", "bytes", n, fig("cpu", 50+n/1000, 80+n/900), fig("bytes", 0, 5000+n))
+	}
+	for _, n := range []float64{1, 2, 4, 8} {
+		add(fmt.Sprintf("scale-limit1/conns=%v", n), "call", "connections", n, fig("cpu", 300/n, 430), fig("rate", 48*n, 48))
 	}
 	add("grow-streams/s=1", "round trip", "streams", 1, fig("cpu", 50, 80)) // one alone is no series
 	return r
@@ -117,7 +120,7 @@ func TestPlotsAreWhole(t *testing.T) {
 		assert.Contains(t, ratios, part)
 	}
 	assert.NotContains(t, ratios, "no-ratio")
-	assert.Equal(t, 4, strings.Count(growth, `<text`)-strings.Count(growth, `class="dim`)-1, "titles of four series, and one of all")
+	assert.Equal(t, 5, strings.Count(growth, `<text`)-strings.Count(growth, `class="dim`)-1, "titles of five series, and one of all")
 	assert.Empty(t, drawRatios(report{}))
 	assert.Empty(t, drawGrowth(report{}))
 	require.NoError(t, writePlots(t.TempDir(), report{}))
