@@ -32,17 +32,26 @@ var _ mem.BufferPool = (*Pool)(nil)
 // Get returns a slice of length n, with whatever it held before. Its capacity is that
 // of its class.
 func (p *Pool) Get(n int) *[]byte {
+	if b := p.Kept(n); b != nil {
+		return b
+	}
 	c, size := classOf(n)
 	if c >= classes {
-		b := make([]byte, n)
-		return &b
-	}
-	if b, ok := p.class[c].Get().(*[]byte); ok {
-		*b = (*b)[:n]
-		return b
+		size = n
 	}
 	b := make([]byte, n, size)
 	return &b
+}
+
+// Kept is Get of a slice that is kept for reuse; nil if there is none.
+func (p *Pool) Kept(n int) *[]byte {
+	if c, _ := classOf(n); c < classes {
+		if b, ok := p.class[c].Get().(*[]byte); ok {
+			*b = (*b)[:n]
+			return b
+		}
+	}
+	return nil
 }
 
 // Put takes back a slice that Get returned. Others are dropped.

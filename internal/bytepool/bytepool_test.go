@@ -51,6 +51,25 @@ func TestForeignSlicesAreDropped(t *testing.T) {
 	}
 }
 
+// Kept makes nothing.
+func TestKept(t *testing.T) {
+	p := new(Pool)
+	for _, n := range []int{0, 300, 1 << 20, 16<<20 + 1} {
+		require.Nil(t, p.Kept(n))
+	}
+	for { // a sync.Pool may drop what it is given
+		p.Put(p.Get(310))
+		if b := p.Kept(300); b != nil {
+			require.Len(t, *b, 300)
+			require.Equal(t, 320, cap(*b))
+			break
+		}
+	}
+	b := p.Get(16<<20 + 1)
+	p.Put(b)
+	require.Nil(t, p.Kept(16<<20+1), "no class is that large")
+}
+
 func BenchmarkGetPut(b *testing.B) {
 	p := new(Pool)
 	b.ReportAllocs()

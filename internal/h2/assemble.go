@@ -132,7 +132,8 @@ func (s *Stream) advance(n int) *Error {
 
 // grow makes room for n more bytes of a message in its own buffer. Its announced length is
 // not trusted with memory: the buffer grows with what comes, within the window unless the
-// program waits for the message.
+// program waits for the message. But a buffer for the whole message that lies in the pool is
+// no new memory, and spares the copies: it is taken if the message is no larger than two windows.
 func (s *Stream) grow(n int) {
 	m := &s.part
 	have := m.have + n
@@ -143,7 +144,14 @@ func (s *Stream) grow(n int) {
 	if !s.unary && !s.waiting {
 		size = max(min(size, int(s.size)), 2*have)
 	}
-	b := getBuffer(min(m.have+m.left, max(size, firstBuffer)))
+	full := m.have + m.left
+	var b *[]byte
+	if size < full && full <= 2*int(s.size) {
+		b = keptBuffer(full)
+	}
+	if b == nil {
+		b = getBuffer(min(full, max(size, firstBuffer)))
+	}
 	if m.own != nil {
 		copy(*b, (*m.own)[:m.have])
 		bytepool.Messages.Put(m.own)

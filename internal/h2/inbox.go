@@ -79,6 +79,15 @@ func getBuffer(n int) *[]byte {
 	return b
 }
 
+// keptBuffer is getBuffer if the pool has one; else nil.
+func keptBuffer(n int) *[]byte {
+	b := bytepool.Messages.Kept(n)
+	if b != nil {
+		*b = (*b)[:cap(*b)]
+	}
+	return b
+}
+
 // tail is the last slab. There must be one.
 func (in *inbox) tail() *slab { return &in.slabs[len(in.slabs)-1] }
 
