@@ -50,6 +50,9 @@ func (c *commandLine) open(ctx context.Context, s stdio, more ...grpcdial.DialOp
 	opts = append(opts,
 		grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), // once round, then say why
 		grpcdial.WithDialTrace(c.narrated(o.tl.trace(), s.err)))
+	if c.largest > 0 {
+		opts = append(opts, grpcdial.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.largest)))
+	}
 	if o.cc, err = grpcdial.NewClient(c.target, append(opts, more...)...); err != nil {
 		fmt.Fprintln(s.err, message(err))
 		return nil, exitUsage

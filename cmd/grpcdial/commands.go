@@ -131,6 +131,8 @@ var flagTexts = []flagText{
 		set: func(c *commandLine, s string) error { return c.addHeader(s) }},
 	{name: "protoset", value: "FILE", text: "take the descriptors from FILE (protoc --descriptor_set_out --include_imports), any number of times, in place of the server's reflection", of: describes,
 		set: func(c *commandLine, s string) error { c.protosets = append(c.protosets, s); return nil }},
+	{name: "max-msg-sz", value: "BYTES", text: "how large a response may be (4194304), those of the server's reflection too", of: sends,
+		set: func(c *commandLine, s string) error { return setCount(&c.largest, s, math.MaxInt32) }},
 	{name: "concurrency", short: "c", value: "N", text: "how many callers there are at the same time (10)", of: []string{commandLoad},
 		set: func(c *commandLine, s string) error { return setCount(&c.callers, s, mostCallers) }},
 	{name: "requests", short: "n", value: "N", text: "how many RPCs to make (200; with --duration as many as it takes)", of: []string{commandLoad},

@@ -38,6 +38,7 @@ type commandLine struct {
 	hasData      bool
 	headers      metadata.MD
 	protosets    []string
+	largest      int // bytes of a response; 0: none was given
 	emitDefaults bool
 	allowUnknown bool
 	trace        bool

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,23 @@ func TestExitCodeOfAnyStatus(t *testing.T) {
 		o := command(t, "call", "--plaintext", "--protoset", shop.protoset(t), srv.addr, "shop.Shop/Get")
 		assert.Equal(t, want, o.code, "%d", code)
 	}
+}
+
+// TestLargeResponse: one larger than 4 MiB is refused, unless more is allowed.
+func TestLargeResponse(t *testing.T) {
+	shop := newShop(t)
+	srv := &server{Server: grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		return stream.SendMsg(shop.new(strings.Repeat("x", 5<<20), 0))
+	}))}
+	srv.start(t, "")
+	args := []string{"call", "--plaintext", "--protoset", shop.protoset(t), srv.addr, "shop.Shop/Get"}
+	o := command(t, args...)
+	assert.Equal(t, exitStatus+int(codes.ResourceExhausted), o.code)
+	assert.Contains(t, o.stderr, "larger than max")
+	o = command(t, append(args, "-max-msg-sz", "6000000")...)
+	assert.Equal(t, exitOK, o.code)
+	assert.Greater(t, len(o.stdout), 5<<20)
+	assert.Equal(t, exitUsage, command(t, append(args, "-max-msg-sz", "0")...).code)
 }
 
 // TestResponseWithUnknownAny: what the type of an Any is that no descriptor is known of is
