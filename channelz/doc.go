@@ -1,13 +1,13 @@
 // Package channelz serves gRPC's channelz for the channels that grpcdial has
-// made in this process: grpc.channelz.v1, which grpcdebug and grpcurl read. And it has a
-// live page of them for browsers:
+// made in this process: grpc.channelz.v1, which grpcdebug and grpcurl read, and a live
+// page for browsers:
 //
 //	s := grpc.NewServer()
 //	channelz.Register(s)
 //	http.Handle("/debug/grpcdial", channelz.Handler())
 //
-// Channels are in its lists from their dial to their Close; a channel made before
-// the service was registered is there with its history. What is served:
+// Channels are listed from their dial to their Close; a channel made before the service
+// was registered is there with its history. The service has:
 //
 //   - channels, nested ones under the parent that WithChannelzParentID
 //     named: target, state, RPCs started, succeeded and failed, the time of the latest
@@ -25,8 +25,8 @@
 // grpc-go's channelz. So have the latest messages of a socket: the clock is not read for
 // each message, which would slow RPCs down. grpcdebug stops at a socket that is not TCP.
 //
-// It has no servers. Ids are above 1,000,000,000,000, where grpc-go's own are not, so
-// that the two do not collide.
+// It lists no servers: grpcdial has none. Ids are above 1,000,000,000,000, where grpc-go's
+// own are not, so that the two do not collide.
 //
 // # Beside grpc-go's channelz
 //
@@ -39,10 +39,10 @@
 // with google.golang.org/grpc/channelz/service. This package does not import that
 // one, because the import alone makes grpc-go collect its figures.
 //
-// A channel of ours whose WithChannelzParentID is a channel of grpc-go's is nested in
-// that one in the merged lists, and a top one in ours alone. The other way
-// round, a channel that grpc-go makes with a parent of ours, as some of its
-// policies do, is a top one in its lists: grpc-go takes no parents but its own.
+// A grpcdial channel whose WithChannelzParentID is a channel of grpc-go's is nested in
+// that one in the merged lists, and a top channel where grpc-go's are not served. A channel
+// that grpc-go makes with a grpcdial channel as its parent, as some of its policies do, is
+// a top channel: grpc-go accepts only parents of its own.
 //
 // # The page
 //

@@ -9,17 +9,17 @@
 // google.golang.org/grpc/xds/googledirectpath.
 //
 // grpc-go's own channels in the same program go on as before: the builder that this
-// package registers hands them what grpc-go's resolver says, unchanged but for an
-// attribute that they do not look at.
+// package registers passes them the updates of grpc-go's resolver, with one attribute
+// more, which they ignore.
 //
 // grpc-go's resolver chooses each RPC's route through types that grpc-go does not export.
 // This package reads them by reflection, without package unsafe, and checks them when an
-// update comes. A version of grpc-go with other types than it knows makes the RPCs of a
-// grpcdial channel fail with the difference; none is sent astray.
+// update comes. With a version of grpc-go that has other types the RPCs of a grpcdial
+// channel fail, and the error names the difference; none is routed wrongly.
 //
 // # Experimental
 //
-// The package may change in a later release, as what it stands on may:
+// The package may change in a later release, because what it depends on may:
 // [grpcdial.CallConfigSelector] and grpc-go's xDS.
 package xds
 
@@ -53,9 +53,10 @@ func Resolver() resolver.Builder { return registered }
 
 // Wrap returns a builder whose resolvers are b's, and choose RPCs' routes on grpcdial's
 // channels as on grpc-go's. b is grpc-go's xDS builder, perhaps with a bootstrap
-// configuration of its own, or one that builds on it. Channels of a program that imports
-// this package need it no more: what such a builder's resolvers say is translated for
-// them wherever it comes from.
+// configuration of its own, or one that builds on it. Programs that import this package
+// need not call it: grpcdial's channels translate the updates of every resolver that is
+// grpc-go's xDS resolver or passes its updates on.
+
 func Wrap(b resolver.Builder) resolver.Builder {
 	switch b := b.(type) {
 	case builder, overridingBuilder:
