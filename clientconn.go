@@ -160,7 +160,9 @@ func (cc *ClientConn) ResetConnectBackoff() {
 //     credentials have 50 ms after their context has ended, or their connection was closed.
 //   - Build and ResolveNow of resolvers have 50 ms, their Close has 500 ms.
 //   - OnFinish functions and stats handlers that are called for the end of open streams
-//     have 50 ms: they may wait for a lock that Close's caller holds.
+//     have 50 ms: they may wait for a lock that Close's caller holds. So have those of
+//     streams whose context has ended before, and pickers, credentials and stats handlers in
+//     attempts of a hedged RPC, also after another attempt has decided it.
 //
 // Such a goroutine ends when that code returns. A connection or resolver that it
 // returns is closed. Close waits without a bound for everything else, above all for

@@ -135,6 +135,8 @@ type Channel struct {
 	streams *clientStream // open streams, a doubly linked list; see enlist
 	shut    bool          // no stream is enlisted any more
 	drained chan struct{} // closed when no RPC runs after Drain; nil before Drain
+	aside   int           // goroutines of the channel's own that call code of the program's
+	none    chan struct{} // closed when aside is 0; nil unless Close waits for that
 }
 
 // pickerGen is a picker that was put in force.
@@ -331,7 +333,8 @@ func (ch *Channel) noneRuns() {
 // locks its caller may hold: OnFinish, stats handlers and the balancer's Done are called
 // for a stream's end on a goroutine of their own, or on the goroutine that is making
 // another attempt just then. The channel returned is closed once all calls on goroutines
-// of their own have returned; nil: there were none.
+// of the channel's own have returned, those of RPCs that ended before included; nil: there
+// were none.
 func (ch *Channel) Close() (reported <-chan struct{}) {
 	ch.closed.Close()
 	ch.mu.Lock()
@@ -341,27 +344,44 @@ func (ch *Channel) Close() (reported <-chan struct{}) {
 		open = append(open, cs)
 	}
 	ch.mu.Unlock()
-	var reporting *sync.WaitGroup
 	for _, cs := range open {
 		if e, ok := cs.abandon(grpc.ErrClientConnClosing); ok {
-			if reporting == nil {
-				reporting = new(sync.WaitGroup)
-			}
-			reporting.Go(func() {
+			ch.mu.Lock()
+			ch.aside++
+			ch.mu.Unlock()
+			go func() {
+				defer ch.stepBack()
 				e.report()
-				e.cs.awaitHedge()
-			})
+			}()
 		}
 	}
-	if reporting == nil {
-		return nil
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.aside > 0 && ch.none == nil {
+		ch.none = make(chan struct{})
 	}
-	all := make(chan struct{})
-	go func() {
-		reporting.Wait()
-		close(all)
-	}()
-	return all
+	return ch.none
+}
+
+// stepAside counts a goroutine of the channel's own in that may call code of the program's, so
+// that Close waits for it; stepBack counts it out. It reports false once Close has begun: the
+// goroutine must call none.
+func (ch *Channel) stepAside() bool {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.shut {
+		return false
+	}
+	ch.aside++
+	return true
+}
+
+func (ch *Channel) stepBack() {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.aside--; ch.aside == 0 {
+		wake(&ch.none)
+	}
 }
 
 func (ch *Channel) isClosed() bool { return ch.closed.Closed() }

@@ -185,8 +185,16 @@ func (h *hedge) begin() {
 	}
 	h.started++
 	h.running++
+	if !h.ch.stepAside() {
+		if a.outcome = (outcome{err: grpc.ErrClientConnClosing, drop: true}); a.stream == nil {
+			a.stream = &streamAttempt{}
+		}
+		h.outcomes <- a
+		return
+	}
 	h.request.use()
 	go func() {
+		defer h.ch.stepBack()
 		defer h.request.release()
 		a.run(h)
 		h.outcomes <- a
@@ -270,25 +278,36 @@ func (h *hedge) end(ctx context.Context, won *hedged, reply any) error {
 }
 
 // awaitLosers waits for attempts that were cancelled, for a moment. Those that take longer
-// are ended when they come.
+// are ended when they come, on a goroutine of the channel's, unless that is closed.
 func (h *hedge) awaitLosers() {
 	if h.running == 0 {
 		return
 	}
 	patience := time.NewTimer(losersPatience)
 	defer patience.Stop()
-	for ; h.running > 0; h.running-- {
+	for h.running > 0 {
 		select {
 		case a := <-h.outcomes:
+			h.running--
 			h.lose(a)
 		case <-patience.C:
-			go func(late int) {
-				for range late {
-					h.lose(<-h.outcomes)
-				}
-			}(h.running)
+			if !h.ch.stepAside() {
+				h.loseRest()
+				return
+			}
+			go func() {
+				defer h.ch.stepBack()
+				h.loseRest()
+			}()
 			return
 		}
+	}
+}
+
+// loseRest ends the attempts that still run, as they come.
+func (h *hedge) loseRest() {
+	for ; h.running > 0; h.running-- {
+		h.lose(<-h.outcomes)
 	}
 }
 

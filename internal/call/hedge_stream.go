@@ -32,12 +32,19 @@ func (cs *clientStream) hedgeFrom(a *streamAttempt, f *frame, m any) bool {
 	if len(f.bytes()) > cs.set.maxBuffer {
 		return false // too large to be kept for another attempt
 	}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if cs.ended || cs.committed || cs.busy != nil || cs.att != a {
+	if !cs.ch.stepAside() {
 		return false
 	}
-	cs.busy, cs.hedged = make(chan struct{}), make(chan struct{})
+	cs.mu.Lock()
+	free := !cs.ended && !cs.committed && cs.busy == nil && cs.att == a
+	if free {
+		cs.busy, cs.hedged = make(chan struct{}), true
+	}
+	cs.mu.Unlock()
+	if !free {
+		cs.ch.stepBack()
+		return false
+	}
 	owned := *f
 	go cs.hedgeStream(a, owned, m)
 	return true
@@ -45,7 +52,7 @@ func (cs *clientStream) hedgeFrom(a *streamAttempt, f *frame, m any) bool {
 
 // hedgeStream is the goroutine.
 func (cs *clientStream) hedgeStream(first *streamAttempt, f frame, m any) {
-	defer close(cs.hedged)
+	defer cs.ch.stepBack()
 	copied := cs.rpc // cs is busy: nothing else changes it
 	h := &hedge{rpc: &copied, policy: cs.hedging, ctx: cs.ctx, args: m, request: &sharedFrame{frame: f, users: 1}}
 	h.stream = &hedgedStream{cs: cs, first: first}
@@ -53,9 +60,7 @@ func (cs *clientStream) hedgeStream(first *streamAttempt, f frame, m any) {
 	h.use(first.transport.backend(), true)
 	won := h.race(cs.ctx)
 	h.stream.decided(h, won)
-	for ; h.running > 0; h.running-- {
-		h.lose(<-h.outcomes)
-	}
+	h.loseRest()
 	h.request.release()
 }
 
@@ -134,14 +139,4 @@ func (s *hedgedStream) lose(h *hedge, a *hedged) {
 		h.mu.Unlock()
 	}
 	s.cs.retire(a.stream, a.outcome.err)
-}
-
-// awaitHedge waits until no goroutine of a hedge is left. The RPC has ended.
-func (cs *clientStream) awaitHedge() {
-	cs.mu.Lock()
-	hedged := cs.hedged
-	cs.mu.Unlock()
-	if hedged != nil {
-		<-hedged
-	}
 }

@@ -42,7 +42,7 @@ type clientStream struct {
 
 	userCtx context.Context // what Context returned; nil: nothing yet
 
-	hedged chan struct{} // closed when no goroutine of a hedge is left; nil: there was none
+	hedged bool // a goroutine has made hedged attempts
 
 	// Guarded by ch.mu.
 	next, prev *clientStream
@@ -105,6 +105,10 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 // stream any more. It replaces the attempt in force by the same one, so that no other
 // goroutine makes another meanwhile.
 func (cs *clientStream) contextDone() {
+	if !cs.ch.stepAside() {
+		return // Close ends the RPC
+	}
+	defer cs.ch.stepBack()
 	a, err := cs.hold()
 	if a == nil {
 		return
@@ -151,7 +155,7 @@ func (cs *clientStream) Context() context.Context {
 	cs.commitLocked()
 	if cs.userCtx == nil {
 		cs.userCtx = cs.ctx
-		undecided := cs.hedged != nil && cs.busy != nil // which attempt it will be
+		undecided := cs.hedged && cs.busy != nil // which attempt it will be
 		if cs.att != nil && cs.att.conn != nil && !undecided {
 			cs.userCtx = peer.NewContext(cs.att.ctx, cs.att.conn.Peer())
 		}
