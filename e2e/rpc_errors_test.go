@@ -37,15 +37,15 @@ func askStream(ctx context.Context, cc grpc.ClientConnInterface) error {
 	return s.RecvMsg(new(wrapperspb.StringValue))
 }
 
-// waitedFor is an untilNow that notes when an RPC waits for its end.
+// waitedFor is an UntilNow that notes when an RPC waits for its end.
 type waitedFor struct {
-	*untilNow
+	*backendtest.UntilNow
 	waited atomic.Bool
 }
 
 func (c *waitedFor) Done() <-chan struct{} {
 	c.waited.Store(true)
-	return c.untilNow.Done()
+	return c.UntilNow.Done()
 }
 
 // What RPCs say that found no connection, or whose deadline passed. The texts are
@@ -66,18 +66,18 @@ func TestRPCErrorsGolden(t *testing.T) {
 	// once is a context whose deadline passes when an RPC waits for its end and cond holds,
 	// and the RPC has had the time to notice that.
 	once := func(cond func() bool) *waitedFor {
-		ctx := &waitedFor{untilNow: newUntilNow()}
-		t.Cleanup(ctx.end)
+		ctx := &waitedFor{UntilNow: backendtest.NewUntilNow()}
+		t.Cleanup(ctx.End)
 		go func() {
 			for !ctx.waited.Load() || !cond() {
 				select {
-				case <-ctx.done: // the test has ended
+				case <-ctx.UntilNow.Done(): // the test has ended
 					return
 				case <-time.After(time.Millisecond):
 				}
 			}
 			time.Sleep(30 * time.Millisecond)
-			ctx.end()
+			ctx.End()
 		}()
 		return ctx
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -28,29 +27,6 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
-
-// untilNow is a context whose deadline passes when the test says so.
-type untilNow struct {
-	context.Context
-	done chan struct{}
-	end  func()
-}
-
-func newUntilNow() *untilNow {
-	done := make(chan struct{})
-	return &untilNow{Context: context.Background(), done: done, end: sync.OnceFunc(func() { close(done) })}
-}
-
-func (c *untilNow) Done() <-chan struct{} { return c.done }
-
-func (c *untilNow) Err() error {
-	select {
-	case <-c.done:
-		return context.DeadlineExceeded
-	default:
-		return nil
-	}
-}
 
 // The waits for a channel, with what they return when ctx ends them.
 var waits = []struct {
@@ -117,14 +93,14 @@ func TestUnfinishedGolden(t *testing.T) {
 	} {
 		for _, w := range waits {
 			t.Run(tt.name+", "+w.name, func(t *testing.T) {
-				ctx := newUntilNow()
+				ctx := backendtest.NewUntilNow()
 				trace := grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: func(e grpcdial.DialEvent) {
 					switch {
 					case e.Kind == tt.ends:
-						ctx.end()
+						ctx.End()
 					case e.Kind == grpcdial.EventReady:
 						// Only then is the connection the subchannel's.
-						time.AfterFunc(20*time.Millisecond, ctx.end)
+						time.AfterFunc(20*time.Millisecond, ctx.End)
 					}
 				}})
 				begun := time.Now()
@@ -206,7 +182,7 @@ func TestUnfinishedNamesEveryAddress(t *testing.T) {
 	} {
 		for _, w := range waits {
 			t.Run(name+", "+w.name, func(t *testing.T) {
-				ctx := newUntilNow()
+				ctx := backendtest.NewUntilNow()
 				var failed, silence atomic.Bool
 				trace := grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: func(e grpcdial.DialEvent) {
 					switch e.Kind {
@@ -216,7 +192,7 @@ func TestUnfinishedNamesEveryAddress(t *testing.T) {
 						silence.Store(true)
 					}
 					if failed.Load() && silence.Load() {
-						ctx.end()
+						ctx.End()
 					}
 				}})
 				err := w.wait(t, ctx, tt.target, append(tt.opts, grpcdial.WithInsecure(), trace)...)
@@ -248,7 +224,7 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 	silent := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	for _, w := range waits {
 		t.Run(w.name, func(t *testing.T) {
-			ctx := newUntilNow()
+			ctx := backendtest.NewUntilNow()
 			var attempts atomic.Int32
 			err := w.wait(t, ctx, "passthrough:///"+silent, grpcdial.WithInsecure(), fastBackoff(),
 				grpcdial.WithDefaultCallOptions(grpc.WaitForReady(true)),
@@ -258,7 +234,7 @@ func TestUnfinishedAttemptAfterAFailedOne(t *testing.T) {
 					}
 					return new(net.Dialer).DialContext(ctx, "tcp", addr)
 				}),
-				grpcdial.WithDialTrace(&grpcdial.DialTrace{HTTP2Start: func(grpcdial.DialEvent) { time.AfterFunc(mentioned+20*time.Millisecond, ctx.end) }}))
+				grpcdial.WithDialTrace(&grpcdial.DialTrace{HTTP2Start: func(grpcdial.DialEvent) { time.AfterFunc(mentioned+20*time.Millisecond, ctx.End) }}))
 			var e *grpcdial.DialError
 			require.ErrorAs(t, err, &e)
 			require.Len(t, e.Attempts, 1)
@@ -360,8 +336,8 @@ func TestUnfinishedAttemptGoesOn(t *testing.T) {
 		<-release
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	}))
-	ctx := newUntilNow()
-	time.AfterFunc(10*time.Millisecond, ctx.end)
+	ctx := backendtest.NewUntilNow()
+	time.AfterFunc(10*time.Millisecond, ctx.End)
 	require.ErrorIs(t, cc.AwaitReady(ctx), context.DeadlineExceeded)
 	close(release)
 	awaitReady(t, cc)
