@@ -241,7 +241,7 @@ func TestBlockingDialFailures(t *testing.T) {
 	}
 }
 
-func TestBlockingDialTellsOfEveryAddress(t *testing.T) {
+func TestBlockingDialNamesEveryAddress(t *testing.T) {
 	refused, closes := backendtest.UnusedAddr(t), backendtest.ServeRaw(t, func(net.Conn) {})
 	r, target, option := handResolver(t)
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: refused}, {Addr: closes}}})
@@ -386,7 +386,7 @@ func TestTimeoutOption(t *testing.T) {
 }
 
 // One address that may still succeed keeps the wait going.
-func TestFailOnNonTempDialErrorWithHope(t *testing.T) {
+func TestFailOnNonTempDialErrorWhileOneMaySucceed(t *testing.T) {
 	var calls atomic.Int32
 	b := backendtest.Start(t, "late")
 	r, target, option := handResolver(t)

@@ -317,7 +317,7 @@ func TestInvalidOptions(t *testing.T) {
 	}
 }
 
-func TestWithDialerTellsTheTimeLeft(t *testing.T) {
+func TestWithDialerGetsTheTimeLeft(t *testing.T) {
 	var got time.Duration
 	o, err := newDialOptions(byDial, []DialOption{WithDialer(func(addr string, left time.Duration) (net.Conn, error) {
 		assert.Equal(t, "backend:1", addr)

@@ -231,9 +231,9 @@ func TestChannelzOfAnIdleChannel(t *testing.T) {
 	assert.Contains(t, traced(c.Data.Trace), "State changed to IDLE: "+grpcdial.ErrIdle.Error())
 }
 
-// TestChannelzTellsOfFailures: why a resolver and a subchannel failed, and why a
+// TestChannelzShowsFailures: why a resolver and a subchannel failed, and why a
 // service config was refused.
-func TestChannelzTellsOfFailures(t *testing.T) {
+func TestChannelzShowsFailures(t *testing.T) {
 	r := serveChannelz(t)
 	names, target, option := handResolver(t)
 	names.InitialState(resolver.State{})

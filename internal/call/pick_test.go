@@ -243,7 +243,7 @@ func TestPickWaits(t *testing.T) {
 	}
 }
 
-func TestPickTellsDoneOfAnEndpointThatIsNotReady(t *testing.T) {
+func TestPickCallsDoneForAnEndpointThatIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ch := New(Config{})
 		var done []balancer.DoneInfo

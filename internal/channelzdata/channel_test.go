@@ -76,7 +76,7 @@ func ids(refs []channelzdata.Ref) []int64 {
 	return all
 }
 
-func TestChannelTellsOfItsLife(t *testing.T) {
+func TestChannelRecordsItsLife(t *testing.T) {
 	before := time.Now()
 	started := before.Add(time.Second)
 	c := channelzdata.Open("dns:///example", nil, &callCounts{Started: 3, Succeeded: 1, Failed: 1, LastStarted: started})

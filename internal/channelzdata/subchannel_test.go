@@ -13,7 +13,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
-func TestSubchannelTellsOfItsLife(t *testing.T) {
+func TestSubchannelRecordsItsLife(t *testing.T) {
 	c := openChannel(t, "a")
 	s := c.NewSubchannel(addresses("10.0.0.1:1", "10.0.0.2:2"))
 	assert.Equal(t, "10.0.0.1:1 and 1 more", subchannelRecord(t, s.ID()).Name)
@@ -52,7 +52,7 @@ func TestSubchannelTellsOfItsLife(t *testing.T) {
 	assert.Empty(t, cr.Subchannels, "a deleted subchannel is no child any more")
 }
 
-func TestDeletedSubchannelStaysWhileTheChannelTellsOfIt(t *testing.T) {
+func TestDeletedSubchannelStaysWhileTheChannelHasItsEvents(t *testing.T) {
 	c := openChannel(t, "a")
 	s := c.NewSubchannel(addresses("b"))
 	s.State(connectivity.TransientFailure, errors.New("refused"))

@@ -176,17 +176,6 @@ func (s *Server) acceptLoop() {
 	}
 }
 
-// AcceptNet returns the next connection as it is, before TLS and HTTP/2. The
-// server still closes it at the end of the test.
-func (s *Server) AcceptNet() net.Conn {
-	s.t.Helper()
-	nc, err := s.acceptNet()
-	if err != nil {
-		s.t.Fatalf("h2test: %v", err)
-	}
-	return nc
-}
-
 func (s *Server) acceptNet() (net.Conn, error) {
 	timer := time.NewTimer(s.o.bound)
 	defer timer.Stop()

@@ -127,14 +127,6 @@ func (g *Group) forget(sc *Subchannel) {
 // Ready returns how many subchannels are READY.
 func (g *Group) Ready() int { return int(g.ready.Load()) }
 
-// Loops returns how many connection loops run: attempts, back-offs and connections,
-// draining ones too.
-func (g *Group) Loops() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.loops)
-}
-
 // Hurry cuts all pauses short: an RPC has begun to wait for a connection.
 func (g *Group) Hurry() {
 	if g.pausing.Load() == 0 {

@@ -119,3 +119,11 @@ func TestHealthReportAfterShutdown(t *testing.T) {
 	defer sc.mu.Unlock()
 	assert.Equal(t, connectivity.Shutdown, sc.state)
 }
+
+// Loops returns how many connection loops run: attempts, back-offs and connections,
+// draining ones too.
+func (g *Group) Loops() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.loops)
+}
