@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -118,11 +119,15 @@ func (c ServiceConfig) JSON() (string, error) {
 	return text, nil
 }
 
+// uncapped reads service configs without lowering the attempts of a policy to the most that
+// a channel makes, which is the channel's to say.
+var uncapped = serviceconfig.Parser{MaxCallAttempts: math.MaxInt}
+
 // ParseServiceConfig returns the service config that JSON text stands for. Its Methods are
 // empty: MethodSettings has them. Fields of the text that no service config has are left
 // out. The error names the field that is not allowed, by its JSON path.
 func ParseServiceConfig(text string) (ServiceConfig, error) {
-	d, err := serviceconfig.Parser{}.Document(text)
+	d, err := uncapped.Document(text)
 	if err != nil {
 		return ServiceConfig{}, err
 	}
@@ -148,16 +153,19 @@ func (c ServiceConfig) document() (*serviceconfig.Document, error) {
 	for _, p := range c.LoadBalancing {
 		d.Policies = append(d.Policies, serviceconfig.Policy(p))
 	}
-	var parser serviceconfig.Parser
 	for _, key := range slices.Sorted(maps.Keys(c.Methods)) {
-		name, m, err := parser.Entry(key, c.Methods[key])
+		name, m, err := uncapped.Entry(key, c.Methods[key])
 		if err != nil {
 			return nil, err
 		}
 		d.Methods = append(d.Methods, serviceconfig.MethodEntry{Names: []serviceconfig.Name{name}, Config: *m})
 	}
 	for _, s := range c.MethodSettings {
-		d.Methods = append(d.Methods, s.entry())
+		e, err := s.entry(fmt.Sprintf("methodConfig[%d]", len(d.Methods)))
+		if err != nil {
+			return nil, err
+		}
+		d.Methods = append(d.Methods, e)
 	}
 	if t := c.RetryThrottling; t != nil {
 		d.RetryThrottling = &serviceconfig.RetryThrottling{MaxTokens: t.MaxTokens, TokenRatio: t.TokenRatio}
@@ -187,33 +195,34 @@ func methodSettings(e serviceconfig.MethodEntry) MethodSettings {
 	return s
 }
 
-// entry converts s.
-func (s MethodSettings) entry() serviceconfig.MethodEntry {
-	e := serviceconfig.MethodEntry{Config: serviceconfig.MethodConfig{
+// entry converts s, which is the element of the JSON that field names.
+func (s MethodSettings) entry(field string) (e serviceconfig.MethodEntry, err error) {
+	e = serviceconfig.MethodEntry{Config: serviceconfig.MethodConfig{
 		WaitForReady: s.WaitForReady, Timeout: s.Timeout, MaxReqSize: s.MaxRequestBytes, MaxRespSize: s.MaxResponseBytes,
 	}}
 	for _, n := range s.Names {
 		e.Names = append(e.Names, serviceconfig.Name(n))
 	}
 	if r := s.Retry; r != nil {
+		retryable, err := serviceconfig.Codes(field+".retryPolicy.retryableStatusCodes", r.RetryableStatusCodes)
+		if err != nil {
+			return e, err
+		}
 		e.Config.RetryPolicy = &serviceconfig.RetryPolicy{
 			MaxAttempts: r.MaxAttempts, InitialBackoff: r.InitialBackoff, MaxBackoff: r.MaxBackoff, BackoffMultiplier: r.BackoffMultiplier,
-			RetryableStatusCodes: codeSet(r.RetryableStatusCodes), PerAttemptRecvTimeout: r.PerAttemptRecvTimeout,
+			RetryableStatusCodes: retryable, PerAttemptRecvTimeout: r.PerAttemptRecvTimeout,
 		}
 	}
 	if h := s.Hedging; h != nil {
+		nonFatal, err := serviceconfig.Codes(field+".hedgingPolicy.nonFatalStatusCodes", h.NonFatalStatusCodes)
+		if err != nil {
+			return e, err
+		}
 		e.Config.HedgingPolicy = &serviceconfig.HedgingPolicy{
-			MaxAttempts: h.MaxAttempts, HedgingDelay: h.HedgingDelay, NonFatalStatusCodes: codeSet(h.NonFatalStatusCodes),
+			MaxAttempts: h.MaxAttempts, HedgingDelay: h.HedgingDelay, NonFatalStatusCodes: nonFatal,
 		}
 	}
-	return e
-}
-
-func codeSet(list []codes.Code) (set serviceconfig.CodeSet) {
-	for _, c := range list {
-		set = set.With(c)
-	}
-	return set
+	return e, nil
 }
 
 // WithDefaultConfig is [WithDefaultServiceConfig] for a Go value. Of the two the last one

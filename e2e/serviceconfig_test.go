@@ -60,6 +60,30 @@ func TestServiceConfigRoundTrip(t *testing.T) {
 	assert.JSONEq(t, `{"loadBalancingPolicy":"round_robin","methodConfig":[{"name":[{"service":"s","method":"m"}],"waitForReady":true}]}`, old)
 }
 
+// TestServiceConfigKeepsAttempts: how many attempts a policy allows is kept; how many are
+// made is the channel's to say.
+func TestServiceConfigKeepsAttempts(t *testing.T) {
+	want := everything()
+	want.LoadBalancing = nil
+	want.MethodSettings[1].Retry.MaxAttempts, want.MethodSettings[2].Hedging.MaxAttempts = 9, 7
+	text, err := want.JSON()
+	require.NoError(t, err)
+	got, err := grpcdial.ParseServiceConfig(text)
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+
+	for most, attempts := range map[int]int{0: 5, 8: 8, 20: 9} {
+		opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithDefaultConfig(got)}
+		if most > 0 {
+			opts = append(opts, grpcdial.WithMaxCallAttempts(most))
+		}
+		cc := newClient(t, "passthrough:///nowhere", opts...)
+		cc.Connect()
+		require.Eventually(t, func() bool { return cc.GetMethodConfig("/s/y").RetryPolicy != nil }, 20*time.Second, time.Millisecond)
+		assert.Equal(t, attempts, cc.GetMethodConfig("/s/y").RetryPolicy.MaxAttempts)
+	}
+}
+
 // FuzzServiceConfig: what was read is written so that it is read as the same, and an error
 // names a field or says that the text is no JSON object.
 func FuzzServiceConfig(f *testing.F) {
@@ -102,8 +126,15 @@ func TestServiceConfigErrors(t *testing.T) {
 		"loadBalancingConfig[0].x": func(c *grpcdial.ServiceConfig) {
 			c.LoadBalancing[0] = grpcdial.LoadBalancingPolicy{Name: "x", Config: json.RawMessage("{")}
 		},
-		"loadBalancingConfig: ": func(c *grpcdial.ServiceConfig) { c.LoadBalancing = c.LoadBalancing[:1] },
-		`Methods["m"]`:          func(c *grpcdial.ServiceConfig) { c.Methods = map[string]grpcdial.MethodConfig{"m": {}} },
+		"loadBalancingConfig: ":                                            func(c *grpcdial.ServiceConfig) { c.LoadBalancing = c.LoadBalancing[:1] },
+		"methodConfig[1].retryPolicy.retryableStatusCodes[1]: 17":          func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.RetryableStatusCodes[1] = 17 },
+		"methodConfig[2].hedgingPolicy.nonFatalStatusCodes[0]: 4294967295": func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Hedging.NonFatalStatusCodes[0] = 1<<32 - 1 },
+		`methodConfig[1].name[1].method: "\xff"`:                           func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Names[1].Method = "\xff" },
+		`methodConfig[2].name[0].service: "a\xff"`:                         func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Names[0].Service = "a\xff" },
+		`healthCheckConfig.serviceName: "\xff"`:                            func(c *grpcdial.ServiceConfig) { c.HealthCheckService = new("\xff") },
+		`loadBalancingPolicy: "\xff"`:                                      func(c *grpcdial.ServiceConfig) { c.LB = new("\xff") },
+		`loadBalancingConfig[0]: "\xff"`:                                   func(c *grpcdial.ServiceConfig) { c.LoadBalancing[0].Name = "\xff" },
+		`Methods["m"]`:                                                     func(c *grpcdial.ServiceConfig) { c.Methods = map[string]grpcdial.MethodConfig{"m": {}} },
 	} {
 		c := everything()
 		change(&c)

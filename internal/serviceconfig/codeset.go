@@ -1,8 +1,10 @@
 package serviceconfig
 
 import (
+	"fmt"
 	"iter"
 	"math/bits"
+	"strconv"
 
 	"google.golang.org/grpc/codes"
 )
@@ -21,6 +23,17 @@ func (s CodeSet) With(c codes.Code) CodeSet {
 		return s
 	}
 	return s | 1<<c
+}
+
+// Codes returns the set of list, which field holds. One above 16 is an error.
+func Codes(field string, list []codes.Code) (set CodeSet, err error) {
+	for i, c := range list {
+		if c > maxCode {
+			return 0, wrong(fmt.Sprintf("%s[%d]", field, i), strconv.AppendUint(nil, uint64(c), 10), "a status code, 0 to 16")
+		}
+		set = set.With(c)
+	}
+	return set, nil
 }
 
 // All yields the codes in the set, lowest first.

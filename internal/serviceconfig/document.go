@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Document is a service config as Go values, field by field, in the order of its text.
@@ -112,8 +113,12 @@ type (
 )
 
 // JSON returns text that stands for d, the same for the same values. It does not check
-// them: Parse does.
+// them, Parse does, but for what the text would say differently: JSON has no texts that are
+// not UTF-8.
 func (d *Document) JSON() (string, error) {
+	if err := d.textError(); err != nil {
+		return "", err
+	}
 	o := documentJSON{LoadBalancingPolicy: d.Policy}
 	for i, p := range d.Policies {
 		config := p.Config
@@ -142,6 +147,31 @@ func (d *Document) JSON() (string, error) {
 		return "", &Error{Err: err}
 	}
 	return string(text), nil
+}
+
+// textError returns an error for the first text that is not UTF-8.
+func (d *Document) textError() (err error) {
+	check := func(s, field string, args ...any) {
+		if err == nil && !utf8.ValidString(s) {
+			err = wrong(fmt.Sprintf(field, args...), []byte(s), "UTF-8")
+		}
+	}
+	if d.Policy != nil {
+		check(*d.Policy, "loadBalancingPolicy")
+	}
+	for i, p := range d.Policies {
+		check(p.Name, "loadBalancingConfig[%d]", i)
+	}
+	for i, e := range d.Methods {
+		for j, n := range e.Names {
+			check(n.Service, "methodConfig[%d].name[%d].service", i, j)
+			check(n.Method, "methodConfig[%d].name[%d].method", i, j)
+		}
+	}
+	if d.HealthCheck != nil {
+		check(d.HealthCheck.ServiceName, "healthCheckConfig.serviceName")
+	}
+	return err
 }
 
 func (e MethodEntry) json() methodConfigJSON {

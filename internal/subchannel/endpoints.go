@@ -79,9 +79,7 @@ func release(subs []*Subchannel) {
 func (g *Group) known() (all []*Subchannel) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, sc := range g.subs {
-		all = append(all, sc)
-	}
+	all = append(all, g.subs...)
 	for _, l := range g.loops {
 		all = append(all, l.sc)
 	}
