@@ -418,10 +418,9 @@ func TestBuildIsBounded(t *testing.T) {
 	for _, opts := range [][]DialOption{{WithInsecure()}, {WithInsecure(), WithBlock()}} {
 		r, target, option := handResolver(t)
 		release, closed := make(chan struct{}), make(chan struct{})
-		r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { <-release }
+		ctx := backendtest.NewUntilNow()
+		r.BuildCallback = func(resolver.Target, resolver.ClientConn, resolver.BuildOptions) { ctx.End(); <-release }
 		r.CloseCallback = func() { close(closed) }
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-		defer cancel()
 		_, err := DialContext(ctx, target, append(opts, option)...)
 		var e *DialError
 		require.ErrorAs(t, err, &e)
@@ -437,9 +436,9 @@ func TestBuildIsBounded(t *testing.T) {
 func TestBuildIsBoundedAfterAnUpdate(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	_, err := DialContext(ctx, "scripted:///x", WithInsecure(), WithContextDialer(backendtest.Hang), WithResolvers(backendtest.Scripted{
+	ctx := backendtest.NewUntilNow()
+	trace := WithDialTrace(&DialTrace{DialStart: func(DialEvent) { ctx.End() }})
+	_, err := DialContext(ctx, "scripted:///x", WithInsecure(), trace, WithContextDialer(backendtest.Hang), WithResolvers(backendtest.Scripted{
 		OnBuild: func(cc resolver.ClientConn, _ resolver.BuildOptions) error {
 			_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
 			<-release
@@ -522,9 +521,8 @@ func TestNewClientIsIdle(t *testing.T) {
 
 func TestAwaitReady(t *testing.T) {
 	t.Run("tells of attempts that still run", func(t *testing.T) {
-		cc := plain(t, "x:1", WithContextDialer(backendtest.Hang))
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
+		ctx := backendtest.NewUntilNow()
+		cc := plain(t, "x:1", WithContextDialer(backendtest.Hang), WithDialTrace(&DialTrace{DialStart: func(DialEvent) { ctx.End() }}))
 		err := cc.AwaitReady(ctx)
 		var e *DialError
 		require.ErrorAs(t, err, &e)

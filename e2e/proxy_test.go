@@ -522,9 +522,9 @@ func TestUnixTargetsTakeNoProxy(t *testing.T) {
 // Close at once.
 func TestSilentProxy(t *testing.T) {
 	addr := proxytest.Serve(t, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := grpcdial.DialContext(ctx, "backend.test:443", via("http", addr), grpcdial.WithInsecure(), grpcdial.WithBlock())
+	ctx := backendtest.NewUntilNow()
+	_, err := grpcdial.DialContext(ctx, "backend.test:443", via("http", addr), grpcdial.WithInsecure(), grpcdial.WithBlock(),
+		grpcdial.WithDialTrace(&grpcdial.DialTrace{ProxyStart: func(grpcdial.DialEvent) { ctx.End() }}))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	var e *grpcdial.DialError
 	require.ErrorAs(t, err, &e)
