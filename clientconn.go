@@ -256,8 +256,7 @@ func (cc *ClientConn) isClosing() bool { return cc.closing.Closed() }
 // will not run, if that is so already.
 func (cc *ClientConn) post(f func()) bool { return cc.policyQueue.Post(f) }
 
-// end is the last to run on the policy queue. What it causes to be posted there is
-// refused.
+// end is the last to run on the policy queue. Posts that it causes are refused.
 func (cc *ClientConn) end() {
 	cc.stopIdleTimer()
 	if cc.resolver != nil {

@@ -87,8 +87,8 @@ func TestNonBlockingDialDoesNotWait(t *testing.T) {
 	}
 }
 
-// A dialer that does not return holds up neither a dial that waits nor Close. What it
-// returns in the end is closed.
+// A dialer that does not return holds up neither a dial that waits nor Close. A connection
+// that it returns in the end is closed.
 func TestDialWithDeafDialer(t *testing.T) {
 	for name, dialer := range map[string]func(func() net.Conn) DialOption{
 		"WithContextDialer": func(f func() net.Conn) DialOption {

@@ -31,8 +31,8 @@ func (cc *ClientConn) Connect() {
 	}
 }
 
-// buildPatience is how long Connect waits for the resolver to be built. What it is
-// called with may be needed for that: a lock of the program's that Build takes.
+// buildPatience is how long Connect waits for the resolver to be built. The bound is for
+// a caller that holds a lock of the program's that Build takes.
 const buildPatience = time.Second
 
 // building is the building of one resolver: the next one's on an idle channel, else

@@ -86,8 +86,8 @@ func selectorOf(s resolver.State) CallConfigSelector {
 	return sel
 }
 
-// useSelector puts the selector of a resolver's update in force, or none. What the policy
-// has reported before is in force by then. Policy queue only.
+// useSelector puts the selector of a resolver's update in force, or none. Earlier reports
+// of the policy are in force by then. Policy queue only.
 func (cc *ClientConn) useSelector(s resolver.State) {
 	cc.policyQueue.AssertOn()
 	sel := selectorOf(s)

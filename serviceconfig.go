@@ -24,7 +24,7 @@ type ServiceConfig struct {
 
 	// Methods holds one entry for each method ("/service/method") or service
 	// ("/service/"). The entry of the method is preferred to that of its
-	// service. What they cannot say, MethodSettings can.
+	// service. MethodSettings has what grpc-go's type lacks, retry and hedging for example.
 	Methods map[string]MethodConfig
 
 	// LoadBalancing lists load-balancing policies with their configs. The first one that

@@ -13,8 +13,8 @@
 //
 //	c, err := client.Dial(client.Options{DialOptions: bridge.ToGRPC()})
 //
-// Nothing that was asked for is lost silently. What cannot be carried over is an
-// error that names it: of FromGRPC, or of the library's dial.
+// Nothing that was asked for is lost silently. An option that cannot be carried over is
+// an error that names it: of FromGRPC, or of the library's dial.
 //
 // # Why this package uses reflection and unsafe
 //

@@ -192,7 +192,7 @@ func TestServiceConfigChannel(t *testing.T) {
 	}
 }
 
-// TestServiceConfigChannelOfNewClient: NewClient waits for no config. What comes later
+// TestServiceConfigChannelOfNewClient: NewClient waits for no config. One that comes later
 // counts all the same, and Close ends the wait for it.
 func TestServiceConfigChannelOfNewClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -86,9 +86,9 @@ func securityOf(t *testing.T, p *securePeer, err error, cc grpc.ClientConnInterf
 }
 
 // TestCredentialsMatrix: how connections are secured, by which option, against where
-// per-RPC credentials come from and whether they require security. What happens is
-// what happens in grpc-go, but for a bundle that contradicts itself, which is refused
-// here at once and there by every connection.
+// per-RPC credentials come from and whether they require security. The outcomes are those
+// of grpc-go, but for a bundle that contradicts itself, which is refused here at once and
+// there by every connection.
 func TestCredentialsMatrix(t *testing.T) {
 	tcp, unix, secured := newSecurePeer(t), newSecurePeer(t, h2test.Unix()), newSecurePeer(t, h2test.WithTLS())
 	unix.target = "unix:" + unix.target

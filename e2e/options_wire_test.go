@@ -296,7 +296,7 @@ func TestReadBufferOption(t *testing.T) {
 }
 
 // TestWriteBufferOption: how many messages a stream takes when the server has stopped
-// reading. What is written is the first of them; the buffer holds what follows.
+// reading. The first of them is written; the buffer holds those that follow.
 func TestWriteBufferOption(t *testing.T) {
 	const message = 1000 // bytes, and some for frame, prefix and field
 	for _, tt := range []struct {

@@ -57,8 +57,8 @@ func inUse(cc *grpcdial.ClientConn) (streams []int) {
 	return streams
 }
 
-// When the server allows no more streams, connections are added up to the bound. What does
-// not fit waits, for a stream on whichever.
+// When the server allows no more streams, connections are added up to the bound. Further
+// RPCs wait for a stream on any of them.
 func TestConnectionsScale(t *testing.T) {
 	for name, tt := range map[string]struct {
 		opts []grpcdial.DialOption

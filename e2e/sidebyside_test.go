@@ -27,8 +27,8 @@ import (
 )
 
 // A scenario is played twice, on a channel of grpc-go's and on one of ours, each
-// with a scripted server of its own. What the program sees, what the server sees and the
-// events of stats handlers must be the same, line by line.
+// with a scripted server of its own. The program's view, the server's view and the events
+// of stats handlers must be the same, line by line.
 //
 // The words of errors that the client makes are not compared. Those of the
 // server begin with "script:".

@@ -1,6 +1,6 @@
 // Package bytepool keeps byte slices for reuse, in classes of size of which each is
 // at most a quarter larger than the one before: a slice is never much larger than
-// asked for. What it hands out is not cleared.
+// asked for. Slices are not cleared.
 package bytepool
 
 import (

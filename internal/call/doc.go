@@ -12,7 +12,7 @@
 //
 // # Walk of a stream
 //
-// The same up to the stream's opening. What is sent is kept until the RPC is
+// The same up to the stream's opening. Messages that are sent are kept until the RPC is
 // committed (a response arrived, or the retry buffer is full), so that a new attempt
 // can send it again. The goroutine that finds that an attempt has failed (the sender's
 // or the receiver's) makes the next one while the other waits; no lock is held

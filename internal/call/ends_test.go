@@ -236,8 +236,8 @@ func TestEndWhileAnotherAttemptIsDecided(t *testing.T) {
 }
 
 // TestCloseBetweenSenderAndReceiver: the receiver saw a stream's end, but the sender was
-// the first to decide what follows, and Close came between. What the receiver saw is not
-// the RPC's end: it is of an attempt that is being decided on, or was replaced.
+// the first to decide what follows, and Close came between. That end is not the RPC's: it
+// is of an attempt that is being decided on, or was replaced.
 func TestCloseBetweenSenderAndReceiver(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -294,7 +294,7 @@ func (r *rpc) streamError(a *attempt, he *h2.Error) error {
 		return r.streamLost(a, he, grpc.ErrClientConnClosing)
 	case (he.Unsent || he.Unprocessed) && !he.Local && expired(a.ctx):
 		// There is no time left for another attempt, be it that the context has not
-		// noticed yet. What the server did not take ends for that reason.
+		// noticed yet. A request that the server did not take ends for that reason.
 		spent := r.effort
 		spent.times.add(nil, he)
 		return r.contextEndedAfter(a.ctx, context.DeadlineExceeded, StageBackoff, a, r.streamLost(a, he), spent)

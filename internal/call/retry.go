@@ -59,7 +59,7 @@ type retryVerdict struct {
 }
 
 // retryDecision decides whether an RPC is tried again after an attempt that
-// failed (gRFC A6). What never reached the wire is, always. What a server did not
+// failed (gRFC A6). One that never reached the wire is, always. One that a server did not
 // process is as long as servers make progress with other RPCs meanwhile, since its turn
 // will come then, and a bounded number of times in a row if they do not. All else is
 // as the policy says.

@@ -349,8 +349,8 @@ func (cs *clientStream) endAttempt(a *streamAttempt, err error) {
 }
 
 // finish ends the RPC with err (nil: well), unless it has ended already. It
-// returns what the RPC ended with, as RecvMsg returns it: io.EOF for nil. What the
-// options point to is filled in then.
+// returns the RPC's outcome as RecvMsg returns it: io.EOF for nil. The values that the
+// call options point to are filled in then.
 func (cs *clientStream) finish(err error) error {
 	cs.giveUp(err)
 	return cs.result()

@@ -104,8 +104,8 @@ const (
 	transient = false
 )
 
-// table is all there is to know; the first row that matches holds. What the
-// server said comes before how the connection ended, and a type before a kind.
+// table has all the rules; the first row that matches holds. Rows about the server's
+// answer come before those about the end of the connection, and types before kinds.
 var table = []row{
 	// What came where the server's SETTINGS were due.
 	{"tls server", HTTP2, bytesThat(isTLSRecord), permanent, func(err error) string {

@@ -45,7 +45,7 @@ type Attempt struct {
 }
 
 // New is the attempt that began at start and ends now, in phase, because of
-// err. What the table says about err is filled in.
+// err. Permanent and Hint are those that the table has for err.
 func New(addr, serverName string, start time.Time, phase Phase, err error) *Attempt {
 	permanent, hint := Classify(phase, err)
 	return &Attempt{
@@ -77,8 +77,7 @@ func (a *Attempt) Error() string {
 	return b.String()
 }
 
-// Unfinished is the line of an attempt that has not ended. What it means is in the
-// table of Pending.
+// Unfinished is the line of an attempt that has not ended. Pending has the hints for it.
 func (a *Attempt) Unfinished() string {
 	var b strings.Builder
 	a.writeWhat(&b)

@@ -28,8 +28,8 @@ type bufferPool struct {
 	most int // what is larger than this is dropped
 }
 
-// pendingPool is the pool for a WriteBufferSize. What waits to be written exceeds that by
-// a turn and some headers, and a slice that grows has a quarter more than it needs.
+// pendingPool is the pool for a WriteBufferSize. The bytes that wait exceed that by a turn
+// and some headers, and a slice that grows has a quarter more than it needs.
 func pendingPool(writeBuffer int) bufferPool {
 	if most := (min(writeBuffer, 1<<30) + 2*turn) / 4 * 5; most > maxKeptBuffer {
 		return bufferPool{&largeBuffers, most}
@@ -54,8 +54,8 @@ func (p bufferPool) put(b *buffer) {
 
 func (p bufferPool) keeps(b *buffer) bool { return cap(b.b) <= p.most }
 
-// reserve makes room for n more bytes. What is appended piece by piece would be copied
-// time and again; a buffer of this pool grows in few steps to the most it keeps.
+// reserve makes room for n more bytes. A slice that is appended to piece by piece would be
+// copied time and again; a buffer of this pool grows in few steps to the most it keeps.
 func (p bufferPool) reserve(b *buffer, n int) {
 	need := len(b.b) + n
 	if need <= cap(b.b) {

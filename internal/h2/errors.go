@@ -139,7 +139,7 @@ type goAwayError struct {
 	public error // what Config.GoAway made of it; nil: nothing
 }
 
-// publish makes the public form. What the error says does not change after it.
+// publish makes the public form. The error does not change after it.
 func (e *goAwayError) publish(cfg *Config) {
 	if cfg.GoAway != nil {
 		e.public = cfg.GoAway(uint32(e.ErrCode), e.DebugData, e.LastStreamID)

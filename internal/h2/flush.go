@@ -63,7 +63,7 @@ func (c *Conn) dirty() bool {
 	return c.pend != nil && len(c.pend.b) > 0 || c.layered && c.wire.collected()
 }
 
-// flush writes in the caller's goroutine, a few rounds at most. What the socket
+// flush writes in the caller's goroutine, a few rounds at most. Bytes that the socket
 // does not take, and further rounds, are left to a goroutine. The caller
 // owns the flush (flushing is true) and holds no lock. first, if it is not nil, is written first.
 func (c *Conn) flush(first *gathered) {

@@ -33,8 +33,8 @@ func (c *Conn) gathers(n int64) bool {
 	return canGather && n >= gatherFrom && c.onSocket() && !c.flushing && c.state != stateClosed
 }
 
-// turn is the most that one stream queues now before others get their turn. What a
-// socket that is full leaves of a write is copied, so writes to it are small. mu is held.
+// turn is the most that one stream queues now before others get their turn. The part of a
+// write that a full socket does not take is copied, so writes to it are small. mu is held.
 func (c *Conn) turn() int64 {
 	if c.gathers(gatherFrom) && !c.full {
 		return gatherTurn

@@ -106,8 +106,8 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if err := c.slot(ctx, s, req); err != nil {
 		return nil, err
 	}
-	// The slot is ours; room next. What the headers need is not worth
-	// estimating, since a grant may overdraw.
+	// The slot is ours; room next. The size of the headers is not estimated, since
+	// a grant may overdraw.
 	room := int64(min(len(msg), turn)) + frameHeaderLen
 	if c.room.try(room, true) == 0 {
 		if err := c.await(ctx, &s.wait, &c.room, room); err != nil {

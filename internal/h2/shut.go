@@ -245,7 +245,7 @@ func (c *Conn) sayGoodbye() {
 }
 
 // linger closes the connection after a violation once the server has closed its side, or
-// soon. What the server goes on to send is no reason for a reset either.
+// soon. It reads what the server goes on to send, so that the socket is not reset.
 func (r *reader) linger() {
 	nc := r.c.wire.Conn
 	_ = nc.SetReadDeadline(time.Time{})

@@ -30,8 +30,8 @@
 //
 // The client is held to RFC 9113 while the script reads: windows, stream
 // identifiers and states, MAX_CONCURRENT_STREAMS, frame sizes and HPACK table
-// updates; a breach fails the test. Lenient switches that off. What the script
-// itself sends is never checked.
+// updates; a breach fails the test. Lenient switches that off. Frames that the script
+// itself sends are never checked.
 //
 // A peer that must act beside the test runs in a goroutine of its own, for every
 // connection (Server.Script) or for one (Conn.Go):

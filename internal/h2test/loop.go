@@ -12,8 +12,8 @@ import (
 // Stream is one stream in Loop. It belongs to the handler, which Loop calls in
 // its own goroutine each time the client sent HEADERS, DATA or RST_STREAM on it.
 //
-// Its Send methods and those built on them obey the client's flow control: what
-// does not fit is kept and sent as the client grants credit. What a handler
+// Its Send methods and those built on them obey the client's flow control: data that
+// does not fit is kept and sent as the client grants credit. All that a handler
 // writes during one call leaves in one Write.
 type Stream struct {
 	ID      uint32

@@ -226,7 +226,7 @@ func (e *pipeEnd) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "pipe", Source: e.local, Addr: e.remote, Err: err}
 }
 
-// Close closes both directions. What was written stays readable for the peer.
+// Close closes both directions. The peer can still read all that was written.
 func (e *pipeEnd) Close() error {
 	e.r.update(func() { e.r.rclosed = true; e.r.rdl.stop() })
 	e.w.update(func() { e.w.wclosed = true; e.w.wdl.stop() })

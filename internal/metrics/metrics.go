@@ -149,8 +149,8 @@ func (m *Recorder) disconnectLabel(why error) string {
 	return "unknown"
 }
 
-// fits reports whether labels are as many as the metric has. What does not fit
-// is dropped: recorders take them by their place.
+// fits reports whether labels are as many as the metric has. A measurement with another
+// number is dropped: recorders take labels by their place.
 func fits(d *estats.MetricDescriptor, labels []string) bool {
 	return len(labels) == len(d.Labels)+len(d.OptionalLabels)
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
-// bodyWait is how long a refusal's body may take to come. What is not there by
-// then is not in the error.
+// bodyWait is how long a refusal's body may take to come. Bytes that come later are not
+// in the error.
 const bodyWait = 500 * time.Millisecond
 
 // http has an HTTP proxy connect to the destination (RFC 9110 §9.3.6). A refusal

@@ -13,8 +13,8 @@ import (
 // any goroutine, and Post and Close also from a function that runs on the queue.
 //
 // A goroutine is started when something is posted to an empty queue and ends
-// when the queue is empty again, unless a caller lends its own (Hold). What a function wrote is visible to all that
-// run after it.
+// when the queue is empty again, unless a caller lends its own (Hold). The writes of a
+// function are visible to all that run after it.
 //
 // A function that panics crashes the program, as any goroutine's panic does. A
 // function that ends its goroutine by runtime.Goexit (testing's FailNow does)
@@ -79,8 +79,9 @@ func (q *Queue) Discard() {
 	q.waiting, q.room = nil, [len(q.room)]func(){}
 }
 
-// Close makes the queue refuse what is posted from now on. What is queued
-// still runs and then last, which may be nil. Close does not wait. A second
+// Close makes the queue refuse posts from now on. The functions in the queue still
+// run, and then last, which may be nil. Close does not wait. A second
+
 // Close does nothing, and its last is not run.
 func (q *Queue) Close(last func()) { q.close(last, true) }
 

@@ -58,8 +58,8 @@ type LBPolicy struct {
 }
 
 // MethodConfig is what a service config says about a method. A nil field is one
-// it says nothing about. What the pointers lead to is shared by all RPCs of the
-// method: read only.
+// it says nothing about. The values that the pointers lead to are shared by all RPCs of
+// the method: read only.
 type MethodConfig struct {
 	// WaitForReady is the default for RPCs that do not say themselves whether
 	// they wait for a connection.

@@ -1,8 +1,8 @@
 // Package subchannel has the subchannels of a channel: their states, the loops that
 // connect them, when the next attempt is made, producers, and client-side health checks.
 //
-// A [Group] is the subchannels of one channel. What a subchannel needs of the channel is
-// behind one interface, [Host]: nothing here can call a policy or a resolver but by it.
+// A [Group] is the subchannels of one channel. A subchannel reaches the channel by one
+// interface, [Host]: nothing here can call a policy or a resolver but by it.
 //
 // A [Subchannel] has a set of connections, most often one, and at most one loop that makes
 // another. Each connection has a goroutine, its loop, which made it and serves it.

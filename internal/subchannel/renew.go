@@ -20,7 +20,7 @@ type renewal struct {
 // Renew makes every subchannel that is connected replace its connections: it makes a new
 // one, RPCs use that, and the old one ends with its last RPC. It returns when all have, or
 // when an attempt has failed in each of the others, whose connections stay in use: with the
-// attempts that failed; or with the error of ctx. What is in progress then goes on.
+// attempts that failed; or with the error of ctx. Attempts in progress then go on.
 func (g *Group) Renew(ctx context.Context) (failed failure.List, err error) {
 	var all []*renewal
 	for _, sc := range g.known() {

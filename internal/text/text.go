@@ -1,5 +1,5 @@
 // Package text prepares the texts that leave the library: in errors, snapshots, events,
-// logs, channelz data and the command's output. What a peer, a resolver, a
+// logs, channelz data and the command's output. Text that a peer, a resolver, a
 // certificate, a proxy or a name server sent passes through it before it leaves the
 // library, so that it can neither steer a terminal, nor forge a line of a log, nor
 // carry a password.
@@ -87,7 +87,7 @@ func isControl(r rune) bool {
 const maxLine = 16 << 10
 
 // Line returns s on one line, clean and without passwords: each run of white space
-// is one space, and there is none at the ends. What is longer than 16 KiB is cut. It
+// is one space, and there is none at the ends. A longer text than 16 KiB is cut. It
 // returns s itself if that is so already.
 func Line(s string) string {
 	s = Redact(Clean(Cut(strings.TrimSpace(s), maxLine)))
