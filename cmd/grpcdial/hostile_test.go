@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	channelzpb "google.golang.org/grpc/channelz/grpc_channelz_v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/reflection"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -144,6 +145,44 @@ func TestHostileReflection(t *testing.T) {
 			assert.NotRegexp(t, obeyed, o.stdout+o.stderr)
 		})
 	}
+}
+
+// TestReflectionByTheAnswer: a server that ends the stream after each answer gets another
+// one for the next question, as with grpcurl; one that ends it without an answer does not.
+func TestReflectionByTheAnswer(t *testing.T) {
+	s := newShop(t)
+	for answers, want := range map[int]output{
+		1: {exitOK, "shop.Shop/Get\nshop.Shop/List\nshop.Shop/Put\nshop.Shop/Chat\n", ""},
+		0: {exitFailed, "", "grpcdial: it ended the stream without an answer\n"},
+	} {
+		srv := &server{Server: grpc.NewServer()}
+		service := reflection.NewServerV1(reflection.ServerOptions{Services: withoutAbsent{s}, DescriptorResolver: s.files})
+		reflectionpb.RegisterServerReflectionServer(srv, oneAnswer{service, answers})
+		srv.start(t, "")
+		assert.Equal(t, want, command(t, "call", "--plaintext", srv.addr))
+	}
+}
+
+// oneAnswer ends each stream after some answers.
+type oneAnswer struct {
+	reflectionpb.ServerReflectionServer
+	answers int
+}
+
+func (o oneAnswer) ServerReflectionInfo(s reflectionpb.ServerReflection_ServerReflectionInfoServer) error {
+	return o.ServerReflectionServer.ServerReflectionInfo(&fewQuestions{s, o.answers})
+}
+
+type fewQuestions struct {
+	reflectionpb.ServerReflection_ServerReflectionInfoServer
+	left int
+}
+
+func (f *fewQuestions) Recv() (*reflectionpb.ServerReflectionRequest, error) {
+	if f.left--; f.left < 0 {
+		return nil, io.EOF
+	}
+	return f.ServerReflection_ServerReflectionInfoServer.Recv()
 }
 
 // obeyed is what a terminal or a reader of text obeys.

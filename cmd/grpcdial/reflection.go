@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -46,7 +47,11 @@ const (
 // askLocked sends a question and returns the answer.
 func (r *serverReflection) askLocked(ctx context.Context, q *reflectionpb.ServerReflectionRequest) (*reflectionpb.ServerReflectionResponse, error) {
 	if r.stream != nil {
-		return exchange(r.stream, q)
+		answer, err := exchange(r.stream, q)
+		if err != io.EOF {
+			return answer, err
+		}
+		r.stream = nil // the server ends the stream after some answers: it gets another one
 	}
 	ctx = metadata.NewOutgoingContext(ctx, r.headers)
 	var answer *reflectionpb.ServerReflectionResponse
@@ -61,6 +66,9 @@ func (r *serverReflection) askLocked(ctx context.Context, q *reflectionpb.Server
 			r.stream = stream
 			break
 		}
+		if err == io.EOF {
+			return nil, errNoAnswer
+		}
 		if status.Code(err) != codes.Unimplemented {
 			return nil, err
 		}
@@ -70,6 +78,8 @@ func (r *serverReflection) askLocked(ctx context.Context, q *reflectionpb.Server
 	}
 	return answer, nil
 }
+
+var errNoAnswer = errors.New("it ended the stream without an answer")
 
 var errNoReflection = errors.New("the server has no reflection service: give the descriptors by --protoset FILE")
 
