@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +111,36 @@ func TestRootIsFreeOfThePageAndTheCommand(t *testing.T) {
 	for _, path := range []string{module + "/channelz", module + "/cmd/grpcdial",
 		"google.golang.org/protobuf/types/dynamicpb", "google.golang.org/grpc/reflection/grpc_reflection_v1"} {
 		assert.NotContains(t, deps, path)
+	}
+}
+
+// TestArchitectureNamesTheImports: the table of packages in ARCHITECTURE.md has each package
+// of internal that is not for tests alone, with the packages that it may import besides
+// internal/text.
+func TestArchitectureNamesTheImports(t *testing.T) {
+	doc, err := os.ReadFile("../../ARCHITECTURE.md")
+	require.NoError(t, err)
+	rows := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(internal/\\w+)` \\| .* \\| (.*) \\|$").FindAllStringSubmatch(string(doc), -1) {
+		rows[row[1]] = row[2]
+	}
+	for name, imports := range mayImport {
+		if !strings.HasPrefix(name, "internal/") || strings.HasSuffix(name, "test") {
+			continue
+		}
+		var want []string
+		for _, path := range imports {
+			if path != "internal/text" {
+				want = append(want, strings.TrimPrefix(path, "internal/"))
+			}
+		}
+		slices.Sort(want)
+		if want == nil {
+			want = []string{"nothing of ours"}
+		}
+		got := strings.Split(rows[name], ", ")
+		slices.Sort(got)
+		assert.Equal(t, want, got, "%q", name)
 	}
 }
 
