@@ -91,35 +91,40 @@ func TestShortLivedConnectionsBackOff(t *testing.T) {
 // Nor is one that ends them in good order. It is not down: RPCs wait for it instead of
 // failing, and an RPC that waits in vain says why.
 func TestShortLivedConnectionsThatEndWell(t *testing.T) {
-	for name, farewell := range map[string]func(net.Conn, *http2.Framer){
-		"GOAWAY": func(_ net.Conn, f *http2.Framer) {
+	for name, farewell := range map[string]func(*http2.Framer){
+		"GOAWAY": func(f *http2.Framer) {
 			time.Sleep(20 * time.Millisecond)
 			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
 		},
-		"end of file": func(net.Conn, *http2.Framer) { time.Sleep(20 * time.Millisecond) },
+		"end of file": func(*http2.Framer) { time.Sleep(20 * time.Millisecond) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			var accepted atomic.Int32
-			addr := serveShortly(t, &accepted, farewell)
-			cc := plain(t, addr)
-			ctx, cancel := context.WithCancel(context.Background())
-			var failed atomic.Int32
-			var watcher sync.WaitGroup
-			watcher.Go(func() {
-				for c := range cc.Watch(ctx) {
-					if c.To == connectivity.TransientFailure {
-						failed.Add(1)
+			synctest.Test(t, func(t *testing.T) {
+				var accepted atomic.Int32
+				cc := inBubble(t, func(context.Context, string) (net.Conn, error) {
+					accepted.Add(1)
+					return shortLivedThen(farewell), nil
+				})
+				defer cc.Close()
+				ctx, cancel := context.WithCancel(context.Background())
+				var failed atomic.Int32
+				var watcher sync.WaitGroup
+				watcher.Go(func() {
+					for c := range cc.Watch(ctx) {
+						if c.To == connectivity.TransientFailure {
+							failed.Add(1)
+						}
 					}
-				}
+				})
+				defer connectAllTheTime(cc)()
+				time.Sleep(500 * time.Millisecond)
+				assert.Positive(t, accepted.Load())
+				assert.LessOrEqual(t, accepted.Load(), int32(5), "in half a second")
+				cc.ResetConnectBackoff()
+				cancel()
+				watcher.Wait()
+				assert.Zero(t, failed.Load())
 			})
-			defer connectAllTheTime(cc)()
-			backendtest.Eventually(t, func() bool { return accepted.Load() > 0 }, "the first connection")
-			time.Sleep(500 * time.Millisecond)
-			assert.LessOrEqual(t, accepted.Load(), int32(5), "in half a second")
-			cc.ResetConnectBackoff()
-			cancel()
-			watcher.Wait()
-			assert.Zero(t, failed.Load())
 		})
 	}
 }
@@ -157,15 +162,21 @@ func TestWaitingInVainForConnectionsThatEndWell(t *testing.T) {
 }
 
 // shortLived makes a connection in a bubble that the server closes at once.
-func shortLived() net.Conn {
+func shortLived() net.Conn { return shortLivedThen(func(*http2.Framer) {}) }
+
+// shortLivedThen makes a connection in a bubble that the server closes after farewell.
+func shortLivedThen(farewell func(*http2.Framer)) net.Conn {
 	client, server := net.Pipe()
 	go func() {
 		_, _ = io.CopyN(io.Discard, server, int64(len(http2.ClientPreface)))
 		framer := http2.NewFramer(server, server)
-		go func() { _ = framer.WriteSettings() }()
+		var greeting sync.WaitGroup
+		greeting.Go(func() { _ = framer.WriteSettings() })
 		for {
 			f, err := framer.ReadFrame()
 			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
+				greeting.Wait()
+				farewell(framer)
 				_ = server.Close()
 				return
 			}
@@ -177,25 +188,28 @@ func shortLived() net.Conn {
 // One that does so at once, ten times in a row, is down: RPCs fail, and say why. A wait
 // has seen it READY.
 func TestGoAwayAtOnceAndAgain(t *testing.T) {
-	var accepted atomic.Int32
-	addr := serveShortly(t, &accepted, func(_ net.Conn, f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, []byte("draining")) })
-	cc := plain(t, addr)
-	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
-	defer connectAllTheTime(cc)()
-	begun := time.Now()
-	backendtest.Eventually(t, func() bool {
+	synctest.Test(t, func(t *testing.T) {
+		cc := inBubble(t, func(context.Context, string) (net.Conn, error) {
+			return shortLivedThen(func(f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, []byte("draining")) }), nil
+		})
+		defer cc.Close()
+		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+		defer connectAllTheTime(cc)()
+		begun := time.Now()
+		backendtest.Eventually(t, func() bool {
+			_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+			assert.Equal(t, codes.Unavailable, status.Code(err))
+			return cc.GetState() == connectivity.TransientFailure
+		}, "TRANSIENT_FAILURE")
+		assert.Less(t, time.Since(begun), 5*time.Second, "RPCs hurry it")
 		_, err := backendtest.AskName(backendtest.Bounded(t), cc)
-		assert.Equal(t, codes.Unavailable, status.Code(err))
-		return cc.GetState() == connectivity.TransientFailure
-	}, "TRANSIENT_FAILURE")
-	assert.Less(t, time.Since(begun), 5*time.Second, "RPCs hurry it")
-	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
-	var e *grpcdial.DialError
-	require.ErrorAs(t, err, &e)
-	var goAway *grpcdial.GoAwayError
-	require.ErrorAs(t, e, &goAway)
-	assert.Equal(t, "draining", goAway.Debug)
-	assert.ErrorContains(t, err, "ends them before an RPC is served")
+		var e *grpcdial.DialError
+		require.ErrorAs(t, err, &e)
+		var goAway *grpcdial.GoAwayError
+		require.ErrorAs(t, e, &goAway)
+		assert.Equal(t, "draining", goAway.Debug)
+		assert.ErrorContains(t, err, "ends them before an RPC is served")
+	})
 }
 
 // A server that ends connections which are idle for a moment, or old after one, is
