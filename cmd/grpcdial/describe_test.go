@@ -47,6 +47,7 @@ var zooProtos = []string{`name: "zoo/zoo.proto" package: "zoo" syntax: "proto3"
 		nested_type { name: "Door" field { name: "open" number: 5 type: TYPE_BOOL label: LABEL_OPTIONAL default_value: "true" } }
 		extension_range { start: 100 end: 200 } }
 	enum_type { name: "Kind" value { name: "TANK" number: -1 } value { name: "CAGE" number: 2 } }
+	service { name: "Cages" method { name: "Clean" input_type: ".zoo.old.Cage" output_type: ".zoo.old.Cage" } }
 	extension { name: "bars" number: 100 type: TYPE_INT32 label: LABEL_OPTIONAL extendee: ".zoo.old.Cage" }`}
 
 // zoo writes the files to one for --protoset.
@@ -107,6 +108,7 @@ func TestDescribeUsage(t *testing.T) {
 		`what is "a:1"? With --protose`: {"list", "a:1", "b", "--protoset", "x"},
 		"list has no flag --data":       {"list", "a:1", "-d", "{}"},
 		"no such file":                  {"describe", "--protoset", "/no/such/file"},
+		"required field zoo.old.Cage":   {"call", "--plaintext", "--protoset", zoo(t), serveNothing(t).addr, "zoo.old.Cages/Clean"},
 	} {
 		o := command(t, args...)
 		assert.Equal(t, exitUsage, o.code, want)

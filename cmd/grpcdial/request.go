@@ -47,6 +47,9 @@ func (c *commandLine) requests(m protoreflect.MethodDescriptor, types messageTyp
 	one, err := r.next()
 	if errors.Is(err, io.EOF) {
 		one, err = dynamicpb.NewMessage(m.Input()), nil // as grpcurl: an empty request
+		if missing := proto.CheckInitialized(one); missing != nil {
+			err = &requestError{fmt.Errorf("--data: an empty request is no %s: %w", m.Input().FullName(), missing)}
+		}
 	} else if err == nil {
 		if _, more := r.next(); errors.As(more, new(*stoppedError)) {
 			err = more
