@@ -263,17 +263,14 @@ func (w *policySwitch) close() {
 	all := w.all()
 	w.current, w.pending = nil, nil
 	for _, p := range all {
-		p.close()
+		if p != nil {
+			p.close()
+		}
 	}
 }
 
-// all returns the current policy and the pending one, as far as there are.
-func (w *policySwitch) all() (all []*policy) {
+// all returns the current policy and the pending one; nil where there is none.
+func (w *policySwitch) all() [2]*policy {
 	w.cc.policyQueue.AssertOn()
-	for _, p := range []*policy{w.current, w.pending} {
-		if p != nil {
-			all = append(all, p)
-		}
-	}
-	return all
+	return [2]*policy{w.current, w.pending}
 }

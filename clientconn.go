@@ -145,6 +145,9 @@ func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 func (cc *ClientConn) ResetConnectBackoff() {
 	cc.resetAsked.Send(&cc.policyQueue, func() {
 		for _, p := range cc.policies.all() {
+			if p == nil {
+				continue
+			}
 			for _, sc := range cc.subchannels.Of(host{p}) {
 				sc.ResetBackoff()
 			}
@@ -231,12 +234,12 @@ func (cc *ClientConn) beginClose() (reported <-chan struct{}, first bool) {
 	cc.closing.Close()
 	reported = cc.calls.Close()
 	cc.subchannels.Close(errClosing, statusClosing)
+	cc.channelz.Close() // before what ends here is noted there in vain
 	if !cc.ownCode {
 		cc.policyQueue.Close(cc.end)
 	} else if cc.policyQueue.CloseHeld(cc.end) {
 		cc.policyQueue.Run()
 	}
-	cc.channelz.Close()
 	return reported, true
 }
 

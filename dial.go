@@ -262,7 +262,7 @@ func (cc *ClientConn) awaitResolver(ctx context.Context) error {
 		cc.wake()
 	}
 	select {
-	case <-b.done:
+	case <-b.done.Done():
 		return b.err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -388,8 +388,11 @@ func (cc *ClientConn) waitEnds() waitEnds {
 	return waitEnds{cc.opts.failOnNonTempDialError, cc.opts.giveUp}
 }
 
-// verdict returns what judges a wait that p ends.
+// verdict returns what judges a wait that p ends; nil if no failure does.
 func (cc *ClientConn) verdict(p waitEnds) *attempts.Verdict {
+	if !p.gives() {
+		return nil
+	}
 	ends := attempts.Ends{FailFast: p.failFast}
 	if p.giveUp != nil {
 		ends.GiveUp = func(a *failure.Attempt) bool { return p.giveUp(publicAttempt(a)) }

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/grpcdial/grpcdial/internal/latch"
 	"github.com/grpcdial/grpcdial/internal/serial"
 )
 
@@ -19,13 +20,13 @@ import (
 func (cc *ClientConn) Connect() {
 	b := cc.nextBuilding()
 	cc.askToConnect()
-	if b.isDone() || serial.Inside() {
+	if b.done.Closed() || serial.Inside() {
 		return
 	}
 	timer := time.NewTimer(buildPatience)
 	defer timer.Stop()
 	select {
-	case <-b.done:
+	case <-b.done.Done():
 	case <-timer.C:
 	case <-cc.closing.Done():
 	}
@@ -38,18 +39,16 @@ const buildPatience = time.Second
 // building is the building of one resolver: the next one's on an idle channel, else
 // that of the resolver in use.
 type building struct {
-	done chan struct{} // closed when Build has returned, and if it failed the channel is in the state that this led to
-	err  error         // why there is no resolver; read after done
+	done latch.Latch // closed when Build has returned, and if it failed the channel is in the state that this led to
+	err  error       // why there is no resolver; read after done
 }
 
 // built is the building of a resolver that is built.
 var built = func() *building {
-	b := newBuilding()
-	close(b.done)
+	b := new(building)
+	b.done.Close()
 	return b
 }()
-
-func newBuilding() *building { return &building{done: make(chan struct{})} }
 
 // nextBuilding returns the building of the next resolver on an idle channel, where the
 // first call makes it, and of the one in use on others.
@@ -58,16 +57,7 @@ func (cc *ClientConn) nextBuilding() *building {
 		if b := cc.building.Load(); b != nil {
 			return b
 		}
-		cc.building.CompareAndSwap(nil, newBuilding())
-	}
-}
-
-func (b *building) isDone() bool {
-	select {
-	case <-b.done:
-		return true
-	default:
-		return false
+		cc.building.CompareAndSwap(nil, new(building))
 	}
 }
 

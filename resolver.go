@@ -65,12 +65,12 @@ func (r *resolverConn) build(b *building, here bool) (held bool) {
 		b.err = errNoResolver
 		defer func() {
 			if b.err == nil {
-				close(b.done)
+				b.done.Close()
 				r.cc.building.CompareAndSwap(b, built) // at rest, a channel has no need of b
 				return
 			}
 			r.cc.post(func() {
-				defer close(b.done)
+				defer b.done.Close()
 				if r.cc.resolver == r {
 					r.cc.applyResolverError(b.err)
 				}

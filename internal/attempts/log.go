@@ -34,8 +34,9 @@ type Log struct {
 	tried   linked.List                // guarded by mu: a *triedAddr for each address, the latest at the end
 	places  map[string]*linked.Element // guarded by mu: of each address in tried; nil if that is empty
 	count   int                        // guarded by mu: attempts in tried
-	running linked.List                // guarded by mu: *Running, the latest at the end
-	fresh   int                        // guarded by mu: those in running that began at an address without a failure
+	latest  *Running                   // guarded by mu: the attempt in progress that began last, before which are the others; nil: there is none
+	running int                        // guarded by mu: how many are in progress
+	fresh   int                        // guarded by mu: of them, those that began at an address without a failure
 
 	// Changes is incremented by everything that changes why the channel is not READY: by
 	// the methods below before they unlock mu, and by others.
@@ -59,7 +60,10 @@ type Running struct {
 	fresh            bool // no attempt at Addr had failed when this one began
 
 	Progress connect.Progress // of no phase yet: nothing to be seen
-	place    *linked.Element  // guarded by the log's mu: nil once it has ended
+
+	// Guarded by the log's mu.
+	before, after *Running // in the log's list
+	ended         bool
 }
 
 // maxRunning is how many of the attempts in progress are looked at, the latest first.
@@ -75,7 +79,11 @@ func (l *Log) Begin(id uint64, addr, serverName string, since time.Time) *Runnin
 	if r.fresh = !l.knowsLocked(addr); r.fresh {
 		l.fresh++
 	}
-	r.place = l.running.PushBack(r)
+	if r.before = l.latest; r.before != nil {
+		r.before.after = r
+	}
+	l.latest = r
+	l.running++
 	return r
 }
 
@@ -86,11 +94,20 @@ func (l *Log) End(r *Running) {
 	}
 	l.mu.Lock()
 	defer l.unlock()
-	if r.place == nil {
+	if r.ended {
 		return
 	}
-	l.running.Remove(r.place)
-	if r.place = nil; r.fresh {
+	if r.before != nil {
+		r.before.after = r.after
+	}
+	if r.after != nil {
+		r.after.before = r.before
+	} else {
+		l.latest = r.before
+	}
+	r.before, r.after, r.ended = nil, nil, true
+	l.running--
+	if r.fresh {
 		l.fresh--
 	}
 }
@@ -102,15 +119,15 @@ func (l *Log) InProgress() (first []*Running, more int, again []*Running) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	looked := 0
-	for e := l.running.Back(); e != nil && looked < maxRunning && len(first) < Max; e = e.Prev() {
+	for r := l.latest; r != nil && looked < maxRunning && len(first) < Max; r = r.before {
 		looked++
-		if r := e.Value.(*Running); l.knowsLocked(r.Addr) {
+		if l.knowsLocked(r.Addr) {
 			again = append(again, r)
 		} else {
 			first = append(first, r)
 		}
 	}
-	if looked < l.running.Len() {
+	if looked < l.running {
 		more = max(l.fresh-len(first), 0)
 	}
 	return first, more, again

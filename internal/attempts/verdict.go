@@ -37,12 +37,14 @@ func NewVerdict(log *Log, ends Ends, untried func() bool) *Verdict {
 // latest attempt, if the latest at every address failed for good. It is nil except
 // in TRANSIENT_FAILURE, when every address has been tried.
 //
+// A nil Verdict is that on a wait that no failure ends.
+//
 // A resolver's failure counts if there is no address: it is for good if it is
 // permanent or the program says so. The wait goes on while an address has just been
 // connected to, or the first attempt at one is running: policies may report
 // TRANSIENT_FAILURE before each address has been tried.
 func (v *Verdict) Ended(state connectivity.State) error {
-	if v.ends.GiveUp == nil && !v.ends.FailFast {
+	if v == nil || v.ends.GiveUp == nil && !v.ends.FailFast {
 		return nil
 	}
 	if v.ends.GiveUp == nil && state != connectivity.TransientFailure {

@@ -2,6 +2,8 @@ package channelzdata
 
 import (
 	"cmp"
+	"net"
+	"net/netip"
 	"slices"
 
 	"google.golang.org/grpc/peer"
@@ -85,12 +87,20 @@ func socketName(p *peer.Peer) string {
 	if p == nil {
 		return ""
 	}
-	local, remote := "?", "?"
-	if p.LocalAddr != nil {
-		local = p.LocalAddr.String()
+	b := make([]byte, 0, 64)
+	b = appendAddress(b, p.LocalAddr)
+	b = append(b, " -> "...)
+	return string(appendAddress(b, p.Addr))
+}
+
+// appendAddress appends the text of an address, "?" if it is not known.
+func appendAddress(b []byte, a net.Addr) []byte {
+	if tcp, ok := a.(*net.TCPAddr); ok && tcp != nil && len(tcp.IP) > 0 { // a String of each would be most of what this costs
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).AppendTo(b)
 	}
-	if p.Addr != nil {
-		remote = p.Addr.String()
+	if a == nil {
+		return append(b, '?')
 	}
-	return text.Target(local) + " -> " + text.Target(remote)
+	return append(b, text.Target(a.String())...)
 }

@@ -108,6 +108,13 @@ func Connect(ctx context.Context, cfg *Config, addr resolver.Address, authority 
 		return nil, unresolved(addr.Addr, authority, start, because(ctx, err))
 	}
 	cfg.Progress.forget(addr.Addr) // the name: its addresses stand for it
+	if len(endpoints) == 1 {
+		conn, failed := cfg.try(ctx, addr, endpoints[0], authority)
+		if failed != nil {
+			return nil, failed
+		}
+		return conn, nil
+	}
 	won := race(ctx, endpoints, runner[*h2.Conn]{
 		try: func(ctx context.Context, e endpoint) (*h2.Conn, *failure.Attempt) {
 			return cfg.try(ctx, addr, e, authority)

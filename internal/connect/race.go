@@ -38,14 +38,6 @@ type runner[T any] struct {
 // ends a phase (endpoint.phaseDone). The first success wins; the others are called
 // off, and race returns when they have ended. Without a success there is a loss.
 func race[T any](ctx context.Context, endpoints []endpoint, run runner[T]) outcome[T] {
-	if len(endpoints) == 1 {
-		v, failed := run.try(ctx, endpoints[0])
-		if failed != nil {
-			return outcome[T]{lost: failure.List{failed}}
-		}
-		return outcome[T]{won: true, first: v}
-	}
-
 	type result struct {
 		v      T
 		failed *failure.Attempt

@@ -58,6 +58,11 @@ type Config struct {
 	// counted as RFC 9113 section 6.5.2 says; default 16 MiB. It is announced to the
 	// server if it is set.
 	MaxHeaderListSize uint32
+	// PermitWithoutStream probes also while no stream is open; see KeepaliveTime.
+	PermitWithoutStream bool
+
+	grow bool // the windows' sizes are the defaults
+
 	// ReadBufferSize is how much one read asks for, but for the payload of a large message
 	// on a socket; default 32 KiB, at most 16 MiB. The buffer is shared with other
 	// connections while this one is quiet.
@@ -70,8 +75,6 @@ type Config struct {
 	KeepaliveTime time.Duration
 	// KeepaliveTimeout is how long the answer may take; default 20 s.
 	KeepaliveTimeout time.Duration
-	// PermitWithoutStream probes also while no stream is open.
-	PermitWithoutStream bool
 	// AuthInfo is what the credentials' handshake found; for Peer.
 	AuthInfo credentials.AuthInfo
 	// OnSettings is called with the server's first SETTINGS, within Handshake. nil:
@@ -82,7 +85,6 @@ type Config struct {
 	GoAway func(code uint32, debug string, lastStreamID uint32) error
 
 	goodbye time.Duration // goodbyeWait, but for tests whose claim is not how long that is
-	grow    bool          // the windows' sizes are the defaults
 }
 
 func (cfg Config) withDefaults() Config {

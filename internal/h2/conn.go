@@ -47,30 +47,30 @@ type Conn struct {
 	// Guarded by mu.
 	state    connState
 	shaken   bool           // the handshake is done
-	greeting chan struct{}  // closed when the preface is written, or its write has failed; nil: nothing waits for that
+	harmed   bool           // see Harmed
+	letGo    bool           // Drain was called
 	flushing bool           // a goroutine is writing
 	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
 	writing  bool           // what is handed but not written may be on its way
 	full     bool           // the socket did not take the latest write at once
+	greeting chan struct{}  // closed when the preface is written, or its write has failed; nil: nothing waits for that
 	cause    error          // why it is not open
 	endWith  *status.Status // what streams end with when they are cut; nil: lost
 	goAway   *goAwayError
-	streams  map[uint32]*Stream
-	aside    int       // of them, those that are Aside
-	harmed   bool      // see Harmed
-	letGo    bool      // Drain was called
-	doomed   []*Stream // taken out of the table by the loss of the connection, to be ended when no write is under way
+	streams  map[uint32]*Stream // nil before the first
+	aside    int                // of them, those that are Aside
+	doomed   []*Stream          // taken out of the table by the loss of the connection, to be ended when no write is under way
 	nextID   uint32
-	enc      headerEncoder
-	slots    quota      // MAX_CONCURRENT_STREAMS
-	queue    *SlotQueue // where RPCs wait for a slot; nil: in the quota's line
-	window   quota      // the connection's send window
-	room     quota      // in the pending buffer
-	maxOpen  int64      // the peer's MAX_CONCURRENT_STREAMS
-	streamW  int64      // the peer's INITIAL_WINDOW_SIZE
-	recvW    int64      // ours, which new streams begin with; written by the reader only
-	maxSend  int        // the peer's MAX_FRAME_SIZE
-	maxList  uint64     // the peer's MAX_HEADER_LIST_SIZE
+	enc      *headerEncoder // nil before the first request; see encoder
+	slots    quota          // MAX_CONCURRENT_STREAMS
+	queue    *SlotQueue     // where RPCs wait for a slot; nil: in the quota's line
+	window   quota          // the connection's send window
+	room     quota          // in the pending buffer
+	maxOpen  int64          // the peer's MAX_CONCURRENT_STREAMS
+	streamW  int64          // the peer's INITIAL_WINDOW_SIZE
+	recvW    int64          // ours, which new streams begin with; written by the reader only
+	maxSend  int            // the peer's MAX_FRAME_SIZE
+	maxList  uint64         // the peer's MAX_HEADER_LIST_SIZE
 	tally    tally
 
 	pend      *buffer     // frames that wait to be written; nil when there are none
@@ -109,9 +109,7 @@ func New(w *Wire, nc net.Conn, cfg Config) *Conn {
 		nc:      nc,
 		cfg:     cfg.withDefaults(),
 		peer:    &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr(), AuthInfo: cfg.AuthInfo},
-		streams: make(map[uint32]*Stream),
 		nextID:  1,
-		enc:     newHeaderEncoder(),
 		maxOpen: unlimited,
 		streamW: initialWindow,
 		maxSend: maxFrameSize,

@@ -47,8 +47,6 @@ type headerDecoder struct {
 	held          []byte // its fragments, if there are several
 }
 
-func (d *headerDecoder) init(limit uint32) { d.limit = limit }
-
 // maxBlock is the largest block that is decoded, in encoded bytes. An encoding
 // that is this much longer than the list may be is not worth decoding.
 func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameSize }

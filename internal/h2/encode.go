@@ -56,8 +56,12 @@ const (
 
 var metadataSeed = maphash.MakeSeed()
 
-func newHeaderEncoder() headerEncoder {
-	return headerEncoder{room: initialRoom, table: fieldTable{size: defaultTableSize}}
+// encoder returns the connection's encoder, which the first call makes. mu is held.
+func (c *Conn) encoder() *headerEncoder {
+	if c.enc == nil {
+		c.enc = &headerEncoder{room: initialRoom, table: fieldTable{size: defaultTableSize}}
+	}
+	return c.enc
 }
 
 // setTableSize applies the peer's SETTINGS_HEADER_TABLE_SIZE. The encoder

@@ -83,7 +83,7 @@ func (c *Conn) exchangePrefaces() error {
 		c.rd.bw.greeted()
 	}
 	if !c.apart {
-		if _, err := c.nc.Write(c.appendPreface(make([]byte, 0, 96))); err != nil {
+		if _, err := c.nc.Write(c.appendPreface(c.rd.small[:0])); err != nil { // nothing has been read into it yet
 			return c.rd.lastWords(err)
 		}
 	} else {

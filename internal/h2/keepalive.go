@@ -12,8 +12,8 @@ type keepalive struct {
 
 	// Guarded by Conn.mu.
 	timer   *time.Timer // nil if keepalive is off or the connection has ended
-	probing bool        // a PING is out
-	sentAt  int64       // when
+	sentAt  int64       // when a PING was sent
+	probing bool        // it is out
 	dormant bool        // no stream is open, and none means no probes
 }
 

@@ -142,6 +142,9 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		c.aside++
 	}
 	s.begin(id, req)
+	if c.streams == nil {
+		c.streams = make(map[uint32]*Stream)
+	}
 	c.streams[id] = s
 	c.ka.streamOpened()
 	c.tally.latest = req.Began
@@ -161,7 +164,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if !gathers {
 		c.buffers.reserve(b, n+usualHeaders)
 	}
-	b.b = c.enc.appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
+	b.b = c.encoder().appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
 	s.outHeader = len(b.b) - at
 	if n > 0 {
 		c.window.avail -= int64(n)

@@ -24,33 +24,33 @@ type reader struct {
 	// buffer, and for the handshake.
 	buf        *[]byte
 	small      []byte
-	more       bool // the latest read filled what it was given
-	narrow     int  // the next read is for so many bytes, if it is not 0
-	start, end int  // the bytes read and not used yet
+	narrow     int // the next read is for so many bytes, if it is not 0
+	start, end int // the bytes read and not used yet
 
-	parts    *scatter // nil until there was a read for it
-	hd       headerDecoder
-	lastID   uint32 // the stream of the latest look-up
-	last     *Stream
-	bw       bandwidth
-	window   int64      // what the server may still send on the connection
-	credit   int64      // received, not given back to the server yet
-	settings bool       // the server's first SETTINGS has come
-	dirty    bool       // frames of the reader's wait to be flushed
-	ahead    *aheadRead // a read that is under way; nil: none
-	served   *Stream    // the only stream that something was delivered to since the latest read
-	several  bool       // there were more
-	wake     *Stream    // its receiver is to be woken
-	behind   int        // bytes read since it was to be
-	drained  bool       // lookAround has notified the owner that no new streams are taken
-	onDrain  func(cause error)
+	more     bool // the latest read filled what it was given
+	settings bool // the server's first SETTINGS has come
+	dirty    bool // frames of the reader's wait to be flushed
+	several  bool // something was delivered to other streams than served since the latest read
+	drained  bool // lookAround has notified the owner that no new streams are taken
+
+	parts   *scatter       // nil until there was a read for it
+	hd      *headerDecoder // nil before the first header block
+	lastID  uint32         // the stream of the latest look-up
+	last    *Stream
+	bw      bandwidth
+	window  int64      // what the server may still send on the connection
+	credit  int64      // received, not given back to the server yet
+	ahead   *aheadRead // a read that is under way; nil: none
+	served  *Stream    // the only stream that something was delivered to since the latest read
+	wake    *Stream    // its receiver is to be woken
+	behind  int        // bytes read since it was to be
+	onDrain func(cause error)
 }
 
 // socketRead is one wait for bytes. Its callback is made once.
 type socketRead struct {
-	get    func() []byte // where to read into
-	into   [][]byte      // several places instead, if it is more than one
-	empty  func()        // nothing is there
+	r      *reader  // which says where to read into, and is notified when nothing is there
+	into   [][]byte // several places instead, if it is more than one
 	n      int
 	err    error
 	waited bool
@@ -63,10 +63,9 @@ const smallRead = 512
 
 func (r *reader) init(c *Conn) {
 	r.c = c
-	r.hd.init(c.cfg.headerListLimit())
 	r.window = int64(c.cfg.ConnWindow)
 	c.left.Store(r.window)
-	r.sock.get, r.sock.empty = r.space, r.quiet
+	r.sock.r = r
 	r.small = make([]byte, smallRead) // until the handshake is done, at least
 }
 
@@ -223,8 +222,8 @@ func (c *Conn) onSocket() bool { return !c.apart && !c.layered }
 // isTimeout reports whether a deadline ended a read. Not each net.Conn calls that
 // os.ErrDeadlineExceeded.
 func isTimeout(err error) bool {
-	ne := net.Error(nil)
-	return errors.As(err, &ne) && ne.Timeout()
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }
 
 // serves notes that something is delivered to s.
@@ -336,7 +335,7 @@ func (r *reader) readFrame() error {
 	if f.length > maxFrameSize {
 		return connErrorf(http2.ErrCodeFrameSize, "a frame of %d bytes; at most %d are accepted", f.length, maxFrameSize)
 	}
-	if r.hd.id != 0 && (f.typ != http2.FrameContinuation || f.id != r.hd.id) {
+	if r.hd != nil && r.hd.id != 0 && (f.typ != http2.FrameContinuation || f.id != r.hd.id) {
 		return connErrorf(http2.ErrCodeProtocol, "%v on stream %d inside the header block of stream %d", f.typ, f.id, r.hd.id)
 	}
 	if f.typ == http2.FrameData {

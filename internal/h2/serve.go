@@ -36,7 +36,7 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 		err = c.rd.readFrame()
 	}
 	how := lingering
-	if violation := (*ConnError)(nil); !errors.As(err, &violation) {
+	if _, violation := errors.AsType[*ConnError](err); !violation {
 		err, how = c.firstFailure(err), silently
 	}
 	ours := c.shut(err, nil, how)
@@ -172,12 +172,15 @@ func (r *reader) headers(f frameHeader, p []byte) error {
 	if pad > len(p) {
 		return connErrorf(http2.ErrCodeProtocol, "HEADERS with more padding than payload")
 	}
+	if r.hd == nil {
+		r.hd = &headerDecoder{limit: r.c.cfg.headerListLimit()}
+	}
 	r.hd.begin(f.id, f.flags.Has(http2.FlagHeadersEndStream))
 	return r.fragment(p[:len(p)-pad], f.flags.Has(http2.FlagHeadersEndHeaders))
 }
 
 func (r *reader) continuation(f frameHeader, p []byte) error {
-	if r.hd.id == 0 {
+	if r.hd == nil || r.hd.id == 0 {
 		return connErrorf(http2.ErrCodeProtocol, "CONTINUATION on stream %d outside a header block", f.id)
 	}
 	if r.hd.continuations++; r.hd.continuations > freeContinuations+r.hd.block.wire/leastContinuation {

@@ -29,7 +29,7 @@ func (r *reader) applySettings(p []byte) error {
 		id, v := http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])
 		switch id {
 		case http2.SettingHeaderTableSize:
-			c.enc.setTableSize(v)
+			c.encoder().setTableSize(v)
 		case http2.SettingEnablePush:
 			if v != 0 {
 				return connErrorf(http2.ErrCodeProtocol, "a server's SETTINGS_ENABLE_PUSH must be 0, not %d", v)

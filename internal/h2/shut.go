@@ -183,7 +183,7 @@ func (c *Conn) goodbyeFrames() *buffer {
 	}
 	c.mu.Unlock()
 	code, debug := http2.ErrCodeNo, ""
-	if ce := (*ConnError)(nil); errors.As(cause, &ce) {
+	if ce, ok := errors.AsType[*ConnError](cause); ok {
 		code, debug = ce.Code, ce.Reason[:min(len(ce.Reason), 256)]
 	}
 	b.b = appendGoAway(b.b, code, debug)

@@ -17,5 +17,5 @@ func (w *Wire) discard([]byte) {}
 
 func (w *Wire) tryRead(r *socketRead) (int, error) {
 	r.waited = false
-	return w.Conn.Read(r.get())
+	return w.Conn.Read(r.r.space())
 }

@@ -81,8 +81,8 @@ func (w *Wire) discard(p []byte) {
 	})
 }
 
-// tryRead reads into the buffer that get provides. When nothing is there it
-// calls empty, and then waits without a buffer.
+// tryRead reads into the buffer that the reader provides. When nothing is there the reader
+// gives it back, and this waits without a buffer.
 //
 // The buffer is taken here, also after a wait, and not where it is read into: that is so
 // deep in calls that the goroutine of each connection at rest would need a stack of twice the size.
@@ -92,7 +92,7 @@ func (w *Wire) tryRead(r *socketRead) (int, error) {
 	}
 	for {
 		if len(r.into) <= 1 {
-			r.get()
+			r.r.space()
 		}
 		r.n, r.err, r.waited = 0, nil, false
 		err := w.raw.Read(r.fn)
@@ -115,7 +115,7 @@ func (r *socketRead) run(fd uintptr) bool {
 		if len(r.into) > 1 {
 			n, err = readv(int(fd), r.into)
 		} else {
-			n, err = syscall.Read(int(fd), r.get())
+			n, err = syscall.Read(int(fd), r.r.space())
 		}
 		switch {
 		case err == syscall.EINTR:
@@ -123,7 +123,7 @@ func (r *socketRead) run(fd uintptr) bool {
 		case err == syscall.EAGAIN:
 			// The poller was reset before this attempt, so data that arrives
 			// from here on wakes it.
-			r.empty()
+			r.r.quiet()
 			r.waited = true
 			return false
 		case err != nil:

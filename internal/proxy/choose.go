@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
@@ -34,10 +35,10 @@ var errUnusable = errors.New(`the environment's HTTPS_PROXY is no URL: it is "ht
 // that NO_PROXY does not except. httpproxy would make "http://user:a#b@host" a
 // proxy on the host "http", and lets connections go past what it cannot read.
 func FromEnvironment() Func {
-	cfg := httpproxy.FromEnvironment()
-	if cfg.HTTPSProxy == "" {
-		return nil
+	if os.Getenv("HTTPS_PROXY") == "" && os.Getenv("https_proxy") == "" {
+		return nil // without a look at the other variables
 	}
+	cfg := httpproxy.FromEnvironment()
 	bad := !isURL(cfg.HTTPSProxy)
 	if bad {
 		cfg.HTTPSProxy = "http://unusable.invalid" // for the sake of NO_PROXY's verdict

@@ -5,22 +5,26 @@ import (
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
-// openSocket makes the channelz data of the loop's connection, and returns what closes
-// them. It happens on the policy queue, so that it is noted in order with the
-// subchannel's states. To be called by the loop's goroutine, which alone writes
-// l.addr, and which has to have the host run the queue if it is held.
-func (l *loop) openSocket(conn *h2.Conn) (closed func(why error), held bool) {
+// openSocket makes the channelz data of the loop's connection. It happens on the policy
+// queue, so that it is noted in order with the subchannel's states. To be called by the
+// loop's goroutine, which alone writes l.addr, and which has to have the host run the queue
+// if it is held.
+func (l *loop) openSocket(conn *h2.Conn) (held bool) {
 	sc := l.sc
 	name := sc.host.ServerName(l.addr)
 	if name == sc.g.cfg.Authority {
 		name = "" // as the channel
 	}
-	var k *channelzdata.Socket // policy queue only
-	open := func() { k = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) }
+	open := func() { l.socket = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) }
 	if held = sc.host.Hold(open); !held {
 		sc.host.Post(open)
 	}
-	return func(why error) { sc.host.Post(func() { k.Close(why) }) }, held
+	return held
+}
+
+// closeSocket notes the end of the connection that openSocket was called for.
+func (l *loop) closeSocket(why error) {
+	l.sc.host.Post(func() { l.socket.Close(why) })
 }
 
 // socketCounts are a connection's figures for channelz.

@@ -16,6 +16,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/attempts"
 	"github.com/grpcdial/grpcdial/internal/backoff"
 	"github.com/grpcdial/grpcdial/internal/call"
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
@@ -49,6 +50,8 @@ type loop struct {
 	attempt uint64    // id of the latest attempt
 	readyAt time.Time // when its connection was reported as ready; zero before, and once its loss was
 	unnoted bool      // how the connection ends is yet to be noted in the record
+
+	socket *channelzdata.Socket // policy queue only: the data of the connection; nil before there are any
 
 	// Written by the loop's goroutine before conn is set.
 	keepalive time.Duration                   // between the pings of its connection
@@ -278,7 +281,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 	g := l.sc.g
 	stats := beginStats(g.cfg.StatsHandlers, conn)
 	g.cfg.Metrics.Connected(l.addr, conn.Peer().AuthInfo)
-	closeSocket, held := l.openSocket(conn)
+	held := l.openSocket(conn)
 	l.readyAt = time.Now()
 	l.sc.host.ConnReady(l.connected(), l.readyAt.Sub(l.since))
 	used, more, old := l.use(conn)
@@ -292,7 +295,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 		conn.Close(why, nil)
 	}
 	*served = true
-	go l.serve(conn, stats, closeSocket)
+	go l.serve(conn, stats)
 	if held {
 		l.sc.host.Run() // READY is reported on this goroutine, which has nothing else to do any more
 	}
@@ -312,12 +315,12 @@ func abandon(conn *h2.Conn) {
 
 // serve is the goroutine from then on. When the server lets the connection end, it leaves
 // the subchannel at once and the goroutine stays for the RPCs that still run.
-func (l *loop) serve(conn *h2.Conn, stats *connStats, closeSocket func(error)) {
+func (l *loop) serve(conn *h2.Conn, stats *connStats) {
 	defer l.leave(conn)
 	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
 	l.lost(conn, why)
 	l.drained(conn, why)
-	closeSocket(why)
+	l.closeSocket(why)
 	stats.end()
 }
 
