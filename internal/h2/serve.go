@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -56,11 +57,12 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 }
 
 // firstFailure is why writes failed, if they did before reads did with err. That the server
-// closed the connection, or a TLS alert, explains more than the error of a write.
+// closed the connection, or a TLS alert, explains more than the error of a write. But after
+// a reset, of which the system reports to the first call alone, reads end as after a close.
 func (c *Conn) firstFailure(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr != nil && err != io.EOF && !isAlert(err) {
+	if c.writeErr != nil && (err != io.EOF || errors.Is(c.writeErr, syscall.ECONNRESET)) && !isAlert(err) {
 		return c.writeErr
 	}
 	return err
