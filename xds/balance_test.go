@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestReplacedUnderLoad: endpoints move and clusters are replaced, and no RPC fails. A
@@ -33,7 +35,7 @@ func TestReplacedUnderLoad(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		route("cluster 0", map[string][]string{"cluster 0": {first}})
 		reaches(t, cc, "first")
-		ctx, cancel := context.WithCancel(soon(t))
+		ctx, cancel := context.WithCancel(backendtest.Bounded(t))
 		var callers sync.WaitGroup
 		var ended [4]atomic.Int64 // RPCs of each caller
 		for n := range ended {
@@ -43,7 +45,7 @@ func TestReplacedUnderLoad(t *testing.T) {
 			}
 			callers.Go(func() {
 				for ctx.Err() == nil && !t.Failed() {
-					_, err := call(soon(t), cc, "/shop.Cart/Add")
+					_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 					noError(t, cc, err)
 					ended[n].Add(1)
 				}
@@ -87,7 +89,7 @@ func TestRingHash(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for n := range 60 {
 			session := fmt.Sprint("session ", n%20)
-			by, err := ask(metadata.AppendToOutgoingContext(soon(t), "session", session), cc, "/shop.Cart/Add")
+			by, err := ask(metadata.AppendToOutgoingContext(backendtest.Bounded(t), "session", session), cc, "/shop.Cart/Add")
 			require.NoError(t, err)
 			if before, ok := chosen[session]; ok {
 				assert.Equal(t, before, by, session)
@@ -112,7 +114,7 @@ func TestDrops(t *testing.T) {
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			_, err := call(soon(t), cc, "/shop.Cart/Add")
+			_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", kind, err)
 			assert.ErrorContains(t, err, "dropped", kind)
 		}
@@ -156,7 +158,7 @@ func TestCircuitBreaking(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		var end []context.CancelFunc
 		for range 2 {
-			ctx, cancel := context.WithCancel(soon(t))
+			ctx, cancel := context.WithCancel(backendtest.Bounded(t))
 			end = append(end, cancel)
 			s, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Talk")
 			require.NoError(t, err)
@@ -164,7 +166,7 @@ func TestCircuitBreaking(t *testing.T) {
 			require.NoError(t, s.RecvMsg(new(wrapperspb.StringValue)))
 		}
 		for kind, call := range kinds {
-			_, err := call(soon(t), cc, "/shop.Cart/Add")
+			_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", kind, err)
 			assert.ErrorContains(t, err, "max requests 2 exceeded", kind)
 		}
@@ -172,7 +174,7 @@ func TestCircuitBreaking(t *testing.T) {
 		failsOver(t, cc, "all")
 		for range 10 {
 			for kind, call := range kinds { // each counts once
-				_, err := call(soon(t), cc, "/shop.Cart/Add")
+				_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 				assert.NoError(t, err, kind)
 			}
 		}
@@ -205,7 +207,7 @@ func TestOutlierDetection(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		inARow := 0
 		require.Eventually(t, func() bool {
-			if by, err := ask(soon(t), cc, "/shop.Cart/Good"); err == nil && by == "good" {
+			if by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Good"); err == nil && by == "good" {
 				inARow++
 			} else {
 				inARow = 0

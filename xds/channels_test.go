@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/xds"
 )
 
@@ -172,7 +173,7 @@ func askStream(ctx context.Context, cc grpc.ClientConnInterface, method string) 
 func reaches(t *testing.T, cc grpc.ClientConnInterface, name string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		by, err := ask(soon(t), cc, "/shop.Cart/Add")
+		by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 		return noError(t, cc, err) && by == name
 	}, time.Minute, time.Millisecond)
 }
@@ -191,7 +192,7 @@ func noError(t *testing.T, cc grpc.ClientConnInterface, err error) bool {
 func failsOver(t *testing.T, cc grpc.ClientConnInterface, name string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		by, err := ask(soon(t), cc, "/shop.Cart/Add")
+		by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 		return err == nil && by == name
 	}, time.Minute, time.Millisecond)
 	reaches(t, cc, name)

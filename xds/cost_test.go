@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // costs are channels of each kind to one backend: without xDS, with it, and with an HTTP
@@ -35,7 +37,7 @@ func costChannels(t testing.TB) (ours, theirs map[string]grpc.ClientConnInterfac
 	}
 	for _, side := range []map[string]grpc.ClientConnInterface{ours, theirs} {
 		for _, kind := range costs {
-			_, err := ask(soon(t), side[kind], "/shop.Cart/Add")
+			_, err := ask(backendtest.Bounded(t), side[kind], "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 		}
 	}
@@ -47,7 +49,7 @@ func costChannels(t testing.TB) (ours, theirs map[string]grpc.ClientConnInterfac
 // third. Under the race detector there are a few more.
 func TestCost(t *testing.T) {
 	ours, theirs := costChannels(t)
-	ctx, request, reply := soon(t), wrapperspb.String("who?"), new(wrapperspb.StringValue)
+	ctx, request, reply := backendtest.Bounded(t), wrapperspb.String("who?"), new(wrapperspb.StringValue)
 	count := func(cc grpc.ClientConnInterface) float64 {
 		return testing.AllocsPerRun(500, func() {
 			if err := cc.Invoke(ctx, "/shop.Cart/Add", request, reply); err != nil {
@@ -73,7 +75,7 @@ func BenchmarkUnary(b *testing.B) {
 	for _, kind := range costs {
 		for name, cc := range map[string]grpc.ClientConnInterface{"grpcdial": ours[kind], "grpc-go": theirs[kind]} {
 			b.Run(kind+"/"+name, func(b *testing.B) {
-				ctx, request, reply := soon(b), wrapperspb.String("who?"), new(wrapperspb.StringValue)
+				ctx, request, reply := backendtest.Bounded(b), wrapperspb.String("who?"), new(wrapperspb.StringValue)
 				b.ReportAllocs()
 				for b.Loop() {
 					if err := cc.Invoke(ctx, "/shop.Cart/Add", request, reply); err != nil {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/xds"
 )
 
@@ -127,14 +128,14 @@ func TestNoServer(t *testing.T) {
 	m := &management{bootstrap: bootstrap(nil, "127.0.0.1:1")}
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			_, err := call(soon(t), cc, "/shop.Cart/Add")
+			_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", kind, err)
 			if _, theirs := cc.(*grpc.ClientConn); !theirs || !strings.Contains(err.Error(), "produced zero addresses") {
 				assert.ErrorContains(t, err, "connection refused", kind)
 			}
 		}
 	})
-	err := m.dial(t).AwaitReady(soon(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }))
+	err := m.dial(t).AwaitReady(backendtest.Bounded(t), grpcdial.GiveUpOn(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }))
 	dialErr := (*grpcdial.DialError)(nil)
 	require.ErrorAs(t, err, &dialErr)
 	assert.ErrorContains(t, err, "connection refused")

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
 
@@ -26,7 +27,7 @@ const httpConnect = "GRPC_EXPERIMENTAL_XDS_HTTP_CONNECT"
 // reached through that (gRFC A86).
 func TestHTTPConnect(t *testing.T) {
 	if os.Getenv(httpConnect) == "" {
-		child := exec.CommandContext(soon(t), os.Args[0], "-test.run=^TestHTTPConnect$", "-test.count=1", "-test.v")
+		child := exec.CommandContext(backendtest.Bounded(t), os.Args[0], "-test.run=^TestHTTPConnect$", "-test.count=1", "-test.v")
 		child.Env = append(os.Environ(), httpConnect+"=true")
 		out, err := child.CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -53,7 +54,7 @@ func TestHTTPConnect(t *testing.T) {
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		before := len(proxy.Requests())
-		by, err := ask(soon(t), cc, "/shop.Cart/Add")
+		by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 		require.NoError(t, err)
 		assert.Equal(t, "behind", by)
 		seen := proxy.Requests()[before:]

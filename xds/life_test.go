@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/xds"
 )
 
@@ -32,7 +33,7 @@ func TestListenerMissing(t *testing.T) {
 	defer cancel()
 	waits := map[string]func() error{
 		"AwaitReady":                     func() error { return m.dial(t).AwaitReady(patient) },
-		"AwaitReady that gives up on it": func() error { return m.dial(t).AwaitReady(soon(t), grpcdial.GiveUpOn(unresolved)) },
+		"AwaitReady that gives up on it": func() error { return m.dial(t).AwaitReady(backendtest.Bounded(t), grpcdial.GiveUpOn(unresolved)) },
 		"WithBlock": func() error {
 			_, err := grpcdial.DialContext(patient, target, grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
 			return err
@@ -43,9 +44,9 @@ func TestListenerMissing(t *testing.T) {
 		},
 	}
 	rpcs := map[string]func() error{
-		"grpcdial": func() error { _, err := ask(soon(t), m.dial(t), "/shop.Cart/Add"); return err },
+		"grpcdial": func() error { _, err := ask(backendtest.Bounded(t), m.dial(t), "/shop.Cart/Add"); return err },
 		"grpc-go": func() error {
-			_, err := ask(soon(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
+			_, err := ask(backendtest.Bounded(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
 			return err
 		},
 	}
@@ -106,9 +107,9 @@ func TestIdleAndBack(t *testing.T) {
 		for _, cluster := range []string{"one", "two", "three"} {
 			m.set(t, config{routes: []*routepb.Route{to("/", cluster)}, clusters: map[string][]string{cluster: {addr}}})
 			for kind, call := range kinds {
-				_, err := call(soon(t), cc, "/shop.Cart/Add")
+				_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 				require.NoError(t, err, kind)
-				ctx := soon(t)
+				ctx := backendtest.Bounded(t)
 				for s := cc.GetState(); s != connectivity.Idle; s = cc.GetState() {
 					require.True(t, cc.WaitForStateChange(ctx, s))
 				}
@@ -131,14 +132,14 @@ func TestGoroutines(t *testing.T) {
 	}{
 		"after RPCs": {m, func(t *testing.T, cc stateConn) {
 			for kind, call := range kinds {
-				_, err := call(soon(t), cc, "/shop.Cart/Add")
+				_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 				require.NoError(t, err, kind)
-				_, err = call(soon(t), cc, "/shop.Gone/Add")
+				_, err = call(backendtest.Bounded(t), cc, "/shop.Gone/Add")
 				require.Equal(t, codes.Unavailable, status.Code(err), kind)
 			}
 		}},
 		"within an RPC": {m, func(t *testing.T, cc stateConn) {
-			_, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Hang")
+			_, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Hang")
 			require.NoError(t, err)
 		}},
 		"at once":              {m, func(_ *testing.T, cc stateConn) { cc.Connect() }},

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // loads is the service of a management server that takes load reports.
@@ -92,14 +94,14 @@ func TestLoadReports(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for range 5 {
 			for kind, call := range kinds {
-				_, err := call(soon(t), cc, "/shop.Cart/Load")
+				_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Load")
 				require.NoError(t, err, kind)
 			}
 			// Not a stream: if SendMsg returns io.EOF, because the RPC has failed, grpc-go
 			// reports that it ended well.
-			_, err := ask(soon(t), cc, "/shop.Cart/Flaky")
+			_, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Flaky")
 			require.Equal(t, codes.Unavailable, status.Code(err))
 		}
-		assert.Equal(t, reported{succeeded: 10, failed: 5, cpus: 5, queued: 30}, m.loads.await(soon(t), t, 15))
+		assert.Equal(t, reported{succeeded: 10, failed: 5, cpus: 5, queued: 30}, m.loads.await(backendtest.Bounded(t), t, 15))
 	})
 }

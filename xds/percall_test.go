@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // kinds are the ways to make an RPC.
@@ -38,10 +40,10 @@ func TestRouteTimeout(t *testing.T) {
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			_, err := call(soon(t), cc, "/shop.Cart/Hang")
+			_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Hang")
 			assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%s: %v", kind, err)
 			began := time.Now()
-			short, cancel := context.WithTimeout(soon(t), 500*time.Millisecond)
+			short, cancel := context.WithTimeout(backendtest.Bounded(t), 500*time.Millisecond)
 			defer cancel()
 			_, err = call(short, cc, "/shop.Other/Hang")
 			assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%s: %v", kind, err)
@@ -67,10 +69,10 @@ func TestRouteRetries(t *testing.T) {
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			by, err := call(soon(t), cc, "/shop.Cart/Flaky")
+			by, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Flaky")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "all", by, kind)
-			_, err = call(soon(t), cc, "/shop.Other/Flaky")
+			_, err = call(backendtest.Bounded(t), cc, "/shop.Other/Flaky")
 			assert.Equal(t, codes.Unavailable, status.Code(err), "%s: %v", kind, err)
 		}
 	})
@@ -92,22 +94,22 @@ func TestFaults(t *testing.T) {
 	const abort, delay = "x-envoy-fault-abort-grpc-request", "x-envoy-fault-delay-request"
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			by, err := call(soon(t), cc, "/shop.Cart/Add")
+			by, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "all", by, kind)
 
-			_, err = call(metadata.AppendToOutgoingContext(soon(t), abort, "9"), cc, "/shop.Cart/Add")
+			_, err = call(metadata.AppendToOutgoingContext(backendtest.Bounded(t), abort, "9"), cc, "/shop.Cart/Add")
 			assert.Equal(t, codes.FailedPrecondition, status.Code(err), "%s: %v", kind, err)
 			assert.ErrorContains(t, err, "fault injection", kind)
-			_, err = call(metadata.AppendToOutgoingContext(soon(t), abort, "0"), cc, "/shop.Cart/Add")
+			_, err = call(metadata.AppendToOutgoingContext(backendtest.Bounded(t), abort, "0"), cc, "/shop.Cart/Add")
 			assert.ErrorIs(t, err, io.EOF, "%s that ends at once, with OK", kind)
 
 			began := time.Now()
-			by, err = call(metadata.AppendToOutgoingContext(soon(t), delay, "200"), cc, "/shop.Cart/Add")
+			by, err = call(metadata.AppendToOutgoingContext(backendtest.Bounded(t), delay, "200"), cc, "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "all", by, kind)
 			assert.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond, kind)
-			short, cancel := context.WithTimeout(soon(t), 50*time.Millisecond)
+			short, cancel := context.WithTimeout(backendtest.Bounded(t), 50*time.Millisecond)
 			defer cancel()
 			_, err = call(metadata.AppendToOutgoingContext(short, delay, "600000"), cc, "/shop.Cart/Add")
 			assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%s: %v", kind, err)

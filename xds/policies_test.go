@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestPolicies: the policies that a management server may choose, those of programs among
@@ -53,13 +55,13 @@ func TestPolicies(t *testing.T) {
 			onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 				used := map[string]bool{}
 				require.Eventually(t, func() bool {
-					by, err := ask(soon(t), cc, "/shop.Cart/Load")
+					by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Load")
 					require.NoError(t, err)
 					used[by] = true
 					return len(used) == tt.want
 				}, time.Minute, time.Microsecond)
 				for range 50 {
-					by, err := ask(soon(t), cc, "/shop.Cart/Load")
+					by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Load")
 					require.NoError(t, err)
 					used[by] = true
 				}

@@ -27,6 +27,7 @@ import (
 	_ "google.golang.org/grpc/xds/googledirectpath"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/xds"
 )
@@ -38,7 +39,7 @@ const inChild = "GRPCDIAL_XDS_TEST_CHILD"
 // what it takes from there when the program starts.
 func inProcess(t *testing.T, test string, env ...string) {
 	t.Helper()
-	child := exec.CommandContext(soon(t), os.Args[0], "-test.run=^"+test+"$", "-test.count=1", "-test.v")
+	child := exec.CommandContext(backendtest.Bounded(t), os.Args[0], "-test.run=^"+test+"$", "-test.count=1", "-test.v")
 	child.Env = append(append(os.Environ(), inChild+"=1"), env...)
 	out, err := child.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -80,19 +81,19 @@ func TestInChild(t *testing.T) {
 	defer status.Close()
 	onRegistered(t, target, func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			by, err := call(soon(t), cc, "/shop.Cart/Add")
+			by, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "all", by, kind)
 			// gRFC A81: a route may have the endpoint's host name as the authority.
-			authority, err := call(soon(t), cc, "/shop.Cart/Authority")
+			authority, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Authority")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "shop", authority, kind)
-			authority, err = call(soon(t), cc, "/shop.Rewritten/Authority")
+			authority, err = call(backendtest.Bounded(t), cc, "/shop.Rewritten/Authority")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "backend.example", authority, kind)
 		}
 		// gRFC A40: the client's status has the resources that the channel uses.
-		seen, err := status.FetchClientStatus(soon(t), new(statuspb.ClientStatusRequest))
+		seen, err := status.FetchClientStatus(backendtest.Bounded(t), new(statuspb.ClientStatusRequest))
 		require.NoError(t, err)
 		require.Len(t, seen.Config, 1)
 		assert.Equal(t, target, seen.Config[0].ClientScope)
@@ -140,10 +141,10 @@ func TestGoogleC2PInChild(t *testing.T) {
 	}
 	onRegistered(t, "google-c2p:///shop?force-xds", func(t *testing.T, cc grpc.ClientConnInterface) {
 		for kind, call := range kinds {
-			by, err := call(soon(t), cc, "/shop.Cart/Add")
+			by, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "cart", by, kind)
-			by, err = call(soon(t), cc, "/shop.Stock/Count")
+			by, err = call(backendtest.Bounded(t), cc, "/shop.Stock/Count")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "all", by, kind)
 		}

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // TestRoutes: by method and by header, for unary RPCs and streams; an RPC that no route
@@ -30,14 +32,14 @@ func TestRoutes(t *testing.T) {
 		clusters: map[string][]string{"pay": {serve(t, "pay")}, "gold": {serve(t, "gold")}, "plain": {serve(t, "plain")}},
 	})
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
-		gold := metadata.AppendToOutgoingContext(soon(t), "tier", "gold")
-		gilt := metadata.AppendToOutgoingContext(soon(t), "tier", "GILT edged")
+		gold := metadata.AppendToOutgoingContext(backendtest.Bounded(t), "tier", "gold")
+		gilt := metadata.AppendToOutgoingContext(backendtest.Bounded(t), "tier", "GILT edged")
 		for _, call := range []func(context.Context, grpc.ClientConnInterface, string) (string, error){ask, askStream} {
 			for _, tt := range []struct {
 				ctx          context.Context
 				method, want string
 			}{
-				{soon(t), "/shop.Cart/Add", "plain"},
+				{backendtest.Bounded(t), "/shop.Cart/Add", "plain"},
 				{gold, "/shop.Cart/Add", "gold"},
 				{gilt, "/shop.Cart/Add", "gold"},
 				{gold, "/shop.Cart/Pay", "pay"},
@@ -46,7 +48,7 @@ func TestRoutes(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, tt.want, by, tt.method)
 			}
-			_, err := call(soon(t), cc, "/shop.Stock/Count")
+			_, err := call(backendtest.Bounded(t), cc, "/shop.Stock/Count")
 			assert.Equal(t, codes.Unavailable, status.Code(err))
 			assert.ErrorContains(t, err, "no matched route")
 		}
@@ -62,10 +64,10 @@ func TestContentType(t *testing.T) {
 		clusters: map[string][]string{"typed": {serve(t, "typed")}, "untyped": {serve(t, "untyped")}},
 	})
 	cc := m.dial(t)
-	by, err := ask(soon(t), cc, "/shop.Cart/Add")
+	by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 	require.NoError(t, err)
 	assert.Equal(t, "typed", by)
-	by, err = ask(soon(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
+	by, err = ask(backendtest.Bounded(t), newGRPCClient(t, target, grpc.WithResolvers(m.builder(t))), "/shop.Cart/Add")
 	require.NoError(t, err)
 	assert.Equal(t, "untyped", by)
 }
@@ -84,7 +86,7 @@ func TestWeightedClusters(t *testing.T) {
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		got := map[string]int{}
 		for range 400 {
-			by, err := ask(soon(t), cc, "/shop.Cart/Add")
+			by, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			require.NoError(t, err)
 			got[by]++
 		}
@@ -100,9 +102,9 @@ func TestListenerRemoved(t *testing.T) {
 	there := config{routes: []*routepb.Route{to("/", "all")}, clusters: map[string][]string{"all": {serve(t, "all")}}}
 	onEach(t, m, func(t *testing.T, cc grpc.ClientConnInterface) {
 		m.set(t, there)
-		_, err := ask(soon(t), cc, "/shop.Cart/Add")
+		_, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 		require.NoError(t, err)
-		s, err := cc.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Talk")
+		s, err := cc.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/shop.Cart/Talk")
 		require.NoError(t, err)
 		talk := func() {
 			reply := new(wrapperspb.StringValue)
@@ -113,14 +115,14 @@ func TestListenerRemoved(t *testing.T) {
 		talk()
 		m.set(t, config{noListen: true, clusters: there.clusters})
 		require.Eventually(t, func() bool {
-			_, err = ask(soon(t), cc, "/shop.Cart/Add")
+			_, err = ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			return err != nil && strings.Contains(err.Error(), "removed")
 		}, time.Minute, time.Millisecond)
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		talk()
 		m.set(t, there)
 		require.Eventually(t, func() bool {
-			_, err = ask(soon(t), cc, "/shop.Cart/Add")
+			_, err = ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			return err == nil
 		}, time.Minute, time.Millisecond)
 		talk()

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/xds"
 )
@@ -60,23 +61,23 @@ func TestMutualTLS(t *testing.T) {
 	run := func(t *testing.T, cc grpc.ClientConnInterface) {
 		var p peer.Peer
 		for kind, call := range kinds {
-			by, err := call(soon(t), cc, "/shop.Cart/Add")
+			by, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "secure", by, kind)
-			by, err = call(soon(t), cc, "/shop.Plain/Add")
+			by, err = call(backendtest.Bounded(t), cc, "/shop.Plain/Add")
 			require.NoError(t, err, kind)
 			assert.Equal(t, "plain", by, kind)
 		}
-		require.NoError(t, invoke(soon(t), cc, "/shop.Cart/Add", grpc.Peer(&p)))
+		require.NoError(t, invoke(backendtest.Bounded(t), cc, "/shop.Cart/Add", grpc.Peer(&p)))
 		info, ok := p.AuthInfo.(credentials.TLSInfo)
 		require.True(t, ok, "%T", p.AuthInfo)
 		assert.Equal(t, credentials.PrivacyAndIntegrity, info.SecurityLevel)
 		assert.Equal(t, "shopper", <-seen)
 
-		_, err := ask(soon(t), cc, "/shop.Stranger/Add")
+		_, err := ask(backendtest.Bounded(t), cc, "/shop.Stranger/Add")
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, "certificate signed by unknown authority")
-		_, err = ask(soon(t), cc, "/shop.Misnamed/Add")
+		_, err = ask(backendtest.Bounded(t), cc, "/shop.Misnamed/Add")
 		assert.Equal(t, codes.Unavailable, status.Code(err))
 		assert.ErrorContains(t, err, "do not match any of the accepted SANs")
 	}
@@ -89,7 +90,7 @@ func TestMutualTLS(t *testing.T) {
 	t.Run("grpcdial", func(t *testing.T) {
 		cc := dial(t)
 		run(t, cc)
-		_, err := ask(soon(t), cc, "/shop.Stranger/Add")
+		_, err := ask(backendtest.Bounded(t), cc, "/shop.Stranger/Add")
 		assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
 	})
 	t.Run("grpc-go", func(t *testing.T) {
@@ -99,7 +100,7 @@ func TestMutualTLS(t *testing.T) {
 		writeCertificate(t, dir, ca, ca.Client("replaced"))
 		require.Eventually(t, func() bool {
 			cc := dial(t) // with a connection of its own
-			_, err := ask(soon(t), cc, "/shop.Cart/Add")
+			_, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Add")
 			assert.NoError(t, err)
 			assert.NoError(t, cc.Close())
 			return <-seen == "replaced"

@@ -11,6 +11,7 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/bridge"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 )
 
 // aroundXDS is a program's builder that builds on grpc-go's and says nothing of it.
@@ -29,7 +30,7 @@ func TestUnwrapped(t *testing.T) {
 		"of grpc-go's options": theirs,
 	} {
 		t.Run(name, func(t *testing.T) {
-			by, err := ask(soon(t), newClient(t, target, opt), "/shop.Cart/Add")
+			by, err := ask(backendtest.Bounded(t), newClient(t, target, opt), "/shop.Cart/Add")
 			require.NoError(t, err)
 			assert.Equal(t, "all", by)
 		})
