@@ -114,7 +114,13 @@ func (sc *Subchannel) watchUseLocked() {
 // dropUnused gives up extra connections that had no RPC since the look before; a health
 // check or load report that goes on is none, and moves to another connection. RPCs prefer
 // the oldest connections, so the latest are those that go.
+//
+// It runs on a timer's goroutine, which Close waits for: metrics are recorded there.
 func (sc *Subchannel) dropUnused() {
+	if !sc.g.enter() {
+		return
+	}
+	defer sc.g.running.Done()
 	sc.mu.Lock()
 	old := sc.takeLocked(func(l *loop) bool {
 		if l == sc.conns[0] {

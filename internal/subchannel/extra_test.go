@@ -15,7 +15,9 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	estats "google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/backendtest"
@@ -23,6 +25,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/connect"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
+	"github.com/grpcdial/grpcdial/internal/metrics"
 )
 
 // begin makes an RPC that a picker sends to the subchannel; its error comes when it ends.
@@ -314,6 +317,72 @@ func TestExtraConnectionGoesWhenUnused(t *testing.T) {
 		assert.Empty(t, h.states)
 		h.close()
 	})
+}
+
+// heldRecorder waits in the metric of the first connection that ends.
+type heldRecorder struct {
+	estats.UnimplementedMetricsRecorder
+	backendtest.EndHandler
+	once         sync.Once
+	called, goOn chan struct{}
+}
+
+func (r *heldRecorder) RecordInt64Count(h *estats.Int64CountHandle, _ int64, _ ...string) {
+	if h.Descriptor().Name == "grpc.subchannel.disconnections" {
+		r.once.Do(func() {
+			close(r.called)
+			<-r.goOn
+		})
+	}
+}
+
+// The end of a channel waits for the program's code that runs because a connection is not
+// needed any more.
+func TestCloseWaitsWhileAConnectionGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, recorder := newFakeHost(t), &heldRecorder{called: make(chan struct{}), goOn: make(chan struct{})}
+		h.group.cfg.Metrics = metrics.New([]stats.Handler{recorder}, func() string { return "" }, nil)
+		h.most.Store(2)
+		peers := make(chan *h2test.Conn, 10)
+		h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+			return pipe(t, ctx, cfg, peers)
+		}
+		sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
+		h.expect(connectivity.Connecting, connectivity.Ready)
+		first := <-peers
+		one := h.begin(sc)
+		headers, payload := first.ExpectUnary()
+		two := h.begin(sc)
+		second := <-peers
+		headers2, payload2 := second.ExpectUnary()
+		first.ReplyUnary(headers.StreamID, payload)
+		second.ReplyUnary(headers2.StreamID, payload2)
+		require.NoError(t, <-one)
+		require.NoError(t, <-two)
+		first.Lenient()
+		second.Lenient()
+		<-recorder.called
+		h.group.Close(errors.New("closed"), status.New(codes.Canceled, "closed"))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			h.group.Wait()
+		}()
+		synctest.Wait()
+		assert.False(t, isClosed(ended), "the recorder is being called")
+		close(recorder.goOn)
+		<-ended
+		h.close()
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // New addresses drain the connections to those that are gone, several too.

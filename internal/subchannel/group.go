@@ -73,7 +73,7 @@ type Group struct {
 	made    uint64         // guarded by mu: subchannels so far
 	subs    []*Subchannel  // guarded by mu: those that have not ended, each where its index says
 	loops   []*loop        // guarded by mu: those whose goroutine runs, each where its index says
-	running sync.WaitGroup // one for each loop and each health watch; added to under mu, before closed
+	running sync.WaitGroup // one for each loop, health watch and timer that runs; added to under mu, before closed
 }
 
 // Init sets the group's config. It is called once, before anything else.
@@ -160,6 +160,17 @@ func (g *Group) Close(why error, st *status.Status) {
 
 // Wait waits until every goroutine of a closed group has ended.
 func (g *Group) Wait() { g.running.Wait() }
+
+// enter counts a goroutine in that is no loop's; running.Done counts it out. It reports false,
+// and the goroutine has nothing to do, if the group is closed.
+func (g *Group) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.running.Add(1)
+	}
+	return !g.closed
+}
 
 // begin counts the goroutine of l in. It reports false, and l must not start, if the
 // group is closed.

@@ -52,11 +52,7 @@ type healthWatch struct {
 // function returned ends the watch and does not wait for that.
 func (w *healthWatch) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := w.sc.g
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.closed {
-		g.running.Add(1)
+	if w.sc.g.enter() {
 		go w.run(ctx)
 	}
 	return cancel
