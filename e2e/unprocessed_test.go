@@ -1,15 +1,19 @@
 package e2e_test
 
 import (
+	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
@@ -147,18 +151,19 @@ func TestRefusedRPCsGoElsewhere(t *testing.T) {
 // A policy that stays with the first backend that takes connections goes
 // on to the next one if that serves nothing.
 func TestGoAwaysAtOnceLeadElsewhere(t *testing.T) {
-	h2test.CheckLeaks(t)
-	leaving, serving := h2test.Listen(t), h2test.Listen(t)
-	leaving.Script(func(c *h2test.Conn) {
-		c.Lenient()
-		c.Handshake()
-		c.GoAway(0, http2.ErrCodeNo, "")
-		c.ExpectClosed()
+	synctest.Test(t, func(t *testing.T) {
+		serving, stop := servePiped(t, 0, nil, keepalive.ServerParameters{})
+		defer stop()
+		dial := func(ctx context.Context, addr string) (net.Conn, error) {
+			if addr == "serving:1" {
+				return serving(ctx, addr)
+			}
+			return shortLivedThen(func(f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeNo, nil) }), nil
+		}
+		r := manual.NewBuilderWithScheme("hand")
+		r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "leaving:1"}, {Addr: "serving:1"}}})
+		cc := inBubbleTo(t, "hand:///x", dial, grpcdial.WithResolvers(r))
+		require.Eventually(t, func() bool { return ask(cc, time.Minute) == nil }, time.Minute, time.Millisecond)
+		require.NoError(t, cc.Close())
 	})
-	serving.Serve(h2test.Echo)
-	r := manual.NewBuilderWithScheme("hand")
-	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: leaving.Addr()}, {Addr: serving.Addr()}}})
-	cc := newClient(t, "hand:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(r))
-	require.Eventually(t, func() bool { return ask(cc, time.Minute) == nil }, time.Minute, time.Millisecond)
-	require.NoError(t, cc.Close())
 }
