@@ -91,7 +91,7 @@ func TestNotReadyAndWhy(t *testing.T) {
 			result := make(chan error, 1)
 			results[tt.name+", "+name] = result
 			all.Go(func() {
-				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 				defer cancel()
 				result <- dial(ctx, tt.target, tt.creds)
 			})
@@ -99,7 +99,7 @@ func TestNotReadyAndWhy(t *testing.T) {
 	}
 	begun := time.Now()
 	all.Wait()
-	assert.Less(t, time.Since(begun), 4*time.Second)
+	assert.Less(t, time.Since(begun), 20*time.Second)
 	for _, tt := range tests {
 		for name := range dials {
 			t.Run(tt.name+", "+name, func(t *testing.T) {

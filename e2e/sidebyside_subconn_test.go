@@ -180,10 +180,10 @@ func TestSubConnSideBySide(t *testing.T) {
 					step(t, h)
 				}
 				begun := time.Now()
-				err := ask(cc, map[bool]time.Duration{true: 5 * time.Second, false: 50 * time.Millisecond}[tt.served])
+				err := ask(cc, map[bool]time.Duration{true: time.Minute, false: 50 * time.Millisecond}[tt.served])
 				assert.Equal(t, tt.served, err == nil, "ours: %v: %v", ours, err)
 				if tt.served {
-					assert.Less(t, time.Since(begun), time.Second)
+					assert.Less(t, time.Since(begun), 5*time.Second)
 				}
 				states[ours] = h.seen()
 			})

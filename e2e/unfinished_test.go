@@ -62,7 +62,12 @@ func TestUnfinishedGolden(t *testing.T) {
 	shakes := backendtest.ServeRaw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, tls.Server(c, ca.ServerConfig("backend.example"))) })
 	proxy := proxytest.Serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	ill := h2test.Listen(t)
-	ill.Serve(func(*h2test.Stream) {})
+	var asked atomic.Pointer[func()] // is called when the health service is asked
+	ill.Serve(func(*h2test.Stream) {
+		if f := asked.Load(); f != nil {
+			(*f)()
+		}
+	})
 	names := dnstest.Listen(t, dnstest.Zone{"silent.example": {Silent: true}})
 	for _, tt := range []struct {
 		name   string
@@ -94,13 +99,11 @@ func TestUnfinishedGolden(t *testing.T) {
 		for _, w := range waits {
 			t.Run(tt.name+", "+w.name, func(t *testing.T) {
 				ctx := backendtest.NewUntilNow()
+				soon := func() { time.AfterFunc(20*time.Millisecond, ctx.End) }
+				asked.Store(&soon)
 				trace := grpcdial.WithDialTrace(&grpcdial.DialTrace{Every: func(e grpcdial.DialEvent) {
-					switch {
-					case e.Kind == tt.ends:
+					if e.Kind == tt.ends {
 						ctx.End()
-					case e.Kind == grpcdial.EventReady:
-						// Only then is the connection the subchannel's.
-						time.AfterFunc(20*time.Millisecond, ctx.End)
 					}
 				}})
 				begun := time.Now()
