@@ -36,7 +36,7 @@ func TestEndDuringBackoff(t *testing.T) {
 	}
 	t.Run("unary, deadline", func(t *testing.T) {
 		ch, _ := begin(t)
-		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+		err := ch.Invoke(timeout(t, aWhile), unaryMethod, request("x"), new(testpb.SimpleResponse))
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 		assert.Equal(t, StageBackoff, err.(*Error).Stage)
 		assert.ErrorContains(t, err, "waiting to try again: latest failure: not now")
@@ -53,7 +53,7 @@ func TestEndDuringBackoff(t *testing.T) {
 			ch, failed := begin(t)
 			ctx, cancel := context.WithCancel(soon(t))
 			if end == "deadline" {
-				ctx = timeout(t, 50*time.Millisecond)
+				ctx = timeout(t, aWhile)
 			}
 			var f finished
 			cs, err := ch.NewStream(ctx, bidiDesc, bidiMethod, f.option())
@@ -98,7 +98,7 @@ func TestDeadlinePassesBetweenAttempts(t *testing.T) {
 		},
 	} {
 		t.Run(kind, func(t *testing.T) {
-			ctx := timeout(t, 20*time.Millisecond)
+			ctx := timeout(t, aWhile)
 			attempts := 0
 			ch := scripted(t, Config{}, func(_ int, s *h2test.Stream) {
 				attempts++
@@ -324,7 +324,7 @@ func TestDeadlineWhileWaitingForAStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var f finished
-			err := call(timeout(t, 30*time.Millisecond), f.option())
+			err := call(timeout(t, aWhile), f.option())
 			require.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.Equal(t, StageQueue, err.(*Error).Stage)
@@ -367,7 +367,7 @@ func TestMethodTimeout(t *testing.T) {
 	c, err = serviceconfig.Parse(`{"methodConfig": [{"name": [{}], "timeout": "1000s"}]}`)
 	require.NoError(t, err)
 	ch.SetConfig(c)
-	err = ch.Invoke(timeout(t, 20*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+	err = ch.Invoke(timeout(t, aWhile), unaryMethod, request("x"), new(testpb.SimpleResponse))
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
 	requireNoneActive(t, ch)
 }

@@ -72,7 +72,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			c.StopReading()
 		})
 		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
-		err := ch.Invoke(timeout(t, 50*time.Millisecond), unaryMethod, request(strings.Repeat("x", 1000)), new(testpb.SimpleResponse))
+		err := ch.Invoke(timeout(t, aWhile), unaryMethod, request(strings.Repeat("x", 1000)), new(testpb.SimpleResponse))
 		ended(t, err, StageSend, `^context deadline exceeded after \S+: sending, waiting for `+peer+` to take more$`)
 	})
 	t.Run("a stream that the server does not take", func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			c.StopReading()
 		})
 		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
-		cs, err := ch.NewStream(timeout(t, 50*time.Millisecond), bidiDesc, bidiMethod)
+		cs, err := ch.NewStream(timeout(t, aWhile), bidiDesc, bidiMethod)
 		require.NoError(t, err)
 		require.Error(t, cs.SendMsg(chunk(1000)))
 		ended(t, cs.RecvMsg(new(testpb.StreamingOutputCallResponse)), StageSend, `sending, waiting for `+peer+` to take more$`)
@@ -92,7 +92,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		srv.Serve(silent)
 		ch := ready(t, Config{}, insecureBackend(t, srv.Addr()))
 		var f finished
-		_, err := ch.NewStream(timeout(t, 20*time.Millisecond), bidiDesc, bidiMethod, f.option())
+		_, err := ch.NewStream(timeout(t, aWhile), bidiDesc, bidiMethod, f.option())
 		require.NoError(t, err)
 		f.require(t, codes.DeadlineExceeded)
 		ended(t, f.errs[0], StageReply, `sent, waiting for `+peer+` to answer$`)
@@ -132,7 +132,13 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 		first, free := context.WithCancel(soon(t))
 		_, err := ch.NewStream(first, bidiDesc, bidiMethod)
 		require.NoError(t, err)
-		time.AfterFunc(100*time.Millisecond, free)
+		go func() {
+			for n := 0; n < 2; n, _ = ch.Active() {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(aWhile / 4) // it waits for the stream
+			free()
+		}()
 		err = ch.Invoke(ctx, unaryMethod, request("x"), new(testpb.SimpleResponse))
 		e := ended(t, err, StageReply, `sent, waiting for `+peer+` to answer \(waited \S+ for a stream: the server allows 1 at a time, on the wire \S+\)$`)
 		assert.Positive(t, e.Queued)
@@ -145,7 +151,7 @@ func TestDeadlineSaysHowFarTheRequestWas(t *testing.T) {
 			}
 		})
 		ch.SetConfig(retryConfig(t, quickPolicy, ""))
-		err := ch.Invoke(timeout(t, 500*time.Millisecond), unaryMethod, request("x"), new(testpb.SimpleResponse))
+		err := ch.Invoke(timeout(t, 3*aWhile), unaryMethod, request("x"), new(testpb.SimpleResponse))
 		e := ended(t, err, StageReply, `after \S+, in attempt 2: sent, waiting for `+peer+` to answer \(backing off \S+, on the wire \S+\)$`)
 		assert.Positive(t, e.BackingOff)
 	})

@@ -229,7 +229,7 @@ func TestStatsOfADelayedResolver(t *testing.T) {
 		for n := 0; n == 0; n, _ = ch.Active() {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(aWhile / 4)
 		ch.SetResolved(true)
 	}()
 	for range 2 {

@@ -290,7 +290,7 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 	})
 	t.Run("deadline", func(t *testing.T) {
 		var f finished
-		cs, err := ch.NewStream(timeout(t, 30*time.Millisecond), bidiDesc, bidiMethod, f.option())
+		cs, err := ch.NewStream(timeout(t, aWhile), bidiDesc, bidiMethod, f.option())
 		require.NoError(t, err)
 		err = cs.RecvMsg(new(testpb.StreamingOutputCallResponse))
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)
@@ -299,7 +299,7 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 	})
 	t.Run("deadline in Header", func(t *testing.T) {
 		var f finished
-		cs, err := ch.NewStream(timeout(t, 30*time.Millisecond), bidiDesc, bidiMethod, f.option())
+		cs, err := ch.NewStream(timeout(t, aWhile), bidiDesc, bidiMethod, f.option())
 		require.NoError(t, err)
 		md, err := cs.Header()
 		assert.NoError(t, err)
@@ -312,7 +312,7 @@ func TestStreamCancelAndDeadline(t *testing.T) {
 			<-st.Context().Done()
 			return st.Context().Err()
 		}})
-		cs, err := ch.NewStream(timeout(t, 100*time.Millisecond), bidiDesc, bidiMethod)
+		cs, err := ch.NewStream(timeout(t, aWhile), bidiDesc, bidiMethod)
 		require.NoError(t, err)
 		for err == nil {
 			err = cs.SendMsg(chunk(100000))
