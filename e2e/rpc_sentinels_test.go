@@ -189,13 +189,13 @@ func failureWays(t *testing.T) []failureWay {
 			target: closing(t)},
 		{name: "the deadline, connecting", target: h2test.RefusedAddr(t), code: codes.DeadlineExceeded, own: context.DeadlineExceeded,
 			call: []grpc.CallOption{grpc.WaitForReady(true)}, finds: []error{syscall.ECONNREFUSED},
-			ctx: func(t *testing.T) context.Context { return endsAfter(t, 100*time.Millisecond) }},
+			ctx: func(t *testing.T) context.Context { return endsAfter(t, 500*time.Millisecond) }},
 		{name: "the deadline, sent", code: codes.DeadlineExceeded, own: context.DeadlineExceeded, target: cut(says, func(*h2test.Stream) {}).Addr(),
-			ctx: func(t *testing.T) context.Context { return endsAfter(t, 100*time.Millisecond) }},
+			ctx: func(t *testing.T) context.Context { return endsAfter(t, 500*time.Millisecond) }},
 		{name: "cancelled because of EOF", code: codes.Canceled, own: context.Canceled, finds: []error{errOwn}, target: cut(says, func(*h2test.Stream) {}).Addr(),
 			ctx: func(t *testing.T) context.Context {
 				ctx, cancel := context.WithCancelCause(backendtest.Bounded(t))
-				time.AfterFunc(50*time.Millisecond, func() { cancel(errOf(io.EOF)) })
+				time.AfterFunc(300*time.Millisecond, func() { cancel(errOf(io.EOF)) })
 				return ctx
 			}},
 	}
