@@ -137,7 +137,7 @@ func TestCallFails(t *testing.T) {
 	assert.Nil(t, got.Status)
 
 	s := newShop(t).open(t, stable)
-	o = command(t, "call", "--plaintext", "--max-time", "0.5", s.addr, "shop.Shop/Get", "-d", `{"id":"slow"}`)
+	o = command(t, "call", "--plaintext", "--max-time", "2", s.addr, "shop.Shop/Get", "-d", `{"id":"slow"}`)
 	assert.Equal(t, exitStatus+int(codes.DeadlineExceeded), o.code)
 	assert.Contains(t, o.stderr, "Code: DeadlineExceeded")
 }

@@ -148,7 +148,7 @@ func TestWatchUntilSIGINT(t *testing.T) {
 
 func TestWatchEndsAfterTheTimeout(t *testing.T) {
 	s := serve(t, "")
-	o := command(t, "watch", "--plaintext", s.addr, "--timeout", "500ms")
+	o := command(t, "watch", "--plaintext", s.addr, "--timeout", "2s")
 	assert.Equal(t, exitOK, o.code)
 	assert.Contains(t, o.stdout, "IDLE -> CONNECTING")
 }
