@@ -111,7 +111,7 @@ func answered(cc grpc.ClientConnInterface, callers int) (n int64, why error) {
 	for range callers {
 		all.Go(func() {
 			for range 20 {
-				ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), backendtest.Patience)
 				err := cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue))
 				cancel()
 				if err != nil {
