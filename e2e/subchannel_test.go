@@ -283,8 +283,8 @@ func TestHealthListener(t *testing.T) {
 	}
 	states := make(chan balancer.SubConnState, 100)
 	var sub balancer.SubConn
-	flushed := make(chan struct{})
-	p := &backendtest.SpyPolicy{As: t.Name(), OnExitIdle: func(*backendtest.Spy) { close(flushed) }, OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+	flushed := make(chan struct{}, 10) // the channel leaves idle, and may be connected, before the last Connect too
+	p := &backendtest.SpyPolicy{As: t.Name(), OnExitIdle: func(*backendtest.Spy) { flushed <- struct{}{} }, OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
 		sub = s.Connect(state.ResolverState.Addresses, func(state balancer.SubConnState) {
 			if state.ConnectivityState == connectivity.Ready {
 				register(s.Sub, "replaced")
