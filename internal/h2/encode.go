@@ -3,6 +3,7 @@ package h2
 import (
 	"encoding/base64"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -220,11 +221,15 @@ func (e *headerEncoder) again(name, value string) bool {
 		e.seen = new([64]uint64)
 	}
 	h := maphash.String(metadataSeed, value) ^ maphash.String(metadataSeed, name)*31
-	at := &e.seen[h%uint64(len(e.seen))]
-	if *at == h {
+	// In one of eight places for eight fields each, the latest first: were there one in a
+	// place, two fields of every call that share it would displace each other for ever.
+	const ways = 8
+	set := e.seen[h%(uint64(len(e.seen))/ways)*ways:][:ways]
+	if slices.Contains(set, h) {
 		return true
 	}
-	*at = h
+	copy(set[1:], set)
+	set[0] = h
 	return false
 }
 

@@ -88,6 +88,20 @@ func TestTokenIsIndexed(t *testing.T) {
 	}
 }
 
+// Fields that come with each call are inserted, whichever they are: none displaces another
+// before it comes again.
+func TestFieldsOfEachCallAreIndexed(t *testing.T) {
+	for n := range 20 {
+		md := metadata.MD{}
+		for i := range 8 {
+			md.Set(fmt.Sprintf("x-field-%d-%d", n, i), strings.Repeat("v", 100))
+		}
+		for call, block := range blocks(t, func(int) metadata.MD { return md }, 4)[2:] {
+			require.Less(t, len(block), 30, "call %d", call+2)
+		}
+	}
+}
+
 // Tokens that are replaced from time to time stay cheap for as long as the connection lives.
 func TestTokensAreReplaced(t *testing.T) {
 	const tokens, calls = 12, 300
