@@ -322,11 +322,12 @@ func TestHedgingUnderLoad(t *testing.T) {
 	})
 }
 
-// TestPerAttemptRecvTimeout: an attempt without a response is given up, and made again.
+// TestPerAttemptRecvTimeout: an attempt without a response is given up, and made again. Each
+// has two seconds to reach the server, and the one that is answered to be so.
 func TestPerAttemptRecvTimeout(t *testing.T) {
 	settings := grpcdial.ServiceConfig{MethodSettings: []grpcdial.MethodSettings{{
 		Names: []grpcdial.MethodName{{}},
-		Retry: &grpcdial.RetryPolicy{MaxAttempts: 3, InitialBackoff: time.Millisecond, MaxBackoff: time.Millisecond, BackoffMultiplier: 1, PerAttemptRecvTimeout: 30 * time.Millisecond},
+		Retry: &grpcdial.RetryPolicy{MaxAttempts: 3, InitialBackoff: time.Millisecond, MaxBackoff: time.Millisecond, BackoffMultiplier: 1, PerAttemptRecvTimeout: 2 * time.Second},
 	}}}
 	for name, tt := range map[string]struct {
 		hangs int
@@ -338,6 +339,7 @@ func TestPerAttemptRecvTimeout(t *testing.T) {
 	} {
 		for _, kind := range []string{"unary", "stream"} {
 			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
 				s := serveScript(t, func(ctx context.Context, n int) error {
 					if n <= tt.hangs {
 						return hang(ctx)
