@@ -27,7 +27,7 @@ import (
 )
 
 // serve starts a backend that answers every message with its name, and returns its address.
-// A method whose name ends in Hang answers nothing; in Flaky, only the third attempt; in
+// A method whose name ends in Hang answers nothing; in Flaky, only the third attempt, once the message has come; in
 // Good, only if that is the backend's name; in Authority, with that of the RPC; in Load,
 // with a report of half a CPU and a queue of three.
 func serve(t testing.TB, name string) string {
@@ -52,6 +52,9 @@ func serveAt(t testing.TB, addr, name string, opts ...grpc.ServerOption) (at str
 		}
 		md, _ := metadata.FromIncomingContext(s.Context())
 		if attempts := md.Get("grpc-previous-rpc-attempts"); strings.HasSuffix(method, "Flaky") && (len(attempts) == 0 || attempts[0] != "2") {
+			if err := s.RecvMsg(new(wrapperspb.StringValue)); err != nil { // the client's SendMsg returns nil then
+				return err
+			}
 			return status.Error(codes.Unavailable, "not yet")
 		}
 		if strings.HasSuffix(method, "Good") && name != "good" {

@@ -97,8 +97,6 @@ func TestLoadReports(t *testing.T) {
 				_, err := call(backendtest.Bounded(t), cc, "/shop.Cart/Load")
 				require.NoError(t, err, kind)
 			}
-			// Not a stream: if SendMsg returns io.EOF, because the RPC has failed, grpc-go
-			// reports that it ended well.
 			_, err := ask(backendtest.Bounded(t), cc, "/shop.Cart/Flaky")
 			require.Equal(t, codes.Unavailable, status.Code(err))
 		}

@@ -59,15 +59,23 @@ func (r *rpcSteps) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			r.toLocked(phaseWait, nil)
 		}
 	case *stats.InHeader:
-		if r.phase == phaseSend { // a server may reply before it is noted that the request was handed over
-			r.toLocked(phaseWait, nil)
-		}
+		r.answeredLocked()
 		r.toLocked(phaseReceive, nil)
 	case *stats.InPayload:
 		r.messages++
 		r.bytes += s.Length
+	case *stats.InTrailer:
+		r.answeredLocked()
 	case *stats.End:
 		r.toLocked("", s.Error)
+	}
+}
+
+// answeredLocked begins the wait, if it has not begun: a server may reply before it is noted
+// that the request was handed over.
+func (r *rpcSteps) answeredLocked() {
+	if r.phase == phaseSend {
+		r.toLocked(phaseWait, nil)
 	}
 }
 
