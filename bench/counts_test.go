@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -59,16 +61,24 @@ func TestCountsOfAnOperation(t *testing.T) {
 		{downCell(1, 1<<10, downBatch), 1000, map[string]float64{"allocs": 2.2, "bytes": 1300, "syscalls": 0.2}},
 		{downCell(1, 64<<10, 1), 1000, map[string]float64{"allocs": 5, "syscalls": 8}},
 		{downCell(1, 1<<20, 1), 100, map[string]float64{"syscalls": 50}},
-		{cell{name: "dial", noun: "dial", workers: 1, work: dial}, 300, map[string]float64{"allocs": 205, "bytes": 20500, "up": 90, "syscalls": 9}},
+		{cell{name: "dial", noun: "dial", workers: 1, work: dial}, 300, map[string]float64{"allocs": 160, "bytes": 17000, "up": 90, "syscalls": 9}},
 	} {
 		t.Run(tt.cell.name, func(t *testing.T) {
+			exceeds := func(got map[string]float64, key string) bool {
+				return got[key] > tt.most[key] && (!underRace || key == "up" || key == "down")
+			}
 			got := count(t, sides[0], at.Plain, tt.cell, tt.ops)
+			// A machine with other work gives pooled buffers to the garbage collector now and
+			// then. A client that takes too much takes it each time.
+			for range 4 {
+				if !slices.ContainsFunc(slices.Collect(maps.Keys(tt.most)), func(key string) bool { return exceeds(got, key) }) {
+					break
+				}
+				got = count(t, sides[0], at.Plain, tt.cell, tt.ops)
+			}
 			t.Logf("allocs %.2f, bytes %.0f, up %.2f, down %.2f, syscalls %.3f", got["allocs"], got["bytes"], got["up"], got["down"], got["syscalls"])
 			for key, most := range tt.most {
-				if underRace && key != "up" && key != "down" {
-					continue
-				}
-				assert.LessOrEqual(t, got[key], most, key)
+				assert.False(t, exceeds(got, key), "%s: %.2f, at most %.2f", key, got[key], most)
 			}
 		})
 	}
