@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,8 @@ import (
 //
 //	/test.Backend/Name   replies with the server's name
 //	/test.Backend/Stream replies to each message with the server's name
-//	/test.Backend/Hold   replies when the RPC is cancelled
+//	/test.Backend/Hold   replies when the RPC is cancelled; not when its deadline has passed,
+//	                     which a reply could overtake at a client that is slow to notice it
 type Backend struct {
 	t    *testing.T
 	Name string
@@ -141,6 +143,9 @@ func (b *Backend) handle(_ any, s grpc.ServerStream) error {
 		if method == "/test.Backend/Hold" {
 			b.Held <- struct{}{}
 			<-s.Context().Done()
+			if errors.Is(s.Context().Err(), context.DeadlineExceeded) {
+				<-b.t.Context().Done()
+			}
 		}
 		m.Value = b.Name
 		if err := s.SendMsg(m); err != nil {
