@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
@@ -103,9 +101,7 @@ func TestGoexitInCallbacks(t *testing.T) {
 				if tt.refuse {
 					return
 				}
-				framer := http2.NewFramer(c, c)
-				_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-				_ = framer.WriteSettings()
+				framer := h2test.Greet(c)
 				for {
 					if _, err := framer.ReadFrame(); err != nil {
 						return

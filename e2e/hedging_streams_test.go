@@ -177,7 +177,7 @@ func TestHedgingOfWhatMayNotBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) })
 			cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 5, HedgingDelay: 50 * time.Millisecond}, nil, []*scripted{s})
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // to reach the server, and for hedges that must not come
 			defer cancel()
 			err := start(ctx, cc)
 			assert.Equal(t, codes.DeadlineExceeded, status.Code(err), "%v", err)

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 // serveShortly serves connections that end as soon as they are set up, after
@@ -29,9 +29,7 @@ import (
 func serveShortly(t *testing.T, accepted *atomic.Int32, farewell func(net.Conn, *http2.Framer)) (addr string) {
 	return backendtest.ServeRaw(t, func(c net.Conn) {
 		accepted.Add(1)
-		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-		framer := http2.NewFramer(c, c)
-		_ = framer.WriteSettings()
+		framer := h2test.Greet(c)
 		for {
 			f, err := framer.ReadFrame()
 			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
@@ -168,14 +166,10 @@ func shortLived() net.Conn { return shortLivedThen(func(*http2.Framer) {}) }
 func shortLivedThen(farewell func(*http2.Framer)) net.Conn {
 	client, server := net.Pipe()
 	go func() {
-		_, _ = io.CopyN(io.Discard, server, int64(len(http2.ClientPreface)))
-		framer := http2.NewFramer(server, server)
-		var greeting sync.WaitGroup
-		greeting.Go(func() { _ = framer.WriteSettings() })
+		framer := h2test.Greet(server)
 		for {
 			f, err := framer.ReadFrame()
 			if settings, ok := f.(*http2.SettingsFrame); err != nil || ok && settings.IsAck() {
-				greeting.Wait()
 				farewell(framer)
 				_ = server.Close()
 				return

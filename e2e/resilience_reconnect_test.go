@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/internal/backendtest"
+	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
 // A server that accepts connections and ends them before it serves anything is not
@@ -65,12 +65,11 @@ func TestConnectionsToServersThatServeNothing(t *testing.T) {
 						accepted.Add(1)
 						go func() {
 							defer c.Close()
-							fr := http2.NewFramer(c, c)
-							_ = fr.WriteSettings()
-							if end != nil {
-								_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-								end(fr)
+							if end == nil {
+								_ = http2.NewFramer(c, nil).WriteSettings()
+								return
 							}
+							end(h2test.Greet(c))
 						}()
 					}
 				}()

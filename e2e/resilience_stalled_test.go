@@ -18,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -100,10 +99,7 @@ func stallingPeers() []stallingPeer {
 					if err != nil {
 						return
 					}
-					fr := http2.NewFramer(nc, nc)
-					_, _ = io.ReadFull(nc, make([]byte, len(http2.ClientPreface)))
-					_ = fr.WriteSettings(h2test.InitialWindowSize(1 << 30))
-					_ = fr.WriteWindowUpdate(0, 1<<30)
+					_ = h2test.Greet(nc, h2test.InitialWindowSize(1<<30)).WriteWindowUpdate(0, 1<<30)
 				}
 			}()
 			return plain(t, "passthrough:///x", grpcdial.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
