@@ -56,7 +56,6 @@ func Resolver() resolver.Builder { return registered }
 // configuration of its own, or one that builds on it. Programs that import this package
 // need not call it: grpcdial's channels translate the updates of every resolver that is
 // grpc-go's xDS resolver or passes its updates on.
-
 func Wrap(b resolver.Builder) resolver.Builder {
 	switch b := b.(type) {
 	case builder, overridingBuilder:

@@ -81,7 +81,6 @@ func (q *Queue) Discard() {
 
 // Close makes the queue refuse posts from now on. The functions in the queue still
 // run, and then last, which may be nil. Close does not wait. A second
-
 // Close does nothing, and its last is not run.
 func (q *Queue) Close(last func()) { q.close(last, true) }
 
