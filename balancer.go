@@ -260,17 +260,23 @@ func (w *policySwitch) promote() {
 // close closes what policies there are.
 func (w *policySwitch) close() {
 	w.cc.policyQueue.AssertOn()
-	all := w.all()
+	current, pending := w.current, w.pending
 	w.current, w.pending = nil, nil
-	for _, p := range all {
-		if p != nil {
-			p.close()
-		}
+	if current != nil {
+		current.close()
+	}
+	if pending != nil {
+		pending.close()
 	}
 }
 
-// all returns the current policy and the pending one; nil where there is none.
-func (w *policySwitch) all() [2]*policy {
+// all yields the current policy and the pending one, if there are any.
+func (w *policySwitch) all(yield func(*policy) bool) {
 	w.cc.policyQueue.AssertOn()
-	return [2]*policy{w.current, w.pending}
+	if w.current != nil && !yield(w.current) {
+		return
+	}
+	if w.pending != nil {
+		yield(w.pending)
+	}
 }

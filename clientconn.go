@@ -144,10 +144,7 @@ func (cc *ClientConn) GetMethodConfig(method string) MethodConfig {
 // program may call it when the network is available again.
 func (cc *ClientConn) ResetConnectBackoff() {
 	cc.resetAsked.Send(&cc.policyQueue, func() {
-		for _, p := range cc.policies.all() {
-			if p == nil {
-				continue
-			}
+		for p := range cc.policies.all {
 			for _, sc := range cc.subchannels.Of(host{p}) {
 				sc.ResetBackoff()
 			}

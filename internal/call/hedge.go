@@ -176,6 +176,13 @@ func (h *hedge) without(err error) *hedged {
 
 // begin makes another attempt.
 func (h *hedge) begin() {
+	h.running++
+	if !h.ch.stepAside() {
+		closed := h.without(grpc.ErrClientConnClosing)
+		closed.outcome.drop = true
+		h.outcomes <- closed
+		return
+	}
 	a := &hedged{rpc: *h.rpc}
 	a.rpc.tries.policy = h.started // grpc-previous-rpc-attempts
 	a.rpc.hedge = h
@@ -184,14 +191,6 @@ func (h *hedge) begin() {
 		h.stream.begin(h, a)
 	}
 	h.started++
-	h.running++
-	if !h.ch.stepAside() {
-		if a.outcome = (outcome{err: grpc.ErrClientConnClosing, drop: true}); a.stream == nil {
-			a.stream = &streamAttempt{}
-		}
-		h.outcomes <- a
-		return
-	}
 	h.request.use()
 	go func() {
 		defer h.ch.stepBack()

@@ -107,7 +107,7 @@ func (r *rpc) accepts(backend any, asked int) bool {
 		return true
 	}
 	anyWillDo := asked >= maxOthers || r.ch.cfg.Owner == nil || r.ch.cfg.Owner.Backends() < 2
-	if !anyWillDo && r.gaveBack != nil && r.avoided == backend {
+	if !anyWillDo && r.gaveBack != nil && r.gaveBack.backend() == backend {
 		return false
 	}
 	return r.hedge == nil || r.hedge.use(backend, anyWillDo)

@@ -44,11 +44,10 @@ type rpc struct {
 	// These change while attempts are made.
 	resolverDelayed bool
 	effort
-	preparing Stage    // StageEncode or StageCredentials if the attempt in progress is or was there
-	refused   *h2.Conn // took no stream the last time
-	gaveBack  *h2.Conn // did not process the request the last time
-	avoided   any      // the backend that gaveBack leads to
-	answers   uint32   // of gaveBack at that time
+	preparing Stage      // StageEncode or StageCredentials if the attempt in progress is or was there
+	refused   *h2.Conn   // took no stream the last time
+	gaveBack  *Transport // did not process the request the last time
+	answers   uint32     // of gaveBack's connection at that time
 	tries     tries
 }
 
@@ -294,11 +293,11 @@ func (r *rpc) givenBack(a *attempt, he *h2.Error, o *outcome) {
 	answers := a.conn.Answers()
 	if o.refused = he.Cause == nil; o.refused {
 		o.busy = he.Serving
-		o.progress = r.gaveBack == a.conn && r.answers != answers
+		o.progress = r.gaveBack == a.transport && r.answers != answers
 	} else {
 		o.orderly, o.progress = h2.IsOrderly(he.Cause), he.Serving
 	}
-	r.gaveBack, r.avoided, r.answers = a.conn, a.transport.backend(), answers
+	r.gaveBack, r.answers = a.transport, answers
 }
 
 // end reports to the picker and the stats handlers how the attempt ended. The

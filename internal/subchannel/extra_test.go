@@ -282,30 +282,40 @@ func pipe(t *testing.T, ctx context.Context, cfg *connect.Config, peers chan<- *
 	return conn, conn.Handshake(ctx)
 }
 
-// An extra connection that has had no RPC for a while goes. The first one stays.
-func TestExtraConnectionGoesWhenUnused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newFakeHost(t)
-		h.most.Store(2)
-		peers := make(chan *h2test.Conn, 10)
-		h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
-			return pipe(t, ctx, cfg, peers)
-		}
-		sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
-		h.expect(connectivity.Connecting, connectivity.Ready)
-		first := <-peers
-		one := h.begin(sc)
-		headers, payload := first.ExpectUnary()
-		two := h.begin(sc)
-		second := <-peers
-		headers2, payload2 := second.ExpectUnary()
-		time.Sleep(3 * unusedAfter)
-		synctest.Wait()
-		assert.Equal(t, 2, h.group.Loops(), "an RPC runs there")
+// twoInUse makes a subchannel in a bubble that has an RPC on each of two connections. answer
+// ends both RPCs.
+func twoInUse(t *testing.T, h *fakeHost) (first, second *h2test.Conn, answer func()) {
+	t.Helper()
+	h.most.Store(2)
+	peers := make(chan *h2test.Conn, 10)
+	h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+		return pipe(t, ctx, cfg, peers)
+	}
+	sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
+	h.expect(connectivity.Connecting, connectivity.Ready)
+	first = <-peers
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	two := h.begin(sc)
+	second = <-peers
+	headers2, payload2 := second.ExpectUnary()
+	return first, second, func() {
 		first.ReplyUnary(headers.StreamID, payload)
 		second.ReplyUnary(headers2.StreamID, payload2)
 		require.NoError(t, <-one)
 		require.NoError(t, <-two)
+	}
+}
+
+// An extra connection that has had no RPC for a while goes. The first one stays.
+func TestExtraConnectionGoesWhenUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newFakeHost(t)
+		_, second, answer := twoInUse(t, h)
+		time.Sleep(3 * unusedAfter)
+		synctest.Wait()
+		assert.Equal(t, 2, h.group.Loops(), "an RPC runs there")
+		answer()
 		second.Lenient()
 		time.Sleep(2*unusedAfter + time.Second)
 		synctest.Wait()
@@ -342,23 +352,8 @@ func TestCloseWaitsWhileAConnectionGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, recorder := newFakeHost(t), &heldRecorder{called: make(chan struct{}), goOn: make(chan struct{})}
 		h.group.cfg.Metrics = metrics.New([]stats.Handler{recorder}, func() string { return "" }, nil)
-		h.most.Store(2)
-		peers := make(chan *h2test.Conn, 10)
-		h.connect = func(ctx context.Context, cfg *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
-			return pipe(t, ctx, cfg, peers)
-		}
-		sc := h.newSubchannel(balancer.NewSubConnOptions{}, "a:1")
-		h.expect(connectivity.Connecting, connectivity.Ready)
-		first := <-peers
-		one := h.begin(sc)
-		headers, payload := first.ExpectUnary()
-		two := h.begin(sc)
-		second := <-peers
-		headers2, payload2 := second.ExpectUnary()
-		first.ReplyUnary(headers.StreamID, payload)
-		second.ReplyUnary(headers2.StreamID, payload2)
-		require.NoError(t, <-one)
-		require.NoError(t, <-two)
+		first, second, answer := twoInUse(t, h)
+		answer()
 		first.Lenient()
 		second.Lenient()
 		<-recorder.called

@@ -73,7 +73,7 @@ func (w *healthWatch) run(ctx context.Context) {
 			w.report(connectivity.Connecting, nil)
 		}
 		answered, err := w.ask(stream)
-		if moved = isDone(w.transport) || stream.Err() != nil; moved {
+		if moved = w.transport.Conn.IsDone() || stream.Err() != nil; moved {
 			select {
 			case <-stream.Done(): // the connection was taken out of use
 			case <-w.sc.g.cfg.Closing.Done():
@@ -81,7 +81,7 @@ func (w *healthWatch) run(ctx context.Context) {
 		}
 		leave()
 		switch {
-		case ctx.Err() != nil || w.closing():
+		case ctx.Err() != nil || w.sc.g.cfg.Closing.Closed():
 			return
 		case moved:
 			continue
@@ -110,7 +110,7 @@ func (w *healthWatch) enter(leave context.CancelFunc) bool {
 	}
 	i := slices.IndexFunc(sc.conns, func(l *loop) bool { return l.conn.HasSlot() })
 	if i < 0 {
-		i = max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !isDone(l.transport) }), 0)
+		i = max(slices.IndexFunc(sc.conns, func(l *loop) bool { return !l.conn.IsDone() }), 0)
 	}
 	w.on, w.leave = sc.conns[i], leave
 	w.transport, w.addr = w.on.transport, w.on.addr.Addr
@@ -144,8 +144,6 @@ func (w *healthWatch) end() {
 	defer w.sc.mu.Unlock()
 	w.sc.watches = slices.DeleteFunc(w.sc.watches, func(other *healthWatch) bool { return other == w })
 }
-
-func isDone(transport *call.Transport) bool { return transport.Conn.IsDone() }
 
 // ask is one stream. It returns why the stream ended, which is never nil, and
 // whether the server had responded on it.
@@ -201,11 +199,6 @@ func (w *healthWatch) unhealthy(why error, hint string) {
 	w.sc.host.Recheck()
 	w.sc.host.AttemptFailed(0, failure.List{a})
 	w.report(connectivity.TransientFailure, a)
-}
-
-// closing reports whether the channel is being closed.
-func (w *healthWatch) closing() bool {
-	return w.sc.g.cfg.Closing.Closed()
 }
 
 // pause waits for d. It reports false if the watch is over.

@@ -88,7 +88,7 @@ func (sc *Subchannel) Transport() *call.Transport {
 		if transport.Conn.HasSlot() {
 			return transport
 		}
-		if isDone(best) {
+		if best.Conn.IsDone() {
 			best = transport
 		}
 	}

@@ -138,14 +138,14 @@ func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure
 // the address from which l is backing off; without others the back-off counts (gRFC A105).
 // It returns the failed attempts of a loop that backs off.
 func (sc *Subchannel) inheritLocked(l *loop, why error) (failed failure.List) {
-	failure := l.failure
-	if failure != nil {
-		failed = failuresOf(failure)
+	backingOff := l.failure != nil
+	if backingOff {
+		failed = failuresOf(l.failure)
 	}
 	others := slices.DeleteFunc(slices.Clone(sc.addrs), func(a resolver.Address) bool { return sameAddress(a, l.addr) })
 	if len(others) > 0 {
 		l.stopLocked() // it has left; its goroutine finds that out
-		if sc.connecting = nil; failure == nil {
+		if sc.connecting = nil; !backingOff {
 			others = sc.addrs
 		}
 		if sc.startLocked(others) {
@@ -153,10 +153,10 @@ func (sc *Subchannel) inheritLocked(l *loop, why error) (failed failure.List) {
 		}
 		return failed
 	}
-	if failure == nil {
-		sc.setLocked(connectivity.Connecting, why)
+	if backingOff {
+		sc.setLocked(connectivity.TransientFailure, l.failure)
 	} else {
-		sc.setLocked(connectivity.TransientFailure, failure)
+		sc.setLocked(connectivity.Connecting, why)
 	}
 	return failed
 }
