@@ -40,14 +40,20 @@ type Builder struct{ scheme string }
 // Scheme returns the scheme.
 func (b Builder) Scheme() string { return b.scheme }
 
-// OverrideAuthority returns the first address. Each of several addresses has itself as
-// its server name, so that certificates are verified for it.
+// OverrideAuthority returns the first address, without its zone. Each of several
+// addresses has itself as its server name, so that certificates are verified for it.
 func (b Builder) OverrideAuthority(t resolver.Target) string {
 	addrs, err := b.Parse(t)
 	if err != nil {
 		return t.Endpoint()
 	}
-	return addrs[0]
+	return serverName(addrs[0])
+}
+
+// serverName is an address as the name of a server: a zone means something on this
+// machine only (RFC 6874 §4).
+func serverName(a netip.AddrPort) string {
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port()).String()
 }
 
 // Build gives the addresses of t to cc. The error is that of Parse.
@@ -58,9 +64,9 @@ func (b Builder) Build(t resolver.Target, cc resolver.ClientConn, _ resolver.Bui
 	}
 	var s resolver.State
 	for _, addr := range addrs {
-		a := resolver.Address{Addr: addr}
+		a := resolver.Address{Addr: addr.String()}
 		if len(addrs) > 1 {
-			a.ServerName = addr
+			a.ServerName = serverName(addr)
 		}
 		s.Endpoints = append(s.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{a}})
 		s.Addresses = append(s.Addresses, a)
@@ -76,9 +82,9 @@ type still struct{}
 func (still) ResolveNow(resolver.ResolveNowOptions) {}
 func (still) Close()                                {}
 
-// Parse returns the addresses of a target as "ip:port", in their order. The error names
-// the one that is none of the scheme's.
-func (b Builder) Parse(t resolver.Target) ([]string, error) {
+// Parse returns the addresses of a target, in their order. The error names the one that
+// is none of the scheme's.
+func (b Builder) Parse(t resolver.Target) ([]netip.AddrPort, error) {
 	if t.URL.Host != "" {
 		return nil, fmt.Errorf("scheme %s has no authority, so there is no place for %q: write %s:address,address", b.scheme, t.URL.Host, b.scheme)
 	}
@@ -86,13 +92,13 @@ func (b Builder) Parse(t resolver.Target) ([]string, error) {
 	if list == "" {
 		return nil, fmt.Errorf("there is no address: write %s:address or %s:address:port", b.scheme, b.scheme)
 	}
-	var addrs []string
+	var addrs []netip.AddrPort
 	for item := range strings.SplitSeq(list, ",") {
 		addr, err := b.parse(item)
 		if err != nil {
 			return nil, fmt.Errorf("%q: %w", item, err)
 		}
-		addrs = append(addrs, addr.String())
+		addrs = append(addrs, addr)
 	}
 	return addrs, nil
 }
@@ -114,6 +120,8 @@ func (b Builder) parse(item string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("it is no %s address with or without a port; names are for the scheme dns", b.family())
 	case ip.Is4() != (b.scheme == SchemeIPv4):
 		return netip.AddrPort{}, fmt.Errorf("it is no %s address", b.family())
+	case strings.ContainsAny(ip.Zone(), "[]"): // net/netip takes any zone, a dialer does not
+		return netip.AddrPort{}, fmt.Errorf("there is a bracket in its zone %q", ip.Zone())
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {

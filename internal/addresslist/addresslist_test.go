@@ -1,6 +1,7 @@
 package addresslist
 
 import (
+	"net"
 	"net/url"
 	"testing"
 
@@ -28,6 +29,8 @@ func TestParse(t *testing.T) {
 		{"ipv6:[2001:db8::1]:50051,[2001:db8::2]", []string{"[2001:db8::1]:50051", "[2001:db8::2]:443"}, ""},
 		{"ipv6:2001:db8::1", []string{"[2001:db8::1]:443"}, ""},
 		{"ipv6:[fe80::1%25lo]:5", []string{"[fe80::1%lo]:5"}, ""},
+		{"ipv6:///[fe80::1%25%5D]:5", nil, "it is no IPv6 address"},
+		{"ipv6:///fe80::1%25%5B", nil, `there is a bracket in its zone`},
 		{"ipv4:", nil, "there is no address"},
 		{"ipv4:10.0.0.1,", nil, `"": it is no IPv4 address`},
 		{"ipv4:localhost:80", nil, `"localhost:80": it is no IPv4 address with or without a port; names are for the scheme dns`},
@@ -45,18 +48,47 @@ func TestParse(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err, tt.target)
-		assert.Equal(t, tt.want, got)
+		var addrs []string
+		for _, addr := range got {
+			addrs = append(addrs, addr.String())
+		}
+		assert.Equal(t, tt.want, addrs)
 	}
 }
+
+// The zone of an address means nothing to its server.
+func TestServerNames(t *testing.T) {
+	u := target(t, "ipv6:[fe80::1%25lo]:5,[fe80::2%25lo]:6")
+	assert.Equal(t, "[fe80::1]:5", Builder{SchemeIPv6}.OverrideAuthority(u))
+	var cc states
+	_, err := Builder{SchemeIPv6}.Build(u, &cc, resolver.BuildOptions{})
+	require.NoError(t, err)
+	require.Len(t, cc.got.Addresses, 2)
+	assert.Equal(t, resolver.Address{Addr: "[fe80::2%lo]:6", ServerName: "[fe80::2]:6"}, cc.got.Addresses[1])
+}
+
+// states keeps what a resolver has given.
+type states struct {
+	resolver.ClientConn
+	got resolver.State
+}
+
+func (s *states) UpdateState(state resolver.State) error { s.got = state; return nil }
 
 func FuzzParse(f *testing.F) {
 	f.Add("10.0.0.1:50051,10.0.0.2")
 	f.Add("[2001:db8::1]:50051")
+	f.Add("[fe80::1%a b]:1,fe80::1%]")
 	f.Fuzz(func(t *testing.T, list string) {
 		for _, scheme := range []string{SchemeIPv4, SchemeIPv6} {
 			addrs, err := Builder{scheme}.Parse(resolver.Target{URL: url.URL{Scheme: scheme, Opaque: list}})
-			if err == nil {
-				assert.NotEmpty(t, addrs)
+			if err != nil {
+				continue
+			}
+			assert.NotEmpty(t, addrs)
+			for _, addr := range addrs {
+				_, _, err := net.SplitHostPort(addr.String())
+				assert.NoError(t, err)
 			}
 		}
 	})

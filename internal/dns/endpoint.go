@@ -27,7 +27,10 @@ func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) 
 	if endpoint == "" {
 		return "", "", errors.New(`there is no host: write "host" or "host:port"`)
 	}
-	if _, err := netip.ParseAddr(endpoint); err == nil {
+	if ip, err := netip.ParseAddr(endpoint); err == nil {
+		if strings.ContainsAny(ip.Zone(), "[]") { // net/netip takes any zone, a dialer does not
+			return "", "", fmt.Errorf("%s has a bracket in its zone: the zone is the name or the number of a network interface", text.QuoteTarget(endpoint))
+		}
 		return endpoint, defaultPort, nil
 	}
 	if scheme, _, ok := strings.Cut(endpoint, "://"); ok {

@@ -21,6 +21,7 @@ func TestRefusalsSayHowToMend(t *testing.T) {
 		"tcp://one.test:1": `no resolver serves the scheme "tcp" of "tcp://one.test:1": register one, or drop "tcp://"`,
 		"2001:db8:::1:80":  `[address]:port`,
 		"[]":               "the host is missing",
+		"fe80::1%]":        `"fe80::1%]" has a bracket in its zone`,
 		"[::1":             "missing ']'",
 	} {
 		_, err := NewBuilder(Config{}).Build(target("", endpoint), newChannel(), resolver.BuildOptions{})
@@ -54,7 +55,7 @@ func TestIPAddress(t *testing.T) {
 
 // FuzzSplitEndpoint holds that what is accepted is a host and a port.
 func FuzzSplitEndpoint(f *testing.F) {
-	for _, s := range []string{"", "a", "a:1", ":1", "[::1]:1", "::1", "[]", "a:", "a:b:c", "[a]b:1", "fe80::1%lo"} {
+	for _, s := range []string{"", "a", "a:1", ":1", "[::1]:1", "::1", "[]", "a:", "a:b:c", "[a]b:1", "fe80::1%lo", "::%]", "::%["} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, endpoint string) {
