@@ -58,6 +58,9 @@ func parse(u *url.URL) (server, error) {
 		port = p
 	}
 	s.addr = net.JoinHostPort(s.host, port)
+	if _, _, err := net.SplitHostPort(s.addr); err != nil { // a bracket in a zone, which net/url lets pass
+		return server{}, fmt.Errorf("host %q is malformed", s.host)
+	}
 	return s, nil
 }
 

@@ -49,6 +49,7 @@ func TestAddressOfNoUse(t *testing.T) {
 		"http://:3128":            "no host",
 		"http://p:0":              `port "0"`,
 		"http://p:65536":          `port "65536"`,
+		"http://[::1%25]]:1":      `host "::1%]"`,
 		"http://u:1/secret@p:80":  "percent-encode",
 		"http://u:1?secret@p:80":  "percent-encode",
 		"https://u:1#secret@p:80": "percent-encode",
