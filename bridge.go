@@ -153,8 +153,8 @@ func (m *mirrors) close() {
 //
 // The transition of the channel's state comes first, then that of the mirror: made by
 // the goroutine that made the former, or by one that waited for it and was faster.
-// So a caller of AwaitReady, WaitForStateChange or Watch finds the mirror in the
-// state that it has learnt of.
+// So a caller of AwaitReady, WaitForStateChange or Watch, or of an RPC on the mirror,
+// finds the mirror in the state that it has learnt of.
 //
 // mu is held while grpc-go is called with a state. That takes locks of the mirror's
 // *grpc.ClientConn, under which no code of this package runs.
@@ -289,6 +289,7 @@ func (m *mirror) invoke(ctx context.Context, method string, args, reply any, _ *
 	}
 	bound, release := m.bind(ctx)
 	defer release()
+	defer m.catchUp()
 	return m.result(ctx, m.cc.Invoke(bound, method, args, reply, opts...))
 }
 
@@ -301,6 +302,7 @@ func (m *mirror) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.C
 	// that does not begin may not.
 	opts = append(opts[:len(opts):len(opts)], grpc.OnFinish(func(error) { release() }))
 	s, err := m.cc.NewStream(bound, desc, method, opts...)
+	m.catchUp()
 	if err != nil {
 		release()
 		return nil, m.result(ctx, err)

@@ -323,7 +323,7 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 		defer cc.impatient.Add(-1)
 	}
 	begun := cc.state.latest().Seq
-	for {
+	for over := false; ; {
 		now, pokes := cc.state.look()
 		if cc.state.wasReady(begun) {
 			return nil // if only for a moment
@@ -339,6 +339,9 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 		case connectivity.Idle:
 			cc.askToConnect()
 		}
+		if over {
+			return ctx.Err()
+		}
 		changed := cc.state.since(now, pokes)
 		if changed == nil {
 			continue
@@ -346,7 +349,7 @@ func (cc *ClientConn) waitReady(ctx context.Context, p waitEnds) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
+			over = true // what happened until now counts all the same
 		}
 	}
 }

@@ -317,12 +317,16 @@ func TestFailOnNonTempDialError(t *testing.T) {
 		{"closed at once", backendtest.ServeRaw(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), []DialOption{WithInsecure()}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// A wait that does not end by itself is ended when the second attempt has failed.
+			// A wait that does not end by itself is ended when the second attempt has failed;
+			// where it does, there is none.
 			ctx := backendtest.NewUntilNow()
 			time.AfterFunc(time.Minute, ctx.End)
 			var failed atomic.Int32
 			again := ConnectParams{MinConnectTimeout: 20 * time.Second}
-			again.Backoff.BaseDelay, again.Backoff.MaxDelay, again.Backoff.Multiplier = time.Millisecond, time.Millisecond, 1
+			again.Backoff.BaseDelay, again.Backoff.MaxDelay, again.Backoff.Multiplier = time.Hour, time.Hour, 1
+			if !tt.ends {
+				again.Backoff.BaseDelay, again.Backoff.MaxDelay = time.Millisecond, time.Millisecond
+			}
 			_, err := DialContext(ctx, tt.target, append(tt.opts, WithBlock(), FailOnNonTempDialError(true), WithConnectParams(again),
 				WithDialTrace(&DialTrace{Failed: func(DialEvent) {
 					if failed.Add(1) == 2 {
@@ -339,7 +343,6 @@ func TestFailOnNonTempDialError(t *testing.T) {
 			}
 			assert.NotErrorIs(t, err, context.DeadlineExceeded)
 			assert.Equal(t, codes.Unavailable, status.Code(err))
-			assert.Less(t, e.Elapsed, 5*time.Second)
 			assert.Equal(t, e.Attempts[0].Err, e.Err)
 		})
 	}

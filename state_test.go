@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -397,6 +398,13 @@ func TestWaitsForTheMirror(t *testing.T) {
 				}
 			}
 		},
+		"Invoke": func(cc *ClientConn) {
+			assert.NoError(t, cc.GRPC().Invoke(backendtest.Bounded(t), "/x/y", new(emptypb.Empty), new(emptypb.Empty)))
+		},
+		"NewStream": func(cc *ClientConn) {
+			_, err := cc.GRPC().NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true}, "/x/y")
+			assert.NoError(t, err)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dialing, proceed := make(chan struct{}), make(chan struct{})
@@ -426,4 +434,52 @@ func TestWaitsForTheMirror(t *testing.T) {
 			<-ended
 		})
 	}
+}
+
+// What happens before the context ends counts, though the wait learns of both at once.
+func TestWaitThatEndsWithItsContext(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for name, dial := range map[string]func(context.Context) (net.Conn, error){
+		"READY": func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
+		},
+		"failed for good": func(context.Context) (net.Conn, error) { return nil, refused },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 16 { // a wait that looked at its context alone would do so in half of the cases
+				proceed := make(chan struct{})
+				cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+					<-proceed
+					return dial(ctx)
+				}))
+				ctx := &endsLate{UntilNow: backendtest.NewUntilNow(), before: sync.OnceFunc(func() {
+					close(proceed)
+					for s := cc.GetState(); s == connectivity.Idle || s == connectivity.Connecting; s = cc.GetState() {
+						cc.WaitForStateChange(backendtest.Bounded(t), s)
+					}
+				})}
+				err := cc.waitReady(ctx, waitEnds{failFast: true})
+				if name == "READY" {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, syscall.ECONNREFUSED)
+				}
+				require.NoError(t, cc.Close())
+			}
+		})
+	}
+}
+
+// endsLate is a context that ends once a goroutine waits for it, after before has
+// returned.
+type endsLate struct {
+	*backendtest.UntilNow
+	before func()
+}
+
+func (c *endsLate) Done() <-chan struct{} {
+	c.before()
+	c.End()
+	return c.UntilNow.Done()
 }
