@@ -140,7 +140,7 @@ func (cc *ClientConn) failServiceConfig(bad error) {
 	cc.policies.close()
 	cc.resolution.forget()
 	cc.attempts.Clear()
-	cc.noteUnresolved(time.Now(), bad)
+	cc.noteUnresolved(time.Now(), bad, false)
 	cc.reportConfigRefused(bad)
 	cc.published.disconnected(mask.RPC(bad))
 	cc.publish(balancer.State{

@@ -95,8 +95,8 @@ type Attempt struct {
 
 	// Permanent reports that a retry will fail too: a certificate that does not verify,
 	// a server that does not speak HTTP/2, a missing ALPN protocol, a check that reports
-	// it (WithConnectCheck). An unknown host, a refused connection and a time-out are not
-	// permanent.
+	// it (WithConnectCheck), a resolver that could not be built. An unknown host, a refused
+	// connection and a time-out are not permanent.
 	Permanent bool
 }
 

@@ -151,13 +151,14 @@ func (cc *ClientConn) updatePolicy(config *serviceconfig.Config, s resolver.Stat
 }
 
 // applyResolverError reports a failure of the resolver to the policy, or if there is
-// none yet to all RPCs. Policy queue only.
-func (cc *ClientConn) applyResolverError(err error) {
+// none yet to all RPCs. unbuilt says that there is no resolver: none is built before the
+// channel has been idle. Policy queue only.
+func (cc *ClientConn) applyResolverError(err error, unbuilt bool) {
 	cc.policyQueue.AssertOn()
 	since := cc.resolution.answer()
 	cc.channelz.Unresolved(err)
 	cc.resolution.settle()
-	cc.noteUnresolved(since, err)
+	cc.noteUnresolved(since, err, unbuilt)
 	cc.reportResolved(since, resolver.State{}, err)
 	if cc.chosen == nil {
 		config, _ := cc.chooseConfig(nil)
@@ -182,23 +183,26 @@ func (cc *ClientConn) applyFailedUpdate(s resolver.State, err error) error {
 	}
 	cc.useConfig(config)
 	verdict := cc.updatePolicy(config, s)
-	cc.applyResolverError(err)
+	cc.applyResolverError(err, false)
 	cc.enforceReports()
 	cc.useSelector(s)
 	return verdict
 }
 
-// noteUnresolved keeps err as the reason why there are no addresses.
-func (cc *ClientConn) noteUnresolved(since time.Time, err error) {
+// noteUnresolved keeps err as the reason why there are no addresses. unbuilt is as
+// applyResolverError has it: waiting does not mend that.
+func (cc *ClientConn) noteUnresolved(since time.Time, err error, unbuilt bool) {
 	defer cc.recheckWaits()
 	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
+	var a *failure.Attempt
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
-		a := failure.New(endpoint, "", since, failure.Proxy, e.internal())
+		a = failure.New(endpoint, "", since, failure.Proxy, e.internal())
 		a.Proxy, a.Err = e.Proxy, e
-		cc.attempts.Unresolved(a)
-		return
+	} else {
+		a = failure.New(endpoint, "", since, failure.Resolve, err)
 	}
-	cc.attempts.Unresolved(failure.New(endpoint, "", since, failure.Resolve, err))
+	a.Permanent = a.Permanent || unbuilt
+	cc.attempts.Unresolved(a)
 }
 
 // errNoAddresses is why there is no connection if the policy has no use for an update
@@ -218,14 +222,14 @@ func (cc *ClientConn) noteVerdict(since time.Time, s resolver.State, verdict err
 		if !errors.Is(verdict, balancer.ErrBadResolverState) {
 			err = fmt.Errorf("%w, and the load-balancing policy refused its update: %w", errNoAddresses, text.Error(verdict))
 		}
-		cc.noteUnresolved(since, err)
+		cc.noteUnresolved(since, err, false)
 		cc.reportResolved(since, s, err)
 	case none:
 		cc.attempts.Resolved(cc.subchannels.Addresses())
 		cc.recheckWaits()
 		cc.reportResolved(since, s, nil)
 	case verdict != nil:
-		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)))
+		cc.noteUnresolved(since, fmt.Errorf("the load-balancing policy refused the resolver's addresses: %w", text.Error(verdict)), false)
 	}
 }
 

@@ -72,7 +72,7 @@ func (r *resolverConn) build(b *building, here bool) (held bool) {
 			r.cc.post(func() {
 				defer b.done.Close()
 				if r.cc.resolver == r {
-					r.cc.applyResolverError(b.err)
+					r.cc.applyResolverError(b.err, true)
 				}
 			})
 		}()
@@ -207,7 +207,7 @@ func (r *resolverConn) ReportError(err error) {
 		err = errors.New("the resolver reported an error without saying which")
 	}
 	err = text.Error(err) // from here on it may be shown
-	_ = r.verdict(func() error { r.cc.applyResolverError(err); return nil })
+	_ = r.verdict(func() error { r.cc.applyResolverError(err, false); return nil })
 }
 
 // UpdateStateWithError is UpdateState with an update that has no addresses, and ReportError

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -202,4 +203,39 @@ func TestWithGiveUpMayCallTheChannel(t *testing.T) {
 		return cc.Snapshot().State == connectivity.TransientFailure
 	}), fastBackoff())
 	require.Error(t, cc.AwaitReady(backendtest.Bounded(t)))
+}
+
+// A resolver that cannot be built is not built again while a caller waits, so FailFast does
+// not wait for it.
+func TestFailFastWithoutAResolver(t *testing.T) {
+	reason := errors.New("no such cluster")
+	for name, c := range map[string]struct {
+		target string
+		option grpcdial.DialOption
+		phase  grpcdial.Phase
+	}{
+		"target":  {"dns:///one.test:70000", grpcdial.EmptyDialOption{}, grpcdial.PhaseResolve},
+		"builder": {"unbuilt:///one.test", grpcdial.WithResolvers(unbuilt{reason}), grpcdial.PhaseResolve},
+		"proxy":   {"dns:///one.test:80", grpcdial.WithProxy(func(string) (*url.URL, error) { return nil, reason }), grpcdial.PhaseProxy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cc := plain(t, c.target, c.option)
+			err := cc.AwaitReady(backendtest.Bounded(t), grpcdial.FailFast())
+			var e *grpcdial.DialError
+			require.ErrorAs(t, err, &e)
+			assert.NotErrorIs(t, err, context.DeadlineExceeded)
+			require.Len(t, e.Attempts, 1)
+			assert.Equal(t, c.phase, e.Attempts[0].Phase)
+			assert.True(t, e.Attempts[0].Permanent)
+			assert.Equal(t, name != "target", errors.Is(err, reason))
+		})
+	}
+}
+
+type unbuilt struct{ err error }
+
+func (unbuilt) Scheme() string { return "unbuilt" }
+
+func (u unbuilt) Build(resolver.Target, resolver.ClientConn, resolver.BuildOptions) (resolver.Resolver, error) {
+	return nil, u.err
 }

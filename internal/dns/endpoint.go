@@ -66,6 +66,9 @@ func checkPort(endpoint, port string) error {
 	if errors.Is(err, strconv.ErrRange) {
 		return fmt.Errorf("%s: port %q is above 65535", text.QuoteTarget(endpoint), port)
 	}
+	if _, err := strconv.Atoi(port); err == nil && (port[0] == '-' || port[0] == '+') {
+		return fmt.Errorf("%s: port %q has a sign", text.QuoteTarget(endpoint), port)
+	}
 	if strings.Contains(port, "/") {
 		return fmt.Errorf("%s: %s is no port: a target has no path after the port", text.QuoteTarget(endpoint), text.QuoteTarget(port))
 	}

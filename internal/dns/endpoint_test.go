@@ -18,6 +18,7 @@ func TestRefusalsSayHowToMend(t *testing.T) {
 		"one.test:":        `"one.test:" ends where its port should be`,
 		"one.test:70000":   `port "70000" is above 65535`,
 		"one.test:80/path": `"80/path" is no port`,
+		"one.test:-80":     `port "-80" has a sign`,
 		"tcp://one.test:1": `no resolver serves the scheme "tcp" of "tcp://one.test:1": register one, or drop "tcp://"`,
 		"2001:db8:::1:80":  `[address]:port`,
 		"[]":               "the host is missing",
