@@ -169,6 +169,7 @@ func TestClassify(t *testing.T) {
 		{"http2 time-out", HTTP2, &preface{"", context.DeadlineExceeded}, false, []string{"no SETTINGS", "require TLS"}},
 		{"health time-out", Health, context.DeadlineExceeded, false, []string{"health"}},
 		{"unix socket refused", Dial, dialError("unix", syscall.ECONNREFUSED), false, []string{"no process listens on it"}},
+		{"unix socket name", Dial, dialError("unix", syscall.EINVAL), true, []string{"too long"}},
 		{"unix socket absent", Dial, dialError("unix", syscall.ENOENT), false, []string{"no such socket"}},
 		{"refused", Dial, dialError("tcp", syscall.ECONNREFUSED), false, []string{"nothing listens"}},
 		{"refused", Dial, dialError("tcp", syscall.Errno(10061)), false, []string{"nothing listens"}},
