@@ -335,6 +335,7 @@ type Stage string
 
 // The stages, in the order in which an RPC goes through them.
 const (
+	StageBegin       Stage = "begin"       // not begun: its context had ended before
 	StageResolve     Stage = "resolve"     // waiting for the name resolver's first result
 	StageConnect     Stage = "connect"     // waiting for a connection
 	StagePick        Stage = "pick"        // waiting for the load-balancing policy, on a channel that was READY
@@ -349,6 +350,7 @@ const (
 )
 
 var stages = [...]Stage{
+	call.StageBegin:       StageBegin,
 	call.StageResolve:     StageResolve,
 	call.StageConnect:     StageConnect,
 	call.StagePick:        StagePick,

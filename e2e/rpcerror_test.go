@@ -154,6 +154,29 @@ func TestRPCError(t *testing.T) {
 	}
 }
 
+// An RPC whose context had ended before it began waits for nothing, and its error says so.
+func TestContextThatHadEndedBeforeTheRPC(t *testing.T) {
+	answers := onRequest(t, func(s *h2test.Stream) { s.Reply(nil) })
+	cc := newClient(t, answers.Addr(), grpcdial.WithInsecure())
+	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	past, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Hour))
+	defer cancel()
+	for kind, run := range kindsOfRPC {
+		for ctx, code := range map[context.Context]codes.Code{cancelled: codes.Canceled, past: codes.DeadlineExceeded} {
+			err := run(ctx, cc)
+			require.Equal(t, code, status.Code(err), kind)
+			assert.ErrorIs(t, err, ctx.Err())
+			var e *grpcdial.RPCError
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, grpcdial.StageBegin, e.Stage)
+			assert.Zero(t, e.Attempts)
+			assert.ErrorContains(t, err, "had ended before the RPC began")
+		}
+	}
+}
+
 // What says no more than a status has none.
 func TestNoRPCError(t *testing.T) {
 	answers := onRequest(t, func(s *h2test.Stream) { s.SendTrailers(codes.NotFound, "no") })

@@ -159,7 +159,11 @@ func (a *attempt) peerAddr() string { return connAddr(a.conn) }
 func (r *rpc) connect(ctx context.Context, a *attempt, transparent bool) (drop bool, err error) {
 	a.ctx = ctx
 	if err := ctx.Err(); err != nil {
-		return true, r.contextEnded(ctx, err, StageConnect, nil, nil)
+		at := StageConnect
+		if r.attempts == 0 && r.times == (Times{}) {
+			at = StageBegin
+		}
+		return true, r.contextEnded(ctx, err, at, nil, nil)
 	}
 	r.attempts++
 	r.preparing = StageNone

@@ -15,6 +15,7 @@ type Stage uint8
 // The stages, in the order in which an RPC goes through them.
 const (
 	StageNone        Stage = iota
+	StageBegin             // not begun: its context had ended before
 	StageResolve           // waiting for the resolver's first result
 	StageConnect           // waiting for a connection
 	StagePick              // waiting for the policy to choose one, though the channel is READY
@@ -36,6 +37,8 @@ func (s Stage) where(peer string, spent *Times) string {
 		peer = "the server"
 	}
 	switch s {
+	case StageBegin:
+		return "the context had ended before the RPC began"
 	case StageResolve:
 		return "waiting for the name resolver's first result"
 	case StageConnect:
