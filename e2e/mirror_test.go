@@ -86,6 +86,26 @@ func TestMirrorDoesNotLag(t *testing.T) {
 	}
 }
 
+// TestMirrorOfAnRPC: an RPC that came to a backend on it finds it READY.
+func TestMirrorOfAnRPC(t *testing.T) {
+	srv := backendtest.StartEcho(t)
+	for range 50 {
+		cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
+		conn := cc.GRPC()
+		_, err := backendtest.CallEcho(t, conn, "Echo")
+		require.NoError(t, err)
+		require.Equal(t, connectivity.Ready, conn.GetState())
+		require.NoError(t, cc.Close())
+
+		cc = newClient(t, srv.Addr, grpcdial.WithInsecure())
+		conn = cc.GRPC()
+		_, err = conn.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
+		require.NoError(t, err)
+		require.Equal(t, connectivity.Ready, conn.GetState())
+		require.NoError(t, cc.Close())
+	}
+}
+
 // TestMirrorWatched: every transition that Watch yields has been made by the mirror.
 func TestMirrorWatched(t *testing.T) {
 	srv := backendtest.StartEcho(t)
