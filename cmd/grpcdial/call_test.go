@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -179,15 +180,16 @@ func TestProgress(t *testing.T) {
 	assert.Nil(t, (&commandLine{}).progress(&out, nil), "no terminal, no line")
 	(*progress)(nil).end()
 
-	drawn := make(chan struct{}, 100)
-	p := drawProgress(&out, func() string { drawn <- struct{}{}; return "connect\x1b  192.0.2.1:443" })
-	<-drawn
-	<-drawn
-	p.end()
-	p.end()
-	assert.Regexp(t, `^\r\x1b\[K1s  connect\x{FFFD} 192\.0\.2\.1:443\r\x1b\[K1s  connect.*\r\x1b\[K$`, out.String())
+	synctest.Test(t, func(t *testing.T) {
+		p := drawProgress(&out, func() string { return "connect\x1b  192.0.2.1:443" })
+		time.Sleep(progressAfter + progressEvery)
+		synctest.Wait() // the line has been drawn a second time
+		p.end()
+		p.end()
+		assert.Regexp(t, `^\r\x1b\[K1s  connect\x{FFFD} 192\.0\.2\.1:443\r\x1b\[K1s  connect.*\r\x1b\[K$`, out.String())
 
-	out.Reset()
-	drawProgress(&out, func() string { return "" }).end()
-	assert.Empty(t, out.String(), "what is quick has no line")
+		out.Reset()
+		drawProgress(&out, func() string { return "" }).end()
+		assert.Empty(t, out.String(), "what is quick has no line")
+	})
 }
