@@ -78,11 +78,12 @@ func (c *Conn) Wait() {
 }
 
 // waitForScripts waits at the end of a test. Each wait of a script is bounded by
-// bound; one that does something else for longer fails the test.
+// bound; one that does something else for much longer fails the test.
 func waitForScripts(t testing.TB, scripts *sync.WaitGroup, bound time.Duration) {
 	t.Helper()
-	if !waitBounded(scripts, 2*bound) {
-		t.Errorf("h2test: a script still runs %v after the end of the test", 2*bound)
+	limit := bound + DefaultBound // a short bound may end late: the machine may be busy
+	if !waitBounded(scripts, limit) {
+		t.Errorf("h2test: a script still runs %v after the end of the test", limit)
 	}
 }
 
