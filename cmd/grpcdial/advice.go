@@ -6,9 +6,9 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"syscall"
 
 	"github.com/grpcdial/grpcdial"
+	"github.com/grpcdial/grpcdial/internal/errno"
 )
 
 // What servers say that want a client certificate and got none (RFC 8446 §6): the
@@ -38,7 +38,7 @@ func adviceFor(c *commandLine, a grpcdial.Attempt) string {
 	switch {
 	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && startsTLS(a.Err):
 		return "without --plaintext: the server speaks TLS"
-	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && (errors.Is(a.Err, io.EOF) || errors.Is(a.Err, syscall.ECONNRESET)):
+	case c.plaintext && a.Phase == grpcdial.PhaseHTTP2 && (errors.Is(a.Err, io.EOF) || errno.IsEnded(a.Err)):
 		return "without --plaintext: servers that expect TLS end such a connection without a word"
 	case errors.As(a.Err, &notTLS) && startsHTTP2(notTLS.RecordHeader):
 		return "--plaintext: the server speaks HTTP/2 without TLS"

@@ -3,10 +3,10 @@ package attempts
 import (
 	"context"
 	"errors"
-	"syscall"
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/grpcdial/grpcdial/internal/errno"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/mask"
 )
@@ -121,5 +121,5 @@ func forGood(a *failure.Attempt) bool {
 	}
 	var t interface{ Temporary() bool }
 	dialing := a.Phase == failure.Dial || a.Phase == failure.Resolve
-	return dialing && errors.As(a.Err, &t) && !t.Temporary() && !errors.Is(a.Err, syscall.ECONNRESET)
+	return dialing && errors.As(a.Err, &t) && !t.Temporary() && !errno.IsReset(a.Err)
 }

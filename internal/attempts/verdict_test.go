@@ -24,6 +24,7 @@ func TestVerdict(t *testing.T) {
 		"bad":     {Phase: failure.TLS, Err: errors.New("bad"), Permanent: true},
 		"maybe":   {Phase: failure.Dial, Err: errors.New("maybe")},
 		"reset":   {Phase: failure.Dial, Err: &net.OpError{Err: syscall.ECONNRESET}},
+		"windows": {Phase: failure.Dial, Err: &net.OpError{Err: syscall.Errno(10054)}}, // the same there
 		"tls":     {Phase: failure.TLS, Err: errRefused},
 		"no name": {Phase: failure.Resolve, Err: &net.DNSError{IsNotFound: true}},
 		"no port": {Phase: failure.Resolve, Err: &net.AddrError{}, Permanent: true},
@@ -43,6 +44,7 @@ func TestVerdict(t *testing.T) {
 		{name: "one may succeed", tried: []string{"bad", "maybe"}},
 		{name: "nobody says", tried: []string{"maybe"}},
 		{name: "a reset in dialing", tried: []string{"reset"}},
+		{name: "a reset in dialing on Windows", tried: []string{"windows"}},
 		{name: "not temporary in TLS", tried: []string{"tls"}},
 		{name: "one is connected", tried: []string{connected, "bad"}},
 		{name: "given up", tried: []string{"reset"}, giveUp: isReset, want: "reset"},

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/grpcdial/grpcdial/internal/errno"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -217,19 +218,19 @@ var table = []row{
 		say("the server took the connection and sent no SETTINGS: it may require TLS, not speak HTTP/2, or be overloaded")},
 	{"health time-out", Health, timeout, transient,
 		say("the server's health service did not answer in time")},
-	{"unix socket refused", Dial, func(err error) bool { return onUnix(err) && refused(err) }, transient,
+	{"unix socket refused", Dial, func(err error) bool { return onUnix(err) && errno.IsRefused(err) }, transient,
 		say("no process listens on it: is the server running, and is this its socket?")},
 	{"unix socket name", Dial, func(err error) bool { return onUnix(err) && errors.Is(err, syscall.EINVAL) }, permanent,
 		say("the system takes no such name for a socket: it may be too long, 107 bytes is the most on Linux")},
 	{"unix socket absent", Dial, func(err error) bool { return onUnix(err) && errors.Is(err, fs.ErrNotExist) }, transient,
 		say("there is no such socket: is the server running, is the path right?")},
-	{"refused", every, refused, transient,
+	{"refused", every, errno.IsRefused, transient,
 		say("nothing listens there, or a firewall rejects it: is the server running, is the port right?")},
-	{"unreachable", every, is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, winNetUnreachable, winHostUnreachable), transient,
+	{"unreachable", every, errno.IsUnreachable, transient,
 		say("there is no route to it: is the network up, does this machine support that address family?")},
-	{"no local address", Dial, is(syscall.EADDRNOTAVAIL, winAddrNotAvailable), transient,
+	{"no local address", Dial, errno.IsNoLocalAddress, transient,
 		say("this machine has no address or no free port to connect from")},
-	{"no address family", Dial, is(syscall.EAFNOSUPPORT, winNoAddressFamily), transient,
+	{"no address family", Dial, errno.IsNoFamily, transient,
 		say("this machine does not have this address family")},
 	{"too many files", every, is(syscall.EMFILE, syscall.ENFILE), transient,
 		say("too many files are open: raise the limit, or close connections")},
@@ -297,22 +298,9 @@ func timeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &e) && e.Timeout()
 }
 
-var (
-	refused = is(syscall.ECONNREFUSED, winRefused)
-	ended   = is(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, winReset, winAborted)
-)
-
-// Windows reports these numbers of its own, which package syscall does not
-// equate with the names; they mean nothing on other systems.
-const (
-	winNoAddressFamily  = syscall.Errno(10047)
-	winAddrNotAvailable = syscall.Errno(10049)
-	winNetUnreachable   = syscall.Errno(10051)
-	winAborted          = syscall.Errno(10053)
-	winReset            = syscall.Errno(10054)
-	winRefused          = syscall.Errno(10061)
-	winHostUnreachable  = syscall.Errno(10065)
-)
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errno.IsEnded(err)
+}
 
 // unread reports whether the server sent its SETTINGS and did not read ours.
 func unread(err error) bool {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/bytepool"
+	"github.com/grpcdial/grpcdial/internal/errno"
 )
 
 // Serve reads until the connection is lost or closed and returns the cause, which
@@ -62,7 +62,7 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 func (c *Conn) firstFailure(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr != nil && (err != io.EOF || errors.Is(c.writeErr, syscall.ECONNRESET)) && !isAlert(err) {
+	if c.writeErr != nil && (err != io.EOF || errno.IsReset(c.writeErr)) && !isAlert(err) {
 		return c.writeErr
 	}
 	return err

@@ -1,12 +1,14 @@
 package h2_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,14 +83,18 @@ func TestAlertWhileOthersWrite(t *testing.T) {
 type gate struct {
 	net.Conn
 	broken atomic.Bool
+	by     error // what writes fail with; nil: errBroken
 	read   sync.RWMutex
 }
 
 var errBroken = errors.New("broken")
 
+// windowsReset is syscall.WSAECONNRESET, which is not syscall.ECONNRESET.
+const windowsReset = syscall.Errno(10054)
+
 func (g *gate) Write(p []byte) (int, error) {
 	if g.broken.Load() {
-		return 0, errBroken
+		return 0, cmp.Or(g.by, errBroken)
 	}
 	return g.Conn.Write(p)
 }
@@ -147,19 +153,23 @@ func TestWhyAWriteFailed(t *testing.T) {
 		name string
 		says func(server *h2test.Conn)
 		why  func(t *testing.T, err error)
+		by   error
 	}{
 		{"GOAWAY, closed", func(server *h2test.Conn) {
 			server.GoAway(0, http2.ErrCodeEnhanceYourCalm, "slow down")
 			server.Close()
-		}, isSlowDown},
-		{"GOAWAY", func(server *h2test.Conn) { server.GoAway(0, http2.ErrCodeEnhanceYourCalm, "slow down") }, isSlowDown},
-		{"closed", func(server *h2test.Conn) { server.Close() }, func(t *testing.T, err error) { require.Equal(t, io.EOF, err) }},
-		{"nothing", func(*h2test.Conn) {}, func(t *testing.T, err error) { require.Equal(t, errBroken, err) }},
+		}, isSlowDown, nil},
+		{"GOAWAY", func(server *h2test.Conn) { server.GoAway(0, http2.ErrCodeEnhanceYourCalm, "slow down") }, isSlowDown, nil},
+		{"closed", func(server *h2test.Conn) { server.Close() }, func(t *testing.T, err error) { require.Equal(t, io.EOF, err) }, nil},
+		// A system reports a reset once: reads end then as after a close.
+		{"reset", func(server *h2test.Conn) { server.Close() }, func(t *testing.T, err error) { require.ErrorIs(t, err, syscall.ECONNRESET) }, syscall.ECONNRESET},
+		{"reset on windows", func(server *h2test.Conn) { server.Close() }, func(t *testing.T, err error) { require.ErrorIs(t, err, windowsReset) }, windowsReset},
+		{"nothing", func(*h2test.Conn) {}, func(t *testing.T, err error) { require.Equal(t, errBroken, err) }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
 			nc, server := h2test.Pipe(t)
-			g := &gate{Conn: nc}
+			g := &gate{Conn: nc, by: tt.by}
 			ready := shake(t, g, nil, h2.Config{})
 			server.Handshake()
 			c := ready()

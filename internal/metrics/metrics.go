@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/grpcdial/grpcdial/internal/attributevalues"
+	"github.com/grpcdial/grpcdial/internal/errno"
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
 
@@ -131,19 +132,19 @@ func securityLevel(auth credentials.AuthInfo) string {
 // disconnectLabel is gRFC A94's name for the end of a connection.
 func (m *Recorder) disconnectLabel(why error) string {
 	var goAway http2.GoAwayError
-	var errno syscall.Errno
+	var number syscall.Errno
 	switch {
 	case errors.As(why, &goAway):
 		return "GOAWAY " + goAway.ErrCode.String()
 	case slices.ContainsFunc(m.shutdown, func(s error) bool { return errors.Is(why, s) }):
 		return "subchannel shutdown"
-	case errors.Is(why, syscall.ECONNRESET):
+	case errno.IsReset(why):
 		return "connection reset"
-	case errors.Is(why, syscall.ETIMEDOUT), errors.Is(why, os.ErrDeadlineExceeded), errors.Is(why, context.DeadlineExceeded), errors.Is(why, h2.ErrKeepalive):
+	case errno.IsTimedOut(why), errors.Is(why, os.ErrDeadlineExceeded), errors.Is(why, context.DeadlineExceeded), errors.Is(why, h2.ErrKeepalive):
 		return "connection timed out"
-	case errors.Is(why, syscall.ECONNABORTED):
+	case errno.IsAborted(why):
 		return "connection aborted"
-	case errors.As(why, &errno):
+	case errors.As(why, &number):
 		return "socket error"
 	}
 	return "unknown"

@@ -29,4 +29,7 @@ func TestDisconnectLabels(t *testing.T) {
 	} {
 		assert.Equal(t, label, m.disconnectLabel(why))
 	}
+	for number, label := range map[syscall.Errno]string{10053: "connection aborted", 10054: "connection reset", 10060: "connection timed out"} {
+		assert.Equal(t, label, m.disconnectLabel(&net.OpError{Op: "read", Err: os.NewSyscallError("wsarecv", number)}), "on Windows")
+	}
 }

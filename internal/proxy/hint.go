@@ -12,7 +12,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"syscall"
+
+	"github.com/grpcdial/grpcdial/internal/errno"
 )
 
 // Hint is what the failure means and what to do about it, on one line; empty if
@@ -145,7 +146,7 @@ func (e *Error) silenceHint() string {
 		return "the proxy ended TLS: it may require a client certificate, which WithProxyTLSConfig sets" // RFC 8446 §4.4.2: it says so after our handshake
 	case errors.Is(e.Err, context.DeadlineExceeded), errors.As(e.Err, &timeout) && timeout.Timeout():
 		return "the proxy took the connection and did not answer in time: it may not reach the target, or speak another protocol than " + e.protocol()
-	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF), errors.Is(e.Err, syscall.ECONNRESET), errors.Is(e.Err, syscall.EPIPE):
+	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF), errno.IsEnded(e.Err):
 		return "the proxy closed the connection without an answer: it may speak another protocol than " + e.protocol()
 	default:
 		return ""
@@ -189,7 +190,7 @@ func tlsHint(err error) string {
 		return "the proxy's certificate is outside its dates: renew it, or set this machine's clock"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the proxy did not finish the TLS handshake in time: it may not speak TLS"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errno.IsEnded(err):
 		return "the proxy closed the connection in the TLS handshake: it may not speak TLS"
 	default:
 		return ""
