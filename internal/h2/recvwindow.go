@@ -11,6 +11,7 @@ const (
 	maxGrownWindow   = 16 << 20  // windows that grow stop here
 	firstProbeAfter  = 128 << 10 // received bytes before the bandwidth is measured, ...
 	probeAfterAtMost = 4 << 20   // ... doubled up to this while measuring is of no use
+	mostOwing        = 1 << 20   // bytes of a window that are kept at most before they are given back
 	roomToGrow       = 4         // windows for each round trip at the rate: twice, as a PING leaves in the midst of a window, and room to be faster
 )
 
@@ -114,8 +115,32 @@ func (s *Stream) admit(length, padding int) bool {
 	if s.window -= int64(length); s.window < 0 {
 		return false
 	}
+	switch {
+	case s.window < maxFrameSize:
+		s.exhausted = true
+	case s.window > s.size/4*3:
+		s.exhausted = false
+	}
 	s.credit += int64(padding)
 	return true
+}
+
+// ranDry is for a program that waits for a message. It doubles the window if the server
+// had used it up before: then what was left to receive has lasted for a shorter time than
+// the server needed to hear that it may go on, and to do so. That may be due to the way to
+// the server, or to other work on its processors. A program that receives more slowly than
+// the server sends does not get here, and its window stays.
+//
+// All that came has been received, so nearly all of the new window is given back at once, and
+// the next frame finds it not exhausted. mu is held.
+func (s *Stream) ranDry() {
+	if !s.exhausted || !s.c.cfg.grow {
+		return
+	}
+	if more := min(s.size, maxGrownWindow-s.size); more > 0 {
+		s.size += more
+		s.credit += more
+	}
 }
 
 // queueWindowUpdate leaves a WINDOW_UPDATE to the flush at the end of this
@@ -166,8 +191,12 @@ func (r *reader) widen(size int64) {
 	for id, s := range c.streams {
 		s.mu.Lock()
 		if s.id == id {
-			s.size += more
+			// The SETTINGS count for one that has grown by itself too. What makes its
+			// window too large is not given back later.
 			s.window += more
+			grown := max(s.size, size)
+			s.credit -= s.size + more - grown
+			s.size = grown
 		}
 		s.mu.Unlock()
 	}

@@ -122,3 +122,104 @@ func TestWindowsThatAreSetStay(t *testing.T) {
 		})
 	}
 }
+
+// download is a stream whose server sends messages that take one frame of the largest
+// size each, and whose messages are received on demand.
+type download struct {
+	server *h2test.Conn
+	id     uint32
+	s      *h2.Stream
+}
+
+const frameOfMessage = 16384
+
+func downloads(t *testing.T, n int, cfg h2.Config) (server *h2test.Conn, all []download) {
+	c, server := peered(t, cfg)
+	for range n {
+		s, err := c.Open(context.Background(), req("/test/Download"))
+		require.NoError(t, err)
+		id := server.ExpectHeaders().StreamID
+		server.ReplyHeaders(id)
+		all = append(all, download{server, id, s})
+	}
+	return server, all
+}
+
+// exhaust sends what the windows take. It returns how many messages that is.
+func (d download) exhaust() (n int) {
+	for message := make([]byte, frameOfMessage-5); d.server.SendWindow(d.id) >= frameOfMessage; n++ {
+		for d.server.SendWindow(0) < frameOfMessage {
+			d.server.ReadFrame()
+		}
+		d.server.ReplyMessage(d.id, message)
+	}
+	synctest.Wait()
+	return n
+}
+
+// receive takes n messages, and waits for those that have not come until more have. PINGs
+// of the client's are not answered.
+func (d download) receive(n int) {
+	go func() {
+		for range n {
+			m, err := d.s.Recv()
+			if err != nil {
+				return // the end of the test
+			}
+			m.Free()
+		}
+	}()
+	synctest.Wait()
+	d.server.Ping([8]byte{1})
+	for f := d.server.ReadFrame(); f.Type != http2.FramePing || !f.Ack(); f = d.server.ReadFrame() {
+	}
+}
+
+// The window of a stream grows whose program waits though the server may send nothing,
+// up to 16 MiB; that of a stream beside it does not.
+func TestWindowGrowsWhereTheProgramRunsDry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, all := downloads(t, 2, h2.Config{})
+		busy, idle := all[0], all[1]
+		for _, window := range []int{1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20, 16 << 20} {
+			busy.receive(busy.exhaust() + 1)
+			assert.LessOrEqual(t, server.SendWindow(busy.id), window)
+			assert.Greater(t, server.SendWindow(busy.id), window-min(window/4, 1<<20)-frameOfMessage)
+			server.ReplyMessage(busy.id, nil)
+			synctest.Wait()
+		}
+		assert.Equal(t, 512<<10, server.SendWindow(idle.id))
+
+		// When the windows of all streams grow, it is soon no larger than they are.
+		time.Sleep(100 * time.Millisecond)
+		server.PingAck([]byte("window\x00\x00"))
+		for server.SendWindow(idle.id) < 16<<20 {
+			server.ReadFrame()
+		}
+		server.SettingsAck()
+		for range 3 {
+			busy.receive(busy.exhaust() + 1)
+			server.ReplyMessage(busy.id, nil)
+			synctest.Wait()
+		}
+		assert.Equal(t, 16<<20, server.SendWindow(idle.id))
+		assert.LessOrEqual(t, server.SendWindow(busy.id), 16<<20)
+		assert.Greater(t, server.SendWindow(busy.id), 14<<20)
+	})
+}
+
+// It stays if the program has messages to receive all the time, which is what holds the
+// server up then.
+func TestWindowOfASlowProgramStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, all := downloads(t, 1, h2.Config{})
+		slow := all[0]
+		for range 20 {
+			slow.receive(slow.exhaust())
+			assert.LessOrEqual(t, server.SendWindow(slow.id), 512<<10)
+			server.ReplyMessage(slow.id, nil) // is there when it is asked for
+			synctest.Wait()
+			slow.receive(1)
+		}
+	})
+}

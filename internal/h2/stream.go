@@ -85,6 +85,7 @@ type Stream struct {
 	id         uint32
 	size       int64 // the window's
 	window     int64 // what the server may still send
+	exhausted  bool  // the server has used the window up, and has not had most of it since
 	credit     int64 // received by the program, not given back to the server yet
 	came       int64 // bytes of messages, prefixes among them
 	taken      int64 // of these, bytes that are or were credit
@@ -229,6 +230,7 @@ func (s *Stream) Recv() (Message, error) {
 			return Message{}, io.EOF
 		}
 		s.waiting = true
+		s.ranDry()
 		s.awaited()
 		id, credit := s.report()
 		s.mu.Unlock()
@@ -257,9 +259,9 @@ func (s *Stream) consume(offset int64) {
 	}
 }
 
-// owing is how much of the window is kept at most before it is given back. It stays small
-// when the window grows, so that a server that is far away hears of it early. mu is held.
-func (s *Stream) owing() int64 { return min(s.size, defaultStreamWindow) / 4 }
+// owing is how much of the window is kept at most before it is given back: a quarter of it,
+// and of a large one less, so that a server that is far away hears of it early. mu is held.
+func (s *Stream) owing() int64 { return min(s.size/4, mostOwing) }
 
 // grant returns what to give back to the server now; 0: nothing. mu is held.
 func (s *Stream) grant() (credit int64) {
