@@ -4,6 +4,7 @@
 package backoff
 
 import (
+	"math"
 	"time"
 
 	"google.golang.org/grpc/backoff"
@@ -30,6 +31,9 @@ func Delay(cfg backoff.Config, failures int, random float64) time.Duration {
 	}
 	delay = min(delay, limit)
 	delay *= 1 + cfg.Jitter*(2*random-1)
+	if delay >= math.MaxInt64 {
+		return math.MaxInt64 // which no float64 is: the conversion would give a negative delay
+	}
 	return time.Duration(max(delay, 0))
 }
 

@@ -1,6 +1,7 @@
 package backoff
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ func TestBackoffDelay(t *testing.T) {
 		{"nothing set", backoff.Config{}, 5, 0.5, 0},
 		{"a base above the maximum", backoff.Config{BaseDelay: time.Hour, Multiplier: 2, MaxDelay: time.Second}, 1, 0.5, time.Second},
 		{"a negative base", backoff.Config{BaseDelay: -1}, 0, 0.5, 0},
+		{"the longest there is, with jitter", backoff.Config{BaseDelay: math.MaxInt64, Multiplier: 1.6, MaxDelay: math.MaxInt64, Jitter: 0.2}, 1, 0.9, math.MaxInt64},
 		{"jitter above one", backoff.Config{BaseDelay: time.Second, Multiplier: 1, MaxDelay: time.Second, Jitter: 3}, 1, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
