@@ -102,7 +102,7 @@ func TestFailuresInEveryWait(t *testing.T) {
 		if !strings.Contains(k.target, "://") {
 			k.target = "passthrough:///" + k.target
 		}
-		opts := append([]grpcdial.DialOption{grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), grpcdial.WithConnectParams(k.params(time.Second))}, k.opts...)
+		opts := append([]grpcdial.DialOption{grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }), grpcdial.WithConnectParams(k.params(4 * time.Second))}, k.opts...)
 		for _, w := range waits[1:] {
 			t.Run(k.name+", "+w.name, func(t *testing.T) {
 				t.Parallel()
@@ -174,17 +174,22 @@ func (k *failureKind) assertAttempt(t *testing.T, err error) (*grpcdial.DialErro
 // the failure is for good, in a short time then, and else because the program gives
 // up.
 func (k *failureKind) dial(t *testing.T) error {
-	opts := []grpcdial.DialOption{grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true), grpcdial.WithConnectParams(k.params(400 * time.Millisecond))}
+	opts := []grpcdial.DialOption{grpcdial.WithBlock(), grpcdial.FailOnNonTempDialError(true)}
 	if !k.final() {
 		opts = append(opts, grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
 	}
 	opts = append(opts, k.opts...)
 	// Other tries are for a machine that is busy with something else.
-	for first := time.Now(); ; {
+	short := 400 * time.Millisecond
+	for first := time.Now(); ; short *= 2 {
 		begun := time.Now()
-		cc, err := grpcdial.DialContext(backendtest.Bounded(t), k.target, opts...)
+		cc, err := grpcdial.DialContext(backendtest.Bounded(t), k.target, append(opts, grpcdial.WithConnectParams(k.params(short)))...)
 		took := time.Since(begun)
 		require.Nil(t, cc)
+		var e *grpcdial.DialError
+		if k.timeout && short < 10*time.Second && errors.As(err, &e) && len(e.Attempts) == 1 && e.Attempts[0].Phase != k.phase {
+			continue // it had no time to come so far
+		}
 		if !k.final() || took < swift || time.Since(first) > backendtest.Patience {
 			if k.final() {
 				assert.Less(t, took, swift)

@@ -220,7 +220,7 @@ func TestLargeResponse(t *testing.T) {
 	o := command(t, args...)
 	assert.Equal(t, exitStatus+int(codes.ResourceExhausted), o.code)
 	assert.Contains(t, o.stderr, "larger than max")
-	o = command(t, append(args, "-max-msg-sz", "6000000")...)
+	o = command(t, append(args, "-max-time", "55", "-max-msg-sz", "6000000")...)
 	assert.Equal(t, exitOK, o.code)
 	assert.Greater(t, len(o.stdout), 5<<20)
 	assert.Equal(t, exitUsage, command(t, append(args, "-max-msg-sz", "0")...).code)

@@ -151,14 +151,16 @@ func TestProxyFailures(t *testing.T) {
 			h2test.CheckLeaks(t)
 			cfg := &Config{Creds: credentials.NewTLS(ca.ClientConfig("")), Secure: true, Proxy: tt.proxy, ProxyTLS: ca.ClientConfig(""),
 				Resolver: zone{"p.test": {"127.0.0.1", "127.0.0.2"}}.resolver(t)}
-			limit := 10 * time.Second
+			limit := 50 * time.Second
 			if tt.name == "silence" {
 				limit = 50 * time.Millisecond
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			_, err := Connect(ctx, cfg, resolver.Address{Addr: "a.test:443"}, "a.test")
-			a := attempt(t, err)
+			var a *failure.Attempt
+			longEnough(t, limit, func(ctx context.Context) bool {
+				_, err := Connect(ctx, cfg, resolver.Address{Addr: "a.test:443"}, "a.test")
+				a = attempt(t, err)
+				return strings.Contains(a.Hint, tt.hint)
+			})
 			assert.Equal(t, tt.phase, a.Phase)
 			assert.Equal(t, "a.test:443", a.Addr)
 			assert.Equal(t, tt.via, a.Proxy)
@@ -189,11 +191,13 @@ func TestProxyThatHangs(t *testing.T) {
 		"dialer": {Config{Proxy: through("http", "p.test"), Dialer: func(context.Context, string) (net.Conn, error) { <-release; return nil, errors.New("late") }}, failure.Dial},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			defer cancel()
 			tt.cfg.Creds = plaintext
-			_, err := Connect(ctx, &tt.cfg, resolver.Address{Addr: "a.test:443"}, "a.test")
-			a := attempt(t, err)
+			var a *failure.Attempt
+			longEnough(t, 20*time.Millisecond, func(ctx context.Context) bool {
+				_, err := Connect(ctx, &tt.cfg, resolver.Address{Addr: "a.test:443"}, "a.test")
+				a = attempt(t, err)
+				return a.Phase == tt.phase && errors.As(a, new(*proxy.Error))
+			})
 			assert.Equal(t, tt.phase, a.Phase)
 			assert.ErrorIs(t, a, context.DeadlineExceeded)
 			assert.ErrorAs(t, a, new(*proxy.Error))
@@ -243,13 +247,17 @@ func TestNoCredentialInClearForHTTPSProxies(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
 	got := make(chan []byte, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	addr := proxytest.Serve(t, func(nc net.Conn) {
+		first := make([]byte, 1)
+		_, err := io.ReadFull(nc, first)
+		assert.NoError(t, err)
+		cancel()
 		b, _ := io.ReadAll(nc)
-		got <- b
+		got <- append(first, b...)
 	})
 	_, port, _ := net.SplitHostPort(addr)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	cfg := &Config{Creds: plaintext, Proxy: through("https", net.JoinHostPort("127.0.0.1", port)), ProxyTLS: ca.ClientConfig("")}
 	_, err := Connect(ctx, cfg, resolver.Address{Addr: "a.test:443"}, "a.test")
 	require.Error(t, err)
