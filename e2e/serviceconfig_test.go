@@ -113,6 +113,17 @@ func FuzzServiceConfig(f *testing.F) {
 	})
 }
 
+// TestServiceConfigRepeatedFields: of a field that stands twice the last value counts, as it
+// does for the channel.
+func TestServiceConfigRepeatedFields(t *testing.T) {
+	got, err := grpcdial.ParseServiceConfig(`{"loadBalancingPolicy":5,"loadBalancingConfig":[{"no_such":{}},{"pick_first":{}}],
+		"loadBalancingPolicy":"x","loadBalancingConfig":[{"round_robin":{}}]}`)
+	require.NoError(t, err)
+	assert.Equal(t, grpcdial.ServiceConfig{
+		LB: new("x"), LoadBalancing: []grpcdial.LoadBalancingPolicy{{Name: "round_robin", Config: json.RawMessage("{}")}},
+	}, got)
+}
+
 func TestServiceConfigErrors(t *testing.T) {
 	for want, change := range map[string]func(*grpcdial.ServiceConfig){
 		"methodConfig[1].retryPolicy.maxAttempts: 1":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.MaxAttempts = 1 },

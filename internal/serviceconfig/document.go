@@ -37,18 +37,29 @@ func (p Parser) Document(js string) (*Document, error) {
 		return nil, err
 	}
 	d := &Document{RetryThrottling: c.RetryThrottling, HealthCheck: c.HealthCheck, MaxConnectionsPerSubchannel: c.MaxConnectionsPerSubchannel}
+	// As Parse reads them: of a field that stands twice the last value counts, and that alone.
 	var o struct {
-		LoadBalancingPolicy *string                      `json:"loadBalancingPolicy"`
-		LoadBalancingConfig []map[string]json.RawMessage `json:"loadBalancingConfig"`
-		MethodConfig        json.RawMessage              `json:"methodConfig"`
+		LoadBalancingPolicy json.RawMessage `json:"loadBalancingPolicy"`
+		LoadBalancingConfig json.RawMessage `json:"loadBalancingConfig"`
+		MethodConfig        json.RawMessage `json:"methodConfig"`
 	}
 	if err := json.Unmarshal([]byte(js), &o); err != nil {
 		return nil, notJSON(js, err)
 	}
-	d.Policy = o.LoadBalancingPolicy
-	for i, entry := range o.LoadBalancingConfig {
+	if !absent(o.LoadBalancingPolicy) {
+		name, err := readString("loadBalancingPolicy", o.LoadBalancingPolicy)
+		if err != nil {
+			return nil, err
+		}
+		d.Policy = &name
+	}
+	policies, raws, err := readPolicies(o.LoadBalancingConfig)
+	if err != nil {
+		return nil, err
+	}
+	for i, entry := range policies {
 		if len(entry) != 1 { // behind the one that is chosen
-			return nil, wrong(fmt.Sprintf("loadBalancingConfig[%d]", i), nil, wantPolicy)
+			return nil, wrong(fmt.Sprintf("loadBalancingConfig[%d]", i), raws[i], wantPolicy)
 		}
 		for name, config := range entry {
 			d.Policies = append(d.Policies, Policy{name, config})

@@ -19,6 +19,7 @@ func FuzzParse(f *testing.F) {
 		`{"methodConfig":[{"name":[{"service":"s"}],"hedgingPolicy":{"maxAttempts":4,"hedgingDelay":"0.01s","nonFatalStatusCodes":["UNAVAILABLE"]}}],"connectionScaling":{"maxConnectionsPerSubchannel":3}}`,
 		`{"methodConfig":[{"name":[],"retryPolicy":{"maxAttempts":2,"initialBackoff":"1s","maxBackoff":"1s","backoffMultiplier":2,"perAttemptRecvTimeout":"0.2s"}}]}`,
 		`{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}`,
+		`{"loadBalancingConfig":[{"no_such":{}},{"pick_first":{}}],"loadBalancingConfig":[{"round_robin":{}},{}],"loadBalancingPolicy":5,"loadBalancingPolicy":"x"}`,
 		`{"retryThrottling":{"maxTokens":1000,"tokenRatio":0.1239},"healthCheckConfig":{"serviceName":"h"}}`,
 	} {
 		f.Add(js)

@@ -31,15 +31,9 @@ func parseLB(list, legacy json.RawMessage) (lb *LBPolicy, unknown string, err er
 // they may be for later versions.
 func choosePolicy(raw json.RawMessage) (*LBPolicy, error) {
 	const field = "loadBalancingConfig"
-	entries, err := readList(field, raw)
+	list, entries, err := readPolicies(raw)
 	if err != nil {
 		return nil, err
-	}
-	list := make([]map[string]json.RawMessage, len(entries))
-	for i, entry := range entries {
-		if json.Unmarshal(entry, &list[i]) != nil {
-			return nil, wrong(fmt.Sprintf("%s[%d]", field, i), entry, wantPolicy)
-		}
 	}
 	for i, entry := range list {
 		if len(entry) != 1 {
@@ -54,6 +48,22 @@ func choosePolicy(raw json.RawMessage) (*LBPolicy, error) {
 		}
 	}
 	return nil, wrong(field, raw, "a policy that is registered: pick_first, round_robin, or one whose package is imported")
+}
+
+// readPolicies decodes loadBalancingConfig, and returns its elements as they stand too. raw
+// may be absent: no elements.
+func readPolicies(raw json.RawMessage) (list []map[string]json.RawMessage, elements []json.RawMessage, err error) {
+	const field = "loadBalancingConfig"
+	if elements, err = readList(field, raw); err != nil {
+		return nil, nil, err
+	}
+	list = make([]map[string]json.RawMessage, len(elements))
+	for i, element := range elements {
+		if json.Unmarshal(element, &list[i]) != nil {
+			return nil, nil, wrong(fmt.Sprintf("%s[%d]", field, i), element, wantPolicy)
+		}
+	}
+	return list, elements, nil
 }
 
 const wantPolicy = `an object with one key, a policy's name, such as {"round_robin":{}}`
