@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -10,8 +11,10 @@ import (
 )
 
 // block is one decoded header block. It belongs to the reader and is reused
-// for the next one; the strings in it are immutable and may be kept.
+// for a later one; the strings in it are immutable and may be kept.
 type block struct {
+	indices []byte // the encoded block, if it means the same when it comes again; see headerDecoder.repeated
+
 	fields      []hpack.HeaderField // what the application may see; "-bin" values are decoded
 	httpStatus  string
 	contentType string
@@ -36,15 +39,17 @@ const maxKeptFields = 64
 // reader alone. Every block is decoded, whatever becomes of its stream, because each may
 // change the dynamic table (RFC 9113 section 4.3).
 type headerDecoder struct {
-	dec   *hpack.Decoder // nil before the first block
-	limit uint32
-	block block
+	dec    *hpack.Decoder // nil before the first block
+	limit  uint32
+	blocks [2]block // the latest ones: as a rule what a response begins with, and its trailers
+	into   *block   // the one of them that was decoded last
 
 	// The block that is being assembled from HEADERS and CONTINUATION.
 	id            uint32 // 0: none
 	endStream     bool
 	continuations int
 	held          []byte // its fragments, if there are several
+	wire          int    // its encoded size so far
 }
 
 // maxBlock is the largest block that is decoded, in encoded bytes. An encoding
@@ -53,8 +58,7 @@ func (d *headerDecoder) maxBlock() uint64 { return 2*uint64(d.limit) + maxFrameS
 
 // begin starts the block of stream id.
 func (d *headerDecoder) begin(id uint32, endStream bool) {
-	d.block = block{fields: emptied(d.block.fields)}
-	d.id, d.endStream, d.continuations, d.held = id, endStream, 0, nil
+	d.id, d.endStream, d.continuations, d.held, d.wire = id, endStream, 0, nil, 0
 	if d.dec == nil {
 		d.dec = hpack.NewDecoder(4096, d.emit)
 		// A string beyond the limit on the list ends the stream, not the
@@ -75,8 +79,8 @@ func emptied(fields []hpack.HeaderField) []hpack.HeaderField {
 // gather takes one fragment, and returns the block with the last. A decoder that is given
 // a long string in pieces copies what it has of it for each, so it is given the whole.
 func (d *headerDecoder) gather(p []byte, end bool) (whole []byte, err error) {
-	d.block.wire += len(p)
-	if uint64(d.block.wire) > d.maxBlock() {
+	d.wire += len(p)
+	if uint64(d.wire) > d.maxBlock() {
 		return nil, connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
 	}
 	if end && len(d.held) == 0 {
@@ -87,17 +91,58 @@ func (d *headerDecoder) gather(p []byte, end bool) (whole []byte, err error) {
 }
 
 // decode decodes the block that was gathered. One that is not wanted changes the dynamic
-// table, and its fields are not looked at.
-func (d *headerDecoder) decode(whole []byte, wanted bool) error {
+// table, and its fields are not looked at. What it returns is valid until the next call.
+func (d *headerDecoder) decode(whole []byte, wanted bool) (*block, error) {
 	d.id, d.held = 0, nil
+	if b := d.repeated(whole); b != nil {
+		return b, nil
+	}
+	b := &d.blocks[0]
+	if d.into == b {
+		b = &d.blocks[1]
+	}
+	*b = block{fields: emptied(b.fields), indices: b.indices[:0], wire: len(whole)}
+	d.into = b
 	d.dec.SetEmitEnabled(wanted)
 	if _, err := d.dec.Write(whole); err != nil {
-		return d.failed(err)
+		return nil, d.failed(err)
 	}
 	if err := d.dec.Close(); err != nil {
-		return d.failed(err)
+		return nil, d.failed(err)
+	}
+	switch {
+	case !areIndices(whole):
+		// The table may have changed.
+		for i := range d.blocks {
+			d.blocks[i].indices = d.blocks[i].indices[:0]
+		}
+	case wanted && len(whole) <= maxKeptFields:
+		b.indices = append(b.indices, whole...)
+	}
+	return b, nil
+}
+
+// repeated returns one of the latest blocks, if whole is the same: a server answers most RPCs
+// alike. It must be of indices alone, and the blocks since then too, so that the dynamic table
+// has not changed: else the same bytes may be other fields.
+func (d *headerDecoder) repeated(whole []byte) *block {
+	for i := range d.blocks {
+		if b := &d.blocks[i]; len(b.indices) > 0 && bytes.Equal(b.indices, whole) {
+			return b
+		}
 	}
 	return nil
+}
+
+// areIndices reports whether a block consists of fields that are one byte each, an index
+// (RFC 7541 section 6.1).
+func areIndices(block []byte) bool {
+	for _, c := range block {
+		if c <= indexedField || c == indexedField|0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *headerDecoder) failed(err error) error {
@@ -106,7 +151,7 @@ func (d *headerDecoder) failed(err error) error {
 
 // emit takes one field from the hpack decoder.
 func (d *headerDecoder) emit(f hpack.HeaderField) {
-	b := &d.block
+	b := d.into
 	b.size += uint64(f.Size())
 	if b.size > uint64(d.limit) {
 		b.truncated = true

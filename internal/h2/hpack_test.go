@@ -237,3 +237,43 @@ func TestTimeoutIsIndexed(t *testing.T) {
 		require.LessOrEqual(t, call(0), without)
 	})
 }
+
+// The same bytes mean other fields once the table has changed, if only by the headers of a
+// stream that has ended; as long as it has not, they mean the same.
+func TestRepeatedHeaders(t *testing.T) {
+	c, server := peered(t, h2.Config{})
+	insertion := func(b []byte, name, value string) []byte { // RFC 7541 section 6.2.1
+		b = append(append(b, 0x40, byte(len(name))), name...)
+		return append(append(b, byte(len(value))), value...)
+	}
+	inserted := func(value string) []byte {
+		b := insertion([]byte{0x88}, "content-type", "application/grpc") // :status 200
+		return insertion(insertion(b, "grpc-status", "0"), "t", value)
+	}
+	indices := []byte{0x88, 62 + 2 | 0x80, 62 + 1 | 0x80, 62 | 0x80} // the same fields, after any of them
+	const last = http2.FlagHeadersEndHeaders | http2.FlagHeadersEndStream
+	answered := func(block []byte, want string) {
+		t.Helper()
+		res := c.call(context.Background(), "/test/Well", "x")
+		h, _ := server.ExpectUnary()
+		server.RawFrame(http2.FrameHeaders, last, h.StreamID, block)
+		require.Equal(t, []string{want}, await(t, res, "the call").trailer["t"])
+	}
+	for round, late := range []bool{false, true, false} {
+		value := fmt.Sprint("value", round)
+		if late {
+			ctx, cancel := context.WithCancel(context.Background())
+			res := c.call(ctx, "/test/Hang", "x")
+			h, _ := server.ExpectUnary()
+			cancel()
+			require.Equal(t, codes.Canceled, await(t, res, "the call").err.Status.Code())
+			server.ExpectRST(h.StreamID, http2.ErrCodeCancel)
+			server.RawFrame(http2.FrameHeaders, last, h.StreamID, inserted(value))
+		} else {
+			answered(inserted(value), value)
+		}
+		for range 3 {
+			answered(indices, value)
+		}
+	}
+}

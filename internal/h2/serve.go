@@ -185,21 +185,22 @@ func (r *reader) continuation(f frameHeader, p []byte) error {
 	if r.hd == nil || r.hd.id == 0 {
 		return connErrorf(http2.ErrCodeProtocol, "CONTINUATION on stream %d outside a header block", f.id)
 	}
-	if r.hd.continuations++; r.hd.continuations > freeContinuations+r.hd.block.wire/leastContinuation {
-		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of %d bytes in %d CONTINUATION frames", r.hd.block.wire, r.hd.continuations)
+	if r.hd.continuations++; r.hd.continuations > freeContinuations+r.hd.wire/leastContinuation {
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of %d bytes in %d CONTINUATION frames", r.hd.wire, r.hd.continuations)
 	}
 	return r.fragment(p, f.flags.Has(http2.FlagContinuationEndHeaders))
 }
 
 func (r *reader) fragment(p []byte, end bool) error {
 	id := r.hd.id
-	block, err := r.hd.gather(p, end)
+	whole, err := r.hd.gather(p, end)
 	if err != nil || !end {
 		return err
 	}
 	s := r.stream(id)
 	wanted := s != nil && s.is(id)
-	if err := r.hd.decode(block, wanted); err != nil || !wanted {
+	b, err := r.hd.decode(whole, wanted)
+	if err != nil || !wanted {
 		return err
 	}
 	s.mu.Lock()
@@ -211,7 +212,7 @@ func (r *reader) fragment(p []byte, end bool) error {
 	if !s.aside {
 		r.c.answers.Store(r.c.answers.Load() + 1)
 	}
-	v := s.onHeaders(&r.hd.block, r.hd.endStream)
+	v := s.onHeaders(b, r.hd.endStream)
 	s.mu.Unlock()
 	if v.over {
 		r.over(s, id, v, r.hd.endStream)
