@@ -203,7 +203,9 @@ func (c *codec) decode(data []byte, m any) error {
 	switch {
 	case c.native:
 		if pm := protoMessage(m); pm != nil {
-			err = proto.Unmarshal(data, pm)
+			// What proto.Unmarshal does, without the reflection by which that gets to Reset.
+			proto.Reset(pm)
+			err = proto.UnmarshalOptions{Merge: true}.Unmarshal(data, pm)
 		} else {
 			err = fmt.Errorf("message is %T, want proto.Message", m)
 		}
