@@ -46,7 +46,6 @@ type ClientConn struct {
 	localDNS  bool       // the name is looked up here even if the target takes a proxy
 	overUnix  bool       // the builder's resolvers give the paths of unix sockets
 	ownCode   bool       // see hasOwnCodeOnly
-	noConfigs bool       // WithServiceConfig's channel was closed without one
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	connect   connectFunc           // connect.Connect, except in tests
@@ -67,6 +66,7 @@ type ClientConn struct {
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
+	noConfigs     atomic.Bool // WithServiceConfig's channel was closed without one
 	latestReason  atomic.Pointer[reason]
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end

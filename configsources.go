@@ -104,7 +104,7 @@ func (g *grpcGoConfig) translate(r *grpcsc.ParseResult, p serviceconfig.Parser) 
 // ignoresResolversConfig says whether what the resolver gives as a service config
 // does not count.
 func (cc *ClientConn) ignoresResolversConfig() bool {
-	return cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil && !cc.noConfigs
+	return cc.opts.disableServiceConfig || cc.opts.serviceConfig != nil && !cc.noConfigs.Load()
 }
 
 func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
@@ -166,7 +166,7 @@ func (cc *ClientConn) takeFirstConfig() error {
 		return cc.applyFirstConfig(first, open)
 	default:
 		if cc.opts.serviceConfig != nil {
-			cc.followConfigs()
+			cc.followConfigs(false)
 		}
 		return nil
 	}
@@ -193,7 +193,7 @@ func (cc *ClientConn) awaitFirstConfig(ctx context.Context) error {
 
 func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 	if !open {
-		cc.noConfigs = true
+		cc.noConfigs.Store(true)
 		return nil
 	}
 	c, err := cc.fromGo(first)
@@ -201,27 +201,31 @@ func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 		return err
 	}
 	cc.post(func() { cc.applyGoConfig(c) })
-	cc.followConfigs()
+	cc.followConfigs(true)
 	return nil
 }
 
 // followConfigs starts watchConfigs. The channel has not been handed out, so
 // running is not waited for yet.
-func (cc *ClientConn) followConfigs() {
+func (cc *ClientConn) followConfigs(came bool) {
 	cc.running.Add(1)
-	go cc.watchConfigs()
+	go cc.watchConfigs(came)
 }
 
 // watchConfigs is the goroutine of WithServiceConfig: it lives until the
-// program closes the channel of configs, or the ClientConn.
-func (cc *ClientConn) watchConfigs() {
+// program closes the channel of configs, or the ClientConn. came says that one has come.
+func (cc *ClientConn) watchConfigs(came bool) {
 	defer cc.running.Done()
 	for {
 		select {
 		case sc, open := <-cc.opts.serviceConfig:
 			if !open {
+				if !came {
+					cc.post(cc.forgoConfigs)
+				}
 				return
 			}
+			came = true
 			c, err := cc.fromGo(sc)
 			cc.post(func() {
 				if err != nil { // it changes nothing
@@ -258,5 +262,20 @@ func (cc *ClientConn) applyGoConfig(c *serviceconfig.Config) {
 	cc.useConfig(c)
 	if latest := cc.resolution.latest; latest != nil {
 		_ = cc.policies.update(c, *latest)
+	}
+}
+
+// forgoConfigs undoes WithServiceConfig, whose channel was closed without a config: the
+// resolver's counts from now on. Policy queue only.
+func (cc *ClientConn) forgoConfigs() {
+	cc.policyQueue.AssertOn()
+	cc.noConfigs.Store(true)
+	latest := cc.resolution.latest
+	if latest == nil {
+		return
+	}
+	if config, _ := cc.chooseConfig(latest.ServiceConfig); config != nil {
+		cc.useConfig(config)
+		_ = cc.policies.update(config, *latest)
 	}
 }

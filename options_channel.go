@@ -204,7 +204,8 @@ func WithLocalDNSResolution() DialOption {
 // illegal config fails the dial if it is the first, and else changes nothing
 // ([EventConfigRefused]). The ClientConn reads c until either is closed; the last
 // config stays in force. If c is closed before the first config, the option has no
-// effect.
+// effect, but that a resolver which a channel of NewClient's has built by then was not
+// asked for a config.
 //
 // Deprecated: use a resolver, or WithDefaultServiceConfig.
 func WithServiceConfig(c <-chan ServiceConfig) DialOption {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 )
 
 // timeoutConfig has one time-out for all methods.
@@ -217,6 +218,28 @@ func TestServiceConfigChannelOfNewClient(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 3, timeoutOf(cc))
 		require.NoError(t, cc.Close())
+
+		// A channel of configs that is closed without one has no effect, whenever that is.
+		for _, connects := range []bool{false, true} {
+			configs := make(chan grpcdial.ServiceConfig)
+			r := manual.NewBuilderWithScheme("hand")
+			r.BuildCallback = func(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) {
+				_ = cc.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}, ServiceConfig: cc.ParseServiceConfig(`{"methodConfig": [{"name": [{}], "timeout": "4s"}]}`)})
+			}
+			cc, err := grpcdial.NewClient("hand:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(r), grpcdial.WithContextDialer(backendtest.Hang), grpcdial.WithServiceConfig(configs))
+			require.NoError(t, err)
+			if connects {
+				cc.Connect()
+				synctest.Wait()
+				assert.Zero(t, timeoutOf(cc))
+			}
+			close(configs)
+			synctest.Wait()
+			cc.Connect()
+			synctest.Wait()
+			assert.Equal(t, 4, timeoutOf(cc), "the resolver's")
+			require.NoError(t, cc.Close())
+		}
 
 		_, err = grpcdial.NewClient("x:1", grpcdial.WithInsecure(), grpcdial.WithServiceConfig(configsOf(grpcdial.ServiceConfig{Methods: map[string]grpcdial.MethodConfig{"no slash": {}}})))
 		assert.ErrorContains(t, err, `WithServiceConfig: `)
