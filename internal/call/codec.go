@@ -40,19 +40,23 @@ func (c *codec) isSet() bool { return c.v1 != nil || c.v2 != nil }
 
 const nativePkg = "google.golang.org/grpc/encoding/proto"
 
-// nativeCodec is the type of grpc-go's protobuf codec. It is nil if another
+// nativeCodec is grpc-go's protobuf codec. It is nil if another
 // codec had already taken its name when this package was initialized; then that
 // one stays in force.
-var nativeCodec = func() reflect.Type {
-	t := reflect.TypeOf(encoding.GetCodecV2(grpcproto.Name))
+var nativeCodec = func() encoding.CodecV2 {
+	c := encoding.GetCodecV2(grpcproto.Name)
+	t := reflect.TypeOf(c)
 	if t == nil || t.Kind() != reflect.Pointer || t.Elem().PkgPath() != nativePkg {
 		return nil
 	}
-	return t
+	return c
 }()
 
 func codecOf(c encoding.CodecV2) codec {
-	return codec{v2: c, name: c.Name(), native: nativeCodec != nil && reflect.TypeOf(c) == nativeCodec}
+	if nativeCodec != nil && c == nativeCodec {
+		return codec{v2: c, name: grpcproto.Name, native: true}
+	}
+	return codec{v2: c, name: c.Name()}
 }
 
 // registeredCodec looks a content-subtype up. Codecs are registered during
