@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	grpcsc "google.golang.org/grpc/serviceconfig"
 
+	"github.com/grpcdial/grpcdial/internal/serial"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
 )
 
@@ -29,6 +30,7 @@ type policy struct {
 	builder  balancer.Builder
 	lb       balancer.Balancer // set when Build has returned; nil if that made none
 
+	asked  serial.Signal  // a ResolveNow is on the policy queue
 	last   balancer.State // policy queue only: what it reported last
 	closed bool           // written on the policy queue with cc.mu held, read with either
 }
@@ -73,7 +75,7 @@ func nothing() {}
 // ResolveNow asks the resolver to look again, unless another policy is to
 // replace this one.
 func (p *policy) ResolveNow(resolver.ResolveNowOptions) {
-	p.cc.post(func() {
+	p.asked.Send(&p.cc.policyQueue, func() {
 		if p == p.cc.policies.latest() {
 			p.resolver.resolveNow()
 		}

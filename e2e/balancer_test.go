@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -308,6 +309,35 @@ func TestStatusFromADialerDoesNotEndWaitingRPCs(t *testing.T) {
 	backendtest.Eventually(t, func() bool { return dials.Load() > before+3 }, "attempts go on")
 	ready.Store(true)
 	assert.NoError(t, <-result)
+}
+
+// Requests for a look-up that a policy makes in a loop do not fill memory while it is busy.
+func TestResolveNowOfABusyPolicy(t *testing.T) {
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var grown int64
+	asked := make(chan struct{})
+	policy := &backendtest.SpyPolicy{As: t.Name(), OnUpdate: func(s *backendtest.Spy, _ balancer.ClientConnState) error {
+		before := heap()
+		for range 1 << 20 {
+			s.CC.ResolveNow(resolver.ResolveNowOptions{})
+		}
+		grown = heap() - before
+		return nil
+	}}
+	balancer.Register(policy)
+	r, target, option := handResolver(t)
+	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "x:1"}}})
+	once := sync.OnceFunc(func() { close(asked) })
+	r.ResolveNowCallback = func(resolver.ResolveNowOptions) { once() }
+	cc := plain(t, target, option, grpcdial.WithDefaultServiceConfig(policy.Config()))
+	cc.Connect()
+	<-asked // so the update is behind it
+	assert.Less(t, grown, int64(16<<20), "bytes")
 }
 
 // A policy may call whatever it likes from wherever it is called.
