@@ -328,8 +328,8 @@ func (cs *clientStream) sawHeader(a *streamAttempt) {
 	cs.reportInHeader(&a.attempt, a.s.HeaderMD())
 }
 
-// retire is endAttempt for an attempt that another one follows. Its stream, if any,
-// has ended.
+// retire is endAttempt for an attempt that another one follows, or takes the place of. Its
+// stream, if any, has ended, or its end is on its way.
 func (cs *clientStream) retire(a *streamAttempt, err error) {
 	cs.mu.Lock()
 	a.replaced = true

@@ -176,20 +176,21 @@ func (s *Stream) signalEnd() {
 	close(s.end)
 }
 
-// Drop forgets the messages that Recv has not looked at yet. For a stream that has
-// ended, on any goroutine; one that is forgotten without it leaves them to the garbage
-// collector.
+// Drop forgets the messages that Recv has not looked at yet. It may be called on any
+// goroutine, and while the stream runs: what comes after it is kept. A stream that is
+// forgotten without it leaves them to the garbage collector.
 func (s *Stream) Drop() {
+	var dropped inbox
 	s.mu.Lock()
-	s.in = inbox{}
+	s.in.take(&dropped, s.part.open)
 	s.mu.Unlock()
 }
 
-// Discard frees all messages that Recv has not returned. For a stream that has ended, on
-// the receiver's goroutine.
+// Discard frees all messages that came and Recv has not returned. It is called on the
+// receiver's goroutine, and may be while the stream runs, as Drop.
 func (s *Stream) Discard() {
 	s.mu.Lock()
-	s.in.take(&s.out, false)
+	s.in.take(&s.out, s.part.open)
 	s.mu.Unlock()
 	s.out.release()
 }
