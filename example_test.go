@@ -142,12 +142,12 @@ func ExampleNewClient() {
 	// Output: dns:///api.example.com:443 IDLE
 }
 
-// A dial that waits until one backend is READY, for five seconds at most.
+// A dial that waits until one backend is READY, for a minute at most.
 func ExampleDialContext() {
 	addr, stop := startGreeter()
 	defer stop()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cc, err := grpcdial.DialContext(ctx, addr, grpcdial.WithInsecure(), grpcdial.WithBlock())
 	if err != nil {
@@ -170,7 +170,7 @@ func ExampleClientConn_AwaitReady() {
 	}
 	defer cc.Close()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := cc.AwaitReady(ctx); err != nil {
 		log.Fatal(err)
@@ -179,7 +179,7 @@ func ExampleClientConn_AwaitReady() {
 	// Output: READY
 }
 
-// The end of a program that lets its RPCs finish, for ten seconds at most.
+// The end of a program that lets its RPCs finish, for a minute at most.
 func ExampleClientConn_Shutdown() {
 	addr, stop := startGreeter()
 	defer stop()
@@ -191,7 +191,7 @@ func ExampleClientConn_Shutdown() {
 		log.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := cc.Shutdown(ctx); err != nil {
 		log.Print(err) // how many RPCs were cut

@@ -33,6 +33,7 @@ import (
 	"github.com/grpcdial/grpcdial"
 	"github.com/grpcdial/grpcdial/examples/greeter/pb"
 	"github.com/grpcdial/grpcdial/examples/greeter/service"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/dnstest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -85,7 +86,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func greet(t *testing.T, cc grpc.ClientConnInterface, options ...grpc.CallOption) error {
 	t.Helper()
-	_, err := pb.NewGreeterClient(cc).SayHello(within(t, 10*time.Second), &pb.HelloRequest{Name: "dddd"}, options...)
+	_, err := pb.NewGreeterClient(cc).SayHello(within(t, time.Minute), &pb.HelloRequest{Name: "dddd"}, options...)
 	return err
 }
 
@@ -95,8 +96,9 @@ func TestErrorOfABlockingDial(t *testing.T) {
 	_, err := grpc.DialContext(within(t, 50*time.Millisecond), address, plaintext(), grpc.WithBlock())
 	assert.True(t, err == context.DeadlineExceeded, "%v", err)
 
-	// Two seconds, so that a busy machine has been refused by then.
-	_, err = grpcdial.DialContext(within(t, 2*time.Second), address, grpcdial.WithInsecure(), grpcdial.WithBlock())
+	refused := backendtest.NewUntilNow() // its deadline passes when the first attempt has failed
+	_, err = grpcdial.DialContext(refused, address, grpcdial.WithInsecure(), grpcdial.WithBlock(),
+		grpcdial.WithDialTrace(&grpcdial.DialTrace{Failed: func(grpcdial.DialEvent) { refused.End() }}))
 	assert.False(t, err == context.DeadlineExceeded)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorAs(t, err, new(*grpcdial.DialError))
@@ -117,7 +119,7 @@ func TestFailuresThatWaitingDoesNotMend(t *testing.T) {
 		grpc.FailOnNonTempDialError(true)) //nolint:staticcheck // likewise
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 
-	_, err = grpcdial.DialContext(within(t, 10*time.Second), address, grpcdial.WithTransportCredentials(stranger), grpcdial.WithBlock(),
+	_, err = grpcdial.DialContext(within(t, time.Minute), address, grpcdial.WithTransportCredentials(stranger), grpcdial.WithBlock(),
 		grpcdial.FailOnNonTempDialError(true))
 	assert.NotErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
@@ -240,7 +242,12 @@ func TestDeadlineOfAnRPC(t *testing.T) {
 	cc, err := grpcdial.NewClient(unserved(t), grpcdial.WithInsecure())
 	require.NoError(t, err)
 	defer cc.Close()
-	_, err = pb.NewGreeterClient(cc).SayHello(within(t, 50*time.Millisecond), &pb.HelloRequest{}, grpc.WaitForReady(true))
+	cc.Connect()
+	for ctx := within(t, time.Minute); cc.GetState() != connectivity.TransientFailure; {
+		require.NoError(t, ctx.Err())
+		cc.WaitForStateChange(ctx, cc.GetState())
+	}
+	_, err = pb.NewGreeterClient(cc).SayHello(within(t, time.Second), &pb.HelloRequest{}, grpc.WaitForReady(true))
 	assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorContains(t, err, "waiting for a connection")
@@ -285,7 +292,7 @@ func TestServiceConfigOfAName(t *testing.T) {
 	defer cc.Close()
 	defer close(held) // Close waits for the look-up in grpc-go
 	begun := time.Now()
-	require.NoError(t, cc.AwaitReady(within(t, 10*time.Second)))
+	require.NoError(t, cc.AwaitReady(within(t, time.Minute)))
 	assert.NoError(t, greet(t, cc), "the look-up has not ended")
 	assert.GreaterOrEqual(t, time.Since(begun), 100*time.Millisecond)
 }
@@ -400,7 +407,7 @@ func TestConnectionsThatServedNothing(t *testing.T) {
 // reach waits until cc is in state want.
 func reach(t *testing.T, cc channel, want connectivity.State) {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	for now := cc.GetState(); now != want; now = cc.GetState() {
 		require.True(t, cc.WaitForStateChange(ctx, now), "%v, want %v", now, want)
 	}
@@ -446,7 +453,7 @@ func TestMirror(t *testing.T) {
 	require.NoError(t, greet(t, intercepted[0]), "RPCs run on what interceptors get")
 	assert.Same(t, mirror, cc.GRPC())
 
-	stream, err := grpc.NewClientStream(within(t, 10*time.Second), &grpc.StreamDesc{ServerStreams: true}, mirror, pb.Greeter_SayHello_FullMethodName)
+	stream, err := grpc.NewClientStream(within(t, time.Minute), &grpc.StreamDesc{ServerStreams: true}, mirror, pb.Greeter_SayHello_FullMethodName)
 	require.NoError(t, err)
 	require.NoError(t, stream.SendMsg(&pb.HelloRequest{}))
 	require.NoError(t, stream.CloseSend())
@@ -511,7 +518,7 @@ func TestPreparedMsg(t *testing.T) {
 	cc, err := grpcdial.NewClient(serve(t), grpcdial.WithInsecure())
 	require.NoError(t, err)
 	defer cc.Close()
-	stream, err := cc.NewStream(within(t, 10*time.Second), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, healthpb.Health_Watch_FullMethodName)
+	stream, err := cc.NewStream(within(t, time.Minute), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, healthpb.Health_Watch_FullMethodName)
 	require.NoError(t, err)
 	assert.Equal(t, codes.Internal, status.Code(new(grpc.PreparedMsg).Encode(stream, new(pb.HelloRequest))))
 	err = stream.SendMsg(new(grpc.PreparedMsg))

@@ -28,14 +28,25 @@ func TestLeastRequest(t *testing.T) {
 	var callers sync.WaitGroup
 	defer callers.Wait()
 	defer release()
-	for backends[0].waits() == 0 {
-		callers.Go(func() { _, _ = ask(context.Background(), cc) })
-		time.Sleep(time.Millisecond) // not too many of them
+	for backends[0].waits() == 0 { // one caller after the other, until one has come to the slow backend
+		answered := make(chan struct{})
+		callers.Go(func() {
+			_, _ = ask(context.Background(), cc)
+			close(answered)
+		})
+		for waits := false; !waits; {
+			select {
+			case <-answered:
+				waits = true
+			case <-time.After(time.Millisecond):
+				waits = backends[0].waits() > 0
+			}
+		}
 	}
 	// Of ten choices at random all may be the slow one, now and then.
 	quick := 0
 	for range 20 {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		if name, _ := ask(ctx, cc); name == "quick" {
 			quick++
 		}

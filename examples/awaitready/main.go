@@ -47,7 +47,7 @@ func run() error {
 	}
 	defer cc.Close()
 
-	err = await(cc, 300*time.Millisecond)
+	err = await(cc, 2*time.Second)
 	var dialErr *grpcdial.DialError
 	if !errors.As(err, &dialErr) {
 		return fmt.Errorf("no server: %w", err)
@@ -59,7 +59,7 @@ func run() error {
 		return err
 	}
 	defer func() { server.Stop() }()
-	if err := await(cc, 5*time.Second); err != nil {
+	if err := await(cc, time.Minute); err != nil {
 		return err
 	}
 	fmt.Println("a server:", cc.GetState())
@@ -71,7 +71,7 @@ func run() error {
 		return errors.New("the watch has ended")
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := greet(ctx, cc); err != nil {
 		return err
@@ -88,7 +88,7 @@ func run() error {
 	if server, err = serve(address); err != nil {
 		return err
 	}
-	if err := await(cc, 5*time.Second); err != nil {
+	if err := await(cc, time.Minute); err != nil {
 		return err
 	}
 	fmt.Println("it runs again:", cc.GetState())

@@ -49,7 +49,7 @@ func succeed() error {
 	defer server.Stop()
 	go server.Serve(lis) // returns when Stop is called
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cc, err := grpcdial.DialContext(ctx, lis.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithBlock())
 	if err != nil {
@@ -78,7 +78,7 @@ func nobodyListens() error {
 		return err
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	cc, err := grpcdial.DialContext(ctx, address, grpcdial.WithInsecure(), grpcdial.WithBlock())
 	if err == nil {

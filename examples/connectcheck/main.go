@@ -66,9 +66,9 @@ func run() error {
 	go server.Serve(lis) // returns when Stop is called
 	creds := grpcdial.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: authority.Pool(), ServerName: serverName}))
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	retry := grpcdial.ConnectParams{MinConnectTimeout: 5 * time.Second}
+	retry := grpcdial.ConnectParams{MinConnectTimeout: 20 * time.Second}
 	retry.Backoff.BaseDelay, retry.Backoff.MaxDelay, retry.Backoff.Multiplier = 20*time.Millisecond, time.Second, 1.6
 	refused := make(chan string, 100)
 	cc, err := grpcdial.DialContext(ctx, lis.Addr().String(), creds,

@@ -32,7 +32,7 @@ func run() error {
 	defer server.Stop()
 	go server.Serve(lis) // returns when Stop is called
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	cc, err := grpcdial.DialContext(ctx, lis.Addr().String(), grpcdial.WithInsecure(), grpcdial.WithBlock())

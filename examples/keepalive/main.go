@@ -113,7 +113,7 @@ func strictServer(out io.Writer) error {
 	}
 	defer cc.Close()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for change := range cc.Watch(ctx) {
 		if change.From != connectivity.Ready || change.To == connectivity.Ready {
@@ -142,7 +142,7 @@ func serve(options ...grpc.ServerOption) (address string, stop func(), err error
 
 // dial makes a READY channel whose connections are what wrap makes of them.
 func dial(address string, wrap func(net.Conn) net.Conn) (*grpcdial.ClientConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return grpcdial.DialContext(ctx, address,
 		grpcdial.WithInsecure(),

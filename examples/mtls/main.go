@@ -103,7 +103,7 @@ func run() error {
 }
 
 func greet(address string, config *tls.Config) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cc, err := grpcdial.DialContext(ctx, address,
 		grpcdial.WithTransportCredentials(credentials.NewTLS(config)),

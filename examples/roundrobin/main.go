@@ -80,7 +80,7 @@ func run() error {
 		addresses = append(addresses, lis.Addr().String())
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cc, err := grpcdial.DialContext(ctx, "list:///"+strings.Join(addresses, ","),
 		grpcdial.WithInsecure(),
