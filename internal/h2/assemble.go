@@ -111,6 +111,7 @@ func (s *Stream) advance(n int) *Error {
 	}
 	if m.large {
 		s.in.large = append(s.in.large, m.own)
+		s.largest = max(s.largest, m.have)
 	}
 	at := s.in.tail()
 	s.in.held += m.fill - at.end
@@ -134,6 +135,7 @@ func (s *Stream) advance(n int) *Error {
 // not trusted with memory: the buffer grows with what comes, within the window unless the
 // program waits for the message. But a buffer for the whole message that lies in the pool is
 // no new memory, and spares the copies: it is taken if the message is no larger than two windows.
+// So is a new one if the message is no larger than the window and one that came whole before it.
 func (s *Stream) grow(n int) {
 	m := &s.part
 	have := m.have + n
@@ -148,6 +150,9 @@ func (s *Stream) grow(n int) {
 	var b *[]byte
 	if size < full && full <= 2*int(s.size) {
 		b = keptBuffer(full)
+	}
+	if full <= min(s.largest, int(s.size)) {
+		size = full
 	}
 	if b == nil {
 		b = getBuffer(min(full, max(size, firstBuffer)))

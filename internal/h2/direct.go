@@ -5,8 +5,9 @@ import "golang.org/x/net/http2"
 const (
 	// leastDirect is what is worth a read into a message's own buffer.
 	leastDirect = 4 << 10
-	// maxDirect is how many frames one such read is for.
-	maxDirect = 4
+	// maxDirect is how many frames one such read is for: those of a message of 64 KiB,
+	// whose prefix makes a fifth.
+	maxDirect = 5
 	maxPlaces = 2 * maxDirect
 )
 
@@ -16,9 +17,13 @@ const (
 // the same length, so the payload of each is put where that of the one before ends, and
 // the frame's header, which comes between, beside. What came is looked at afterwards; from where
 // it is something else on, it goes to the reader's buffer.
+//
+// Behind the end of a message there is a place for what the next one begins with, a frame's
+// header and the message's prefix: so the read that follows can be for that message again.
 type scatter struct {
 	places  [maxPlaces][]byte // payload, header, payload, header and so on
 	headers [maxDirect][frameHeaderLen]byte
+	ahead   [frameHeaderLen + prefixLen]byte
 	n       int // places
 	at      int // the place that is to be looked at next, a header
 	rest    int // bytes in it and those that follow
@@ -43,7 +48,9 @@ func (c *scatter) plan(room []byte, whole bool, left, length int) {
 		if room = room[n:]; !ends || length == 0 {
 			return
 		}
-		c.places[c.n] = c.headers[c.n/2][:]
+		if c.places[c.n] = c.headers[c.n/2][:]; len(room) == 0 && whole {
+			c.places[c.n] = c.ahead[:]
+		}
 		c.n++
 	}
 }

@@ -209,6 +209,48 @@ func TestUnreadMessagesTakeWhatTheyTookOfTheWindow(t *testing.T) {
 	}
 }
 
+// A message that is as large as one before it has its whole buffer at once; but what is
+// only announced never takes more than the window.
+func TestAnnouncedMessagesTakeAWindowAtMost(t *testing.T) {
+	const window, streams = 256 << 10, 8
+	for _, tt := range []struct {
+		before, announced int
+		most              int64
+	}{
+		{200 << 10, 200 << 10, window},
+		{200 << 10, 250 << 10, 32 << 10},
+		{200 << 10, 3 << 20, 32 << 10},
+	} {
+		t.Run(fmt.Sprintf("%d after %d", tt.announced, tt.before), func(t *testing.T) {
+			c, server := bared(t, h2.Config{StreamWindow: window, ConnWindow: 64 << 20})
+			var all []*h2.Stream
+			for i := range streams {
+				r := req("/test/Unread")
+				r.MaxRecv = 4 << 20
+				s, err := c.Open(context.Background(), r)
+				require.NoError(t, err)
+				all = append(all, s)
+				id := uint32(2*i + 1)
+				server.headers(id)
+				server.data(id, h2test.PutMessage(false, make([]byte, tt.before)), 16384)
+				m, err := s.Recv()
+				require.NoError(t, err)
+				m.Free()
+			}
+			server.taken()
+			before := heap()
+			for i := range all {
+				server.data(uint32(2*i+1), h2test.PutMessage(false, make([]byte, tt.announced))[:6], 16384)
+			}
+			server.taken()
+			got := heap() - before
+			t.Logf("%d bytes a stream", got/streams)
+			assert.LessOrEqual(t, got, streams*tt.most)
+			runtime.KeepAlive(all)
+		})
+	}
+}
+
 // Messages of all sizes, in frames of all sizes, padded and not, of streams that alternate, come as
 // they were sent; also if the program takes them late, or one by one.
 func TestMessagesInFramesOfAllSizes(t *testing.T) {

@@ -99,6 +99,7 @@ type Stream struct {
 	part       partial        // the message that is coming
 	in         inbox          // whole messages, not received yet
 	messages   int            // whole messages so far
+	largest    int            // bytes of the largest that had a buffer of its own
 	body       []byte         // of a response that is not gRPC's, or of DATA before HEADERS
 	notGRPC    *status.Status // it is none, and this is what its HTTP status says
 	httpErr    *status.Status // what the HTTP status, if it is not 200, of gRPC's own says
@@ -393,7 +394,7 @@ func (s *Stream) Release() {
 	s.mu.Lock()
 	s.in.release()
 	s.header, s.trailer = emptied(s.header), emptied(s.trailer)
-	s.messages = 0
+	s.messages, s.largest = 0, 0
 	s.gotHeaders, s.gotData, s.ended = false, false, false
 	s.body, s.notGRPC, s.httpErr, s.err = nil, nil, nil, nil
 	s.encoding = ""
