@@ -340,7 +340,7 @@ func TestSlowResolverHoldsUpNothing(t *testing.T) {
 	close(release)
 	start := time.Now()
 	require.NoError(t, cc.Close())
-	assert.Less(t, time.Since(start), 5*time.Second)
+	assert.Less(t, time.Since(start), 30*time.Second)
 }
 
 // A dial that failed does not wait for a ResolveNow that does not return. The resolver

@@ -72,8 +72,10 @@ func TestTimeoutInterceptor(t *testing.T) {
 			_, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{}, grpc.WaitForReady(true))
 			assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 			srv.wait(0)
-			_, err = client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
-			assert.NoError(t, err)
+			assert.Eventually(t, func() bool { // a busy machine may need longer than the deadline for one
+				_, err := client.UnaryCall(context.Background(), &testpb.SimpleRequest{})
+				return err == nil
+			}, time.Minute, time.Millisecond)
 		})
 	}
 }

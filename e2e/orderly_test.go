@@ -203,7 +203,7 @@ func TestGoAwaysBeforeTheFirstReply(t *testing.T) {
 			cc := newClient(t, srv.Addr(), grpcdial.WithInsecure())
 			begun := time.Now()
 			assert.NoError(t, ask(cc, time.Minute))
-			assert.Less(t, time.Since(begun), 5*time.Second)
+			assert.Less(t, time.Since(begun), 30*time.Second)
 			require.NoError(t, cc.Close())
 		})
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // caseTimeout bounds one case, so that one that hangs fails.
-const caseTimeout = 30 * time.Second
+const caseTimeout = time.Minute
 
 // interopCase is one of grpc-go's cases.
 type interopCase struct {

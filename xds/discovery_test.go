@@ -139,7 +139,7 @@ func TestNoServer(t *testing.T) {
 	dialErr := (*grpcdial.DialError)(nil)
 	require.ErrorAs(t, err, &dialErr)
 	assert.ErrorContains(t, err, "connection refused")
-	_, err = grpcdial.Dial("xds:///shop", grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithTimeout(time.Second), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
+	_, err = grpcdial.Dial("xds:///shop", grpcdial.WithInsecure(), grpcdial.WithBlock(), grpcdial.WithTimeout(5*time.Second), grpcdial.WithResolvers(xds.Wrap(m.builder(t))))
 	require.ErrorAs(t, err, &dialErr)
 	assert.ErrorContains(t, err, "connection refused")
 }

@@ -29,7 +29,7 @@ func TestListenerMissing(t *testing.T) {
 	m := manage(t)
 	m.set(t, config{noListen: true})
 	unresolved := func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseResolve }
-	patient, cancel := context.WithTimeout(t.Context(), 18*time.Second)
+	patient, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	waits := map[string]func() error{
 		"AwaitReady":                     func() error { return m.dial(t).AwaitReady(patient) },

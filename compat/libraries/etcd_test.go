@@ -118,7 +118,7 @@ func TestEtcd(t *testing.T) {
 	s, addr, agents := startEtcd(t)
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{backendtest.UnusedAddr(t), addr}, Username: "user", Password: "password",
-		DialTimeout: 10 * time.Second, DialOptions: bridge.ToGRPC(),
+		DialTimeout: time.Minute, DialOptions: bridge.ToGRPC(),
 	})
 	require.NoError(t, err)
 	defer client.Close()
@@ -152,6 +152,6 @@ func TestEtcd(t *testing.T) {
 func TestEtcdWrongPassword(t *testing.T) {
 	_, addr, _ := startEtcd(t)
 	_, err := clientv3.New(clientv3.Config{Endpoints: []string{addr}, Username: "user", Password: "wrong",
-		DialTimeout: 10 * time.Second, DialOptions: bridge.ToGRPC()})
+		DialTimeout: time.Minute, DialOptions: bridge.ToGRPC()})
 	require.ErrorIs(t, err, rpctypes.ErrAuthFailed)
 }

@@ -171,7 +171,7 @@ func shares(cc grpc.ClientConnInterface, n int) map[string]int {
 // eventually waits for something that is on its way.
 func eventually(t *testing.T, cond func() bool, what string, args ...any) {
 	t.Helper()
-	require.Eventually(t, cond, 20*time.Second, 10*time.Millisecond, fmt.Sprintf(what, args...))
+	require.Eventually(t, cond, time.Minute, 10*time.Millisecond, fmt.Sprintf(what, args...))
 }
 
 // awaitAll waits until RPCs have reached each backend.

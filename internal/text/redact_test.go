@@ -172,6 +172,6 @@ func TestHostileTextsAreCheap(t *testing.T) {
 		begun := time.Now()
 		Line(long)
 		s.Mask(long[:1<<14])
-		assert.Less(t, time.Since(begun), time.Second, "%q", piece)
+		assert.Less(t, time.Since(begun), 10*time.Second, "%q", piece) // some milliseconds, or minutes
 	}
 }
