@@ -24,8 +24,11 @@ func HostPort(endpoint string) (string, error) {
 // splitEndpoint takes "host", "host:port" or ":port" apart. An IPv6 address may
 // stand without brackets if it has no port.
 func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) {
-	if endpoint == "" {
+	if strings.TrimSpace(endpoint) == "" {
 		return "", "", errors.New(`there is no host: write "host" or "host:port"`)
+	}
+	if trimmed := strings.TrimSpace(endpoint); trimmed != endpoint {
+		return "", "", fmt.Errorf("%s has white space at an end: write %s", text.QuoteTarget(endpoint), text.QuoteTarget(trimmed))
 	}
 	if ip, err := netip.ParseAddr(endpoint); err == nil {
 		if strings.ContainsAny(ip.Zone(), "[]") { // net/netip takes any zone, a dialer does not
