@@ -80,11 +80,8 @@ func (s *Stream) awaited() {
 func (s *Stream) beginMessage() *Error {
 	m := &s.part
 	size := binary.BigEndian.Uint32(m.prefix[1:])
-	if m.prefix[0] > 1 {
-		return internal(fmt.Sprintf("the server sent a message with flags %#02x; want 0 or 1 (not a gRPC message?)", m.prefix[0]))
-	}
-	if int64(size) > int64(s.maxRecv) {
-		return &Error{Status: status.New(codes.ResourceExhausted, fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", size, s.maxRecv)), Local: true}
+	if m.prefix[0] > 1 || int64(size) > int64(s.maxRecv) {
+		return s.badPrefix(m.prefix[0], size)
 	}
 	m.left = int(size)
 	room := prefixLen
@@ -94,6 +91,14 @@ func (s *Stream) beginMessage() *Error {
 	at := s.in.tailFor(room)
 	m.open, m.fill = true, at.end+copy((*at.buf)[at.end:], m.prefix[:])
 	return nil
+}
+
+//go:noinline
+func (s *Stream) badPrefix(flags byte, size uint32) *Error {
+	if flags > 1 {
+		return internal(fmt.Sprintf("the server sent a message with flags %#02x; want 0 or 1 (not a gRPC message?)", flags))
+	}
+	return &Error{Status: status.New(codes.ResourceExhausted, fmt.Sprintf("grpc: received message larger than max (%d vs. %d)", size, s.maxRecv)), Local: true}
 }
 
 // advance notes that n bytes of the message were written where they belong. One that is

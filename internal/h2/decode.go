@@ -32,6 +32,14 @@ type block struct {
 	regular bool // a field that is no pseudo-header was seen
 }
 
+// begin makes b a new block of wire bytes. Inlined, it would leave its caller less stack for what
+// goes deeper.
+//
+//go:noinline
+func (b *block) begin(wire int) {
+	*b = block{fields: emptied(b.fields), indices: b.indices[:0], wire: wire}
+}
+
 // maxKeptFields is how many fields a block, or a stream that serves again, keeps room for.
 const maxKeptFields = 64
 
@@ -47,8 +55,9 @@ type headerDecoder struct {
 	// The block that is being assembled from HEADERS and CONTINUATION.
 	id            uint32 // 0: none
 	endStream     bool
+	apart         uint8 // blocks so far that were decoded on goroutines of their own; see write
 	continuations int
-	held          []byte // its fragments, if there are several
+	held          []byte // its fragments, if there are several, and the whole until it is decoded
 	wire          int    // its encoded size so far
 }
 
@@ -76,23 +85,27 @@ func emptied(fields []hpack.HeaderField) []hpack.HeaderField {
 	return fields[:0]
 }
 
-// gather takes one fragment, and returns the block with the last. A decoder that is given
+// gather takes one fragment, the last of the block if end is set. A decoder that is given
 // a long string in pieces copies what it has of it for each, so it is given the whole.
-func (d *headerDecoder) gather(p []byte, end bool) (whole []byte, err error) {
+func (d *headerDecoder) gather(p []byte, end bool) error {
 	d.wire += len(p)
 	if uint64(d.wire) > d.maxBlock() {
-		return nil, connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
+		return connErrorf(http2.ErrCodeEnhanceYourCalm, "a header block of more than %d bytes", d.maxBlock())
 	}
-	if end && len(d.held) == 0 {
-		return p, nil
+	if !end || len(d.held) > 0 {
+		d.held = append(d.held, p...)
+		p = d.held
 	}
-	d.held = append(d.held, p...)
-	return d.held, nil
+	if end {
+		d.held = p
+	}
+	return nil
 }
 
 // decode decodes the block that was gathered. One that is not wanted changes the dynamic
 // table, and its fields are not looked at. What it returns is valid until the next call.
-func (d *headerDecoder) decode(whole []byte, wanted bool) (*block, error) {
+func (d *headerDecoder) decode(wanted bool) (*block, error) {
+	whole := d.held
 	d.id, d.held = 0, nil
 	if b := d.repeated(whole); b != nil {
 		return b, nil
@@ -101,13 +114,10 @@ func (d *headerDecoder) decode(whole []byte, wanted bool) (*block, error) {
 	if d.into == b {
 		b = &d.blocks[1]
 	}
-	*b = block{fields: emptied(b.fields), indices: b.indices[:0], wire: len(whole)}
+	b.begin(len(whole))
 	d.into = b
 	d.dec.SetEmitEnabled(wanted)
-	if _, err := d.dec.Write(whole); err != nil {
-		return nil, d.failed(err)
-	}
-	if err := d.dec.Close(); err != nil {
+	if err := d.write(whole); err != nil {
 		return nil, d.failed(err)
 	}
 	switch {
@@ -120,6 +130,34 @@ func (d *headerDecoder) decode(whole []byte, wanted bool) (*block, error) {
 		b.indices = append(b.indices, whole...)
 	}
 	return b, nil
+}
+
+// blocksApart is how many blocks are decoded on goroutines of their own: those of the first
+// two responses, as a rule. From then on most servers repeat themselves.
+const blocksApart = 4
+
+// write gives a whole block to the hpack decoder. That needs more stack than the goroutine of a
+// connection begins with, and a stack that has grown stays large while its goroutine waits for
+// bytes. So the first blocks are decoded on goroutines that end at once: they cost about
+// a microsecond each, and a connection that makes calls now and then keeps its small stack. One on
+// which blocks keep changing is in use, and has a larger one.
+//
+// The reader waits meanwhile, so all is its own as before.
+func (d *headerDecoder) write(whole []byte) error {
+	if d.apart == blocksApart {
+		return d.writeHere(whole)
+	}
+	d.apart++
+	written := make(chan error)
+	go func() { written <- d.writeHere(whole) }()
+	return <-written
+}
+
+func (d *headerDecoder) writeHere(whole []byte) error {
+	if _, err := d.dec.Write(whole); err != nil {
+		return err
+	}
+	return d.dec.Close()
 }
 
 // repeated returns one of the latest blocks, if whole is the same: a server answers most RPCs

@@ -55,19 +55,21 @@ func (c *scatter) plan(room []byte, whole bool, left, length int) {
 	}
 }
 
-// next returns the frame after f, if the read brought it and it is as expected, and how many
-// bytes of it are where they belong. What else was read is in the reader's buffer then.
-func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, ok bool) {
+// next makes p the beginning of the frame after p's, if the read brought it and it is as
+// expected; the bytes of it that came are where they belong already. What else was read is in the
+// reader's buffer then.
+func (c *scatter) next(r *reader, p *piece) bool {
 	if c == nil {
-		return f, 0, false
+		return false
 	}
 	if c.rest >= frameHeaderLen && c.at+1 < c.n {
 		next, payload := parseFrameHeader(c.places[c.at]), c.places[c.at+1]
-		if next.typ == http2.FrameData && next.id == f.id && next.flags == 0 && next.length == len(payload) {
-			placed = min(c.rest-frameHeaderLen, len(payload))
+		if next.typ == http2.FrameData && next.id == p.id && next.flags == 0 && next.length == len(payload) {
+			placed := min(c.rest-frameHeaderLen, len(payload))
 			c.rest -= frameHeaderLen + placed
 			c.at += 2
-			return next, placed, true
+			*p = piece{frameHeader: next, first: true, placed: placed}
+			return true
 		}
 	}
 	if c.rest > 0 {
@@ -75,7 +77,7 @@ func (c *scatter) next(r *reader, f frameHeader) (next frameHeader, placed int, 
 	}
 	clear(c.places[:c.n])
 	c.n, c.rest = 0, 0
-	return f, 0, false
+	return false
 }
 
 // direct reads payload of f, of which left bytes are to come, straight into the message
@@ -127,7 +129,7 @@ func (r *reader) direct(s *Stream, f frameHeader, left int) (n int, err error) {
 	}
 	placed := min(n, len(c.places[0]))
 	c.at, c.rest = 1, n-placed
-	r.deliver(s, f, piece{placed: placed})
+	r.deliver(s, &piece{frameHeader: f, placed: placed})
 	// If no more has come and the message goes on, the next read is of a frame's header alone.
 	if goesOn := !whole || placed < len(room); goesOn && placed == left && c.rest == 0 {
 		r.narrow = frameHeaderLen

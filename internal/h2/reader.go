@@ -31,6 +31,7 @@ type reader struct {
 	settings bool // the server's first SETTINGS has come
 	dirty    bool // frames of the reader's wait to be flushed
 	several  bool // something was delivered to other streams than served since the latest read
+	gathered bool // hd has a whole header block, to be acted on before anything else is read
 	drained  bool // lookAround has notified the owner that no new streams are taken
 
 	parts   *scatter       // nil until there was a read for it
@@ -325,28 +326,35 @@ func (r *reader) parseGoAway(p []byte) *goAwayError {
 	return g
 }
 
-// readFrame reads one frame and acts on it.
-func (r *reader) readFrame() error {
+// readFrame reads one frame and acts on it. DATA, and a whole header block, begin
+// calls that go deep, and are left to Serve.
+func (r *reader) readFrame() (f frameHeader, err error) {
 	h, err := r.peek(frameHeaderLen)
 	if err != nil {
-		return err
+		return f, err
 	}
-	f := parseFrameHeader(h)
-	if f.length > maxFrameSize {
-		return connErrorf(http2.ErrCodeFrameSize, "a frame of %d bytes; at most %d are accepted", f.length, maxFrameSize)
-	}
-	if r.hd != nil && r.hd.id != 0 && (f.typ != http2.FrameContinuation || f.id != r.hd.id) {
-		return connErrorf(http2.ErrCodeProtocol, "%v on stream %d inside the header block of stream %d", f.typ, f.id, r.hd.id)
+	f = parseFrameHeader(h)
+	if f.length > maxFrameSize || r.hd != nil && r.hd.id != 0 && (f.typ != http2.FrameContinuation || f.id != r.hd.id) {
+		return f, r.misplaced(f)
 	}
 	if f.typ == http2.FrameData {
 		r.start += frameHeaderLen
-		return r.data(f)
+		return f, nil
 	}
 	b, err := r.peek(frameHeaderLen + f.length)
 	if err != nil {
-		return err
+		return f, err
 	}
-	p := b[frameHeaderLen:]
-	r.start += frameHeaderLen + f.length
-	return r.handle(f, p)
+	r.start += len(b)
+	return f, r.handle(f, b[frameHeaderLen:])
+}
+
+// misplaced is why f is refused before it is read.
+//
+//go:noinline
+func (r *reader) misplaced(f frameHeader) error {
+	if f.length > maxFrameSize {
+		return connErrorf(http2.ErrCodeFrameSize, "a frame of %d bytes; at most %d are accepted", f.length, maxFrameSize)
+	}
+	return connErrorf(http2.ErrCodeProtocol, "%v on stream %d inside the header block of stream %d", f.typ, f.id, r.hd.id)
 }

@@ -234,6 +234,10 @@ func (s *Stream) notGRPCError() *Error {
 	return &Error{Status: status.New(s.notGRPC.Code(), fmt.Sprintf("%s; body: %q", s.notGRPC.Message(), s.body))}
 }
 
+// isPlain reports whether DATA is messages, and nothing else has to be looked at. The
+// stream's mu is held.
+func (s *Stream) isPlain() bool { return s.gotHeaders && s.notGRPC == nil && s.httpErr == nil }
+
 // onData takes a part of a DATA frame's payload. The stream's mu is held.
 func (s *Stream) onData(p []byte) verdict {
 	s.gotData = true

@@ -90,16 +90,15 @@ func (w *bandwidth) answered(window int64) (size int64) {
 	return size
 }
 
-// account counts a DATA frame against the connection's window.
-func (r *reader) account(f frameHeader) error {
-	n := int64(f.length)
-	if r.bw.received(f.length) {
+// account counts a DATA frame of a length against the connection's window.
+func (r *reader) account(length int) error {
+	if r.bw.received(length) {
 		r.queuePing(probeData)
 	}
-	if r.window -= n; r.window < 0 {
+	if r.window -= int64(length); r.window < 0 {
 		return connErrorf(http2.ErrCodeFlowControl, "DATA beyond the connection's window")
 	}
-	r.credit += n
+	r.credit += int64(length)
 	if r.credit >= int64(r.c.cfg.ConnWindow)/4 {
 		r.window += r.credit
 		r.queueWindowUpdate(0, r.credit)

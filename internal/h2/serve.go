@@ -32,10 +32,27 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 		}
 		c.rd.onDrain = onDrain
 	} // else ServeEarly has set it, whose call this is: one more frame would double the stack of a connection at rest
-	var err error
-	for err == nil {
-		err = c.rd.readFrame()
+	// What a small call's response takes is called from here and is not deep, so that it fits in
+	// the stack that the goroutine began with: one that has grown stays large while it waits.
+	for {
+		f, err := c.rd.readFrame()
+		switch {
+		case err != nil:
+		case f.typ == http2.FrameData:
+			err = c.rd.data(f)
+		case c.rd.gathered:
+			err = c.rd.headerBlock()
+		}
+		if err != nil {
+			return c.ended(err)
+		}
 	}
+}
+
+// ended is the end of Serve, after err.
+//
+//go:noinline
+func (c *Conn) ended(err error) error {
 	how := lingering
 	if _, violation := errors.AsType[*ConnError](err); !violation {
 		err, how = c.firstFailure(err), silently
@@ -191,15 +208,19 @@ func (r *reader) continuation(f frameHeader, p []byte) error {
 	return r.fragment(p, f.flags.Has(http2.FlagContinuationEndHeaders))
 }
 
+// fragment takes a part of a header block. The whole is left to headerBlock, which Serve calls.
 func (r *reader) fragment(p []byte, end bool) error {
+	r.gathered = end
+	return r.hd.gather(p, end)
+}
+
+// headerBlock acts on a whole header block.
+func (r *reader) headerBlock() error {
+	r.gathered = false
 	id := r.hd.id
-	whole, err := r.hd.gather(p, end)
-	if err != nil || !end {
-		return err
-	}
 	s := r.stream(id)
 	wanted := s != nil && s.is(id)
-	b, err := r.hd.decode(whole, wanted)
+	b, err := r.hd.decode(wanted)
 	if err != nil || !wanted {
 		return err
 	}
@@ -320,17 +341,20 @@ func (c *Conn) servesBefore(id uint32) bool {
 func (r *reader) answered() error {
 	r.dirty = true
 	if r.c.acks++; r.c.acks > maxQueuedAcks {
-		return connErrorf(http2.ErrCodeEnhanceYourCalm, "more than %d PING or SETTINGS frames whose answers the server does not read", maxQueuedAcks)
+		return tooManyAcks()
 	}
 	return nil
 }
 
+//go:noinline
+func tooManyAcks() error {
+	return connErrorf(http2.ErrCodeEnhanceYourCalm, "more than %d PING or SETTINGS frames whose answers the server does not read", maxQueuedAcks)
+}
+
 func (r *reader) ping(f frameHeader, p []byte) error {
 	switch {
-	case len(p) != 8:
-		return connErrorf(http2.ErrCodeFrameSize, "PING of %d bytes", len(p))
-	case f.id != 0:
-		return connErrorf(http2.ErrCodeProtocol, "PING on stream %d", f.id)
+	case len(p) != 8 || f.id != 0:
+		return badPing(f)
 	case f.flags.Has(http2.FlagPingAck):
 		// That something was read is all that keepalive asks for.
 		if [8]byte(p) == probeData {
@@ -341,13 +365,23 @@ func (r *reader) ping(f frameHeader, p []byte) error {
 		return nil
 	}
 	r.c.mu.Lock()
-	defer r.c.mu.Unlock()
 	if r.c.state == stateClosed {
+		r.c.mu.Unlock()
 		return nil
 	}
 	b := r.c.pending()
 	b.b = appendPing(b.b, true, [8]byte(p))
-	return r.answered()
+	err := r.answered()
+	r.c.mu.Unlock()
+	return err
+}
+
+//go:noinline
+func badPing(f frameHeader) error {
+	if f.length != 8 {
+		return connErrorf(http2.ErrCodeFrameSize, "PING of %d bytes", f.length)
+	}
+	return connErrorf(http2.ErrCodeProtocol, "PING on stream %d", f.id)
 }
 
 func (r *reader) goAway(f frameHeader, p []byte) error {

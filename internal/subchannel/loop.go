@@ -317,7 +317,16 @@ func abandon(conn *h2.Conn) {
 // the subchannel at once and the goroutine stays for the RPCs that still run.
 func (l *loop) serve(conn *h2.Conn, stats *connStats) {
 	defer l.leave(conn)
-	why := inWords(conn.Serve(func(why error) { l.lost(conn, inWords(why)) }))
+	why := conn.Serve(func(why error) { l.lost(conn, inWords(why)) })
+	l.served(conn, stats, why)
+}
+
+// served is what serve does when the connection has ended. Inlined, it would make serve's part
+// of the stack larger, which each connection has.
+//
+//go:noinline
+func (l *loop) served(conn *h2.Conn, stats *connStats, why error) {
+	why = inWords(why)
 	l.lost(conn, why)
 	l.drained(conn, why)
 	l.closeSocket(why)
