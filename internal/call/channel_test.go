@@ -150,7 +150,7 @@ func timeout(t testing.TB, d time.Duration) context.Context {
 
 // aWhile is the deadline of RPCs that are to be at a certain stage when it passes: long
 // enough for them to get there on a busy machine.
-const aWhile = 400 * time.Millisecond
+const aWhile = time.Second
 
 func soon(t testing.TB) context.Context { return timeout(t, time.Minute) }
 

@@ -226,14 +226,27 @@ func TestDeadlineAndCancel(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		defer cancel()
 		s, err := c.Unary(ctx, req("/test/Hang"), frame(nil))
+		for limit := 100 * time.Millisecond; err != nil && limit < time.Minute; limit *= 4 { // on a busy machine it was over at the start
+			ctx, cancel = context.WithTimeout(context.Background(), limit)
+			defer cancel()
+			s, err = c.Unary(ctx, req("/test/Hang"), frame(nil))
+		}
 		require.NoError(t, err)
 		require.Equal(t, codes.DeadlineExceeded, s.Err().Status.Code())
 		s.Release()
 		_, err = c.Unary(ctx, req("/test/Echo"), frame(nil))
 		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 		ctx, cancel = context.WithCancel(context.Background())
-		time.AfterFunc(10*time.Millisecond, cancel)
+		var opened sync.WaitGroup
+		defer opened.Wait()
+		opened.Go(func() {
+			for c.Streams() == 0 && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		})
 		s, err = c.Unary(ctx, req("/test/Hang"), frame(nil))
+		cancel()
 		require.NoError(t, err)
 		require.Equal(t, codes.Canceled, s.Err().Status.Code())
 		s.Release()
