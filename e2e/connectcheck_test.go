@@ -342,7 +342,7 @@ func TestConnectCheckThatBlocks(t *testing.T) {
 
 	short := grpcdial.ConnectParams{MinConnectTimeout: 50 * time.Millisecond}
 	short.Backoff.BaseDelay, short.Backoff.MaxDelay = time.Millisecond, time.Millisecond
-	cc = plain(t, srv.Addr, hangs, grpcdial.WithConnectParams(short), grpcdial.WithGiveUp(func(grpcdial.Attempt) bool { return true }))
+	cc = plain(t, srv.Addr, hangs, grpcdial.WithConnectParams(short), grpcdial.WithGiveUp(func(a grpcdial.Attempt) bool { return a.Phase == grpcdial.PhaseCheck }))
 	err = cc.AwaitReady(backendtest.Bounded(t))
 	require.ErrorAs(t, err, &dialError)
 	assert.Equal(t, grpcdial.PhaseCheck, dialError.Attempts[0].Phase)

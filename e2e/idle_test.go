@@ -156,18 +156,20 @@ func TestWaitersKeepTheChannelBusy(t *testing.T) {
 
 // Nor does that throw away the back-off.
 func TestWaitersKeepTheBackoff(t *testing.T) {
-	var attempts atomic.Int64
-	cc := plain(t, "x:1", grpcdial.WithIdleTimeout(time.Millisecond), grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-		attempts.Add(1)
-		return nil, errors.New("refused")
-	}))
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-	defer cancel()
-	err := cc.AwaitReady(ctx)
-	var e *grpcdial.DialError
-	require.ErrorAs(t, err, &e)
-	assert.Len(t, e.Attempts, 1)
-	assert.EqualValues(t, 1, attempts.Load(), "the first delay is a second")
+	synctest.Test(t, func(t *testing.T) {
+		var attempts atomic.Int64
+		cc := plain(t, "x:1", grpcdial.WithIdleTimeout(time.Millisecond), grpcdial.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			attempts.Add(1)
+			return nil, errors.New("refused")
+		}))
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		err := cc.AwaitReady(ctx)
+		var e *grpcdial.DialError
+		require.ErrorAs(t, err, &e)
+		assert.Len(t, e.Attempts, 1)
+		assert.EqualValues(t, 1, attempts.Load(), "the first delay is a second")
+	})
 }
 
 // A channel that leaves idle again begins anew with what it knows of its resolver: a wait

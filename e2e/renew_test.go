@@ -151,7 +151,7 @@ func TestRenewEnds(t *testing.T) {
 	var dials atomic.Int32
 	cc := plain(t, b.Addr, grpcdial.WithContextDialer(dialThenHang(&dials, 1)))
 	awaitReady(t, cc)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	err := cc.Renew(ctx)
 	var e *grpcdial.DialError
