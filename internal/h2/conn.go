@@ -35,6 +35,7 @@ type Conn struct {
 	answers      atomic.Uint32 // headers that answer RPCs; written by the reader
 	tooManyPings atomic.Bool
 	poked        atomic.Bool // the reader shall look at the state
+	cutShort     atomic.Bool // reading ended in the middle of a frame
 
 	// For Counts, written by the reader.
 	received atomic.Int64 // messages

@@ -183,7 +183,9 @@ var errEndless = errors.New("it goes on sending")
 func (c *Conn) lost(cause error) *Error {
 	why := text.Of(cause)
 	if cause == io.EOF {
-		why = "the server closed it"
+		if why = "the server closed it"; c.cutShort.Load() {
+			why += " in the middle of a frame"
+		}
 	}
 	return &Error{Status: status.Newf(codes.Unavailable, "connection to %s lost: %s", text.Target(fmt.Sprint(c.peer.Addr)), why), Cause: cause}
 }

@@ -33,6 +33,7 @@ type reader struct {
 	several  bool // something was delivered to other streams than served since the latest read
 	gathered bool // hd has a whole header block, to be acted on before anything else is read
 	drained  bool // lookAround has notified the owner that no new streams are taken
+	between  bool // reading ended between two frames
 
 	parts   *scatter       // nil until there was a read for it
 	hd      *headerDecoder // nil before the first header block
@@ -331,6 +332,7 @@ func (r *reader) parseGoAway(p []byte) *goAwayError {
 func (r *reader) readFrame() (f frameHeader, err error) {
 	h, err := r.peek(frameHeaderLen)
 	if err != nil {
+		r.between = r.start == r.end
 		return f, err
 	}
 	f = parseFrameHeader(h)

@@ -53,6 +53,9 @@ func (c *Conn) Serve(onDrain func(cause error)) error {
 //
 //go:noinline
 func (c *Conn) ended(err error) error {
+	if err == io.EOF && !c.rd.between {
+		c.cutShort.Store(true)
+	}
 	how := lingering
 	if _, violation := errors.AsType[*ConnError](err); !violation {
 		err, how = c.firstFailure(err), silently
