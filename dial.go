@@ -287,7 +287,8 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
 }
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx
-// ends or the channel is closed. The error is a *DialError that has every attempt.
+// ends or the channel is closed. The error is a *DialError that has every attempt, but for
+// that of an option that is nil, with which nothing is waited for.
 // [FailFast] and [GiveUpOn] end this wait when no address can succeed any more; so do
 // [FailOnNonTempDialError] and [WithGiveUp] each wait on a channel dialed with them. The
 // last of several GiveUpOn counts, in the place of WithGiveUp.
