@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -238,12 +239,16 @@ func TestFailures(t *testing.T) {
 				addr = serve(t, tt.peer)
 			}
 			cfg := &Config{Creds: tt.creds, Resolver: zone{}.resolver(t)}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			start := time.Now()
 			_, err := Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")
-
 			a := attempt(t, err)
+			// The rest of what comes in pieces is awaited for 50 ms, in which a busy machine may send none.
+			for strings.HasSuffix(tt.name, "in pieces") && !strings.Contains(a.Hint, tt.hint) && time.Since(start) < 50*time.Second {
+				_, err = Connect(ctx, cfg, resolver.Address{Addr: addr}, "a.test")
+				a = attempt(t, err)
+			}
 			t.Log(a)
 			assert.Equal(t, addr, a.Addr)
 			assert.Equal(t, "a.test", a.ServerName)
