@@ -15,6 +15,13 @@ func Patient(cfg Config) Config {
 	return cfg
 }
 
+// Flushing reports whether a goroutine is writing, or has written and not noted that yet.
+func (c *Conn) Flushing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flushing
+}
+
 // SetNextStreamID makes id the next stream's.
 func (c *Conn) SetNextStreamID(id uint32) {
 	c.mu.Lock()

@@ -50,9 +50,15 @@ func packets(t *testing.T) (*client, *packetServer) {
 	fr := http2.NewFramer(far, nil)
 	require.NoError(t, fr.WriteSettings(h2test.InitialWindowSize(1<<30)))
 	require.NoError(t, fr.WriteSettingsAck())
-	require.NoError(t, fr.WriteWindowUpdate(0, 1<<30))
 	c := ready()
-	s.next() // the acknowledgement: what was said holds
+	s.next() // the acknowledgement
+	require.NoError(t, fr.WriteWindowUpdate(0, 1<<30))
+	require.NoError(t, fr.WritePing(false, [8]byte{}))
+	answer := s.next() // what was said before the PING holds
+	require.Equal(t, http2.FramePing, http2.FrameType(answer[3]))
+	for c.Flushing() { // what is sent while the reader has not ended its write is left to it
+		time.Sleep(50 * time.Microsecond)
+	}
 	return c, s
 }
 
