@@ -200,13 +200,13 @@ func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 	if err != nil {
 		return err
 	}
-	cc.post(func() { cc.applyGoConfig(c) })
+	cc.post(func() { cc.putInForce(c) })
 	cc.followConfigs(true)
 	return nil
 }
 
-// followConfigs starts watchConfigs. The channel has not been handed out, so
-// running is not waited for yet.
+// followConfigs starts watchConfigs, whose came is this one. The channel has not been
+// handed out, so running is not waited for yet.
 func (cc *ClientConn) followConfigs(came bool) {
 	cc.running.Add(1)
 	go cc.watchConfigs(came)
@@ -232,7 +232,7 @@ func (cc *ClientConn) watchConfigs(came bool) {
 					cc.reportConfigRefused(err)
 					return
 				}
-				cc.applyGoConfig(c)
+				cc.putInForce(c)
 			})
 		case <-cc.closing.Done():
 			return
@@ -255,9 +255,9 @@ func (cc *ClientConn) fromGo(sc ServiceConfig) (*serviceconfig.Config, error) {
 	return nil, fmt.Errorf("grpcdial: WithServiceConfig: %w", err)
 }
 
-// applyGoConfig puts a config of WithServiceConfig in force, and has the policy
-// that it names take over. Policy queue only.
-func (cc *ClientConn) applyGoConfig(c *serviceconfig.Config) {
+// putInForce makes RPCs follow a config, and has the policy that it names take over.
+// Policy queue only.
+func (cc *ClientConn) putInForce(c *serviceconfig.Config) {
 	cc.policyQueue.AssertOn()
 	cc.useConfig(c)
 	if latest := cc.resolution.latest; latest != nil {
@@ -275,7 +275,6 @@ func (cc *ClientConn) forgoConfigs() {
 		return
 	}
 	if config, _ := cc.chooseConfig(latest.ServiceConfig); config != nil {
-		cc.useConfig(config)
-		_ = cc.policies.update(config, *latest)
+		cc.putInForce(config)
 	}
 }

@@ -113,8 +113,9 @@ func WithKeepaliveParams(kp keepalive.ClientParameters) DialOption {
 // WithInitialWindowSize sets how many bytes of one stream a server may send
 // ahead of what the program has read. Less than 65,535 is ignored. The default
 // is 512 KiB at first; it grows, up to 16 MiB, where a server far away could send
-// faster, and for a stream whose program has to wait because the server has used it up. This option and [WithInitialConnWindowSize] end that: windows keep the
-// size they have.
+// faster, and for a stream whose program has to wait because the server has used it
+// up. This option and [WithInitialConnWindowSize] end that: windows keep the size they
+// have.
 func WithInitialWindowSize(s int32) DialOption {
 	return optionFunc(func(o *dialOptions) {
 		o.streamWindow = atLeastMinWindow(s)

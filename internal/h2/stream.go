@@ -126,6 +126,7 @@ func (s *Stream) begin(id uint32, req *Request) {
 	s.id = id
 	s.aside = req.Aside
 	s.size, s.window, s.credit, s.came, s.taken = s.c.recvW, s.c.recvW, 0, 0, 0
+	s.exhausted = false
 	s.maxRecv = req.MaxRecv
 	s.mu.Unlock()
 }
