@@ -268,6 +268,11 @@ func refuseTrap(w written, lookup func(scheme string) resolver.Builder) error {
 		return fmt.Errorf("grpcdial: target %s: no resolver serves scheme \"vsock\": give WithContextDialer a dialer that makes vsock connections, and dial %s",
 			text.QuoteTarget(target), text.QuoteTarget("passthrough:///"+u.Opaque))
 	}
+	if w.builder != nil && isBuiltIn(w.builder) && (u.Scheme == schemeUnix || u.Scheme == schemeUnixAbstract) {
+		if err := refuseSocket(target, u); err != nil {
+			return err
+		}
+	}
 	for _, web := range []struct{ scheme, port, security string }{
 		{"http", "80", "with WithInsecure"},
 		{"https", "443", "with WithTransportCredentials"},
@@ -298,6 +303,27 @@ func refuseTrap(w written, lookup func(scheme string) resolver.Builder) error {
 		}
 	}
 	return nil
+}
+
+// refuseSocket refuses a target of scheme unix or unix-abstract without a name, or with an
+// authority, as "unix://dir/socket" has.
+func refuseSocket(target string, u *url.URL) error {
+	if u.Host != "" {
+		path := u.Host + u.Path
+		write := text.QuoteTarget(u.Scheme + ":" + path)
+		if u.Scheme == schemeUnix {
+			write = text.QuoteTarget(u.Scheme+":///"+path) + ", or for a relative path " + write
+		}
+		return fmt.Errorf("grpcdial: target %s has %s where an authority stands, and sockets have none: write %s",
+			text.QuoteTarget(target), text.QuoteTarget(u.Host), write)
+	}
+	if strings.Trim(u.Path+u.Opaque, "/") != "" {
+		return nil
+	}
+	if u.Scheme == schemeUnixAbstract {
+		return fmt.Errorf("grpcdial: target %s has no name: write unix-abstract:name", text.QuoteTarget(target))
+	}
+	return fmt.Errorf("grpcdial: target %s has no path: write unix:///absolute/path or unix:relative/path", text.QuoteTarget(target))
 }
 
 // refusePassword refuses a target with a user name and a password, of which neither

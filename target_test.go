@@ -111,6 +111,12 @@ func TestRefusedTargets(t *testing.T) {
 		{"user:pw@backend:8080", []string{`"xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
 		{"passthrough:///user:pw@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, `drop what is before the "@"`}, false},
 		{"passthrough:///user:p#w@backend:8080", []string{`"passthrough:///xxxxx@backend:8080"`, "percent-encode"}, false},
+		{"unix:", []string{`"unix:"`, "no path", "unix:///absolute/path or unix:relative/path"}, false},
+		{"unix:///", []string{"no path"}, false},
+		{"UNIX:?x", []string{"no path"}, false},
+		{"unix://run/s.sock", []string{`"run" where an authority stands`, `"unix:///run/s.sock"`, `"unix:run/s.sock"`}, false},
+		{"unix-abstract:", []string{"no name", "unix-abstract:name"}, false},
+		{"unix-abstract://name", []string{`"unix-abstract:name"`}, false},
 		{"xds:///backend", []string{`"xds:///backend"`, `import _ "github.com/grpcdial/grpcdial/xds"`, "grpcdial/xds"}, false},
 	}
 	for _, tt := range tests {
@@ -123,8 +129,8 @@ func TestRefusedTargets(t *testing.T) {
 				assert.ErrorContains(t, err, part)
 			}
 			assert.NotContains(t, err.Error(), "\n")
-			assert.Equal(t, tt.theirs, grpcTarget(tt.target, by) == "", "%q", tt.target)
 		}
+		assert.Equal(t, tt.theirs, grpcTarget(tt.target, byNewClient) == "", "%q", tt.target)
 	}
 }
 
