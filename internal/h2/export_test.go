@@ -32,3 +32,13 @@ func (c *Conn) SetNextStreamID(id uint32) {
 // HeadersReady is closed when response headers have come or the stream has
 // ended. It is nil for a unary stream.
 func (s *Stream) HeadersReady() <-chan struct{} { return s.headers }
+
+// StandStill has the connection's keepalive see what it sees when the process was stopped for d
+// just now: time has passed, and the timer runs before anything is read.
+func (c *Conn) StandStill(d time.Duration) {
+	c.mu.Lock()
+	c.ka.sentAt -= int64(d)
+	c.ka.lastHeard.Add(-int64(d))
+	c.mu.Unlock()
+	c.probe()
+}

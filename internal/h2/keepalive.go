@@ -8,21 +8,28 @@ import (
 // keepalive probes a silent connection with PING and ends it if nothing comes
 // back (gRFC A8). It has a timer and no goroutine, and neither if it is off.
 type keepalive struct {
-	lastHeard atomic.Int64 // when something was last read, Unix ns
+	lastHeard atomic.Int64 // when something was last read, ns since epoch, which changes of the system's clock leave alone
 
 	// Guarded by Conn.mu.
 	timer   *time.Timer // nil if keepalive is off or the connection has ended
-	sentAt  int64       // when a PING was sent
+	sentAt  int64       // when a PING was sent, ns since epoch
 	probing bool        // it is out
+	late    bool        // it was given more time: see lateProbe
 	dormant bool        // no stream is open, and none means no probes
 }
+
+// lateProbe is how late the timer runs where the process was not running: it was stopped, or its
+// container paused, and the answer to the PING may lie in the socket. The PING is given
+// the time again that was missed then, once and no more than KeepaliveTimeout, so that the
+// reader gets to it.
+const lateProbe = 10 * time.Millisecond
 
 func (k *keepalive) start(c *Conn) {
 	if c.cfg.KeepaliveTime <= 0 {
 		return
 	}
 	c.wire.setUserTimeout(c.cfg.KeepaliveTimeout)
-	k.lastHeard.Store(time.Now().UnixNano())
+	k.lastHeard.Store(int64(time.Since(epoch)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != stateClosed {
@@ -42,7 +49,7 @@ func (k *keepalive) stop() {
 // heard notes that something was read.
 func (r *reader) heard() {
 	if r.c.cfg.KeepaliveTime > 0 {
-		r.c.ka.lastHeard.Store(time.Now().UnixNano())
+		r.c.ka.lastHeard.Store(int64(time.Since(epoch)))
 	}
 }
 
@@ -64,13 +71,17 @@ func (c *Conn) probe() {
 		c.mu.Unlock()
 		return
 	}
-	now, heard := time.Now().UnixNano(), k.lastHeard.Load()
+	now, heard := int64(time.Since(epoch)), k.lastHeard.Load()
 	if k.probing && heard >= k.sentAt {
 		k.probing = false
 	}
 	switch silent := time.Duration(now - heard); {
 	case k.probing:
 		left := c.cfg.KeepaliveTimeout - time.Duration(now-k.sentAt)
+		if -left > lateProbe && !k.late {
+			k.late = true
+			left = min(-left, c.cfg.KeepaliveTimeout)
+		}
 		if left <= 0 {
 			c.mu.Unlock()
 			c.shut(ErrKeepalive, nil, ifQuiet) // a write that is under way is stuck
@@ -85,7 +96,7 @@ func (c *Conn) probe() {
 		k.dormant = true
 		c.mu.Unlock()
 	default:
-		k.probing, k.sentAt = true, now
+		k.probing, k.late, k.sentAt = true, false, now
 		c.tally.probes++
 		k.timer.Reset(min(c.cfg.KeepaliveTimeout, c.cfg.KeepaliveTime))
 		b := c.pending()

@@ -65,6 +65,39 @@ func TestKeepaliveAnswered(t *testing.T) {
 	})
 }
 
+// A process that was stopped while a PING was out (SIGSTOP, a paused container) reads the answer
+// before it gives the connection up. One that does not come is still missed.
+func TestKeepaliveOfAStoppedProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{KeepaliveTime: 10 * time.Second, KeepaliveTimeout: 3 * time.Second})
+		server.SetBound(time.Minute)
+		res := c.call(context.Background(), "/test/Hang", "x")
+		server.ExpectUnary()
+		f := server.ExpectPing()
+		c.StandStill(time.Minute)
+		server.PingAck(f.Data)
+		server.ExpectPing()
+		sent := time.Now()
+		c.StandStill(time.Minute)
+		c.StandStill(time.Minute) // no more than once for a PING
+		require.Equal(t, h2.ErrKeepalive, <-c.served)
+		require.Zero(t, time.Since(sent))
+		require.Equal(t, codes.Unavailable, (<-res).err.Status.Code())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{KeepaliveTime: 10 * time.Second, KeepaliveTimeout: 3 * time.Second})
+		server.SetBound(time.Minute)
+		res := c.call(context.Background(), "/test/Hang", "x")
+		server.ExpectUnary()
+		server.ExpectPing()
+		sent := time.Now()
+		c.StandStill(time.Minute)
+		require.Equal(t, h2.ErrKeepalive, <-c.served)
+		require.Equal(t, 3*time.Second, time.Since(sent))
+		require.Equal(t, codes.Unavailable, (<-res).err.Status.Code())
+	})
+}
+
 // PINGs come KeepaliveTime after each other, however long an answer may take.
 func TestKeepaliveTimeoutAboveTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
