@@ -7,7 +7,9 @@
 //	http.Handle("/debug/grpcdial", channelz.Handler())
 //
 // Channels are listed from their dial to their Close; a channel made before the service
-// was registered is there with its history. The service has:
+// was registered is there with its history. The import of this package is what has the
+// data kept: a program without it pays nothing for them, and channels that are dialed before
+// the package is initialized, by a variable of another one, are not listed. The service has:
 //
 //   - channels, nested ones under the parent that WithChannelzParentID
 //     named: target, state, RPCs started, succeeded and failed, the time of the latest

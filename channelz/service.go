@@ -17,6 +17,8 @@ const (
 	pageBytes   = 2 << 20 // a page ends early at this size: clients accept 4 MiB by default
 )
 
+func init() { channelzdata.Keep() }
+
 // Register registers the channelz service on s, as a generated Register function
 // does: before s serves. A server on which a channelz service is registered already
 // ends the program, which is grpc-go's way; see [Merge] to have both.

@@ -41,8 +41,11 @@ type Channel struct {
 // Open makes the data of a channel in state IDLE and puts it on the list of open
 // ones. parent is what the program gave as the channelz parent; nil: none.
 // A parent of another channelz than ours and grpc-go's is as none. calls may be
-// nil.
+// nil. Open returns nil unless Keep was called before.
 func Open(target string, parent channelz.Identifier, calls CallCounters) *Channel {
+	if !kept.Load() {
+		return nil
+	}
 	c := &Channel{id: newID(), target: text.Target(target), created: time.Now().UnixNano(), calls: calls}
 	c.parent, c.foreign = parentOf(parent)
 	c.self = weak.Make(c)

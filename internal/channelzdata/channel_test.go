@@ -151,7 +151,7 @@ func TestNilDataTakesEverything(t *testing.T) {
 	c.Unresolved(errors.New("x"))
 	c.Policy("x")
 	c.Note(channelzdata.Info, "x")
-	assert.Nil(t, c.Identifier())
+	assert.Equal(t, "Channel", c.Identifier().String(), "policies of grpc-go's log it")
 	assert.Zero(t, c.ID())
 	s := c.NewSubchannel(addresses("x"))
 	s.State(connectivity.Ready, nil)
@@ -163,6 +163,20 @@ func TestNilDataTakesEverything(t *testing.T) {
 	k.Close(nil)
 	s.Close()
 	c.Close()
+}
+
+// Without package channelz nothing can ask for the data, and no channel has any.
+func TestNothingIsKeptUnasked(t *testing.T) {
+	channelzdata.KeepNothing(t)
+	c := channelzdata.Open("a", nil, nil)
+	assert.Nil(t, c)
+	assert.Nil(t, c.NewSubchannel(addresses("b")))
+	channelzdata.Keep()
+	nested := channelzdata.Open("nested", c.Identifier(), nil)
+	t.Cleanup(nested.Close)
+	top, _ := channelzdata.TopChannels(nested.ID(), 1, nil)
+	require.Len(t, top, 1, "its parent is unknown")
+	assert.Equal(t, nested.ID(), top[0].ID)
 }
 
 func TestIdsAreNeverUsedTwice(t *testing.T) {

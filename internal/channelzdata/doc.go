@@ -17,6 +17,9 @@
 //
 // # What it costs
 //
+// Nothing in a program that does not import package channelz, which has them kept ([Keep]).
+// In one that does:
+//
 // No RPC passes through here. Packages call and h2 own the counters, which are read for
 // each query ([CallCounters], [SocketCounters]). [CallCount] is a counter for RPCs that
 // takes the place

@@ -1,5 +1,13 @@
 package channelzdata
 
+import "testing"
+
+// KeepNothing undoes Keep for the time of the test.
+func KeepNothing(t *testing.T) {
+	kept.Store(false)
+	t.Cleanup(Keep)
+}
+
 // Entries returns how many entries the registry has.
 func Entries() (channels, children int) {
 	open.mu.Lock()

@@ -25,6 +25,9 @@ type identifier struct {
 
 // String names the channel as grpc-go's log lines do.
 func (id identifier) String() string {
+	if id.c == nil {
+		return "Channel"
+	}
 	if id.c.parent != nil {
 		return fmt.Sprintf("%v Channel #%d", identifier{c: id.c.parent}, id.c.id)
 	}
@@ -63,11 +66,14 @@ func foreignID(v reflect.Value) *reflect.Value {
 	return nil
 }
 
+// unkept is the Identifier of channels without data.
+var unkept = sync.OnceValue(func() channelz.Identifier { return identifier{Identifier: stranger()} })
+
 // Identifier returns what stands for the channel in options of grpc-go's and
-// ours that ask for a channelz parent. It is nil for nil.
+// ours that ask for a channelz parent. It is not nil for nil: see identifier.
 func (c *Channel) Identifier() channelz.Identifier {
 	if c == nil {
-		return nil
+		return unkept()
 	}
 	return identifier{stranger(), c}
 }

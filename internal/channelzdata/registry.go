@@ -22,6 +22,13 @@ var lastID atomic.Int64
 
 func newID() int64 { return FirstID + lastID.Add(1) }
 
+// kept is set for good by Keep.
+var kept atomic.Bool
+
+// Keep has the data of all channels kept that are opened from now on. Package channelz
+// calls it when it is initialized: a program without that package has no way to ask for them.
+func Keep() { kept.Store(true) }
+
 // open is the registry: the channels of the process that are not closed, and
 // whose each id is.
 //

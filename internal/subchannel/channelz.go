@@ -8,9 +8,12 @@ import (
 // openSocket makes the channelz data of the loop's connection. It happens on the policy
 // queue, so that it is noted in order with the subchannel's states. To be called by the
 // loop's goroutine, which alone writes l.addr, and which has to have the host run the queue
-// if it is held.
+// if it is held. In a program that keeps no such data the queue is held all the same.
 func (l *loop) openSocket(conn *h2.Conn) (held bool) {
 	sc := l.sc
+	if sc.channelz == nil {
+		return sc.host.Hold(func() {})
+	}
 	name := sc.host.ServerName(l.addr)
 	if name == sc.g.cfg.Authority {
 		name = "" // as the channel
@@ -24,7 +27,9 @@ func (l *loop) openSocket(conn *h2.Conn) (held bool) {
 
 // closeSocket notes the end of the connection that openSocket was called for.
 func (l *loop) closeSocket(why error) {
-	l.sc.host.Post(func() { l.socket.Close(why) })
+	if l.sc.channelz != nil {
+		l.sc.host.Post(func() { l.socket.Close(why) })
+	}
 }
 
 // socketCounts are a connection's figures for channelz.
