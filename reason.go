@@ -40,12 +40,12 @@ type reason struct {
 	textsOnce sync.Once
 	texts     []attemptText // of failed
 	headOnce  sync.Once
-	head      string                  // of texts, without the time in the state
-	tails     [2]atomic.Pointer[tail] // the latest of short texts, and of long ones
+	head      string                        // of texts, without the time in the state
+	shared    [2]atomic.Pointer[sharedText] // the latest short text, and the latest long one
 }
 
-// tail is the part of a reason's text that has the attempts.
-type tail struct {
+// sharedText is the text of a reason for RPCs whose pickers say nothing besides.
+type sharedText struct {
 	text string
 	most int // bytes
 	// RPCs that end within this time of at share it: in the text, durations have three digits.
@@ -146,38 +146,52 @@ func (r *reason) inState(at time.Time) time.Duration {
 
 // Text returns the state and as many attempts as there is room for, the first one at least.
 func (r *reason) Text(failed error, at time.Time, most int) string {
+	most -= most % 32 // what an RPC says before it differs by a few bytes
+	said := r.besides(failed)
+	if said != "" {
+		return r.text(said, at, most)
+	}
+	slot := &r.shared[0]
+	if most > call.MaxStatusText {
+		slot = &r.shared[1]
+	}
+	if t := slot.Load(); t != nil && t.most == most && at.Sub(t.at).Abs() <= t.within {
+		return t.text
+	}
+	t := &sharedText{text: r.text("", at, most), most: most, at: at, within: r.staysFor(at)}
+	slot.Store(t)
+	return t.text
+}
+
+// staysFor is how long the durations in the text for an RPC that ended at a time are about the same.
+func (r *reason) staysFor(at time.Time) time.Duration {
+	within := time.Duration(math.MaxInt64)
+	if d := r.inState(at); d > 0 {
+		within = d / 1000
+	}
+	for _, running := range [][]Attempt{r.running.attempts, r.running.later} {
+		for i := range running {
+			within = min(within, at.Sub(running[i].Start)/1000)
+		}
+	}
+	return within
+}
+
+// text is Text for an RPC whose picker said something besides; empty: it did not.
+func (r *reason) text(said string, at time.Time, most int) string {
 	r.headOnce.Do(func() { r.head = headline(text.Cut(r.target, maxShownTarget), 0, r.state, 0, "") })
 	head := r.head
 	if d := r.inState(at); d > 0 {
 		head += " for " + text.Round(d).String()
 	}
-	if said := r.besides(failed); said != "" {
+	if said != "" {
 		head = text.Cut(said, most/2) + ": " + head
 	}
 	if len(r.failed)+len(r.running.attempts) == 0 {
 		return text.Cut(head, most)
 	}
 	head = text.Cut(head, most*3/4) + ": "
-	return head + r.tail(most-len(head), at)
-}
-
-// tail returns the attempts, in at most that many bytes.
-func (r *reason) tail(most int, at time.Time) string {
-	most -= most % 32 // headlines differ by a few bytes
-	slot := &r.tails[0]
-	if most > call.MaxStatusText {
-		slot = &r.tails[1]
-	}
-	if t := slot.Load(); t != nil && t.most == most && at.Sub(t.at).Abs() <= t.within {
-		return t.text
-	}
 	later := r.later(at)
-	t := &tail{most: most, at: at, within: math.MaxInt64}
-	for _, running := range [][]Attempt{r.running.attempts, r.running.later} {
-		for i := range running {
-			t.within = min(t.within, at.Sub(running[i].Start)/1000)
-		}
-	}
 	line := func(i int) attemptText {
 		if i < len(r.failed) {
 			a := publicAttempt(r.failed[i])
@@ -186,9 +200,7 @@ func (r *reason) tail(most int, at time.Time) string {
 		a := r.running.attempts[i-len(r.failed)].until(at).internal()
 		return textOf(&a)
 	}
-	t.text = listAttempts(line, len(r.failed)+len(r.running.attempts), r.omitted+r.running.omitted, most)
-	slot.Store(t)
-	return t.text
+	return head + listAttempts(line, len(r.failed)+len(r.running.attempts), r.omitted+r.running.omitted, most-len(head))
 }
 
 // textOf is the text of failure i, without what is in progress.

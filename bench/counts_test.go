@@ -53,6 +53,7 @@ func TestCountsOfAnOperation(t *testing.T) {
 		{unaryCell(64, 0), 30000, map[string]float64{"allocs": 8.3, "bytes": 700, "up": 45, "down": 60, "syscalls": 1}},
 		{tokenCell(1), 3000, map[string]float64{"up": 60}}, // 1,031 bytes are in the server's table
 		{pingPongCell(1, 0), 3000, map[string]float64{"allocs": 2.3, "bytes": 200, "up": 50, "syscalls": 5}},
+		{cell{name: "refused", noun: "call", workers: 1, work: refused(20, "round_robin")}, 20000, map[string]float64{"allocs": 14, "bytes": 1200}},
 		{uploadCell(1, 16), 100, map[string]float64{"allocs": 0.2, "syscalls": 0.05}},
 		{uploadCell(1, 1<<10), 1000, map[string]float64{"allocs": 0.3, "syscalls": 0.25}},
 		{uploadCell(1, 64<<10), 1000, map[string]float64{"allocs": 1, "syscalls": 4}},

@@ -3,8 +3,7 @@ package call
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -223,28 +222,45 @@ const (
 
 // message is the status message of an error that the channel made by itself.
 func (e *Error) message(most int) string {
-	var b strings.Builder
-	if e.context != nil {
-		fmt.Fprintf(&b, "%s after %v", text.Of(e.context), text.Round(e.Elapsed))
-		if e.attempt > 0 {
-			fmt.Fprintf(&b, ", in attempt %d", e.attempt)
-		}
-		b.WriteString(": " + e.Stage.where(e.Peer, &e.Times) + e.spent(e.OnWire, e.Stage))
-		if e.failed != nil && e.reason == nil {
-			b.WriteString(": latest failure")
-		}
-		if e.failed != nil || e.reason != nil {
-			b.WriteString(": ")
-		}
-	}
+	var room [MaxStatusText + 100]byte // most messages fit, so that they are made once
+	b := e.appendEnding(room[:0])
 	switch {
 	case e.reason != nil:
-		b.WriteString(e.reason.Text(e.failed, e.at, max(most-b.Len(), most/3)))
-		return text.Cut(b.String(), most)
+		said := e.reason.Text(e.failed, e.at, max(most-len(b), most/3))
+		if len(b) == 0 {
+			return text.Cut(said, most)
+		}
+		return text.Cut(string(append(b, said...)), most)
 	case e.failed != nil:
-		b.WriteString(text.Line(statusText(e.failed)))
+		b = append(b, text.Line(statusText(e.failed))...)
 	}
-	return b.String()
+	return string(b)
+}
+
+// appendEnding appends to b how the RPC's context ended it, if that is so, up to the failure or
+// the reason that follows.
+func (e *Error) appendEnding(b []byte) []byte {
+	if e.context == nil {
+		return b
+	}
+	if e.context == e.ended { // a text of package context's own
+		b = append(b, e.ended.Error()...)
+	} else {
+		b = append(b, text.Of(e.context)...)
+	}
+	b = append(append(b, " after "...), text.Round(e.Elapsed).String()...)
+	if e.attempt > 0 {
+		b = append(append(b, ", in attempt "...), strconv.Itoa(e.attempt)...)
+	}
+	b = append(append(b, ": "...), e.Stage.where(e.Peer, &e.Times)...)
+	b = append(b, e.spent(e.OnWire, e.Stage)...)
+	if e.failed != nil && e.reason == nil {
+		b = append(b, ": latest failure"...)
+	}
+	if e.failed != nil || e.reason != nil {
+		b = append(b, ": "...)
+	}
+	return b
 }
 
 // statusText is err's text without the words status errors begin with.

@@ -44,6 +44,22 @@ func TestSpent(t *testing.T) {
 	}
 }
 
+// The text of an RPC that waited for a connection until its deadline is made at once: an
+// outage ends many so, and each is asked for its code.
+func TestTextOfADeadlineTakesOneObject(t *testing.T) {
+	e := &Error{
+		Stage: StageConnect, Elapsed: 100 * time.Millisecond, Times: Times{Connecting: 100 * time.Millisecond},
+		code: codes.DeadlineExceeded, context: context.DeadlineExceeded, ended: context.DeadlineExceeded, reason: shortReason{},
+	}
+	assert.Equal(t, "context deadline exceeded after 100ms: waiting for a connection: in CONNECTING", e.message(MaxStatusText))
+	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = e.message(MaxStatusText) }), 1.0)
+}
+
+type shortReason struct{}
+
+func (shortReason) Err(time.Time, time.Duration) error { return nil }
+func (shortReason) Text(error, time.Time, int) string  { return "in CONNECTING" }
+
 func TestTimesLeft(t *testing.T) {
 	assert.Equal(t, 4*time.Second, (&Times{Resolving: 1e9, Connecting: 2e9, Picking: 3e9, Preparing: 4e9, Queued: 5e9, BackingOff: 6e9}).left(25*time.Second))
 	assert.Zero(t, (&Times{Resolving: 2e9}).left(time.Second))

@@ -2,6 +2,7 @@ package call
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,11 +132,12 @@ func (t *Times) spent(onWire time.Duration, at Stage) string {
 	if at != StageSend && at != StageReply {
 		onWire = 0 // it is not what the RPC waits for
 	}
-	parts := []struct {
+	type part struct {
 		what string
 		took time.Duration
 		at   bool
-	}{
+	}
+	parts := [...]part{
 		{"resolving", t.Resolving, at == StageResolve},
 		{"connecting", t.Connecting, at == StageConnect},
 		{"picking", t.Picking, at == StagePick},
@@ -144,21 +146,18 @@ func (t *Times) spent(onWire time.Duration, at Stage) string {
 		{"backing off", t.BackingOff, at == StageBackoff},
 		{"on the wire", onWire, true},
 	}
+	if !slices.ContainsFunc(parts[:], func(p part) bool { return p.took > 0 && !p.at }) {
+		return ""
+	}
 	var all []string
-	only := true
 	for _, p := range parts {
 		switch {
 		case p.took <= 0:
-			continue
 		case p.what != "":
 			all = append(all, fmt.Sprintf("%s %v", p.what, text.Round(p.took)))
 		case !p.at: // else it is said already
 			all = append(all, t.queue())
 		}
-		only = only && p.at
-	}
-	if only {
-		return ""
 	}
 	return " (" + strings.Join(all, ", ") + ")"
 }
