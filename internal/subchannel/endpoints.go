@@ -119,8 +119,8 @@ func (sc *Subchannel) unconnectedLocked(addr resolver.Address, first bool) Endpo
 	tried := len(sc.conns) == 0 && l != nil && (sameAddress(addr, l.addr) || l.addr.Addr == "" && first)
 	if tried || sc.state == connectivity.Idle || sc.state == connectivity.TransientFailure {
 		e.State, e.Since, e.Why = sc.state, sc.since, sc.why
-		if l != nil && l.retry != nil {
-			e.NextAttempt = l.until
+		if l != nil && l.dialing.retry != nil {
+			e.NextAttempt = l.dialing.until
 		}
 	}
 	return e

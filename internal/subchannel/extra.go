@@ -41,8 +41,8 @@ func (sc *Subchannel) extraLocked() {
 		return
 	}
 	sc.connecting.addr = addr
-	if sc.connecting.retry != nil { // it pauses: RPCs wait, or the program has asked
-		sc.connecting.until = sc.connecting.wanted
+	if d := sc.connecting.dialing; d.retry != nil { // it pauses: RPCs wait, or the program has asked
+		d.until = d.wanted
 	}
 }
 

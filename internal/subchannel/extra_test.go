@@ -164,7 +164,7 @@ func TestLastConnectionIsLostDuringAnExtraAttempt(t *testing.T) {
 			two := h.begin(sc)
 			<-attempted
 			if fails {
-				backendtest.Eventually(t, func() bool { sc.mu.Lock(); defer sc.mu.Unlock(); return sc.connecting.failure != nil }, "it backs off")
+				backendtest.Eventually(t, func() bool { sc.mu.Lock(); defer sc.mu.Unlock(); return sc.connecting.dialing.failure != nil }, "it backs off")
 				assert.Empty(t, h.states, "the subchannel stays READY")
 				assert.False(t, h.log.Knows(srv.Addr()), "nothing is amiss")
 			}
@@ -221,7 +221,7 @@ func TestOtherAddressesAfterAnExtraAttempt(t *testing.T) {
 			backendtest.Eventually(t, func() bool {
 				sc.mu.Lock()
 				defer sc.mu.Unlock()
-				return len(attempted) == 1 && (sc.connecting.failure != nil) == fails
+				return len(attempted) == 1 && (sc.connecting.dialing.failure != nil) == fails
 			}, "an attempt is in progress or has failed")
 			first.Close()
 			assert.Error(t, <-one)

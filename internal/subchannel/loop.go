@@ -41,45 +41,54 @@ import (
 // on the loop does not touch the subchannel: what is left of it serves the RPCs that still
 // run on its connection. What each of the steps does to the subchannel is in transition.go.
 type loop struct {
-	sc      *Subchannel
-	limit   time.Duration    // of connecting
-	refused *failure.Attempt // not nil: no attempt is to be made, it counts as failed with this
-	index   int              // in g.loops; guarded by g.mu
+	sc    *Subchannel
+	index int // in g.loops; guarded by g.mu
 
 	// The loop's goroutine only.
 	attempt uint64    // id of the latest attempt
 	readyAt time.Time // when its connection was reported as ready; zero before, and once its loss was
-	unnoted bool      // how the connection ends is yet to be noted in the record
 
 	socket *channelzdata.Socket // policy queue only: the data of the connection; nil before there are any
 
-	// Written by the loop's goroutine before conn is set.
-	keepalive time.Duration                   // between the pings of its connection
-	perRPC    []credentials.PerRPCCredentials // sent with the RPCs on it
+	keepalive time.Duration // between the pings of its connection; written by the loop's goroutine before conn is set
 
 	// Guarded by sc.mu.
-	begun     time.Time          // when connecting began
-	backoff   time.Duration      // from then to the end of backingOff
-	until     time.Time          // the end of backingOff, or of pausing
-	wanted    time.Time          // the end of pausing once an RPC waits
-	asked     chan struct{}      // closed by hurry; nil except in pausing, and once it is closed
-	cancel    context.CancelFunc // ends connecting and backingOff; else nil
-	addrs     []resolver.Address // to be tried, in order; nil after that
-	addr      resolver.Address   // the one tried now, or that conn leads to
-	since     time.Time          // when that began
-	running   *attempts.Running  // in the log of attempts; nil while nothing is tried
-	failure   error              // not nil: why it is in backingOff
-	conn      *h2.Conn           // nil before there is one
-	transport *call.Transport    // to conn
-	leftAt    time.Time          // when it left the subchannel
-	cutBy     error              // not nil: the channel has cut the loop
-	retry     chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
+	dialing   *dialing         // nil once the connection is in use; written by the loop's goroutine alone
+	addr      resolver.Address // the one tried now, or that conn leads to
+	since     time.Time        // when that began
+	conn      *h2.Conn         // nil before there is one
+	transport *call.Transport  // to conn
+	took      time.Duration    // from when connecting began until the connection was in use
+	leftAt    time.Time        // when it left the subchannel
+	cutBy     error            // not nil: the channel has cut the loop
 
 	// Guarded by sc.mu, of a connection in use.
-	stale    bool        // it is to be replaced, which may be known before it is in use
-	old      bool        // by age, so that a failed attempt is not the last
 	ageTimer *time.Timer // makes it stale; nil: nothing does
 	opened   int64       // streams so far, at the latest look; see dropUnused
+	stale    bool        // it is to be replaced, which may be known before it is in use
+	old      bool        // by age, so that a failed attempt is not the last
+
+	unnoted bool // the loop's goroutine only: how the connection ends is yet to be noted in the record
+}
+
+// dialing is what only connecting and backing off need: a loop whose connection is in use
+// has none.
+type dialing struct {
+	limit   time.Duration                   // of connecting
+	refused *failure.Attempt                // not nil: no attempt is to be made, it counts as failed with this
+	perRPC  []credentials.PerRPCCredentials // the loop's goroutine only: sent with the RPCs on the connection
+
+	// Guarded by sc.mu.
+	begun   time.Time          // when connecting began
+	backoff time.Duration      // from then to the end of backingOff
+	until   time.Time          // the end of backingOff, or of pausing
+	wanted  time.Time          // the end of pausing once an RPC waits
+	asked   chan struct{}      // closed by hurry; nil except in pausing, and once it is closed
+	cancel  context.CancelFunc // ends connecting and backingOff; else nil
+	addrs   []resolver.Address // to be tried, in order; nil after that
+	running *attempts.Running  // in the log of attempts; nil while nothing is tried
+	failure error              // not nil: why it is in backingOff
+	retry   chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
 }
 
 // run is the goroutine, until there is a connection. That has a new one, serve,
@@ -111,13 +120,14 @@ func (l *loop) run(ctx context.Context) {
 func (l *loop) pause(ctx context.Context) error {
 	g := l.sc.g
 	l.sc.mu.Lock()
-	retry, until, wanted := l.retry, l.until, l.wanted
+	d := l.dialing
+	retry, until, wanted := d.retry, d.until, d.wanted
 	if retry == nil {
 		l.sc.mu.Unlock()
 		return nil
 	}
 	asked := make(chan struct{})
-	l.asked = asked
+	d.asked = asked
 	g.pausing.Add(1)
 	l.sc.mu.Unlock()
 	if g.cfg.Calls.Waiting() > 0 {
@@ -128,8 +138,8 @@ func (l *loop) pause(ctx context.Context) error {
 	}
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	l.noHurryLocked()
-	l.retry, l.begun = nil, time.Now()
+	d.noHurryLocked(g)
+	d.retry, d.begun = nil, time.Now()
 	return ctx.Err()
 }
 
@@ -137,18 +147,18 @@ func (l *loop) pause(ctx context.Context) error {
 func (l *loop) hurry() {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
-	if l.asked != nil {
-		close(l.asked)
-		l.until = l.wanted
+	if d := l.dialing; d != nil && d.asked != nil {
+		close(d.asked)
+		d.until = d.wanted
+		d.noHurryLocked(l.sc.g)
 	}
-	l.noHurryLocked()
 }
 
-// noHurryLocked notes that the pause cannot be cut short any more.
-func (l *loop) noHurryLocked() {
-	if l.asked != nil {
-		l.asked = nil
-		l.sc.g.pausing.Add(-1)
+// noHurryLocked notes that the pause of a loop of g cannot be cut short any more.
+func (d *dialing) noHurryLocked(g *Group) {
+	if d.asked != nil {
+		d.asked = nil
+		g.pausing.Add(-1)
 	}
 }
 
@@ -175,12 +185,13 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 	if err := l.pause(ctx); err != nil {
 		return nil, err
 	}
-	if l.refused != nil {
-		l.noteFailure(l.refused.Addr, 0, failure.List{l.refused})
-		return nil, l.refused
+	d := l.dialing
+	if d.refused != nil {
+		l.noteFailure(d.refused.Addr, 0, failure.List{d.refused})
+		return nil, d.refused
 	}
 	l.sc.mu.Lock()
-	addrs := l.addrs // which another goroutine takes from a loop that has left
+	addrs := d.addrs // which another goroutine takes from a loop that has left
 	l.sc.mu.Unlock()
 	if len(addrs) == 0 { // UpdateAddresses replaces the loop when it has some
 		<-ctx.Done()
@@ -189,12 +200,12 @@ func (l *loop) connect(ctx context.Context) (*h2.Conn, error) {
 	end, bounded := ctx.Deadline()
 	if !bounded {
 		var stop context.CancelFunc
-		end = time.Now().Add(l.limit)
+		end = time.Now().Add(d.limit)
 		ctx, stop = context.WithDeadline(ctx, end)
 		defer stop()
 	}
 	var cfg *connect.Config
-	cfg, l.perRPC = host.Config(l.sc.opts.CredsBundle)
+	cfg, d.perRPC = host.Config(l.sc.opts.CredsBundle)
 	l.keepalive = cfg.H2.KeepaliveTime
 	var failed failure.List
 	for i, addr := range addrs {
@@ -244,10 +255,10 @@ func (l *loop) try(a Attempt) (since time.Time, p *connect.Progress) {
 	l.sc.mu.Lock()
 	defer l.sc.mu.Unlock()
 	log := l.sc.g.cfg.Log
-	log.End(l.running)
+	log.End(l.dialing.running)
 	l.addr, l.since = a.Addr, time.Now()
-	l.running = log.Begin(a.ID, a.Addr.Addr, a.ServerName, l.since)
-	return l.since, &l.running.Progress
+	l.dialing.running = log.Begin(a.ID, a.Addr.Addr, a.ServerName, l.since)
+	return l.since, &l.dialing.running.Progress
 }
 
 // backOff waits until the next attempt may be made. The subchannel is in
@@ -260,8 +271,8 @@ func (l *loop) backOff(ctx context.Context, why error) {
 	l.sc.host.Recheck() // addresses for which no time was left cannot succeed any more
 	l.sc.host.ResolveNow()
 	addr := l.addr.Addr
-	if l.refused != nil {
-		addr = l.refused.Addr
+	if refused := l.dialing.refused; refused != nil {
+		addr = refused.Addr
 	}
 	l.sc.host.BackingOff(addr, max(time.Until(until), 0))
 	wait(ctx, until, retry, nil)
@@ -402,8 +413,8 @@ func (l *loop) stop(cutBy error) *h2.Conn {
 	if l.cutBy == nil {
 		l.cutBy = cutBy
 	}
-	if l.cancel != nil {
-		l.cancel()
+	if d := l.dialing; d != nil && d.cancel != nil {
+		d.cancel()
 	}
 	return l.conn
 }
@@ -418,9 +429,9 @@ func (l *loop) endedBy() error {
 // breaksNewGround is Group.Untried for one loop.
 func (l *loop) breaksNewGround() bool {
 	l.sc.mu.Lock()
-	addrs := l.addrs
-	if len(l.sc.conns) > 0 {
-		addrs = nil
+	var addrs []resolver.Address
+	if l.dialing != nil && len(l.sc.conns) == 0 {
+		addrs = l.dialing.addrs
 	}
 	l.sc.mu.Unlock()
 	return slices.ContainsFunc(addrs, func(a resolver.Address) bool { return !l.sc.g.cfg.Log.Knows(a.Addr) })

@@ -47,7 +47,7 @@ func (g *Group) Renew(ctx context.Context) (failed failure.List, err error) {
 func (sc *Subchannel) renew() *renewal {
 	sc.mu.Lock()
 	if len(sc.conns) == 0 {
-		if l := sc.connecting; l != nil && l.running != nil {
+		if l := sc.connecting; l != nil && l.dialing.running != nil {
 			l.stale = true
 		}
 		sc.mu.Unlock()

@@ -123,26 +123,27 @@ func (sc *Subchannel) connectLocked() {
 // all, as the record says. It reports false if the channel is closed.
 func (sc *Subchannel) startLocked(addrs []resolver.Address) bool {
 	params := sc.g.cfg.Params
-	l := &loop{sc: sc, addrs: addrs, begun: time.Now()}
+	d := &dialing{addrs: addrs, begun: time.Now()}
 	made := sc.record.failures
-	if l.refused = sc.record.instead; l.refused != nil {
+	if d.refused = sc.record.instead; d.refused != nil {
 		sc.record.instead = nil
 		made-- // it is the attempt that was counted already
-	} else if until, wanted := sc.record.pause(); l.begun.Before(until) {
-		l.retry, l.until, l.wanted = make(chan struct{}), until, wanted
+	} else if until, wanted := sc.record.pause(); d.begun.Before(until) {
+		d.retry, d.until, d.wanted = make(chan struct{}), until, wanted
 	}
-	l.backoff = backoff.Delay(params.Backoff, made, rand.Float64())
-	l.limit = backoff.ConnectLimit(params.MinConnectTimeout, l.backoff)
+	d.backoff = backoff.Delay(params.Backoff, made, rand.Float64())
+	d.limit = backoff.ConnectLimit(params.MinConnectTimeout, d.backoff)
 	var ctx context.Context
-	if l.refused == nil && l.retry == nil && len(addrs) > 0 {
+	if d.refused == nil && d.retry == nil && len(addrs) > 0 {
 		// The attempt begins at once. Its deadline does not shorten the back-off, whose end
 		// is not after it.
-		ctx, l.cancel = context.WithDeadline(context.Background(), l.begun.Add(l.limit))
+		ctx, d.cancel = context.WithDeadline(context.Background(), d.begun.Add(d.limit))
 	} else {
-		ctx, l.cancel = context.WithCancel(context.Background())
+		ctx, d.cancel = context.WithCancel(context.Background())
 	}
+	l := &loop{sc: sc, dialing: d}
 	if !sc.g.begin(l) {
-		l.cancel()
+		d.cancel()
 		return false
 	}
 	sc.connecting = l
@@ -305,12 +306,13 @@ func (sc *Subchannel) ResetBackoff() {
 	if l == nil {
 		return
 	}
-	if l.failure == nil {
-		l.backoff = min(backoff.Delay(sc.g.cfg.Params.Backoff, 0, rand.Float64()), l.limit)
+	d := l.dialing
+	if d.failure == nil {
+		d.backoff = min(backoff.Delay(sc.g.cfg.Params.Backoff, 0, rand.Float64()), d.limit)
 	}
-	if l.retry != nil {
-		close(l.retry)
-		l.retry = nil
+	if d.retry != nil {
+		close(d.retry)
+		d.retry = nil
 	}
 }
 

@@ -35,8 +35,10 @@ func (l *loop) use(conn *h2.Conn) (used, more bool, replaced []*loop) {
 		return false, false, nil
 	}
 	l.conn, l.since = conn, time.Now()
-	l.transport = NewTransport(conn, l.addr, sc.host.ServerName(l.addr), l.perRPC)
+	l.transport = NewTransport(conn, l.addr, sc.host.ServerName(l.addr), l.dialing.perRPC)
 	l.transport.Backend = sc
+	l.took = l.since.Sub(l.dialing.begun)
+	l.dialing = nil
 	sc.connecting = nil
 	sc.conns = append(sc.conns, l)
 	sc.scaleLocked()
@@ -68,17 +70,18 @@ func (l *loop) failed(why error) (retry <-chan struct{}, until time.Time) {
 		l.stopLocked()
 		return nil, until
 	}
-	if l.refused == nil {
+	d := l.dialing
+	if d.refused == nil {
 		sc.record.failed()
 	}
-	sc.g.cfg.Log.End(l.running)
-	l.addrs, l.running, l.retry, l.until = nil, nil, make(chan struct{}), l.begun.Add(l.backoff)
-	l.failure = why
+	sc.g.cfg.Log.End(d.running)
+	d.addrs, d.running, d.retry, d.until = nil, nil, make(chan struct{}), d.begun.Add(d.backoff)
+	d.failure = why
 	sc.notRenewedLocked(failuresOf(why))
 	if len(sc.conns) == 0 {
 		sc.setLocked(connectivity.TransientFailure, why)
 	}
-	return l.retry, l.until
+	return d.retry, d.until
 }
 
 // release ends the back-off, with the transition from TRANSIENT_FAILURE to IDLE if there
@@ -138,9 +141,9 @@ func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure
 // the address from which l is backing off; without others the back-off counts (gRFC A105).
 // It returns the failed attempts of a loop that backs off.
 func (sc *Subchannel) inheritLocked(l *loop, why error) (failed failure.List) {
-	backingOff := l.failure != nil
+	backingOff := l.dialing.failure != nil
 	if backingOff {
-		failed = failuresOf(l.failure)
+		failed = failuresOf(l.dialing.failure)
 	}
 	others := slices.DeleteFunc(slices.Clone(sc.addrs), func(a resolver.Address) bool { return sameAddress(a, l.addr) })
 	if len(others) > 0 {
@@ -154,7 +157,7 @@ func (sc *Subchannel) inheritLocked(l *loop, why error) (failed failure.List) {
 		return failed
 	}
 	if backingOff {
-		sc.setLocked(connectivity.TransientFailure, l.failure)
+		sc.setLocked(connectivity.TransientFailure, l.dialing.failure)
 	} else {
 		sc.setLocked(connectivity.Connecting, why)
 	}
@@ -178,7 +181,7 @@ func (l *loop) noteEndLocked(conn *h2.Conn, why error) (how ending, a *failure.A
 	if how != endServed {
 		a = l.shortLife(lasted, why)
 	}
-	l.sc.record.ended(how, lasted, l.begun, a)
+	l.sc.record.ended(how, lasted, l.since.Add(-l.took), a)
 	return how, a
 }
 
@@ -195,9 +198,10 @@ func (l *loop) shortLife(lasted time.Duration, why error) *failure.Attempt {
 
 // stopLocked frees what only connecting and backing off need.
 func (l *loop) stopLocked() {
-	if l.cancel != nil {
-		l.cancel()
+	d := l.dialing
+	if d.cancel != nil {
+		d.cancel()
 	}
-	l.sc.g.cfg.Log.End(l.running)
-	l.cancel, l.addrs, l.retry, l.running, l.failure = nil, nil, nil, nil, nil
+	l.sc.g.cfg.Log.End(d.running)
+	d.cancel, d.addrs, d.retry, d.running, d.failure = nil, nil, nil, nil, nil
 }
