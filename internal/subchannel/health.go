@@ -44,6 +44,7 @@ type healthWatch struct {
 
 	// Guarded by sc.mu.
 	serving bool               // of Subchannel.check: connections may be used
+	stop    func()             // of Subchannel.check: ends it
 	on      *loop              // whose connection it asks on
 	leave   context.CancelFunc // ends the stream on that
 }
@@ -114,9 +115,10 @@ func (w *healthWatch) enter(leave context.CancelFunc) bool {
 	}
 	w.on, w.leave = sc.conns[i], leave
 	w.transport, w.addr = w.on.transport, w.on.addr.Addr
-	if !slices.Contains(sc.watches, w) {
-		sc.watches = append(sc.watches, w)
+	if sc.watches == nil {
+		sc.watches = make(map[*healthWatch]struct{})
 	}
+	sc.watches[w] = struct{}{}
 	return true
 }
 
@@ -142,7 +144,7 @@ func (w *healthWatch) follow(conn *h2.Conn) {
 func (w *healthWatch) end() {
 	w.sc.mu.Lock()
 	defer w.sc.mu.Unlock()
-	w.sc.watches = slices.DeleteFunc(w.sc.watches, func(other *healthWatch) bool { return other == w })
+	delete(w.sc.watches, w)
 }
 
 // ask is one stream. It returns why the stream ended, which is never nil, and

@@ -80,7 +80,8 @@ func (sc *Subchannel) checkLocked() bool {
 	}
 	w := &healthWatch{sc: sc, service: service}
 	w.report = func(to connectivity.State, why error) { sc.checked(w, to, why) }
-	sc.check, sc.uncheck = w, w.start()
+	w.stop = w.start()
+	sc.check = w
 	return true
 }
 
@@ -100,7 +101,7 @@ func (sc *Subchannel) checked(w *healthWatch, to connectivity.State, why error) 
 // unwatchLocked makes the health watches leave the connection of l, which was taken out of
 // use. Without another one they end.
 func (sc *Subchannel) unwatchLocked(l *loop) {
-	for _, w := range sc.watches {
+	for w := range sc.watches {
 		if w.on == l {
 			w.leave()
 		}
@@ -110,7 +111,7 @@ func (sc *Subchannel) unwatchLocked(l *loop) {
 	}
 	sc.watches = nil
 	if sc.check != nil {
-		sc.uncheck()
-		sc.check, sc.uncheck = nil, nil
+		sc.check.stop()
+		sc.check = nil
 	}
 }

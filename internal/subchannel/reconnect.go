@@ -63,10 +63,15 @@ func isOrderly(why error) bool {
 type record struct {
 	failures int              // attempts in a row that failed, or led to a connection that did
 	instead  *failure.Attempt // not nil: the next attempt is not made, and counts as failed with this
-	unserved int              // connections in a row that ended before they had served
-	hasty    int              // of the latest of them, those in a row that ended at once
-	latest   time.Time        // when the attempt began that led to the latest of them
-	spent    time.Time        // the spacing of all of them, added up from the first; as if from now if that is past
+	unserved *unserved        // nil: none
+}
+
+// unserved is the connections in a row that ended before they had served.
+type unserved struct {
+	count  int
+	hasty  int       // of the latest of them, those in a row that ended at once
+	latest time.Time // when the attempt began that led to the latest of them
+	spent  time.Time // the spacing of all of them, added up from the first; as if from now if that is past
 }
 
 // The pause after a connection that did not serve is measured from the start of the
@@ -93,20 +98,24 @@ func (r *record) ended(how ending, lasted time.Duration, began time.Time, a *fai
 		*r = record{}
 		return
 	}
-	r.unserved++
-	if r.hasty++; lasted >= atOnce {
-		r.hasty = 0
+	if r.unserved == nil {
+		r.unserved = new(unserved)
 	}
-	if how == endOrderly && r.hasty >= maxHasty {
+	u := r.unserved
+	u.count++
+	if u.hasty++; lasted >= atOnce {
+		u.hasty = 0
+	}
+	if how == endOrderly && u.hasty >= maxHasty {
 		how, r.failures = endFailed, max(r.failures, 1)
 	}
-	if began.After(r.latest) {
-		r.latest = began
+	if began.After(u.latest) {
+		u.latest = began
 	}
-	if r.spent.Before(began) {
-		r.spent = began
+	if u.spent.Before(began) {
+		u.spent = began
 	}
-	r.spent = r.spent.Add(spacing)
+	u.spent = u.spent.Add(spacing)
 	r.instead = nil
 	if how == endOrderly {
 		r.failures = 0
@@ -129,14 +138,15 @@ func (r *record) moved() { *r = record{failures: r.failures} }
 // pause returns until when the next attempt waits, and until when if an RPC waits
 // for it. Both are in the past if it does not wait.
 func (r *record) pause() (until, wanted time.Time) {
-	if r.unserved == 0 {
+	u := r.unserved
+	if u == nil {
 		return time.Time{}, time.Time{}
 	}
-	until = r.latest
-	if r.unserved > 1 {
-		until = until.Add(min(minPause<<min(r.unserved-2, 10), maxPause))
+	until = u.latest
+	if u.count > 1 {
+		until = until.Add(min(minPause<<min(u.count-2, 10), maxPause))
 	}
-	if wanted = r.spent.Add(-burst * spacing); wanted.After(until) {
+	if wanted = u.spent.Add(-burst * spacing); wanted.After(until) {
 		wanted = until
 	}
 	return until, wanted

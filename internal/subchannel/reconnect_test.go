@@ -88,8 +88,8 @@ func TestSpacing(t *testing.T) {
 	var r record
 	attemptTimes(&r, 30, 100*time.Millisecond, unasked)
 	until, asked := r.pause()
-	assert.Equal(t, maxPause, until.Sub(r.latest))
-	assert.False(t, asked.After(r.latest), "an RPC that comes then does not wait")
+	assert.Equal(t, maxPause, until.Sub(r.unserved.latest))
+	assert.False(t, asked.After(r.unserved.latest), "an RPC that comes then does not wait")
 
 	r.ended(endServed, time.Second, time.Now(), nil)
 	assert.Equal(t, record{}, r)

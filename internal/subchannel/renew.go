@@ -3,6 +3,7 @@ package subchannel
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/grpcdial/grpcdial/internal/failure"
@@ -57,7 +58,10 @@ func (sc *Subchannel) renew() *renewal {
 		l.stale = true
 	}
 	r := &renewal{loops: slices.Clone(sc.conns), ended: make(chan failure.List, 1)}
-	sc.renewals = append(sc.renewals, r)
+	if sc.renewals == nil {
+		sc.renewals = make(map[*renewal]struct{})
+	}
+	sc.renewals[r] = struct{}{}
 	var old []*loop
 	if l := sc.connecting; l != nil {
 		sc.connecting = nil
@@ -71,7 +75,7 @@ func (sc *Subchannel) renew() *renewal {
 
 // renewedLocked ends the renewals whose connections are all out of use.
 func (sc *Subchannel) renewedLocked() {
-	sc.renewals = slices.DeleteFunc(sc.renewals, func(r *renewal) bool {
+	maps.DeleteFunc(sc.renewals, func(r *renewal, _ struct{}) bool {
 		if slices.ContainsFunc(r.loops, func(l *loop) bool { return slices.Contains(sc.conns, l) }) {
 			return false
 		}
@@ -86,7 +90,7 @@ func (sc *Subchannel) notRenewedLocked(why failure.List) {
 	for _, l := range sc.conns {
 		l.stale = l.old
 	}
-	for _, r := range sc.renewals {
+	for r := range sc.renewals {
 		r.ended <- why
 	}
 	sc.renewals = nil

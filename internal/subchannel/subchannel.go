@@ -55,11 +55,10 @@ type Subchannel struct {
 	conns      []*loop                                // guarded by mu: those whose connections are in use, the oldest first
 	record     record                                 // guarded by mu: of attempts and connections so far
 	check      *healthWatch                           // guarded by mu: decides whether conns may be used; nil: they may. It goes with the last of conns.
-	uncheck    func()                                 // guarded by mu: ends check
-	watches    []*healthWatch                         // guarded by mu: check, and that of the health listener
+	watches    map[*healthWatch]struct{}              // guarded by mu: check, and that of the health listener; nil: none
 	queue      *h2.SlotQueue                          // guarded by mu: where RPCs wait for a stream on any of conns; nil: on each
 	useTimer   *time.Timer                            // guarded by mu: of the next look at extra connections; nil: there are none
-	renewals   []*renewal                             // guarded by mu
+	renewals   map[*renewal]struct{}                  // guarded by mu; nil: none
 	producers  map[balancer.ProducerBuilder]*producer // guarded by mu
 
 	reported connectivity.State // policy queue only: the state that the policy has

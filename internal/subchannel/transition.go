@@ -119,7 +119,7 @@ func (l *loop) giveBack(conn *h2.Conn, why error) (given bool, unserved *failure
 	sc.takeLocked(func(other *loop) bool { return other == l })
 	if l.unnoted = conn.Serving() && !conn.Answered(); !l.unnoted {
 		how, a := l.noteEndLocked(conn, why)
-		if how == endOrderly && sc.record.unserved > 1 && len(sc.conns) == 0 {
+		if how == endOrderly && sc.record.unserved.count > 1 && len(sc.conns) == 0 {
 			unserved = a
 		}
 	}
