@@ -37,7 +37,7 @@ import (
 // of these run on goroutines that it waits for.
 type ClientConn struct {
 	// Set by the constructor and only read after that.
-	opts      *dialOptions
+	opts      settings
 	creds     channelCredentials
 	target    string          // as the program wrote it
 	parsed    resolver.Target // what it means

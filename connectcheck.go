@@ -82,7 +82,7 @@ func (cc *ClientConn) connectCheck(perRPC []credentials.PerRPCCredentials) conne
 		info := ConnectCheckInfo{
 			Conn: &checkedConn{
 				ctx:      ctx,
-				defaults: cc.opts.callOptions,
+				defaults: cc.chain.defaults,
 				direct:   call.Direct{Channel: cc.calls, Endpoint: fixedTransport{subchannel.NewTransport(c.Conn, c.Addr, cc.serverName(c.Addr), perRPC)}},
 			},
 			Target:     cc.shownTarget(),

@@ -59,7 +59,7 @@ func (cc *ClientConn) maxConnections() int {
 	if config := cc.config.Load(); config != nil {
 		most = config.MaxConnectionsPerSubchannel
 	}
-	if n := cc.opts.maxConnections; n > 0 {
+	if n := cc.opts.limits.maxConnections; n > 0 {
 		limit = n
 		if most == 0 {
 			most = n

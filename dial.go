@@ -41,13 +41,13 @@ func Dial(target string, opts ...DialOption) (*ClientConn, error) {
 // the resolver's builder, or a *DialError. All goroutines and connections of the channel
 // have ended then.
 func DialContext(ctx context.Context, target string, opts ...DialOption) (*ClientConn, error) {
-	cc, err := newClientConn(byDial, target, opts)
+	cc, o, err := newClientConn(byDial, target, opts)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := withTimeout(ctx, cc.opts.timeout)
+	ctx, cancel := withTimeout(ctx, o.timeout)
 	defer cancel()
-	if err := cc.dial(ctx); err != nil {
+	if err := cc.dial(ctx, o.block); err != nil {
 		return nil, err
 	}
 	return cc, nil
@@ -60,7 +60,7 @@ func DialContext(ctx context.Context, target string, opts ...DialOption) (*Clien
 //
 // The error is the first illegal option or combination of options found.
 func NewClient(target string, opts ...DialOption) (*ClientConn, error) {
-	cc, err := newClientConn(byNewClient, target, opts)
+	cc, _, err := newClientConn(byNewClient, target, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -72,30 +72,30 @@ func NewClient(target string, opts ...DialOption) (*ClientConn, error) {
 }
 
 // newClientConn is the part of a dial that does no I/O: from options and target
-// to an idle channel.
-func newClientConn(by constructor, target string, opts []DialOption) (*ClientConn, error) {
+// to an idle channel. It returns the options too, for what the dial needs of them.
+func newClientConn(by constructor, target string, opts []DialOption) (*ClientConn, *dialOptions, error) {
 	o, err := newDialOptions(by, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	creds, err := checkCredentials(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defaults, err := parseDefaultServiceConfig(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	parsed, builder, err := chooseTarget(target, by, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	authority, err := chooseAuthority(creds.transport.Info().ServerName, o.authority, parsed, builder)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cc := &ClientConn{
-		opts:      o,
+		opts:      o.settings(),
 		creds:     creds,
 		target:    target,
 		parsed:    parsed,
@@ -111,9 +111,9 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	cc.policyQueue.AfterEach(cc.enforceReports)
 	cc.policies.cc = cc
 	cc.observer.listeners = newListeners(parsed, o)
-	cc.keepaliveTime.Store(int64(keepaliveTime(o)))
+	cc.keepaliveTime.Store(int64(cc.opts.keepaliveTime()))
 	cc.metrics = metrics.New(o.statsHandlers, cc.shownTarget, letGo)
-	cc.calls = call.New(cc.callConfig())
+	cc.calls = call.New(cc.callConfig(o))
 	cc.channelz = channelzdata.Open(target, o.channelzParent, cc.calls)
 	cc.channelz.Show((*livePicture)(cc))
 	cc.calls.SetIdle(true)
@@ -125,8 +125,8 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	}
 	cc.chain.init(o, cc.calls, connOf)
 	cc.chain.mirrors = &cc.mirrors
-	cc.ownCode = cc.hasOwnCodeOnly()
-	return cc, nil
+	cc.ownCode = cc.hasOwnCodeOnly(o)
+	return cc, o, nil
 }
 
 // hasOwnCodeOnly reports whether nothing of the program's runs on the channel's queues, and
@@ -134,8 +134,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 // and the policy pick_first, both grpc-go's. Goroutines of the channel's and of its callers
 // then run the queues in place of new ones: each that is started wakes a sleeping
 // processor, and that was most of what a dial cost.
-func (cc *ClientConn) hasOwnCodeOnly() bool {
-	o := cc.opts
+func (cc *ClientConn) hasOwnCodeOnly(o *dialOptions) bool {
 	return cc.observer.listeners == nil && len(o.statsHandlers) == 0 && !o.proxy.given &&
 		o.serviceConfig == nil && (cc.defaults == nil || cc.defaults.LB == nil) &&
 		isOf(cc.builder, "google.golang.org/grpc/internal/resolver/passthrough") &&
@@ -156,47 +155,48 @@ var letGo = []error{subchannel.ErrShutDown, subchannel.ErrAddressRemoved, subcha
 
 // newConnector returns what the channel's connections are made with, but for what
 // host.Config adds.
-func newConnector(o *dialOptions, creds channelCredentials) connect.Config {
+func newConnector(o *settings, creds channelCredentials) connect.Config {
+	c := o.connection
 	cfg := connect.Config{
 		Dialer:   o.dialer,
 		ProxyTLS: o.proxyTLS,
 		H2: h2.Config{
 			UserAgent:           o.userAgent,
-			StreamWindow:        o.streamWindow,
-			ConnWindow:          o.connWindow,
-			ReadBufferSize:      o.readBuffer,
-			WriteBufferSize:     o.writeBuffer,
-			KeepaliveTimeout:    o.keepalive.Timeout,
-			PermitWithoutStream: o.keepalive.PermitWithoutStream,
+			StreamWindow:        c.streamWindow,
+			ConnWindow:          c.connWindow,
+			ReadBufferSize:      c.readBuffer,
+			WriteBufferSize:     c.writeBuffer,
+			KeepaliveTimeout:    c.keepalive.Timeout,
+			PermitWithoutStream: c.keepalive.PermitWithoutStream,
 			GoAway:              newGoAwayError,
 		},
 	}
-	if o.maxHeaderList != nil {
-		cfg.H2.MaxHeaderListSize = *o.maxHeaderList
+	if c.maxHeaderList != nil {
+		cfg.H2.MaxHeaderListSize = *c.maxHeaderList
 	}
 	creds.secure(&cfg)
 	return cfg
 }
 
 // keepaliveTime returns the time between the PINGs of connections; 0: there are none.
-func keepaliveTime(o *dialOptions) time.Duration {
-	if o.keepalive.Time == math.MaxInt64 {
+func (o *settings) keepaliveTime() time.Duration {
+	if o.connection.keepalive.Time == math.MaxInt64 {
 		return 0
 	}
-	return o.keepalive.Time
+	return o.connection.keepalive.Time
 }
 
 // callConfig returns what the channel's RPCs have in common. Default call
 // options are not among it: the chain puts them before those of each RPC.
-func (cc *ClientConn) callConfig() call.Config {
+func (cc *ClientConn) callConfig(o *dialOptions) call.Config {
 	return call.Config{
 		Insecure:      ErrPerRPCNeedsTransportSecurity,
-		Compressor:    cc.opts.compressor,
-		Decompressor:  cc.opts.decompressor,
-		DisableRetry:  cc.opts.disableRetry,
-		MaxAttempts:   cc.opts.maxCallAttempts,
-		UserAgent:     cc.opts.userAgent,
-		StatsHandlers: cc.opts.statsHandlers,
+		Compressor:    o.compressor,
+		Decompressor:  o.decompressor,
+		DisableRetry:  o.disableRetry,
+		MaxAttempts:   o.maxCallAttempts,
+		UserAgent:     o.userAgent,
+		StatsHandlers: o.statsHandlers,
 		Closing:       &cc.closing,
 		Owner:         (*callOwner)(cc),
 		ErrorAs:       rpcErrorAs,
@@ -221,8 +221,9 @@ func withTimeout(ctx context.Context, d time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, d)
 }
 
-// dial is the part of a dial that ctx bounds. The channel is closed if it fails.
-func (cc *ClientConn) dial(ctx context.Context) error {
+// dial is the part of a dial that ctx bounds. With block it waits for READY. The channel is
+// closed if it fails.
+func (cc *ClientConn) dial(ctx context.Context, block bool) error {
 	begun, configured := time.Now(), true
 	err := ctx.Err()
 	if err == nil {
@@ -236,7 +237,7 @@ func (cc *ClientConn) dial(ctx context.Context) error {
 		_ = cc.Close()
 		return err // of an argument, not of a connection
 	}
-	if err == nil && cc.opts.block {
+	if err == nil && block {
 		err = cc.waitReady(ctx, cc.waitEnds())
 	}
 	if err == nil {

@@ -43,7 +43,7 @@ func (h host) Report(sc *subchannel.Subchannel, to connectivity.State, why error
 func (h host) Config(bundle credentials.Bundle) (*connect.Config, []credentials.PerRPCCredentials) {
 	cc := h.cc
 	creds := cc.creds
-	cfg := newConnector(cc.opts, creds)
+	cfg := newConnector(&cc.opts, creds)
 	cfg.Proxy = h.resolver.proxies
 	cfg.H2.KeepaliveTime = time.Duration(cc.keepaliveTime.Load())
 	if bundle != nil {
@@ -97,7 +97,7 @@ func (h host) BackingOff(addr string, wait time.Duration) {
 // subchannelConfig returns what the channel's subchannels share.
 func (cc *ClientConn) subchannelConfig() subchannel.Config {
 	return subchannel.Config{
-		Params:        &cc.opts.connectParams,
+		Params:        cc.opts.connectParams,
 		StatsHandlers: cc.opts.statsHandlers,
 		Calls:         cc.calls,
 		Log:           &cc.attempts,
@@ -105,8 +105,8 @@ func (cc *ClientConn) subchannelConfig() subchannel.Config {
 		Channelz:      cc.channelz,
 		Authority:     cc.authority,
 		Closing:       &cc.closing,
-		MaxAge:        cc.opts.maxConnAge,
-		AgeJitter:     cc.opts.connAgeJitter,
+		MaxAge:        cc.opts.limits.maxConnAge,
+		AgeJitter:     cc.opts.limits.connAgeJitter,
 	}
 }
 

@@ -52,64 +52,109 @@ type optionFunc func(*dialOptions)
 func (f optionFunc) passGrpcOptionsThroughBridgeFromGRPC(o *dialOptions) { f(o) }
 
 // dialOptions is everything that options can say about one channel: one field
-// for each option, with the value in force. It is filled by newDialOptions and
-// only read after that.
+// for each option, with the value in force. It is filled by newDialOptions, only
+// read after that, and goes with the constructor: a channel has settings.
 type dialOptions struct {
+	channelOptions
+	connectionOptions
+	connectionLimits
+	connectParams ConnectParams // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
+
 	// The dial itself.
-	block                  bool                // WithBlock, WithReturnConnectionError
-	returnConnectionError  bool                // WithReturnConnectionError
-	failOnNonTempDialError bool                // FailOnNonTempDialError
-	insecure               bool                // WithInsecure
-	localDNS               bool                // WithLocalDNSResolution
-	giveUp                 func(Attempt) bool  // WithGiveUp; nil: not given
-	timeout                time.Duration       // WithTimeout; 0: none
-	channelzParent         channelz.Identifier // WithChannelzParentID; nil: none
+	block                 bool                // WithBlock, WithReturnConnectionError
+	returnConnectionError bool                // WithReturnConnectionError
+	insecure              bool                // WithInsecure
+	localDNS              bool                // WithLocalDNSResolution
+	timeout               time.Duration       // WithTimeout; 0: none
+	channelzParent        channelz.Identifier // WithChannelzParentID; nil: none
 
 	invalid error // what JoinDialOptions was given; nil: nothing wrong
 
 	traces []*DialTrace // WithDialTrace, copies, in order
 	logger *slog.Logger // WithLogger; nil: not given
 
-	// Security. checkCredentials makes the channel's credentials of these.
+	// checkCredentials makes the channel's credentials of this and others.
 	transportCreds credentials.TransportCredentials // WithTransportCredentials; nil: not given
-	bundle         credentials.Bundle               // WithCredentialsBundle; nil: not given
-	perRPCCreds    []credentials.PerRPCCredentials  // WithPerRPCCredentials, in order
-	authority      string                           // WithAuthority; "": not given
 
-	// Names and connections.
-	resolvers                 []resolver.Builder                              // WithResolvers, in order
-	dns                       *DNSOptions                                     // WithDNS; nil: not given
-	dialer                    func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
-	proxy                     proxyOption                                     // WithProxy, WithNoProxy
-	proxyTLS                  *tls.Config                                     // WithProxyTLSConfig; nil: the default
-	connectCheck              func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
-	connectParams             ConnectParams                                   // WithConnectParams, WithBackoffConfig, WithBackoffMaxDelay
-	userAgent                 string                                          // WithUserAgent and ours: the header's whole value
-	keepalive                 keepalive.ClientParameters                      // WithKeepaliveParams, after the floor; Time 0: no keepalive
-	streamWindow              int32                                           // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
-	connWindow                int32                                           // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
-	maxHeaderList             *uint32                                         // WithMaxHeaderListSize; nil: the default
-	readBuffer                int                                             // WithReadBufferSize, in bytes; 0: the default
-	writeBuffer               int                                             // WithWriteBufferSize, in bytes; 0: the default
-	idleTimeout               time.Duration                                   // WithIdleTimeout; 0: never idle
-	maxConnections            int                                             // WithMaxConnectionsPerSubchannel; 0: not given
-	maxConnAge, connAgeJitter time.Duration                                   // WithMaxConnectionAge; 0: no limit
+	// Names.
+	resolvers []resolver.Builder // WithResolvers, in order
+	dns       *DNSOptions        // WithDNS; nil: not given
+	proxy     proxyOption        // WithProxy, WithNoProxy
 
 	// Calls.
-	serviceConfig        <-chan ServiceConfig           // WithServiceConfig; nil: not given
 	defaultServiceConfig *string                        // WithDefaultServiceConfig, JSON; nil: not given
-	disableServiceConfig bool                           // WithDisableServiceConfig
 	callOptions          []grpc.CallOption              // WithDefaultCallOptions, WithMaxMsgSize, WithCodec, in order
 	compressor           grpc.Compressor                // WithCompressor; nil: not given
 	decompressor         grpc.Decompressor              // WithDecompressor; nil: not given
 	disableRetry         bool                           // WithDisableRetry
-	disableHealthCheck   bool                           // WithDisableHealthCheck
-	statsHandlers        []stats.Handler                // WithStatsHandler, in order
-	maxCallAttempts      int                            // WithMaxCallAttempts; at least 2
 	unary                grpc.UnaryClientInterceptor    // WithUnaryInterceptor; nil: none
 	stream               grpc.StreamClientInterceptor   // WithStreamInterceptor; nil: none
 	chainUnary           []grpc.UnaryClientInterceptor  // WithChainUnaryInterceptor, outermost first
 	chainStream          []grpc.StreamClientInterceptor // WithChainStreamInterceptor, outermost first
+}
+
+// channelOptions is the options that a channel reads after its constructor.
+type channelOptions struct {
+	failOnNonTempDialError bool                                            // FailOnNonTempDialError
+	disableServiceConfig   bool                                            // WithDisableServiceConfig
+	disableHealthCheck     bool                                            // WithDisableHealthCheck
+	giveUp                 func(Attempt) bool                              // WithGiveUp; nil: not given
+	bundle                 credentials.Bundle                              // WithCredentialsBundle; nil: not given
+	perRPCCreds            []credentials.PerRPCCredentials                 // WithPerRPCCredentials, in order
+	authority              string                                          // WithAuthority; "": not given
+	userAgent              string                                          // WithUserAgent and ours: the header's whole value
+	dialer                 func(context.Context, string) (net.Conn, error) // WithContextDialer, WithDialer; nil: TCP and unix sockets
+	proxyTLS               *tls.Config                                     // WithProxyTLSConfig; nil: the default
+	connectCheck           func(context.Context, ConnectCheckInfo) error   // WithConnectCheck; nil: not given
+	idleTimeout            time.Duration                                   // WithIdleTimeout; 0: never idle
+	serviceConfig          <-chan ServiceConfig                            // WithServiceConfig; nil: not given
+	statsHandlers          []stats.Handler                                 // WithStatsHandler, in order
+	maxCallAttempts        int                                             // WithMaxCallAttempts; at least 2
+}
+
+// connectionOptions is how a connection speaks HTTP/2.
+type connectionOptions struct {
+	keepalive     keepalive.ClientParameters // WithKeepaliveParams, after the floor; Time 0: no keepalive
+	streamWindow  int32                      // WithInitialWindowSize, WithStaticStreamWindowSize; 0: the default
+	connWindow    int32                      // WithInitialConnWindowSize, WithStaticConnWindowSize; 0: the default
+	maxHeaderList *uint32                    // WithMaxHeaderListSize; nil: the default
+	readBuffer    int                        // WithReadBufferSize, in bytes; 0: the default
+	writeBuffer   int                        // WithWriteBufferSize, in bytes; 0: the default
+}
+
+// connectionLimits is how many connections there may be, and how old.
+type connectionLimits struct {
+	maxConnections            int           // WithMaxConnectionsPerSubchannel; 0: not given
+	maxConnAge, connAgeJitter time.Duration // WithMaxConnectionAge; 0: no limit
+}
+
+// settings is what is kept of the options. Channels that leave a group of them as it is
+// share it.
+type settings struct {
+	channelOptions
+	connection    *connectionOptions
+	limits        *connectionLimits
+	connectParams *ConnectParams
+}
+
+func (o *dialOptions) settings() settings {
+	return settings{
+		channelOptions: o.channelOptions,
+		connection:     shared(o.connectionOptions, &usual.connectionOptions),
+		limits:         shared(o.connectionLimits, &usual.connectionLimits),
+		connectParams:  shared(o.connectParams, &usual.connectParams),
+	}
+}
+
+// usual is the options in force when none is given.
+var usual = defaultDialOptions()
+
+// shared returns a pointer to usual, if that is v, or to a copy of v.
+func shared[T comparable](v T, usual *T) *T {
+	if v == *usual {
+		return usual
+	}
+	return &v
 }
 
 // Values in force when no option says otherwise.
@@ -132,10 +177,12 @@ const baseUserAgent = "grpc-go-grpcdial/" + version
 
 func defaultDialOptions() dialOptions {
 	return dialOptions{
-		connectParams:   ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: defaultMinConnectTimeout},
-		userAgent:       baseUserAgent,
-		idleTimeout:     defaultIdleTimeout,
-		maxCallAttempts: defaultMaxCallAttempts,
+		connectParams: ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: defaultMinConnectTimeout},
+		channelOptions: channelOptions{
+			userAgent:       baseUserAgent,
+			idleTimeout:     defaultIdleTimeout,
+			maxCallAttempts: defaultMaxCallAttempts,
+		},
 	}
 }
 

@@ -125,7 +125,7 @@ func (cc *ClientConn) keepaliveParams(interval time.Duration) keepalive.ClientPa
 	if interval <= 0 {
 		return keepalive.ClientParameters{}
 	}
-	p := cc.opts.keepalive
+	p := cc.opts.connection.keepalive
 	p.Time = interval
 	return p
 }
