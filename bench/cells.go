@@ -69,6 +69,9 @@ type target struct {
 type worker struct {
 	op    func() error // batch operations; their duration is the latency
 	batch int          // 0: one
+	// flush ends what the operations began and returned from, and is measured with them, as a part
+	// of no latency; may be nil. A client that only queues its messages is not the cheaper for it.
+	flush func() error
 	done  func() error // what is left to do after the last one; may be nil; several workers' run at the same time
 }
 

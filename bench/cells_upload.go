@@ -64,7 +64,7 @@ func upload(size int) func(target) (worker, error) {
 				sent += int64(batch * size)
 				return nil
 			},
-			done: func() error {
+			flush: func() error {
 				defer cancel()
 				reply, err := stream.CloseAndRecv()
 				if err != nil {

@@ -129,7 +129,7 @@ func connectUpload(size int) func(connectClient) (worker, error) {
 				sent += int64(batch * size)
 				return nil
 			},
-			done: func() error {
+			flush: func() error {
 				defer cancel()
 				reply, err := stream.CloseAndReceive()
 				if err != nil {

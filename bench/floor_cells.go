@@ -122,7 +122,7 @@ func floorUpload(size int) func(*floorConn) (worker, error) {
 				sent += int64(batch * size)
 				return f.send(st, frames)
 			},
-			done: func() error {
+			flush: func() error {
 				if err := f.closeSend(st); err != nil {
 					return err
 				}

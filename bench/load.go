@@ -97,6 +97,11 @@ func putLabelled(c cell, o opened, b budget) (sample, error) {
 				}
 				latency.record(time.Since(began))
 			}
+			if flush := workers[i].flush; flush != nil && !failed.Load() {
+				if failures[i] = flush(); failures[i] != nil {
+					failed.Store(true)
+				}
+			}
 		})
 	}
 
