@@ -112,7 +112,7 @@ func (cc *ClientConn) buildOptions() balancer.BuildOptions {
 		Dialer:          cc.opts.dialer,
 		Authority:       cc.authority,
 		CustomUserAgent: cc.opts.userAgent,
-		Target:          cc.parsed,
+		Target:          cc.parsed.target(),
 		ChannelzParent:  cc.channelz.Identifier(),
 	}
 }

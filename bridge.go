@@ -187,7 +187,7 @@ func (m *mirror) build() {
 		grpc.WithUnaryInterceptor(m.invoke),
 		grpc.WithStreamInterceptor(m.newStream),
 		// The scheme may be one that only the channel knows.
-		grpc.WithResolvers(mirrorResolver{m.cc.parsed.URL.Scheme, m}, mirrorResolver{schemePassthrough, m}),
+		grpc.WithResolvers(mirrorResolver{m.cc.parsed.scheme, m}, mirrorResolver{schemePassthrough, m}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + mirrorPolicyName + `":{}}]}`),
 		grpc.WithIdleTimeout(0), // the channel knows when it is idle

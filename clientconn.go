@@ -39,8 +39,8 @@ type ClientConn struct {
 	// Set by the constructor and only read after that.
 	opts      settings
 	creds     channelCredentials
-	target    string          // as the program wrote it
-	parsed    resolver.Target // what it means
+	target    string        // as the program wrote it
+	parsed    restingTarget // what it means
 	builder   resolver.Builder
 	proxies   proxy.Func // nil: none
 	localDNS  bool       // the name is looked up here even if the target takes a proxy
@@ -127,7 +127,7 @@ func (cc *ClientConn) Target() string { return cc.target }
 
 // CanonicalTarget returns the target as scheme://authority/endpoint, with the
 // scheme that it fell back to if it had none.
-func (cc *ClientConn) CanonicalTarget() string { return cc.parsed.String() }
+func (cc *ClientConn) CanonicalTarget() string { return cc.parsed.target().String() }
 
 // shownTarget is CanonicalTarget as it is shown: without a password, which a URL may
 // have.

@@ -98,7 +98,7 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		opts:      o.settings(),
 		creds:     creds,
 		target:    target,
-		parsed:    parsed,
+		parsed:    resting(parsed),
 		builder:   chooseDNS(parsed.URL.Scheme, builder, o),
 		proxies:   chooseProxies(o),
 		localDNS:  o.localDNS || by == byDial,
@@ -124,7 +124,9 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 		connOf = (&bridge{calls: cc, target: target, scheme: parsed.URL.Scheme}).get
 	}
 	cc.chain.init(o, cc.calls, connOf)
-	cc.chain.mirrors = &cc.mirrors
+	if i := cc.chain.interceptors; i != nil {
+		i.mirrors = &cc.mirrors
+	}
 	cc.ownCode = cc.hasOwnCodeOnly(o)
 	return cc, o, nil
 }
@@ -245,7 +247,7 @@ func (cc *ClientConn) dial(ctx context.Context, block bool) error {
 	}
 	e := cc.giveUp(time.Since(begun), err).endedWith(ctx)
 	if !configured {
-		e.Attempts = []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come").until(time.Now())}
+		e.Attempts = []Attempt{unfinished(cc.parsed.endpoint(), "", PhaseResolve, begun, "it has not begun: the first config of WithServiceConfig has not come").until(time.Now())}
 	}
 	return e
 }

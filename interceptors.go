@@ -18,14 +18,18 @@ import (
 //
 // Set once before the channel is handed out; safe for concurrent use then.
 type callChain struct {
-	core     grpc.ClientConnInterface
-	defaults []grpc.CallOption
-	unary    grpc.UnaryInvoker // nil: no interceptors
-	stream   grpc.Streamer     // nil: no interceptors
+	core         grpc.ClientConnInterface
+	defaults     []grpc.CallOption
+	interceptors *interceptors // nil: there are none
+}
 
-	// bridge returns what interceptors get as their *grpc.ClientConn; nil: there are none.
-	bridge  func() *grpc.ClientConn
-	mirrors *mirrors // the channel's other ones; nil: there are none
+// interceptors is what a chain has if there are interceptors.
+type interceptors struct {
+	unary  grpc.UnaryInvoker // nil: none of unary RPCs
+	stream grpc.Streamer     // nil: none of streams
+
+	bridge  func() *grpc.ClientConn // returns what interceptors get as their *grpc.ClientConn
+	mirrors *mirrors                // the channel's other ones; nil: there are none
 }
 
 // intercepts reports whether there are interceptors.
@@ -36,14 +40,19 @@ func (o *dialOptions) intercepts() bool {
 // init makes it the chain that o asks for. bridge is called for each RPC, never
 // before, and may be nil if there are no interceptors.
 func (c *callChain) init(o *dialOptions, core grpc.ClientConnInterface, bridge func() *grpc.ClientConn) {
-	c.core, c.defaults, c.bridge = core, o.callOptions, bridge
+	c.core, c.defaults = core, o.callOptions
+	if !o.intercepts() {
+		return
+	}
+	i := &interceptors{bridge: bridge}
+	c.interceptors = i
 
 	unary := o.chainUnary
 	if o.unary != nil {
 		unary = append([]grpc.UnaryClientInterceptor{o.unary}, unary...)
 	}
 	if len(unary) > 0 {
-		c.unary = intercept.Unary(unary, c.lastUnary)
+		i.unary = intercept.Unary(unary, c.lastUnary)
 	}
 
 	stream := o.chainStream
@@ -51,15 +60,15 @@ func (c *callChain) init(o *dialOptions, core grpc.ClientConnInterface, bridge f
 		stream = append([]grpc.StreamClientInterceptor{o.stream}, stream...)
 	}
 	if len(stream) > 0 {
-		c.stream = intercept.Stream(stream, c.lastStream)
+		i.stream = intercept.Stream(stream, c.lastStream)
 	}
 }
 
 // Invoke runs a unary RPC.
 func (c *callChain) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	opts = withDefaults(c.defaults, opts)
-	if c.unary != nil {
-		return c.unary(ctx, method, args, reply, c.bridge(), opts...)
+	if i := c.interceptors; i != nil && i.unary != nil {
+		return i.unary(ctx, method, args, reply, i.bridge(), opts...)
 	}
 	return c.core.Invoke(ctx, method, args, reply, opts...)
 }
@@ -67,8 +76,8 @@ func (c *callChain) Invoke(ctx context.Context, method string, args, reply any, 
 // NewStream opens a stream.
 func (c *callChain) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	opts = withDefaults(c.defaults, opts)
-	if c.stream != nil {
-		return c.stream(ctx, desc, c.bridge(), method, opts...)
+	if i := c.interceptors; i != nil && i.stream != nil {
+		return i.stream(ctx, desc, i.bridge(), method, opts...)
 	}
 	return c.core.NewStream(ctx, desc, method, opts...)
 }
@@ -93,7 +102,8 @@ func (c *callChain) lastStream(ctx context.Context, desc *grpc.StreamDesc, cc *g
 // leadsHere reports whether RPCs on conn are the channel's. An interceptor may pass the
 // mirror in place of what it got; through that, the RPC would meet the interceptor again.
 func (c *callChain) leadsHere(conn *grpc.ClientConn) bool {
-	return conn == nil || conn == c.bridge() || c.mirrors != nil && c.mirrors.include(conn)
+	i := c.interceptors
+	return conn == nil || conn == i.bridge() || i.mirrors != nil && i.mirrors.include(conn)
 }
 
 // withDefaults returns defaults followed by opts. The result must not be

@@ -97,7 +97,7 @@ func chooseProxies(o *dialOptions) proxy.Func {
 // proxy is to look up, one whose resolver gives that very name. Resolver queue only.
 func (cc *ClientConn) chooseRoute(r *resolverConn) (resolver.Builder, error) {
 	cc.resolverQueue.AssertOn()
-	scheme, endpoint := cc.parsed.URL.Scheme, cc.parsed.Endpoint()
+	scheme, endpoint := cc.parsed.scheme, cc.parsed.endpoint()
 	if cc.overUnix || scheme == schemeUnix || scheme == schemeUnixAbstract {
 		return cc.builder, nil
 	}

@@ -377,11 +377,11 @@ func (cc *ClientConn) unresolved() []Attempt {
 	if now.To != connectivity.Connecting || cc.resolution.answered.Load() {
 		return nil
 	}
-	hint := fmt.Sprintf("the resolver of scheme %q has not said anything yet", cc.parsed.URL.Scheme)
-	if cc.parsed.URL.Scheme == schemeDNS {
+	hint := fmt.Sprintf("the resolver of scheme %q has not said anything yet", cc.parsed.scheme)
+	if cc.parsed.scheme == schemeDNS {
 		hint = failure.Pending(failure.Resolve, false, false)
 	}
-	return []Attempt{unfinished(cc.parsed.Endpoint(), "", PhaseResolve, now.Time, hint)}
+	return []Attempt{unfinished(cc.parsed.endpoint(), "", PhaseResolve, now.Time, hint)}
 }
 
 // healthWaits returns the waits for the health of backends that are connected.

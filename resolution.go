@@ -193,7 +193,7 @@ func (cc *ClientConn) applyFailedUpdate(s resolver.State, err error) error {
 // applyResolverError has it: waiting does not mend that.
 func (cc *ClientConn) noteUnresolved(since time.Time, err error, unbuilt bool) {
 	defer cc.recheckWaits()
-	endpoint := cmp.Or(cc.parsed.Endpoint(), cc.shownTarget())
+	endpoint := cmp.Or(cc.parsed.endpoint(), cc.shownTarget())
 	var a *failure.Attempt
 	if e := (*ProxyError)(nil); errors.As(err, &e) {
 		a = failure.New(endpoint, "", since, failure.Proxy, e.internal())

@@ -110,7 +110,7 @@ func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) 
 	if err != nil {
 		return nil, err
 	}
-	res, err := builder.Build(cc.parsed, r, resolver.BuildOptions{
+	res, err := builder.Build(cc.parsed.target(), r, resolver.BuildOptions{
 		DisableServiceConfig: cc.ignoresResolversConfig(),
 		DialCreds:            cc.creds.transport.Clone(),
 		CredsBundle:          cc.opts.bundle,
@@ -122,7 +122,7 @@ func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) 
 		err = errors.New("the builder returned no resolver")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %s: %w", cc.parsed.URL.Scheme, text.QuoteTarget(cc.target), text.Error(err))
+		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %s: %w", cc.parsed.scheme, text.QuoteTarget(cc.target), text.Error(err))
 	}
 	return res, nil
 }

@@ -136,6 +136,32 @@ func readTarget(target string, lookup func(scheme string) resolver.Builder) writ
 	return w
 }
 
+// restingTarget is a target as a channel keeps it. Most are a scheme and a path, and a
+// url.URL has room for nine more things.
+type restingTarget struct {
+	scheme, path string
+	url          *url.URL // nil: there is nothing else
+}
+
+func resting(t resolver.Target) restingTarget {
+	r := restingTarget{scheme: t.URL.Scheme, path: t.URL.Path}
+	if t.URL != (url.URL{Scheme: r.scheme, Path: r.path}) {
+		r.url = &t.URL
+	}
+	return r
+}
+
+// target returns the target, as resolvers and policies get it.
+func (r *restingTarget) target() resolver.Target {
+	if r.url != nil {
+		return resolver.Target{URL: *r.url}
+	}
+	return resolver.Target{URL: url.URL{Scheme: r.scheme, Path: r.path}}
+}
+
+// endpoint returns the part that resolvers resolve.
+func (r *restingTarget) endpoint() string { return r.target().Endpoint() }
+
 // parseTarget reads a target as gRPC's naming document says. A target whose
 // scheme is absent, or has no builder, is the endpoint of defaultScheme as a
 // whole.

@@ -305,7 +305,7 @@ func (o *observer) failed(attempt uint64, attempts failure.List) {
 
 // reportResolving reports that the resolver is being built. Policy queue only.
 func (cc *ClientConn) reportResolving() {
-	cc.observer.report(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.Endpoint()})
+	cc.observer.report(DialEvent{Kind: EventResolveStart, Addr: cc.parsed.endpoint()})
 }
 
 // reportResolved reports a result of the resolver. A failure is in the log of attempts
@@ -316,7 +316,7 @@ func (cc *ClientConn) reportResolved(since time.Time, s resolver.State, err erro
 		return
 	}
 	cc.policyQueue.AssertOn()
-	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.Endpoint(), Err: err}
+	e := DialEvent{Kind: EventResolveDone, Addr: cc.parsed.endpoint(), Err: err}
 	if since == cc.resolution.begun {
 		e.Elapsed = time.Since(since)
 	}
