@@ -48,7 +48,7 @@ const keptTransitions = 1024
 // returns, which wakes the goroutines that wait for it.
 type stateMachine struct {
 	mu      sync.Mutex
-	last    StateChange   // guarded by mu: the latest transition, whose To is the state
+	seq     uint64        // guarded by mu: the latest transition's
 	log     []StateChange // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
 	changed chan struct{} // guarded by mu: closed at the next transition; nil while no goroutine waits
 	pokes   uint64        // guarded by mu: how often poke was called
@@ -66,18 +66,19 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 	if also != nil {
 		also()
 	}
-	before = m.last
-	if m.last.To == to || m.last.To == connectivity.Shutdown {
+	before = m.lastLocked()
+	if before.To == to || before.To == connectivity.Shutdown {
 		return before, false
 	}
-	m.last = StateChange{Seq: m.last.Seq + 1, Time: time.Now(), From: m.last.To, To: to, Cause: cause}
-	if i := int(m.last.Seq-1) % keptTransitions; i < len(m.log) {
-		m.log[i] = m.last
+	m.seq++
+	c := StateChange{Seq: m.seq, Time: time.Now(), From: before.To, To: to, Cause: cause}
+	if i := int(m.seq-1) % keptTransitions; i < len(m.log) {
+		m.log[i] = c
 	} else {
 		if m.log == nil {
 			m.log = make([]StateChange, 0, 2) // CONNECTING and READY, of most channels
 		}
-		m.log = append(m.log, m.last)
+		m.log = append(m.log, c)
 	}
 	m.wakeLocked()
 	return before, true
@@ -92,6 +93,14 @@ func (m *stateMachine) poke() {
 	m.wakeLocked()
 }
 
+// lastLocked returns the latest transition, whose To is the state.
+func (m *stateMachine) lastLocked() StateChange {
+	if m.seq == 0 {
+		return StateChange{}
+	}
+	return m.log[int(m.seq-1)%keptTransitions]
+}
+
 func (m *stateMachine) wakeLocked() {
 	if m.changed != nil {
 		close(m.changed)
@@ -104,14 +113,14 @@ func (m *stateMachine) wakeLocked() {
 func (m *stateMachine) now() (StateChange, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.last, m.changedLocked()
+	return m.lastLocked(), m.changedLocked()
 }
 
 // look returns the latest transition, and a number for since.
 func (m *stateMachine) look() (now StateChange, pokes uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.last, m.pokes
+	return m.lastLocked(), m.pokes
 }
 
 // since returns a channel that is closed at the first transition or poke after those that
@@ -119,7 +128,7 @@ func (m *stateMachine) look() (now StateChange, pokes uint64) {
 func (m *stateMachine) since(now StateChange, pokes uint64) (changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.last.Seq != now.Seq || m.pokes != pokes {
+	if m.seq != now.Seq || m.pokes != pokes {
 		return nil
 	}
 	return m.changedLocked()
@@ -129,14 +138,14 @@ func (m *stateMachine) since(now StateChange, pokes uint64) (changed <-chan stru
 func (m *stateMachine) latest() StateChange {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.last
+	return m.lastLocked()
 }
 
 // state returns the current state.
 func (m *stateMachine) state() connectivity.State {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.last.To
+	return m.lastLocked().To
 }
 
 // after returns the oldest transition known that came after the one with
@@ -145,10 +154,10 @@ func (m *stateMachine) state() connectivity.State {
 func (m *stateMachine) after(seq uint64) (c StateChange, ok bool, changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if seq >= m.last.Seq {
+	if seq >= m.seq {
 		return StateChange{}, false, m.changedLocked()
 	}
-	next := max(seq+1, m.last.Seq-uint64(len(m.log))+1)
+	next := max(seq+1, m.seq-uint64(len(m.log))+1)
 	return m.log[int(next-1)%keptTransitions], true, nil
 }
 
@@ -158,7 +167,7 @@ func (m *stateMachine) recent(n int) []StateChange {
 	defer m.mu.Unlock()
 	n = min(n, len(m.log))
 	all := make([]StateChange, 0, n)
-	for next := m.last.Seq - uint64(n) + 1; next <= m.last.Seq; next++ {
+	for next := m.seq - uint64(n) + 1; next <= m.seq; next++ {
 		all = append(all, m.log[int(next-1)%keptTransitions])
 	}
 	return all
@@ -169,7 +178,7 @@ func (m *stateMachine) recent(n int) []StateChange {
 func (m *stateMachine) wasReady(seq uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for next := max(seq+1, m.last.Seq-uint64(len(m.log))+1); next <= m.last.Seq; next++ {
+	for next := max(seq+1, m.seq-uint64(len(m.log))+1); next <= m.seq; next++ {
 		if m.log[int(next-1)%keptTransitions].To == connectivity.Ready {
 			return true
 		}

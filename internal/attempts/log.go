@@ -31,8 +31,8 @@ const Max = 16
 type Log struct {
 	mu      sync.Mutex
 	resolve *failure.Attempt           // guarded by mu: the resolver's failure, nil once it gave addresses
-	tried   linked.List                // guarded by mu: a *triedAddr for each address, the latest at the end
-	places  map[string]*linked.Element // guarded by mu: of each address in tried; nil if that is empty
+	tried   *linked.List               // guarded by mu: a *triedAddr for each address, the latest at the end; nil if there is none
+	places  map[string]*linked.Element // guarded by mu: of each address in tried; nil with that
 	count   int                        // guarded by mu: attempts in tried
 	latest  *Running                   // guarded by mu: the attempt in progress that began last, before which are the others; nil: there is none
 	running int                        // guarded by mu: how many are in progress
@@ -158,7 +158,7 @@ func (l *Log) Disconnected(a *failure.Attempt) {
 
 func (l *Log) addLocked(t *triedAddr) {
 	if l.places == nil {
-		l.places = make(map[string]*linked.Element)
+		l.tried, l.places = linked.New(), make(map[string]*linked.Element)
 	}
 	l.places[t.addr] = l.tried.PushBack(t)
 	l.count += len(t.attempts)
@@ -171,7 +171,7 @@ func (l *Log) forgetLocked(addr string) {
 	}
 	l.count -= len(l.tried.Remove(place).(*triedAddr).attempts)
 	if delete(l.places, addr); len(l.places) == 0 {
-		l.places = nil // a channel at rest keeps nothing
+		l.tried, l.places = nil, nil // a channel at rest keeps nothing
 	}
 }
 
@@ -179,6 +179,9 @@ func (l *Log) forgetLocked(addr string) {
 // forgotten within the loop.
 func (l *Log) allLocked() iter.Seq[*triedAddr] {
 	return func(yield func(*triedAddr) bool) {
+		if l.tried == nil {
+			return
+		}
 		for place := l.tried.Front(); place != nil; {
 			t := place.Value.(*triedAddr)
 			place = place.Next() // before t is forgotten
@@ -282,8 +285,7 @@ func (l *Log) Ready() {
 func (l *Log) Clear() {
 	l.mu.Lock()
 	defer l.unlock()
-	l.tried.Init()
-	l.resolve, l.places, l.count = nil, nil, 0
+	l.resolve, l.tried, l.places, l.count = nil, nil, nil, 0
 }
 
 // Latest returns the last Max of the failures known, oldest first, and how
@@ -291,7 +293,11 @@ func (l *Log) Clear() {
 func (l *Log) Latest() (attempts failure.List, more int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for place := l.tried.Back(); place != nil && len(attempts) < Max; place = place.Prev() {
+	var place *linked.Element
+	if l.tried != nil {
+		place = l.tried.Back()
+	}
+	for ; place != nil && len(attempts) < Max; place = place.Prev() {
 		of := place.Value.(*triedAddr).attempts
 		for _, a := range slices.Backward(of[max(len(of)-(Max-len(attempts)), 0):]) {
 			attempts = append(attempts, a)
