@@ -66,18 +66,18 @@ type ClientConn struct {
 	connectAsked  serial.Signal
 	resetAsked    serial.Signal
 	config        atomic.Pointer[serviceconfig.Config]
-	noConfigs     atomic.Bool // WithServiceConfig's channel was closed without one
 	latestReason  atomic.Pointer[reason]
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
-	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
+	noConfigs     atomic.Bool              // WithServiceConfig's channel was closed without one
+	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
 	closing       latch.Latch              // closed when Close begins
 
 	mu      sync.Mutex
-	closed  bool           // guarded by mu: no subchannel is made any more
 	running sync.WaitGroup // one for the watcher of WithServiceConfig; added to under mu, before closed
+	closed  bool           // guarded by mu: no subchannel is made any more
 
 	// Policy queue only.
 	idle         bool
@@ -86,7 +86,7 @@ type ClientConn struct {
 	resolver     *resolverConn // nil while idle
 	resolution   resolution
 	chosen       *serviceconfig.Config // the latest good service config
-	grpcGoConfig grpcGoConfig
+	grpcGoConfig *grpcGoConfig         // nil: none so far
 	policies     policySwitch
 	published    published
 }

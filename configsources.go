@@ -71,7 +71,6 @@ func (s configSources) choose() (config *serviceconfig.Config, bad error) {
 
 // grpcGoConfig is the latest service config of a resolver that had it parsed by a channel
 // of grpc-go's, and what was made of it: a resolver may give it again with each update.
-// Policy queue only.
 type grpcGoConfig struct {
 	from *grpc.ServiceConfig
 	to   *grpcsc.ParseResult
@@ -79,7 +78,8 @@ type grpcGoConfig struct {
 
 // translate returns r with a config of this package in the place of one of grpc-go's. That
 // keeps its JSON in a field that is not exported; where there is none, r stays as it is.
-func (g *grpcGoConfig) translate(r *grpcsc.ParseResult, p serviceconfig.Parser) *grpcsc.ParseResult {
+// Policy queue only.
+func (cc *ClientConn) translate(r *grpcsc.ParseResult) *grpcsc.ParseResult {
 	if r == nil || r.Err != nil {
 		return r
 	}
@@ -87,18 +87,18 @@ func (g *grpcGoConfig) translate(r *grpcsc.ParseResult, p serviceconfig.Parser) 
 	if !ok || from == nil {
 		return r
 	}
-	if g.from != from {
+	if g := cc.grpcGoConfig; g == nil || g.from != from {
 		js := reflect.ValueOf(from).Elem().FieldByName("rawJSONString")
 		if !js.IsValid() || js.Kind() != reflect.String || js.Len() == 0 {
 			return r
 		}
-		c, err := p.Parse(js.String())
+		c, err := serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}.Parse(js.String())
 		if err != nil {
 			return &grpcsc.ParseResult{Err: err}
 		}
-		g.from, g.to = from, &grpcsc.ParseResult{Config: c}
+		cc.grpcGoConfig = &grpcGoConfig{from, &grpcsc.ParseResult{Config: c}}
 	}
-	return g.to
+	return cc.grpcGoConfig.to
 }
 
 // ignoresResolversConfig says whether what the resolver gives as a service config
@@ -109,7 +109,7 @@ func (cc *ClientConn) ignoresResolversConfig() bool {
 
 func (cc *ClientConn) chooseConfig(fromResolver *grpcsc.ParseResult) (config *serviceconfig.Config, bad error) {
 	return configSources{
-		resolver: cc.grpcGoConfig.translate(fromResolver, serviceconfig.Parser{MaxCallAttempts: cc.opts.maxCallAttempts}),
+		resolver: cc.translate(fromResolver),
 		ignored:  cc.ignoresResolversConfig(),
 		chosen:   cc.chosen,
 		defaults: cc.defaults,

@@ -45,7 +45,7 @@ func WithMaxConnectionAge(age, jitter time.Duration) DialOption {
 		if age > 0 && (jitter < 0 || jitter > age) {
 			o.invalid = fmt.Errorf("grpcdial: WithMaxConnectionAge(%v, %v): the jitter has to be between 0 and the age", age, jitter)
 		}
-		o.maxConnAge, o.connAgeJitter = max(age, 0), jitter
+		o.age = subchannel.Age{Max: max(age, 0), Jitter: jitter}
 	})
 }
 

@@ -103,10 +103,8 @@ func (cc *ClientConn) subchannelConfig() subchannel.Config {
 		Log:           &cc.attempts,
 		Metrics:       cc.metrics,
 		Channelz:      cc.channelz,
-		Authority:     cc.authority,
 		Closing:       &cc.closing,
-		MaxAge:        cc.opts.limits.maxConnAge,
-		AgeJitter:     cc.opts.limits.connAgeJitter,
+		Age:           &cc.opts.limits.age,
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 // DialOption sets one thing about a channel. The functions whose names begin
@@ -124,8 +126,8 @@ type connectionOptions struct {
 
 // connectionLimits is how many connections there may be, and how old.
 type connectionLimits struct {
-	maxConnections            int           // WithMaxConnectionsPerSubchannel; 0: not given
-	maxConnAge, connAgeJitter time.Duration // WithMaxConnectionAge; 0: no limit
+	maxConnections int            // WithMaxConnectionsPerSubchannel; 0: not given
+	age            subchannel.Age // WithMaxConnectionAge
 }
 
 // settings is what is kept of the options. Channels that leave a group of them as it is

@@ -32,6 +32,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/stats"
+
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 func TestDefaultDialOptions(t *testing.T) {
@@ -95,9 +97,9 @@ var optionEffects = []struct {
 	{"WithConnectCheck nil", WithConnectCheck(nil), nil},
 	{"WithMaxConnectionsPerSubchannel", WithMaxConnectionsPerSubchannel(3), map[string]any{"maxConnections": 3}},
 	{"WithMaxConnectionsPerSubchannel 0", WithMaxConnectionsPerSubchannel(0), map[string]any{"invalid": keep}},
-	{"WithMaxConnectionAge", WithMaxConnectionAge(time.Hour, time.Minute), map[string]any{"maxConnAge": time.Hour, "connAgeJitter": time.Minute}},
+	{"WithMaxConnectionAge", WithMaxConnectionAge(time.Hour, time.Minute), map[string]any{"age": subchannel.Age{Max: time.Hour, Jitter: time.Minute}}},
 	{"WithMaxConnectionAge 0", WithMaxConnectionAge(0, 0), nil},
-	{"WithMaxConnectionAge with too much jitter", WithMaxConnectionAge(time.Minute, time.Hour), map[string]any{"invalid": keep, "maxConnAge": time.Minute, "connAgeJitter": time.Hour}},
+	{"WithMaxConnectionAge with too much jitter", WithMaxConnectionAge(time.Minute, time.Hour), map[string]any{"invalid": keep, "age": subchannel.Age{Max: time.Minute, Jitter: time.Hour}}},
 	{"WithUserAgent", WithUserAgent("me/1"), map[string]any{"userAgent": "me/1 " + baseUserAgent}},
 	{"WithUserAgent empty", WithUserAgent(""), nil},
 	{"WithContextDialer", WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, nil }), map[string]any{"dialer": keep}},

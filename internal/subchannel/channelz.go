@@ -1,6 +1,8 @@
 package subchannel
 
 import (
+	"google.golang.org/grpc/resolver"
+
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2"
 )
@@ -15,7 +17,7 @@ func (l *loop) openSocket(conn *h2.Conn) (held bool) {
 		return sc.host.Hold(func() {})
 	}
 	name := sc.host.ServerName(l.addr)
-	if name == sc.g.cfg.Authority {
+	if name == sc.host.ServerName(resolver.Address{}) {
 		name = "" // as the channel
 	}
 	open := func() { l.socket = sc.channelz.NewSocket(conn.Peer(), name, socketCounts{conn}) }

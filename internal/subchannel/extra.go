@@ -140,13 +140,13 @@ func (sc *Subchannel) dropUnused() {
 	drain(old, ErrUnused)
 }
 
-// limitAgeLocked makes the connection of l stale when it is old (Config.MaxAge).
+// limitAgeLocked makes the connection of l stale when it is old (Config.Age).
 func (l *loop) limitAgeLocked() {
-	age := l.sc.g.cfg.MaxAge
+	age := l.sc.g.cfg.Age.Max
 	if age <= 0 {
 		return
 	}
-	if jitter := l.sc.g.cfg.AgeJitter; jitter > 0 {
+	if jitter := l.sc.g.cfg.Age.Jitter; jitter > 0 {
 		age -= rand.N(jitter)
 	}
 	l.ageTimer = time.AfterFunc(age, func() {

@@ -51,13 +51,14 @@ type Config struct {
 	Log           *attempts.Log
 	Metrics       *metrics.Recorder
 	Channelz      *channelzdata.Channel
-	Authority     string       // the channel's
 	Closing       *latch.Latch // closed when the channel's Close begins
 
-	// A connection is replaced when it is as old as MaxAge, less a random part of
-	// AgeJitter. 0: never.
-	MaxAge, AgeJitter time.Duration
+	Age *Age
 }
+
+// Age says when connections are old. One that is as old as Max, less a random part of
+// Jitter, is replaced. 0: none is.
+type Age struct{ Max, Jitter time.Duration }
 
 // Group is the subchannels of one channel, and their connection loops. Init makes it ready
 // to use. Its methods may be called from any goroutine.

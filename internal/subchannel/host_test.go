@@ -53,6 +53,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	t.Helper()
 	h := &fakeHost{t: t, calls: call.New(call.Config{}), connect: connect.Connect, states: make(chan balancer.SubConnState, 1000)}
 	h.group.Init(Config{
+		Age:     new(Age),
 		Params:  &grpc.ConnectParams{Backoff: grpcbackoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1, MaxDelay: 20 * time.Millisecond}, MinConnectTimeout: 10 * time.Second},
 		Calls:   h.calls,
 		Log:     &h.log,
