@@ -191,20 +191,23 @@ func (o *settings) keepaliveTime() time.Duration {
 // callConfig returns what the channel's RPCs have in common. Default call
 // options are not among it: the chain puts them before those of each RPC.
 func (cc *ClientConn) callConfig(o *dialOptions) call.Config {
+	var legacy *call.Legacy
+	if o.compressor != nil || o.decompressor != nil {
+		legacy = &call.Legacy{Compressor: o.compressor, Decompressor: o.decompressor}
+	}
 	return call.Config{
-		Insecure:      ErrPerRPCNeedsTransportSecurity,
-		Compressor:    o.compressor,
-		Decompressor:  o.decompressor,
+		Legacy:        legacy,
 		DisableRetry:  o.disableRetry,
 		MaxAttempts:   o.maxCallAttempts,
 		UserAgent:     o.userAgent,
 		StatsHandlers: o.statsHandlers,
 		Closing:       &cc.closing,
 		Owner:         (*callOwner)(cc),
-		ErrorAs:       rpcErrorAs,
-		ServerLoad:    call.ServerLoad,
+		Hooks:         callHooks,
 	}
 }
+
+var callHooks = &call.Hooks{Insecure: ErrPerRPCNeedsTransportSecurity, ErrorAs: rpcErrorAs, ServerLoad: call.ServerLoad}
 
 // callOwner is the channel as its RPCs ask it.
 type callOwner ClientConn

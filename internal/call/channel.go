@@ -71,13 +71,9 @@ type Config struct {
 	// DefaultOptions come before the options of each RPC. A caller that puts
 	// them in front itself leaves this empty: an OnFinish would run twice.
 	DefaultOptions []grpc.CallOption
-	// Insecure is what errors of RPCs match whose credentials require transport
-	// security that their connection does not have. nil: nothing of the kind.
-	Insecure error
-	// Compressor and Decompressor are those of the deprecated dial options
-	// WithCompressor and WithDecompressor.
-	Compressor   grpc.Compressor
-	Decompressor grpc.Decompressor
+	// Legacy is what the deprecated dial options WithCompressor and WithDecompressor have
+	// set. nil: nothing.
+	Legacy *Legacy
 	// DisableRetry switches retry policies off. RPCs that no server has
 	// processed are tried again nevertheless.
 	DisableRetry bool
@@ -91,6 +87,21 @@ type Config struct {
 	Closing *latch.Latch
 	// Owner is the control plane that the channel's RPCs ask. nil: there is none.
 	Owner Owner
+	// Hooks is what the owner adds to RPCs, the same for all of its channels. nil: nothing.
+	Hooks *Hooks
+}
+
+// Legacy has a compressor and a decompressor of old, either of which may be nil.
+type Legacy struct {
+	Compressor   grpc.Compressor
+	Decompressor grpc.Decompressor
+}
+
+// Hooks is what RPCs get from the package above. It is read only.
+type Hooks struct {
+	// Insecure is what errors of RPCs match whose credentials require transport
+	// security that their connection does not have. nil: nothing of the kind.
+	Insecure error
 	// ErrorAs serves errors.As on an [Error]: it sets target, if that is of a type that
 	// the channel's owner has for such errors, and reports whether it did. nil: it has none.
 	ErrorAs func(e *Error, target any) bool
@@ -103,31 +114,27 @@ const defaultMaxAttempts = 5
 
 // Channel makes RPCs. Its methods may be called by any number of goroutines.
 type Channel struct {
-	cfg         Config    // set once
-	base        *settings // of the default options; nil: there are none
-	baseErr     error     // what was wrong with the default options; every RPC ends with it
-	gzipBuiltin bool      // cfg.Decompressor is the one of grpc.NewGZIPDecompressor
-	epoch       time.Time
+	cfg     Config    // set once
+	base    *settings // of the default options; nil: there are none
+	baseErr error     // what was wrong with the default options; every RPC ends with it
+	epoch   time.Time
 
 	// Set by the control plane, read by RPCs.
 	picker   atomic.Pointer[pickerGen] // never nil
-	resolved atomic.Bool
 	policy   atomic.Pointer[policy]
 	selector atomic.Pointer[selectorInForce] // nil: the service config's method configs count
+	resolved atomic.Bool
 	idle     atomic.Bool
+
+	waiting  atomic.Int32 // RPCs that wait for a connection
+	refusing atomic.Bool  // Drain was called
 
 	// count counts RPCs, running ones too. lastEnd is the time of the latest end, in
 	// nanoseconds after epoch.
 	count   channelzdata.CallCount
 	lastEnd atomic.Int64
 
-	waiting atomic.Int32 // RPCs that wait for a connection
-
 	accepted atomic.Pointer[string] // grpc-accept-encoding; see acceptEncoding
-
-	refusing atomic.Bool // Drain was called
-
-	closed *latch.Latch
 
 	mu      sync.Mutex    // guards what follows, and that two setters do not interleave
 	changed chan struct{} // closed when another picker is in force; nil while no RPC waits for that
@@ -149,6 +156,8 @@ type pickerGen struct {
 var (
 	noPicker = new(pickerGen)
 	noPolicy = new(policy)
+	noLegacy = new(Legacy)
+	noHooks  = new(Hooks)
 )
 
 // policy is a service config with the state that belongs to it.
@@ -159,9 +168,15 @@ type policy struct {
 
 // New makes a channel that has no picker, no config, no resolver result, and is not idle.
 func New(cfg Config) *Channel {
-	ch := &Channel{cfg: cfg, epoch: time.Now(), closed: cfg.Closing}
-	if ch.closed == nil {
-		ch.closed = new(latch.Latch)
+	ch := &Channel{cfg: cfg, epoch: time.Now()}
+	if ch.cfg.Closing == nil {
+		ch.cfg.Closing = new(latch.Latch)
+	}
+	if ch.cfg.Legacy == nil {
+		ch.cfg.Legacy = noLegacy
+	}
+	if ch.cfg.Hooks == nil {
+		ch.cfg.Hooks = noHooks
 	}
 	if ch.cfg.MaxAttempts <= 0 {
 		ch.cfg.MaxAttempts = defaultMaxAttempts
@@ -170,7 +185,6 @@ func New(cfg Config) *Channel {
 		ch.base = new(settings)
 		ch.baseErr = ch.base.applyAll(cfg.DefaultOptions)
 	}
-	ch.gzipBuiltin = isBuiltinGzip(cfg.Decompressor)
 	ch.picker.Store(noPicker)
 	ch.policy.Store(noPolicy)
 	return ch
@@ -336,7 +350,7 @@ func (ch *Channel) noneRuns() {
 // of the channel's own have returned, those of RPCs that ended before included; nil: there
 // were none.
 func (ch *Channel) Close() (reported <-chan struct{}) {
-	ch.closed.Close()
+	ch.cfg.Closing.Close()
 	ch.mu.Lock()
 	ch.shut = true
 	var open []*clientStream
@@ -384,7 +398,7 @@ func (ch *Channel) stepBack() {
 	}
 }
 
-func (ch *Channel) isClosed() bool { return ch.closed.Closed() }
+func (ch *Channel) isClosed() bool { return ch.cfg.Closing.Closed() }
 
 // now is the time since the channel was made.
 func (ch *Channel) now() time.Duration { return time.Since(ch.epoch) }

@@ -48,7 +48,7 @@ func (ch *Channel) acceptEncoding(used string) string {
 					names = append(names, name)
 				}
 			}
-			if dc := ch.cfg.Decompressor; dc != nil && !slices.Contains(names, dc.Type()) {
+			if dc := ch.cfg.Legacy.Decompressor; dc != nil && !slices.Contains(names, dc.Type()) {
 				names = append(names, dc.Type())
 			}
 		}
@@ -92,8 +92,8 @@ func (r *rpc) chooseCompressor() error {
 			return status.Errorf(codes.Internal, "no compressor is registered for the requested grpc-encoding %q", name)
 		}
 		r.encoding = name
-	case r.ch.cfg.Compressor != nil:
-		r.compressor.legacy = r.ch.cfg.Compressor
+	case r.ch.cfg.Legacy.Compressor != nil:
+		r.compressor.legacy = r.ch.cfg.Legacy.Compressor
 		r.encoding = r.compressor.legacy.Type()
 	}
 	return nil
@@ -168,8 +168,8 @@ func (r *rpc) decompress(data []byte, enc string) (*[]byte, error) {
 		return nil, status.Errorf(codes.Internal, "a message has the compressed flag set, but grpc-encoding is %q", enc)
 	}
 	limit := r.set.maxRecv
-	if dc := r.ch.cfg.Decompressor; dc != nil && dc.Type() == enc {
-		if !r.ch.gzipBuiltin {
+	if dc := r.ch.cfg.Legacy.Decompressor; dc != nil && dc.Type() == enc {
+		if !isBuiltinGzip(dc) {
 			return decompressLegacy(dc, data, limit)
 		}
 		// grpc-go's own Do has no limit; this is the same format with one.
@@ -245,7 +245,7 @@ func readLimited(z io.Reader, compressed, limit int) (*[]byte, error) {
 	}
 }
 
+var builtinGzip = reflect.TypeOf(grpc.NewGZIPDecompressor())
+
 // isBuiltinGzip reports whether dc is grpc-go's own gzip decompressor.
-func isBuiltinGzip(dc grpc.Decompressor) bool {
-	return dc != nil && reflect.TypeOf(dc) == reflect.TypeOf(grpc.NewGZIPDecompressor())
-}
+func isBuiltinGzip(dc grpc.Decompressor) bool { return reflect.TypeOf(dc) == builtinGzip }

@@ -146,7 +146,7 @@ func TestUseCompressorThatIsNotRegistered(t *testing.T) {
 }
 
 func TestLegacyCompressors(t *testing.T) {
-	cfg := Config{Compressor: reverseLegacy{"turned"}, Decompressor: reverseLegacyIn{"turned"}}
+	cfg := Config{Legacy: &Legacy{Compressor: reverseLegacy{"turned"}, Decompressor: reverseLegacyIn{"turned"}}}
 	ch := serve(t, cfg, &testService{unary: compressingEcho},
 		grpc.RPCCompressor(reverseLegacy{"turned"}), grpc.RPCDecompressor(reverseLegacyIn{"turned"}))
 	reply := new(testpb.SimpleResponse)
@@ -180,7 +180,7 @@ func TestDecompressionLimit(t *testing.T) {
 		cfg  Config
 	}{
 		{"registered", Config{}},
-		{"grpc-go's legacy decompressor", Config{Decompressor: grpc.NewGZIPDecompressor()}},
+		{"grpc-go's legacy decompressor", Config{Legacy: &Legacy{Decompressor: grpc.NewGZIPDecompressor()}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, err := rpcWith()
@@ -219,8 +219,8 @@ func TestDecompressionErrors(t *testing.T) {
 		{"unknown encoding", nil, Config{}, "x", "nobody-registered-this", codes.Internal, `"nobody-registered-this"`},
 		{"not the format", nil, Config{}, "x", "gzip", codes.Internal, "decompressing"},
 		{"cut off", nil, Config{}, string(gzipped(t, 100000)[:50]), "gzip", codes.Internal, "decompressing"},
-		{"not the format, legacy", nil, Config{Decompressor: grpc.NewGZIPDecompressor()}, "x", "gzip", codes.Internal, "decompressing"},
-		{"too large, legacy", []grpc.CallOption{grpc.MaxCallRecvMsgSize(2)}, Config{Decompressor: reverseLegacyIn{"r"}}, "xxx", "r", codes.ResourceExhausted, ""},
+		{"not the format, legacy", nil, Config{Legacy: &Legacy{Decompressor: grpc.NewGZIPDecompressor()}}, "x", "gzip", codes.Internal, "decompressing"},
+		{"too large, legacy", []grpc.CallOption{grpc.MaxCallRecvMsgSize(2)}, Config{Legacy: &Legacy{Decompressor: reverseLegacyIn{"r"}}}, "xxx", "r", codes.ResourceExhausted, ""},
 		{"not accepted", []grpc.CallOption{experimental.AcceptCompressors("gzip")}, Config{}, "x", "test-reverse", codes.Internal, "AcceptCompressors"},
 	}
 	for _, tt := range tests {

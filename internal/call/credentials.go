@@ -85,7 +85,7 @@ func (r *rpc) fromCredentials(a *attempt) (pairs []string, err error) {
 func (r *rpc) requestMetadata(ctx context.Context, a *attempt, c credentials.PerRPCCredentials, info credentials.AuthInfo, audience string, otherwise codes.Code) (map[string]string, error) {
 	if c.RequireTransportSecurity() {
 		if err := credentials.CheckSecurityLevel(info, credentials.PrivacyAndIntegrity); err != nil {
-			return nil, withCause(status.Newf(codes.Unauthenticated, "per-RPC credentials demand a secure connection: %v", err), err, r.ch.cfg.Insecure)
+			return nil, withCause(status.Newf(codes.Unauthenticated, "per-RPC credentials demand a secure connection: %v", err), err, r.ch.cfg.Hooks.Insecure)
 		}
 	}
 	r.preparing = StageCredentials

@@ -139,7 +139,7 @@ func TestPerRPCCredentialErrors(t *testing.T) {
 			if tt.channel != nil {
 				b = b.having("test.example", tt.channel)
 			}
-			ch := ready(t, Config{Insecure: unsafe}, b)
+			ch := ready(t, Config{Hooks: &Hooks{Insecure: unsafe}}, b)
 			d := &dones{sc: b}
 			ch.SetPicker(d)
 			var opts []grpc.CallOption

@@ -336,7 +336,7 @@ func TestDeadlineWhileWaitingForAStream(t *testing.T) {
 
 func TestDoneReceivesWhatTheServerSaid(t *testing.T) {
 	load := func(md metadata.MD) any { return strings.Join(md["load"], ",") }
-	ch := scripted(t, Config{ServerLoad: load}, func(_ int, s *h2test.Stream) {
+	ch := scripted(t, Config{Hooks: &Hooks{ServerLoad: load}}, func(_ int, s *h2test.Stream) {
 		s.SendMessage(replyBytes(t))
 		s.SendTrailers(codes.OK, "", "load", "7")
 	})

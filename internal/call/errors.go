@@ -46,7 +46,7 @@ type Error struct {
 	failed  error                           // the latest failure of what was waited for, or the picker's; may be nil
 	reason  Reason                          // why there is no connection; may be nil
 	at      time.Time                       // zero until note has set what is above
-	as      func(e *Error, target any) bool // Config.ErrorAs
+	as      func(e *Error, target any) bool // Hooks.ErrorAs
 	said    bool                            // the status came from elsewhere
 
 	statusOnce sync.Once
@@ -162,7 +162,7 @@ func (r *rpc) unavailable(failed error, why Reason) *Error {
 // had taken until then, a's stream not included.
 func (r *rpc) note(e *Error, at Stage, a *attempt, spent effort) *Error {
 	now := r.ch.now()
-	e.Stage, e.Attempts, e.at, e.as = at, spent.attempts, r.ch.epoch.Add(now), r.ch.cfg.ErrorAs
+	e.Stage, e.Attempts, e.at, e.as = at, spent.attempts, r.ch.epoch.Add(now), r.ch.cfg.Hooks.ErrorAs
 	if a != nil {
 		e.Peer = a.peerAddr()
 		spent.times.add(a.s, nil)

@@ -110,7 +110,7 @@ func (h *hedge) race(ctx context.Context) (won *hedged) {
 		}
 		var ended, closed <-chan struct{} // of attempts in progress, they find out
 		if h.running == 0 {
-			ended, closed = ctx.Done(), h.ch.closed.Done()
+			ended, closed = ctx.Done(), h.ch.cfg.Closing.Done()
 		}
 		select {
 		case <-due:

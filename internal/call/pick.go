@@ -27,7 +27,7 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		since := r.ch.now()
 		select {
 		case <-opened:
-		case <-r.ch.closed.Done():
+		case <-r.ch.cfg.Closing.Done():
 		case <-ctx.Done():
 		}
 		r.times.Resolving += r.ch.now() - since
@@ -150,7 +150,7 @@ func (r *rpc) awaitPicker(ctx context.Context, gen *pickerGen, queued bool, last
 	if replaced := r.ch.replaced(gen); replaced != nil {
 		select {
 		case <-replaced:
-		case <-r.ch.closed.Done():
+		case <-r.ch.cfg.Closing.Done():
 		case <-ctx.Done():
 		}
 	}

@@ -170,7 +170,7 @@ func (r *rpc) pause(ctx context.Context, d time.Duration, last error) error {
 	case <-t.C:
 		r.times.BackingOff += r.ch.now() - since
 		return r.timeLeft(ctx, last)
-	case <-r.ch.closed.Done():
+	case <-r.ch.cfg.Closing.Done():
 		return grpc.ErrClientConnClosing
 	case <-ctx.Done():
 		r.times.BackingOff += r.ch.now() - since

@@ -318,8 +318,8 @@ func (r *rpc) end(a *attempt, err error) {
 	}
 	if a.done != nil {
 		info := balancer.DoneInfo{Err: err, Trailer: trailer, BytesSent: a.s != nil, BytesReceived: received}
-		if r.ch.cfg.ServerLoad != nil && trailer != nil {
-			info.ServerLoad = r.ch.cfg.ServerLoad(trailer)
+		if r.ch.cfg.Hooks.ServerLoad != nil && trailer != nil {
+			info.ServerLoad = r.ch.cfg.Hooks.ServerLoad(trailer)
 		}
 		a.done(info)
 	}
