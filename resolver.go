@@ -138,11 +138,10 @@ func makesUnixSockets(b resolver.Builder) bool {
 // retire has the resolver closed and whatever it says from now on ignored.
 func (r *resolverConn) retire() {
 	r.retired.Close()
-	if r.cc.ownCode && r.cc.resolverQueue.Hold(r.close) {
-		r.cc.resolverQueue.Run() // Close of such a resolver does nothing
-	} else {
-		r.cc.resolverQueue.Post(r.close)
+	if r.cc.ownCode && r.cc.resolverQueue.Here(r.close) {
+		return // Close of such a resolver does nothing
 	}
+	r.cc.resolverQueue.Post(r.close)
 }
 
 // close runs on the resolver queue, so after Build.
@@ -264,16 +263,12 @@ func (r *resolverConn) verdict(apply func() error) error {
 
 // verdictHere is verdict on this goroutine, if the policy queue is at rest.
 func (r *resolverConn) verdictHere(apply func() error) (err error, ok bool) {
-	held := r.cc.policyQueue.Hold(func() {
+	ok = r.cc.policyQueue.Here(func() {
 		if r.cc.resolver == r { // else retired
 			err = apply()
 		}
 	})
-	if !held {
-		return nil, false
-	}
-	r.cc.policyQueue.Run()
-	return err, true
+	return err, ok
 }
 
 // endpointsOf makes an endpoint of each address, as resolver.State documents.

@@ -169,7 +169,10 @@ func TestPolicySeesEndpoints(t *testing.T) {
 }
 
 // startAndWait leaves idle and waits until the resolver is built.
-func startAndWait(cc *ClientConn) error { return cc.awaitResolver(context.Background()) }
+func startAndWait(cc *ClientConn) error {
+	_, err := cc.awaitResolver(context.Background(), false)
+	return err
+}
 
 func TestResolverBuildOptions(t *testing.T) {
 	ca := h2test.NewCA(t)

@@ -459,7 +459,7 @@ func TestWaitThatEndsWithItsContext(t *testing.T) {
 						cc.WaitForStateChange(backendtest.Bounded(t), s)
 					}
 				})}
-				err := cc.waitReady(ctx, waitEnds{failFast: true})
+				err := cc.waitReady(ctx, waitEnds{failFast: true}, cc.state.latest().Seq)
 				if name == "READY" {
 					require.NoError(t, err)
 				} else {

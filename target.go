@@ -130,6 +130,9 @@ type written struct {
 
 func readTarget(target string, lookup func(scheme string) resolver.Builder) written {
 	w := written{target: target}
+	if _, err := netip.ParseAddrPort(target); err == nil {
+		return w // no URI: spares most dials the making of url.Parse's error
+	}
 	if u, err := parseURI(target); err == nil {
 		w.uri, w.builder = *u, lookup(u.Scheme)
 	}

@@ -28,6 +28,44 @@ func TestHold(t *testing.T) {
 	assert.Panics(t, q.AssertOn, "after Run the goroutine is the caller's again")
 }
 
+func TestHere(t *testing.T) {
+	Check()
+	defer checking.Store(false)
+	var q Queue
+	var got []int
+	q.AfterEach(func() { got = append(got, 0) })
+	require.True(t, q.Here(func() {
+		q.AssertOn()
+		assert.True(t, Inside())
+		got = append(got, 1)
+		assert.False(t, q.Here(func() {}), "it is not at rest")
+		q.Post(func() { q.AssertOn(); got = append(got, 2) })
+	}))
+	assert.Equal(t, []int{1, 0, 2, 0}, got)
+	assert.Panics(t, q.AssertOn, "the goroutine is the caller's again")
+
+	require.True(t, q.Hold(func() { got = append(got, 3) }))
+	assert.False(t, q.Here(func() {}), "it is held")
+	q.Run()
+	q.Close(nil)
+	assert.False(t, q.Here(func() {}), "it is closed")
+	q.Wait()
+	assert.Equal(t, []int{1, 0, 2, 0, 3, 0}, got)
+}
+
+// What is behind a function that ends its goroutine runs on another.
+func TestGoexitHere(t *testing.T) {
+	var q Queue
+	ran := make(chan struct{})
+	go q.Here(func() {
+		q.Post(func() { close(ran) })
+		runtime.Goexit()
+	})
+	<-ran
+	q.Close(nil)
+	q.Wait()
+}
+
 // A caller that lent its goroutine gets it back, however much is posted meanwhile.
 func TestRunHandsOver(t *testing.T) {
 	var q Queue

@@ -68,7 +68,22 @@ const maxHeld = 16
 
 // Run runs what waits, after Hold or CloseHeld, until the queue is empty, on the caller's
 // goroutine. If too much comes meanwhile, a goroutine takes over.
-func (q *Queue) Run() { q.serve(maxHeld) }
+func (q *Queue) Run() { q.serve(maxHeld, nil) }
+
+// Here is Hold followed by Run: it runs f, and then what was posted meanwhile, on the caller's
+// goroutine. It returns false, and f does not run, where Hold returns false.
+func (q *Queue) Here(f func()) bool {
+	q.mu.Lock()
+	atRest := !q.refuses && !q.running
+	if atRest {
+		q.running = true
+	}
+	q.mu.Unlock()
+	if atRest {
+		q.serve(maxHeld, f)
+	}
+	return atRest
+}
 
 // Discard makes the queue refuse what is posted from now on and forget what waits there.
 // Close is yet to be called, and its last runs.
@@ -156,29 +171,33 @@ func (q *Queue) append(f func(), start bool) {
 }
 
 // run is the queue's goroutine.
-func (q *Queue) run() { q.serve(math.MaxInt) }
+func (q *Queue) run() { q.serve(math.MaxInt, nil) }
 
-// serve runs what waits, at most so many functions on this goroutine. Only one call
-// exists at a time: running is set by the call
+// serve runs first, which may be nil, and then what waits, at most so many functions on this
+// goroutine. Only one call exists at a time: running is set by the call
 // that starts it and cleared here, under mu, in the same step that finds the queue
 // empty, so that serve either sees a Post or the Post starts a new one.
-func (q *Queue) serve(most int) {
+func (q *Queue) serve(most int, first func()) {
 	empty := false
 	defer func() {
-		if !empty { // most have run, or f left by Goexit; after a panic the program is ending anyway
+		if !empty { // most have run, or one left by Goexit; after a panic the program is ending anyway
 			go q.run()
 		}
 	}()
 	if checking.Load() {
 		q.goroutine.Store(goroutineID())
 	}
+	f := first
 	for range most {
-		f := q.next()
+		if f == nil {
+			f = q.next()
+		}
 		if f == nil {
 			empty = true
 			return
 		}
 		f()
+		f = nil
 		if q.after != nil {
 			q.after()
 		}

@@ -17,6 +17,7 @@
 package subchannel
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -74,6 +75,7 @@ type Group struct {
 	made    uint64         // guarded by mu: subchannels so far
 	subs    []*Subchannel  // guarded by mu: those that have not ended, each where its index says
 	loops   []*loop        // guarded by mu: those whose goroutine runs, each where its index says
+	held    *Held          // guarded by mu: not nil: the first loop that begins is not started
 	running sync.WaitGroup // one for each loop, health watch and timer that runs; added to under mu, before closed
 }
 
@@ -173,9 +175,9 @@ func (g *Group) enter() bool {
 	return !g.closed
 }
 
-// begin counts the goroutine of l in. It reports false, and l must not start, if the
-// group is closed.
-func (g *Group) begin(l *loop) bool {
+// begin counts the goroutine of l in and starts it. It reports false, and l must not start,
+// if the group is closed.
+func (g *Group) begin(ctx context.Context, l *loop) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -184,8 +186,42 @@ func (g *Group) begin(l *loop) bool {
 	l.index = len(g.loops)
 	g.loops = append(g.loops, l)
 	g.running.Add(1)
+	if g.held != nil && g.held.l == nil {
+		*g.held = Held{ctx, l}
+	} else {
+		go l.run(ctx)
+	}
 	return true
 }
+
+// Held is a loop that was not started: its caller has to call Connect.
+type Held struct {
+	ctx context.Context // the loop's
+	l   *loop
+}
+
+// HoldFirst calls f and returns the first loop that begins meanwhile; nil if none does. The
+// caller lends it its goroutine in place of a new one, by calling Connect, whatever happens.
+func (g *Group) HoldFirst(f func()) *Held {
+	held := new(Held)
+	g.holdNext(held)
+	f()
+	g.holdNext(nil)
+	if held.l == nil {
+		return nil
+	}
+	return held
+}
+
+func (g *Group) holdNext(h *Held) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held = h
+}
+
+// Connect makes the loop's first attempt. When it returns, the connection is in use or could
+// not be made, and what follows is on goroutines of the loop's own.
+func (h *Held) Connect() { h.l.run(h.ctx) }
 
 // end is the last that l's goroutine does.
 func (g *Group) end(l *loop) {

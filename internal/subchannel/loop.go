@@ -91,23 +91,26 @@ type dialing struct {
 	retry   chan struct{}      // closed by ResetBackoff; nil except in backingOff and pausing
 }
 
-// run is the goroutine, until there is a connection. That has a new one, serve,
-// because the stack that connecting took would otherwise be kept as long as the
-// connection is: it is half of what a goroutine that waits for bytes needs.
+// run is the goroutine, until there is a connection or the attempt has failed. What follows
+// has a new one, serve or backOff: the stack that connecting took would otherwise be kept as
+// long as the connection is, or the back-off takes, and is half of what a goroutine that
+// waits for bytes needs. And the goroutine may be lent (Group.HoldFirst).
 //
-// Code of the program's that is called on either may end the goroutine
+// Code of the program's that is called on any of them may end the goroutine
 // (runtime.Goexit): Close does not wait for it then.
 func (l *loop) run(ctx context.Context) {
-	served := false
+	handed := false // to the new goroutine, which ends the loop
 	defer func() {
-		if !served {
+		if !handed {
 			l.sc.g.end(l)
 		}
 	}()
-	if conn, err := l.connect(ctx); err != nil {
-		l.backOff(ctx, err)
-	} else {
-		l.ready(conn, &served)
+	conn, err := l.connect(ctx)
+	if err == nil {
+		l.ready(conn, &handed)
+	} else if retry, until := l.failed(err); retry != nil {
+		handed = true
+		go l.backOff(ctx, retry, until)
 	}
 }
 
@@ -261,13 +264,10 @@ func (l *loop) try(a Attempt) (since time.Time, p *connect.Progress) {
 	return l.since, &l.dialing.running.Progress
 }
 
-// backOff waits until the next attempt may be made. The subchannel is in
-// TRANSIENT_FAILURE then, unless it has other connections.
-func (l *loop) backOff(ctx context.Context, why error) {
-	retry, until := l.failed(why)
-	if retry == nil {
-		return
-	}
+// backOff is the goroutine after an attempt that failed: it waits until the next one may be
+// made. The subchannel is in TRANSIENT_FAILURE then, unless it has other connections.
+func (l *loop) backOff(ctx context.Context, retry <-chan struct{}, until time.Time) {
+	defer l.sc.g.end(l)
 	l.sc.host.Recheck() // addresses for which no time was left cannot succeed any more
 	l.sc.host.ResolveNow()
 	addr := l.addr.Addr
@@ -282,10 +282,10 @@ func (l *loop) backOff(ctx context.Context, why error) {
 // ready puts the connection in use. That is before serve begins, which then needs little
 // stack.
 //
-// served is set when the loop is serve's to end.
-func (l *loop) ready(conn *h2.Conn, served *bool) {
+// handed is set when the loop is serve's to end.
+func (l *loop) ready(conn *h2.Conn, handed *bool) {
 	defer func() {
-		if !*served { // ended by code of the program's
+		if !*handed { // ended by code of the program's
 			abandon(conn)
 		}
 	}()
@@ -305,7 +305,7 @@ func (l *loop) ready(conn *h2.Conn, served *bool) {
 		g.cfg.Metrics.Disconnected(l.addr, conn.Peer().AuthInfo, why)
 		conn.Close(why, nil)
 	}
-	*served = true
+	*handed = true
 	go l.serve(conn, stats)
 	if held {
 		l.sc.host.Run() // READY is reported on this goroutine, which has nothing else to do any more

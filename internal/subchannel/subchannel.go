@@ -141,12 +141,11 @@ func (sc *Subchannel) startLocked(addrs []resolver.Address) bool {
 		ctx, d.cancel = context.WithCancel(context.Background())
 	}
 	l := &loop{sc: sc, dialing: d}
-	if !sc.g.begin(l) {
+	if !sc.g.begin(ctx, l) {
 		d.cancel()
 		return false
 	}
-	sc.connecting = l
-	go l.run(ctx)
+	sc.connecting = l // its goroutine takes sc.mu before it looks
 	return true
 }
 
