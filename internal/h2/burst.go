@@ -1,6 +1,10 @@
 package h2
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+)
 
 // A stream that sends one message after the other would make a write of each, and a
 // write costs ten times what queueing a small message does. So once it sends in a burst, its
@@ -70,4 +74,28 @@ func (c *Conn) flushAwaited() {
 	c.flushing = true
 	c.mu.Unlock()
 	c.flushBlocking(nil)
+}
+
+// dataFrame is a DATA frame in the pending buffer.
+type dataFrame struct {
+	id      uint32
+	at, end int // offsets of its header, and of what follows it
+}
+
+// queueData appends p in DATA frames of stream id to the pending buffer, which is b. The
+// messages of a burst share a frame, which spares both sides work: where one begins has no
+// meaning (gRPC's PROTOCOL-HTTP2, "Data frame boundaries"). mu is held.
+func (c *Conn) queueData(b *buffer, id uint32, p []byte, end bool) {
+	d := &c.lastData
+	length := d.end - d.at - frameHeaderLen + len(p)
+	if d.id == id && d.end == len(b.b) && length <= c.maxSend {
+		b.b = append(b.b, p...)
+		putFrameLength(b.b, d.at, length)
+	} else {
+		d.id, d.at = id, len(b.b)+(len(p)-1)/c.maxSend*(c.maxSend+frameHeaderLen) // the last one
+		b.b = appendData(b.b, id, p, false, c.maxSend)
+	}
+	if d.end = len(b.b); end {
+		putFrameFlags(b.b, d.at, http2.FlagDataEndStream)
+	}
 }

@@ -1,10 +1,12 @@
 package h2_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -99,4 +101,50 @@ func TestConnectionEndsInABurst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Messages of a stream that wait together share a DATA frame, which is no longer than the
+// server accepts, has no other stream's bytes, and ends the stream if the last of them does.
+func TestWaitingMessagesShareAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.InitialWindowSize(1<<20))
+		var streams [2]*h2.Stream
+		for i := range streams {
+			s, err := c.Open(context.Background(), req("/test/Stream"))
+			require.NoError(t, err)
+			server.ExpectHeaders()
+			streams[i] = s
+		}
+		a, b := streams[0], streams[1]
+		large := h2test.PutMessage(false, make([]byte, 16<<10-20)) // leaves room for one small one
+		send := func(s *h2.Stream, last bool, messages ...[]byte) {
+			for i, m := range messages {
+				require.NoError(t, s.Send(m, last && i == len(messages)-1))
+			}
+		}
+		server.SetPipeBuffer(1, 1<<20)
+		send(a, false, numbered(1))
+		synctest.Wait() // its write waits for the server to read
+		send(a, false, numbered(2), numbered(3))
+		send(b, false, numbered(4), numbered(5), large, numbered(6), numbered(7))
+		send(a, true, numbered(8), numbered(9))
+		send(b, true, numbered(10))
+		for _, want := range []struct {
+			id   uint32
+			end  bool
+			data [][]byte
+		}{
+			{1, false, [][]byte{numbered(1)}},
+			{1, false, [][]byte{numbered(2), numbered(3)}},
+			{3, false, [][]byte{numbered(4), numbered(5)}},
+			{3, false, [][]byte{large, numbered(6)}},
+			{3, false, [][]byte{numbered(7)}},
+			{1, true, [][]byte{numbered(8), numbered(9)}},
+			{3, true, [][]byte{numbered(10)}},
+		} {
+			f := server.ExpectData(want.id)
+			require.Equal(t, bytes.Join(want.data, nil), f.Data)
+			require.Equal(t, want.end, f.EndStream())
+		}
+	})
 }

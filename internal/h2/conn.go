@@ -75,6 +75,7 @@ type Conn struct {
 	tally    tally
 
 	pend      *buffer     // frames that wait to be written; nil when there are none
+	lastData  dataFrame   // the latest of the pending frames of DATA, if it may be extended; zero: none
 	spare     *buffer     // the other of the two buffers while a flush is running
 	unheld    *time.Timer // ends the doomed if a Write goes on though the connection is closed
 	handed    uint64      // bytes of frames given to a write so far

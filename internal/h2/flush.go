@@ -133,7 +133,7 @@ func (c *Conn) nextFlush() (*buffer, bool) {
 // takePending takes the pending buffer for a write. mu is held.
 func (c *Conn) takePending() *buffer {
 	b := c.pending()
-	c.pend = nil
+	c.pend, c.lastData = nil, dataFrame{}
 	c.handed += uint64(len(b.b))
 	c.writing = true
 	c.inFlight, c.inPend = c.inPend, 0

@@ -18,6 +18,9 @@ func putFrameLength(b []byte, at, length int) {
 	b[at], b[at+1], b[at+2] = byte(length>>16), byte(length>>8), byte(length)
 }
 
+// putFrameFlags sets the flags of the frame that begins at b[at].
+func putFrameFlags(b []byte, at int, flags http2.Flags) { b[at+4] = byte(flags) }
+
 func appendRST(b []byte, id uint32, code http2.ErrCode) []byte {
 	b = appendFrameHeader(b, 4, http2.FrameRSTStream, 0, id)
 	return binary.BigEndian.AppendUint32(b, uint32(code))

@@ -343,7 +343,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		} else {
 			b := c.pending()
 			c.buffers.reserve(b, int(n)+usualHeaders)
-			b.b = appendData(b.b, s.sendID, msg[:n], end, c.maxSend)
+			c.queueData(b, s.sendID, msg[:n], end)
 		}
 		if msg = msg[n:]; len(msg) == 0 {
 			c.tally.sent++

@@ -68,7 +68,7 @@ type wire struct {
 	fr      *http2.Framer
 	dec     *hpack.Decoder
 	emitted []hpack.HeaderField
-	pending []*Frame // read during Handshake, not yet asked for
+	pending []*Frame // read already, not yet asked for
 	skip    Kind
 
 	table       int64 // the size of the client's HPACK table, as it announced it
