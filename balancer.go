@@ -193,6 +193,7 @@ func (w *policySwitch) update(config *serviceconfig.Config, s resolver.State) er
 			return balancer.ErrBadResolverState
 		}
 	}
+	s.Endpoints = endpointsOf(s) // the update that the channel keeps does without
 	err := p.lb.UpdateClientConnState(balancer.ClientConnState{ResolverState: s, BalancerConfig: lbConfig})
 	if isNew && w.cc.wanted {
 		p.lb.ExitIdle()

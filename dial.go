@@ -140,9 +140,12 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 func (cc *ClientConn) hasOwnCodeOnly(o *dialOptions) bool {
 	return cc.observer.listeners == nil && len(o.statsHandlers) == 0 && !o.proxy.given &&
 		o.serviceConfig == nil && (cc.defaults == nil || cc.defaults.LB == nil) &&
-		isOf(cc.builder, "google.golang.org/grpc/internal/resolver/passthrough") &&
+		isOf(cc.builder, passthroughPackage) &&
 		isOf(balancer.Get(pickfirst.Name), "google.golang.org/grpc/balancer/pickfirst")
 }
+
+// passthroughPackage is where grpc-go's passthrough resolver is.
+const passthroughPackage = "google.golang.org/grpc/internal/resolver/passthrough"
 
 // isOf reports whether the type of v is one of the package with that path.
 func isOf(v any, path string) bool {

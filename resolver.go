@@ -34,7 +34,7 @@ type resolverConn struct {
 	retired latch.Latch   // closed on the policy queue when the channel goes idle
 	asked   serial.Signal // a ResolveNow is on the resolver queue
 
-	resolver resolver.Resolver // resolver queue only; nil if Build failed
+	resolver resolver.Resolver // resolver queue only; nil if Build failed, or if there is nothing more for it to do
 	proxies  proxy.Func        // set on the resolver queue before Build and only read after that: which proxy an address takes
 
 	here bool // Build's goroutine only, and of a resolver that calls nothing after it: UpdateState may lend its goroutine to the policy queue
@@ -103,7 +103,8 @@ func (cc *ClientConn) calling(c resolverCall) {
 	cc.resolving.Store(c)
 }
 
-// buildResolver is one call of a builder. Resolver queue only.
+// buildResolver is one call of a builder. It returns no resolver if nothing need be called of
+// it. Resolver queue only.
 func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) {
 	cc.resolverQueue.AssertOn()
 	builder, err := cc.chooseRoute(r)
@@ -123,6 +124,9 @@ func (cc *ClientConn) buildResolver(r *resolverConn) (resolver.Resolver, error) 
 	}
 	if err != nil {
 		return nil, fmt.Errorf("grpcdial: the resolver for scheme %q cannot be built for target %s: %w", cc.parsed.scheme, text.QuoteTarget(cc.target), text.Error(err))
+	}
+	if isOf(builder, passthroughPackage) {
+		return nil, nil // it has given its address, and its methods do nothing
 	}
 	return res, nil
 }
@@ -183,9 +187,6 @@ func (cc *ClientConn) awaitResolverQueue() {
 // verdict: an error makes resolvers look again, with back-off. Once the channel
 // is closing, or idle, it returns nil at once.
 func (r *resolverConn) UpdateState(s resolver.State) error {
-	if s.Endpoints == nil {
-		s.Endpoints = endpointsOf(s.Addresses)
-	}
 	r.mu.Lock()
 	r.config = s.ServiceConfig
 	r.mu.Unlock()
@@ -271,10 +272,14 @@ func (r *resolverConn) verdictHere(apply func() error) (err error, ok bool) {
 	return err, ok
 }
 
-// endpointsOf makes an endpoint of each address, as resolver.State documents.
-func endpointsOf(addrs []resolver.Address) []resolver.Endpoint {
-	endpoints := make([]resolver.Endpoint, len(addrs))
-	for i, a := range addrs {
+// endpointsOf returns the endpoints of an update: its own, or if it has none one for each
+// address, as resolver.State documents.
+func endpointsOf(s resolver.State) []resolver.Endpoint {
+	if s.Endpoints != nil {
+		return s.Endpoints
+	}
+	endpoints := make([]resolver.Endpoint, len(s.Addresses))
+	for i, a := range s.Addresses {
 		endpoints[i].Attributes = a.BalancerAttributes
 		a.BalancerAttributes = nil
 		endpoints[i].Addresses = []resolver.Address{a}

@@ -323,7 +323,7 @@ func (cc *ClientConn) reportResolved(since time.Time, s resolver.State, err erro
 	if a := cc.attempts.ResolveFailure(); a != nil && err != nil {
 		e.Hint, e.Permanent = a.Hint, a.Permanent
 	}
-	for _, endpoint := range s.Endpoints {
+	for _, endpoint := range endpointsOf(s) {
 		for _, a := range endpoint.Addresses {
 			e.Addrs = append(e.Addrs, a.Addr)
 		}
