@@ -3,6 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
+	"iter"
 	"net"
 	"sync"
 	"syscall"
@@ -383,27 +384,44 @@ func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
 }
 
 // A wait for the channel's state ends when its mirror has caught up, which takes grpc-go
-// a moment.
+// a moment. Each case begins while the channel is CONNECTING; what it returns is called
+// once the channel is READY, and its mirror is not yet.
 func TestWaitsForTheMirror(t *testing.T) {
 	b := backendtest.Start(t, "one")
-	for name, wait := range map[string]func(cc *ClientConn){
-		"AwaitReady": func(cc *ClientConn) { assert.NoError(t, cc.AwaitReady(backendtest.Bounded(t))) },
-		"WaitForStateChange": func(cc *ClientConn) {
-			assert.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Connecting))
+	for name, begin := range map[string]func(cc *ClientConn) (wait func()){
+		"AwaitReady": func(cc *ClientConn) func() {
+			return func() { assert.NoError(t, cc.AwaitReady(backendtest.Bounded(t))) }
 		},
-		"Watch": func(cc *ClientConn) {
-			for c := range cc.Watch(backendtest.Bounded(t)) {
-				if c.To == connectivity.Ready {
-					return
+		"WaitForStateChange": func(cc *ClientConn) func() {
+			return func() { assert.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Connecting)) }
+		},
+		"Watch, the first element": func(cc *ClientConn) func() {
+			return func() {
+				for c := range cc.Watch(backendtest.Bounded(t)) {
+					assert.Equal(t, connectivity.Ready, c.From)
+					break
 				}
 			}
 		},
-		"Invoke": func(cc *ClientConn) {
-			assert.NoError(t, cc.GRPC().Invoke(backendtest.Bounded(t), "/x/y", new(emptypb.Empty), new(emptypb.Empty)))
+		"Watch, a transition": func(cc *ClientConn) func() {
+			next, stop := iter.Pull(cc.Watch(backendtest.Bounded(t)))
+			next()
+			return func() {
+				defer stop()
+				c, _ := next()
+				assert.Equal(t, connectivity.Ready, c.To)
+			}
 		},
-		"NewStream": func(cc *ClientConn) {
-			_, err := cc.GRPC().NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true}, "/x/y")
-			assert.NoError(t, err)
+		"Invoke": func(cc *ClientConn) func() {
+			return func() {
+				assert.NoError(t, cc.GRPC().Invoke(backendtest.Bounded(t), "/x/y", new(emptypb.Empty), new(emptypb.Empty)))
+			}
+		},
+		"NewStream": func(cc *ClientConn) func() {
+			return func() {
+				_, err := cc.GRPC().NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true}, "/x/y")
+				assert.NoError(t, err)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -417,14 +435,14 @@ func TestWaitsForTheMirror(t *testing.T) {
 			cc.Connect()
 			<-dialing
 			awaitState(t, cc, connectivity.Connecting)
+			wait, ended := begin(cc), make(chan struct{})
 			m := cc.mirrors.shared.Load()
-			ended := make(chan struct{})
-			go func() { defer close(ended); wait(cc) }()
 			m.mu.Lock()
 			close(proceed)
 			for cc.GetState() != connectivity.Ready {
 				time.Sleep(time.Millisecond)
 			}
+			go func() { defer close(ended); wait() }()
 			select {
 			case <-ended:
 				t.Error("the wait has ended, and the mirror's state is another one")
@@ -432,6 +450,7 @@ func TestWaitsForTheMirror(t *testing.T) {
 			}
 			m.mu.Unlock()
 			<-ended
+			assert.Equal(t, connectivity.Ready, cc.GRPC().GetState())
 		})
 	}
 }

@@ -73,53 +73,6 @@ func TestMirrorOfClosedChannel(t *testing.T) {
 	}
 }
 
-// TestMirrorDoesNotLag: a program that waits for its channel finds the mirror in the
-// state that it waited for.
-func TestMirrorDoesNotLag(t *testing.T) {
-	srv := backendtest.StartEcho(t)
-	for range 50 {
-		cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
-		conn := cc.GRPC()
-		require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
-		require.Equal(t, connectivity.Ready, conn.GetState())
-		require.NoError(t, cc.Close())
-	}
-}
-
-// TestMirrorOfAnRPC: an RPC that came to a backend on it finds it READY.
-func TestMirrorOfAnRPC(t *testing.T) {
-	srv := backendtest.StartEcho(t)
-	for range 50 {
-		cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
-		conn := cc.GRPC()
-		_, err := backendtest.CallEcho(t, conn, "Echo")
-		require.NoError(t, err)
-		require.Equal(t, connectivity.Ready, conn.GetState())
-		require.NoError(t, cc.Close())
-
-		cc = newClient(t, srv.Addr, grpcdial.WithInsecure())
-		conn = cc.GRPC()
-		_, err = conn.NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/test.Echo/Echo")
-		require.NoError(t, err)
-		require.Equal(t, connectivity.Ready, conn.GetState())
-		require.NoError(t, cc.Close())
-	}
-}
-
-// TestMirrorWatched: every transition that Watch yields has been made by the mirror.
-func TestMirrorWatched(t *testing.T) {
-	srv := backendtest.StartEcho(t)
-	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
-	conn := cc.GRPC()
-	cc.Connect()
-	for c := range cc.Watch(backendtest.Bounded(t)) {
-		if c.To == connectivity.Ready {
-			assert.Equal(t, connectivity.Ready, conn.GetState())
-			break
-		}
-	}
-}
-
 // TestMirrorClose: closing it ends its RPCs and leaves the channel open.
 func TestMirrorClose(t *testing.T) {
 	srv := backendtest.StartEcho(t)
