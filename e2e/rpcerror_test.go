@@ -157,22 +157,26 @@ func TestRPCError(t *testing.T) {
 // An RPC whose context had ended before it began waits for nothing, and its error says so.
 func TestContextThatHadEndedBeforeTheRPC(t *testing.T) {
 	answers := onRequest(t, func(s *h2test.Stream) { s.Reply(nil) })
-	cc := newClient(t, answers.Addr(), grpcdial.WithInsecure())
-	require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+	ready := newClient(t, answers.Addr(), grpcdial.WithInsecure())
+	require.NoError(t, ready.AwaitReady(backendtest.Bounded(t)))
+	// The first RPC of a channel, which has no result of its resolver, waits for none either.
+	unresolved := newClient(t, "silent:///x", grpcdial.WithInsecure(), grpcdial.WithResolvers(manual.NewBuilderWithScheme("silent")))
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
 	past, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Hour))
 	defer cancel()
-	for kind, run := range kindsOfRPC {
-		for ctx, code := range map[context.Context]codes.Code{cancelled: codes.Canceled, past: codes.DeadlineExceeded} {
-			err := run(ctx, cc)
-			require.Equal(t, code, status.Code(err), kind)
-			assert.ErrorIs(t, err, ctx.Err())
-			var e *grpcdial.RPCError
-			require.ErrorAs(t, err, &e)
-			assert.Equal(t, grpcdial.StageBegin, e.Stage)
-			assert.Zero(t, e.Attempts)
-			assert.ErrorContains(t, err, "had ended before the RPC began")
+	for _, cc := range []*grpcdial.ClientConn{ready, unresolved} {
+		for kind, run := range kindsOfRPC {
+			for ctx, code := range map[context.Context]codes.Code{cancelled: codes.Canceled, past: codes.DeadlineExceeded} {
+				err := run(ctx, cc)
+				require.Equal(t, code, status.Code(err), kind)
+				assert.ErrorIs(t, err, ctx.Err())
+				var e *grpcdial.RPCError
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, grpcdial.StageBegin, e.Stage)
+				assert.Zero(t, e.Attempts)
+				assert.ErrorContains(t, err, "had ended before the RPC began")
+			}
 		}
 	}
 }

@@ -23,6 +23,9 @@ func (r *rpc) awaitResolved(ctx context.Context) error {
 		if opened == nil {
 			return nil
 		}
+		if err := ctx.Err(); err != nil && !r.resolverDelayed {
+			return r.contextEnded(ctx, err, StageBegin, nil, nil)
+		}
 		r.resolverDelayed = true
 		since := r.ch.now()
 		select {
