@@ -89,7 +89,7 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 		return nil, cs.finish(err)
 	}
 	// From here on Close may end the stream at any time.
-	if a := cs.run(retryVerdict{}, nil); !cs.publish(a) || a.s == nil {
+	if a := cs.firstAttempt(); !cs.publish(a) || a.s == nil {
 		return nil, cs.finish(a.err)
 	}
 	cs.mu.Lock()
@@ -99,6 +99,20 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 		cs.stopWatch = context.AfterFunc(cs.ctx, cs.contextDone)
 	}
 	return cs, nil
+}
+
+// firstAttempt makes the RPC's first attempts. It ends the RPC if code of the program's panics
+// there, or calls runtime.Goexit: for a program that recovers the RPC does not run any more.
+func (cs *clientStream) firstAttempt() *streamAttempt {
+	returned := false
+	defer func() {
+		if !returned {
+			cs.giveUp(status.Error(codes.Internal, "a panic, or runtime.Goexit, in code of the program's ended the RPC"))
+		}
+	}()
+	a := cs.run(retryVerdict{}, nil)
+	returned = true
+	return a
 }
 
 // contextDone ends an RPC whose context ended, also if the program does not use the

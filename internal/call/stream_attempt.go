@@ -417,6 +417,9 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 		cs.rpc.cancel()
 	}
 	cs.ch.delist(cs)
+	if cs.via == nil && !cs.counted {
+		defer func() { cs.ch.leave(err == nil) }() // also when code of the program's panics
+	}
 	if last != nil {
 		cs.endAttempt(last, err)
 	}
@@ -425,9 +428,6 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 	}
 	cs.selection.committed()
 	cs.reportFinished(err)
-	if cs.via == nil && !cs.counted {
-		cs.ch.leave(err == nil)
-	}
 }
 
 // result is what an RPC that has ended ended with.
