@@ -18,6 +18,7 @@ const (
 	burstGap  = 50 * time.Microsecond // between two messages of a burst at most
 	denseGap  = 10 * time.Microsecond // the same if something was received in between: less than a round trip
 	burstFrom = 2                     // so many messages of a burst leave at once
+	burstTurn = 384                   // after so many messages of a burst other streams get their turn
 )
 
 // inBurst notes that a message is queued now. It reports whether others will follow
@@ -34,12 +35,17 @@ func (s *Stream) inBurst() bool {
 		s.burst = 0
 		return false
 	}
-	if s.burst < burstFrom {
-		s.burst++
-		return false
-	}
-	return true
+	s.burst++
+	return s.burst > burstFrom
 }
+
+// endsTurn reports whether the sender shall yield after a message of a burst.
+//
+// Streams that wait for a window, or for room, are granted a message each, and the first of
+// them to run takes what is left. If it went on for as long as that lasts, it would wait
+// again before the others have run, and be the first of them once more. A yield of the
+// processor lets those go on that run already. The connection's mu is held.
+func (s *Stream) endsTurn() bool { return s.burst%burstTurn == 0 && len(s.c.streams) > 1 }
 
 // flushSoonAndUnlock is flushAndUnlock for a message of a burst. mu is held on entry and
 // released. It never blocks.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -356,7 +357,11 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 			c.mu.Unlock()
 			c.flush(g)
 		case !s.unary && s.inBurst() && !end:
+			yields := s.endsTurn()
 			c.flushSoonAndUnlock()
+			if yields {
+				runtime.Gosched()
+			}
 		default:
 			c.flushAndUnlock()
 		}

@@ -70,7 +70,7 @@ type Stream struct {
 	sendWindow int64
 	blocked    bool          // the sender waits for sendWindow
 	sentAt     time.Duration // when the latest message was queued, since epoch
-	burst      uint8         // messages that followed each other as in a burst, up to burstFrom
+	burst      int           // messages that followed each other as in a burst
 	halfClosed bool          // END_STREAM is queued
 	deadline   time.Time
 	aside      bool   // Request.Aside; written with mu held too, so it may be read with either
