@@ -22,6 +22,7 @@ const (
 	indexedField   = 0x80 // the index follows in seven bits
 	insertedField  = 0x40 // the index of the name follows in six bits, or 0 and the name
 	sizeUpdate     = 0x20 // the size follows in five bits
+	literalField   = 0x00 // the index of the name follows in four bits, or 0 and the name; not inserted
 	firstInDynamic = 62
 	methodPOST     = indexedField | 3
 	schemeHTTP     = indexedField | 6
@@ -62,6 +63,12 @@ func (t *fieldTable) last() int { return len(t.fields) - 1 }
 // appendIndex appends the field at a place.
 func (t *fieldTable) appendIndex(b []byte, at int) []byte {
 	return appendPrefixed(b, indexedField, 7, uint64(firstInDynamic+t.last()-at))
+}
+
+// appendName appends the start of a literal without indexing, whose name is that of the field at
+// a place. The value follows.
+func (t *fieldTable) appendName(b []byte, at int) []byte {
+	return appendPrefixed(b, literalField, 4, uint64(firstInDynamic+t.last()-at))
 }
 
 // appendInsertion appends a field that is inserted. There is room for it, and it is kept.

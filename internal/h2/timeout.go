@@ -121,8 +121,8 @@ const (
 // timeoutName is the start of a grpc-timeout literal.
 var timeoutName = appendHpackString([]byte{0}, timeoutField)
 
-// timeout writes grpc-timeout: by its index if it is in the table. It is inserted when it
-// comes for the second time.
+// timeout writes grpc-timeout: by its index if it is in the table. The first one is inserted, so
+// that others need not repeat the name, and any other when it comes for the second time.
 func (e *headerEncoder) timeout(d time.Duration) {
 	n, unit := timeoutValue(d)
 	key := timeoutKey(n, unit)
@@ -136,7 +136,8 @@ func (e *headerEncoder) timeout(d time.Duration) {
 	}
 	var value [16]byte
 	v := append(strconv.AppendInt(value[:0], n, 10), timeoutUnits[unit].name)
-	if !e.frozen && e.timeouts.again(key) {
+	first := e.timeouts.kept[0]
+	if !e.frozen && (first.key == 0 || e.timeouts.again(key)) {
 		if free := e.timeouts.find(0); free != nil && e.fits(timeoutSize) {
 			e.room -= timeoutSize
 			e.dst = e.table.appendInsertion(e.dst, timeoutField, string(v))
@@ -146,7 +147,11 @@ func (e *headerEncoder) timeout(d time.Duration) {
 		}
 		e.missed += timeoutSize
 	}
-	e.dst = append(e.dst, timeoutName...)
+	if first.key != 0 {
+		e.dst = e.table.appendName(e.dst, int(first.at))
+	} else {
+		e.dst = append(e.dst, timeoutName...)
+	}
 	e.dst = append(e.dst, byte(len(v))) // at most 9 bytes, not Huffman-coded
 	e.dst = append(e.dst, v...)
 }
