@@ -74,10 +74,10 @@ type ClientConn struct {
 	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
 	closing       latch.Latch              // closed when Close begins
+	following     chan struct{}            // closed when watchConfigs has ended; nil: it does not run; set before the channel is handed out
 
-	mu      sync.Mutex
-	running sync.WaitGroup // one for the watcher of WithServiceConfig; added to under mu, before closed
-	closed  bool           // guarded by mu: no subchannel is made any more
+	mu     sync.Mutex
+	closed bool // guarded by mu: no subchannel is made any more
 
 	// Policy queue only.
 	idle         bool
@@ -242,7 +242,9 @@ func (cc *ClientConn) beginClose() (reported <-chan struct{}, first bool) {
 
 // awaitEnd is the wait of Close: for connections, then for the queues.
 func (cc *ClientConn) awaitEnd() {
-	cc.running.Wait()
+	if cc.following != nil {
+		<-cc.following
+	}
 	cc.subchannels.Wait()
 	cc.policyQueue.Wait()
 	cc.awaitResolverQueue()

@@ -206,16 +206,16 @@ func (cc *ClientConn) applyFirstConfig(first ServiceConfig, open bool) error {
 }
 
 // followConfigs starts watchConfigs, whose came is this one. The channel has not been
-// handed out, so running is not waited for yet.
+// handed out, so its end is not waited for yet.
 func (cc *ClientConn) followConfigs(came bool) {
-	cc.running.Add(1)
+	cc.following = make(chan struct{})
 	go cc.watchConfigs(came)
 }
 
 // watchConfigs is the goroutine of WithServiceConfig: it lives until the
 // program closes the channel of configs, or the ClientConn. came says that one has come.
 func (cc *ClientConn) watchConfigs(came bool) {
-	defer cc.running.Done()
+	defer close(cc.following)
 	for {
 		select {
 		case sc, open := <-cc.opts.serviceConfig:
