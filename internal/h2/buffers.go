@@ -30,33 +30,35 @@ type bufferPool struct {
 
 // pendingPool is the pool for a WriteBufferSize. The bytes that wait exceed that by a turn
 // and some headers, and a slice that grows has a quarter more than it needs.
-func pendingPool(writeBuffer int) bufferPool {
+func pendingPool(writeBuffer int) *bufferPool {
 	if most := (min(writeBuffer, 1<<30) + 2*turn) / 4 * 5; most > maxKeptBuffer {
-		return bufferPool{&largeBuffers, most}
+		return &bufferPool{&largeBuffers, most}
 	}
-	return bufferPool{&pendingBuffers, maxKeptBuffer}
+	return usualPool
 }
 
+var usualPool = &bufferPool{&pendingBuffers, maxKeptBuffer}
+
 // get returns an empty buffer.
-func (p bufferPool) get() *buffer {
+func (p *bufferPool) get() *buffer {
 	if b, ok := p.pool.Get().(*buffer); ok {
 		return b
 	}
 	return &buffer{b: make([]byte, 0, pendingSize)}
 }
 
-func (p bufferPool) put(b *buffer) {
+func (p *bufferPool) put(b *buffer) {
 	if p.keeps(b) {
 		b.b = b.b[:0]
 		p.pool.Put(b)
 	}
 }
 
-func (p bufferPool) keeps(b *buffer) bool { return cap(b.b) <= p.most }
+func (p *bufferPool) keeps(b *buffer) bool { return cap(b.b) <= p.most }
 
 // reserve makes room for n more bytes. A slice that is appended to piece by piece would be
 // copied time and again; a buffer of this pool grows in few steps to the most it keeps.
-func (p bufferPool) reserve(b *buffer, n int) {
+func (p *bufferPool) reserve(b *buffer, n int) {
 	need := len(b.b) + n
 	if need <= cap(b.b) {
 		return

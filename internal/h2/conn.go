@@ -6,11 +6,9 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/latch"
 )
@@ -22,7 +20,7 @@ type Conn struct {
 	wire    *Wire
 	nc      net.Conn
 	cfg     Config
-	buffers bufferPool
+	buffers *bufferPool
 	peer    *peer.Peer
 	done    latch.Latch // closed when no new stream can be opened any more
 	apart   bool        // writes may block: a goroutine makes them. Otherwise the socket takes non-blocking attempts.
@@ -42,26 +40,23 @@ type Conn struct {
 	left     atomic.Int64 // what the server may still send on the connection
 
 	flushers sync.WaitGroup // goroutines that write
-	farewell sync.WaitGroup // a GOAWAY that is still to be said; added to under mu, before the state is closed
 
 	mu sync.Mutex
 	// Guarded by mu.
 	state    connState
-	shaken   bool           // the handshake is done
-	harmed   bool           // see Harmed
-	letGo    bool           // Drain was called
-	flushing bool           // a goroutine is writing
-	awaited  bool           // a goroutine is on its way that flushes; see flushSoonAndUnlock
-	writing  bool           // what is handed but not written may be on its way
-	full     bool           // the socket did not take the latest write at once
-	greeting chan struct{}  // closed when the preface is written, or its write has failed; nil: nothing waits for that
-	cause    error          // why it is not open
-	endWith  *status.Status // what streams end with when they are cut; nil: lost
+	shaken   bool          // the handshake is done
+	harmed   bool          // see Harmed
+	letGo    bool          // Drain was called
+	flushing bool          // a goroutine is writing
+	awaited  bool          // a goroutine is on its way that flushes; see flushSoonAndUnlock
+	writing  bool          // what is handed but not written may be on its way
+	full     bool          // the socket did not take the latest write at once
+	greeting chan struct{} // closed when the preface is written, or its write has failed; nil: nothing waits for that
+	cause    error         // why it is not open
 	goAway   *goAwayError
 	streams  map[uint32]*Stream // nil before the first
-	aside    int                // of them, those that are Aside
-	doomed   []*Stream          // taken out of the table by the loss of the connection, to be ended when no write is under way
 	nextID   uint32
+	aside    int32          // of streams, those that are Aside
 	enc      *headerEncoder // nil before the first request; see encoder
 	slots    quota          // MAX_CONCURRENT_STREAMS
 	queue    *SlotQueue     // where RPCs wait for a slot; nil: in the quota's line
@@ -74,20 +69,17 @@ type Conn struct {
 	maxList  uint64         // the peer's MAX_HEADER_LIST_SIZE
 	tally    tally
 
-	pend      *buffer     // frames that wait to be written; nil when there are none
-	lastData  dataFrame   // the latest of the pending frames of DATA, if it may be extended; zero: none
-	spare     *buffer     // the other of the two buffers while a flush is running
-	unheld    *time.Timer // ends the doomed if a Write goes on though the connection is closed
-	handed    uint64      // bytes of frames given to a write so far
-	written   uint64      // of these, bytes that the socket took
-	inPend    int64       // room taken by what is in pend
-	inFlight  int64       // room taken by what is being written
-	acks      int         // answers to the peer's frames that wait to be written
-	ackFlight int         // of these, those being written
-	writeErr  error       // why nothing can be written any more; flushing stays true then
-	hearing   *time.Timer // ends the connection some time after writeErr
-	listens   bool        // after writeErr: what the server sent before may not be read yet
-	parting   *parting    // how the party that ends the flush closes the connection; nil: it is closed already, or open
+	pend      *buffer      // frames that wait to be written; nil when there are none
+	lastData  dataFrame    // the latest of the pending frames of DATA, if it may be extended; zero: none
+	spare     *buffer      // the other of the two buffers while a flush is running
+	handed    uint64       // bytes of frames given to a write so far
+	written   uint64       // of these, bytes that the socket took
+	inPend    int64        // room taken by what is in pend
+	inFlight  int64        // room taken by what is being written
+	acks      int32        // answers to the peer's frames that wait to be written
+	ackFlight int32        // of these, those being written
+	failed    *failedWrite // nil: writes go on
+	closing   *closing     // nil before the connection is closed
 
 	freeMu sync.Mutex
 	free   []*Stream // unary stream objects for reuse
@@ -164,7 +156,7 @@ func (c *Conn) Serving() bool {
 }
 
 // serving is Serving. mu is held.
-func (c *Conn) serving() bool { return len(c.streams) > c.aside }
+func (c *Conn) serving() bool { return len(c.streams) > int(c.aside) }
 
 // Harmed reports whether the end of the connection ended an RPC whose request the
 // server may have had. RPCs that are Aside do not count, nor does an end that the
@@ -212,7 +204,7 @@ func (c *Conn) unlockAndSettle() {
 // drained reports whether the connection is draining and has nothing left to do. mu is
 // held.
 func (c *Conn) drained() bool {
-	return c.state == stateDraining && !c.listens && (len(c.streams) == 0 || c.letGo && !c.serving())
+	return c.state == stateDraining && !c.listens() && (len(c.streams) == 0 || c.letGo && !c.serving())
 }
 
 // take removes s from the table. It reports false if s was not there: another goroutine

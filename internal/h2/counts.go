@@ -30,7 +30,14 @@ type Counts struct {
 // tally is the part of Counts that nothing else knows. It is guarded by Conn.mu.
 type tally struct {
 	succeeded, ok, sent, probes int64
-	latest                      time.Time
+	latest                      int64 // Unix nanoseconds; 0: none
+}
+
+// began notes that a stream was opened then; the zero time: that is not known.
+func (t *tally) began(at time.Time) {
+	if t.latest = 0; !at.IsZero() {
+		t.latest = at.UnixNano()
+	}
 }
 
 // ended counts a stream that the reader ends with e.
@@ -58,9 +65,11 @@ func (c *Conn) Counts() Counts {
 		MessagesSent:     c.tally.sent,
 		MessagesReceived: c.received.Load(),
 		Keepalives:       c.tally.probes,
-		Latest:           c.tally.latest,
 		SendWindow:       c.window.avail,
 		ReceiveWindow:    c.left.Load(),
+	}
+	if c.tally.latest != 0 {
+		n.Latest = time.Unix(0, c.tally.latest)
 	}
 	if c.goAway != nil {
 		n.GoAway = &c.goAway.GoAwayError

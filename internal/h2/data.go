@@ -151,7 +151,7 @@ func (r *reader) deliver(s *Stream, p *piece) {
 	}
 	s.mu.Unlock()
 	r.serves(s)
-	if r.behind += len(p.bytes) + p.placed; r.behind > wakeAfter {
+	if r.behind += int32(len(p.bytes) + p.placed); r.behind > wakeAfter {
 		r.notify()
 	}
 	switch {

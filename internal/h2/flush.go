@@ -158,8 +158,8 @@ func (c *Conn) endFlush(whole bool) bool {
 		return false
 	}
 	if closed {
-		parting := c.parting
-		c.parting = nil
+		parting := c.closing.parting
+		c.closing.parting = nil
 		c.mu.Unlock()
 		c.endDoomed()
 		c.flushEnded(parting, whole)
@@ -248,6 +248,24 @@ const (
 	noticeWait  = 20 * time.Millisecond
 )
 
+// failedWrite is why nothing can be written any more. It is guarded by Conn.mu.
+type failedWrite struct {
+	err     error
+	hearing *time.Timer // ends the connection some time later
+	listens bool        // what the server sent before may not be read yet
+}
+
+// listens is failedWrite.listens, if a write has failed. mu is held.
+func (c *Conn) listens() bool { return c.failed != nil && c.failed.listens }
+
+// writeErr is why nothing can be written any more; nil: writes go on. mu is held.
+func (c *Conn) writeErr() error {
+	if c.failed == nil {
+		return nil
+	}
+	return c.failed.err
+}
+
 // writeFailed notes that nothing more can be sent; what was written has been counted.
 // Streams that were not sent end. What the server said before that may still be read:
 // replies, or GOAWAY, after which requests may be sent again. The connection takes no new
@@ -263,13 +281,12 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 		return
 	}
 	c.drainLocked(err)
-	c.writeErr = err // flushing stays true, so that nothing is written any more
 	wait, end := lastWordsWait, hearOutWait
 	if c.shaken {
 		wait, end = noticeWait, noticeWait
-		c.listens = true
 	}
-	c.hearing = time.AfterFunc(end, c.heardOut)
+	// flushing stays true, so that nothing is written any more.
+	c.failed = &failedWrite{err: err, listens: c.shaken, hearing: time.AfterFunc(end, c.heardOut)}
 	var unsent []*Stream
 	for _, s := range c.streams {
 		if s.safeUntil > c.written {
@@ -293,9 +310,9 @@ func (c *Conn) writeFailed(b *buffer, err error) {
 // without streams ends then, any other hearOutWait after the write.
 func (c *Conn) heardOut() {
 	c.mu.Lock()
-	if c.listens && c.state != stateClosed {
-		c.listens = false
-		c.hearing.Reset(hearOutWait - noticeWait)
+	if c.listens() && c.state != stateClosed {
+		c.failed.listens = false
+		c.failed.hearing.Reset(hearOutWait - noticeWait)
 		c.unlockAndSettle()
 		return
 	}

@@ -25,7 +25,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		how = saidGoodbye
 	}
 	c.shut(err, nil, how)
-	c.farewell.Wait()
+	c.closing.farewell.Wait()
 	c.nc.Close()
 	c.flushers.Wait()
 	if ahead := c.rd.ahead; ahead != nil {
@@ -101,7 +101,7 @@ func (c *Conn) exchangePrefaces() error {
 	// A write that fails from here on wakes Serve: the deadline that it sets comes
 	// after the one above.
 	c.mu.Lock()
-	err := c.writeErr
+	err := c.writeErr()
 	c.shaken = said == nil && err == nil
 	c.mu.Unlock()
 	if err != nil {
@@ -153,7 +153,7 @@ func (r *reader) awaitTaken() error {
 func (c *Conn) takes() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.apart || c.written > 0 || c.writeErr != nil {
+	if !c.apart || c.written > 0 || c.failed != nil {
 		return nil // a socket has taken it before anything was read
 	}
 	c.greeting = make(chan struct{})

@@ -148,7 +148,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	}
 	c.streams[id] = s
 	c.ka.streamOpened()
-	c.tally.latest = req.Began
+	c.tally.began(req.Began)
 
 	b := c.pending()
 	at := len(b.b)
@@ -220,8 +220,8 @@ func (c *Conn) abandon(room int64) {
 // refusal is the error of an RPC that this connection does not take. mu is held.
 func (c *Conn) refusal() *Error {
 	e := c.lost(c.cause)
-	if c.endWith != nil {
-		e.Status = c.endWith
+	if c.closing != nil && c.closing.with != nil {
+		e.Status = c.closing.with
 	}
 	e.Unsent, e.Conn = true, c
 	return e

@@ -23,7 +23,7 @@ type reader struct {
 	// connection is quiet. small is for connections that cannot wait without a
 	// buffer, and for the handshake.
 	buf        *[]byte
-	small      []byte
+	small      *[smallRead]byte
 	narrow     int // the next read is for so many bytes, if it is not 0
 	start, end int // the bytes read and not used yet
 
@@ -37,6 +37,7 @@ type reader struct {
 
 	parts   *scatter       // nil until there was a read for it
 	hd      *headerDecoder // nil before the first header block
+	behind  int32          // bytes read since the receiver of wake was to be woken
 	lastID  uint32         // the stream of the latest look-up
 	last    *Stream
 	bw      bandwidth
@@ -45,7 +46,6 @@ type reader struct {
 	ahead   *aheadRead // a read that is under way; nil: none
 	served  *Stream    // the only stream that something was delivered to since the latest read
 	wake    *Stream    // its receiver is to be woken
-	behind  int        // bytes read since it was to be
 	onDrain func(cause error)
 }
 
@@ -68,7 +68,7 @@ func (r *reader) init(c *Conn) {
 	r.window = int64(c.cfg.ConnWindow)
 	c.left.Store(r.window)
 	r.sock.r = r
-	r.small = make([]byte, smallRead) // until the handshake is done, at least
+	r.small = new([smallRead]byte) // until the handshake is done, at least
 }
 
 // bytes is the buffer in use.
@@ -76,7 +76,10 @@ func (r *reader) bytes() []byte {
 	if r.buf != nil {
 		return *r.buf
 	}
-	return r.small
+	if r.small != nil {
+		return r.small[:]
+	}
+	return nil
 }
 
 // space is where the next bytes go: into a message, or the buffer. It takes a buffer from the pool if there
@@ -87,7 +90,7 @@ func (r *reader) space() []byte {
 	}
 	if r.buf == nil && (r.small == nil || r.more && r.narrow == 0 || r.end == len(r.small)) {
 		b := bytepool.Messages.Get(r.size())
-		r.end = copy(*b, r.small[r.start:r.end])
+		r.end = copy(*b, r.bytes()[r.start:r.end])
 		r.start = 0
 		r.buf = b
 	}

@@ -64,7 +64,7 @@ func (c *Conn) ended(err error) error {
 	if ours && how == lingering && !c.rd.drained {
 		c.rd.onDrain(err)
 	}
-	c.farewell.Wait() // the connection is closed when it has been said
+	c.closing.farewell.Wait() // the connection is closed when it has been said
 	if ours && how == lingering {
 		c.rd.linger()
 	}
@@ -82,8 +82,8 @@ func (c *Conn) ended(err error) error {
 func (c *Conn) firstFailure(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writeErr != nil && (err != io.EOF || errno.IsReset(c.writeErr)) && !isAlert(err) {
-		return c.writeErr
+	if failed := c.writeErr(); failed != nil && (err != io.EOF || errno.IsReset(failed)) && !isAlert(err) {
+		return failed
 	}
 	return err
 }
@@ -409,9 +409,10 @@ func (r *reader) goAway(f frameHeader, p []byte) error {
 	}
 	c.goAway = g
 	c.drainLocked(g)
-	c.listens = false
-	if c.state == stateDraining && c.writeErr != nil {
-		c.cause = g // the server's reason explains the write that failed
+	if c.failed != nil {
+		if c.failed.listens = false; c.state == stateDraining {
+			c.cause = g // the server's reason explains the write that failed
+		}
 	}
 	var unprocessed []*Stream
 	for id, s := range c.streams {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -56,6 +57,16 @@ type parting struct {
 	bound *time.Timer // closes the connection if the flush does not end
 }
 
+// closing is what a connection has once it is closed. It is guarded by Conn.mu, but for
+// farewell.
+type closing struct {
+	with     *status.Status // what streams end with when they are cut; nil: lost
+	doomed   []*Stream      // taken out of the table by the loss of the connection, to be ended when no write is under way
+	unheld   *time.Timer    // ends the doomed if a Write goes on though the connection is closed
+	parting  *parting       // how the party that ends the flush closes the connection; nil: it is closed already
+	farewell sync.WaitGroup // a GOAWAY that is still to be said; added to under mu, with the state
+}
+
 // shut ends the connection and reports whether it did: it does so once. Of what was
 // pending, requests are dropped: those that were not written can be sent elsewhere.
 //
@@ -73,18 +84,18 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 	if c.state == stateOpen {
 		c.done.Close()
 	}
-	c.state, c.cause, c.endWith = stateClosed, cause, st
+	c.state, c.cause, c.closing = stateClosed, cause, &closing{with: st}
 	c.leaveQueue()
 	for _, s := range c.streams {
 		s.sendID = 0
-		c.doomed = append(c.doomed, s)
+		c.closing.doomed = append(c.closing.doomed, s)
 	}
 	c.streams, c.aside = nil, 0
 	c.harmed = c.harms() // until it is known better: a write may be under way
 	c.ka.stop()
-	failed := c.writeErr != nil
+	failed := c.failed != nil
 	if failed {
-		c.hearing.Stop()
+		c.failed.hearing.Stop()
 	}
 	writing := c.flushing && !failed
 	c.flushing = true
@@ -97,15 +108,15 @@ func (c *Conn) shut(cause error, st *status.Status, how ending) bool {
 	case how == silently:
 	case writing:
 		release += c.cfg.goodbye
-		c.farewell.Add(1)
-		c.parting = &parting{how, time.AfterFunc(c.cfg.goodbye, c.cutOff)}
+		c.closing.farewell.Add(1)
+		c.closing.parting = &parting{how, time.AfterFunc(c.cfg.goodbye, c.cutOff)}
 	case c.apart:
-		c.farewell.Go(func() { c.partApart(how) })
+		c.closing.farewell.Go(func() { c.partApart(how) })
 	}
 	if writing && c.apart {
 		// The owner of the flush ends the streams, and knows then which were sent. Should
 		// the connection not let go of it, they do not wait for that.
-		c.unheld = time.AfterFunc(release, c.endDoomed)
+		c.closing.unheld = time.AfterFunc(release, c.endDoomed)
 	}
 	c.mu.Unlock()
 
@@ -138,7 +149,7 @@ func (c *Conn) flushEnded(p *parting, whole bool) {
 	}
 	c.part(p.how)
 	p.bound.Stop()
-	c.farewell.Done()
+	c.closing.farewell.Done()
 }
 
 // partApart is part in a goroutine of its own, where writes may block.
@@ -269,16 +280,16 @@ func (r *reader) linger() {
 // under way, so that it is known which of them were sent; or if one does not end.
 func (c *Conn) endDoomed() {
 	c.mu.Lock()
-	if c.unheld != nil {
-		c.unheld.Stop()
+	if c.closing.unheld != nil {
+		c.closing.unheld.Stop()
 	}
-	doomed := c.doomed
+	doomed := c.closing.doomed
 	if len(doomed) > 0 { // it may have run before
 		c.harmed = c.harms()
 	}
-	c.doomed = nil
+	c.closing.doomed = nil
 	written := c.arrived()
-	cause, st, goAway := c.cause, c.endWith, c.goAway
+	cause, st, goAway := c.cause, c.closing.with, c.goAway
 	c.mu.Unlock()
 	for _, s := range doomed {
 		var e *Error
@@ -307,5 +318,5 @@ func (c *Conn) arrived() uint64 {
 // harms reports whether one of the doomed counts for Harmed. mu is held.
 func (c *Conn) harms() bool {
 	arrived := c.arrived()
-	return c.endWith == nil && slices.ContainsFunc(c.doomed, func(s *Stream) bool { return !s.aside && s.safeUntil <= arrived })
+	return c.closing.with == nil && slices.ContainsFunc(c.closing.doomed, func(s *Stream) bool { return !s.aside && s.safeUntil <= arrived })
 }

@@ -29,12 +29,12 @@ type Wire struct {
 	heard bool // bytes have been read, or are not of interest; the reading side's own
 
 	mu       sync.Mutex
-	said     []byte     // see Said
-	layered  bool       // TLS records are collected instead of being written; set once after the handshake
-	corked   bool       // a flush is encrypting and takes the records when it is done
-	buffers  bufferPool // for records; set with layered
-	records  *buffer    // waiting to be written
-	unsought func()     // called after a write that no flush asked for (an alert, a key update)
+	said     []byte      // see Said
+	layered  bool        // TLS records are collected instead of being written; set once after the handshake
+	corked   bool        // a flush is encrypting and takes the records when it is done
+	buffers  *bufferPool // for records; set with layered
+	records  *buffer     // waiting to be written
+	unsought func()      // called after a write that no flush asked for (an alert, a key update)
 }
 
 // NewWire holds nc.
@@ -72,7 +72,7 @@ func (w *Wire) Said() []byte {
 
 // layer makes Write collect instead of write, so that no tls.Conn.Write can
 // block or be cut short, which would corrupt it for good.
-func (w *Wire) layer(buffers bufferPool, unsought func()) {
+func (w *Wire) layer(buffers *bufferPool, unsought func()) {
 	w.mu.Lock()
 	w.layered, w.buffers, w.unsought = true, buffers, unsought
 	w.mu.Unlock()
