@@ -266,32 +266,16 @@ func (cc *ClientConn) dial(ctx context.Context, block bool) error {
 // the first loop that connects, which the caller then has to have connect.
 func (cc *ClientConn) awaitResolver(ctx context.Context, hold bool) (first *subchannel.Held, err error) {
 	b := cc.nextBuilding()
-	switch {
-	case !cc.ownCode:
+	if !hold || !cc.ownCode {
 		cc.wake()
-	case !hold:
-		cc.buildHere()
-	default:
-		if first = cc.subchannels.HoldFirst(cc.buildHere); first != nil {
-			return first, nil
-		}
+	} else if first = cc.subchannels.HoldFirst(cc.wake); first != nil {
+		return first, nil
 	}
 	select {
 	case <-b.done.Done():
 		return nil, b.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	}
-}
-
-// buildHere is wake on this goroutine, on which the resolver is then built too, unless the
-// queues are at work.
-func (cc *ClientConn) buildHere() {
-	held := false
-	if !cc.policyQueue.Here(func() { held = cc.leaveIdleFor(true) }) {
-		cc.wake()
-	} else if held {
-		cc.resolverQueue.Run()
 	}
 }
 

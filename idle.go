@@ -64,8 +64,17 @@ func (cc *ClientConn) nextBuilding() *building {
 // askToConnect is Connect without its wait.
 func (cc *ClientConn) askToConnect() { cc.connectAsked.Send(&cc.policyQueue, cc.exitIdle) }
 
-// wake makes an idle channel connect, for an RPC. It does not wait.
-func (cc *ClientConn) wake() { cc.post(cc.leaveIdle) }
+// wake makes an idle channel connect, for an RPC or a dial. It does not wait: where nothing
+// of the program's runs on the queues, the policy queue's part and the building of the
+// resolver are done on this goroutine, unless the queues are at work.
+func (cc *ClientConn) wake() {
+	held := false
+	if !cc.ownCode || !cc.policyQueue.Here(func() { held = cc.leaveIdleFor(true) }) {
+		cc.post(cc.leaveIdle)
+	} else if held {
+		cc.resolverQueue.Run()
+	}
+}
 
 // exitIdle makes whatever is idle connect, the channel or its policy. A policy that
 // is yet to be built is asked after its first update. Policy queue only.
