@@ -193,11 +193,16 @@ func (m *stateMachine) changedLocked() <-chan struct{} {
 	return m.changed
 }
 
-// setState is stateMachine.set, followed by the records and reports of the transition:
-// channelz, the mirrors, the observer. stateMachine does not make them because it holds
-// its lock, and the text of cause and trace hooks may be user code.
+// setState is stateMachine.set, with the records and reports of the transition: channelz, so that
+// a goroutine that waits for the state finds it there too; then the mirrors and the observer.
+// stateMachine does not make them because it holds its lock, and the text of cause and trace
+// hooks may be user code. Policy queue only, but for SHUTDOWN, after which channelz has nothing
+// of the channel.
 func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) {
 	cause = fitCause(cause)
+	if from := cc.state.state(); to != from && to != connectivity.Shutdown && from != connectivity.Shutdown {
+		cc.channelz.State(to, cause)
+	}
 	before, ok := cc.state.set(to, cause, func() {
 		cc.attempts.Changes.Add(1) // before the picker that fails RPCs in the new state
 		if also != nil {
@@ -208,9 +213,6 @@ func (cc *ClientConn) setState(to connectivity.State, cause error, also func()) 
 		return
 	}
 	cc.mirrors.catchUp()
-	if to != connectivity.Shutdown { // of a channel that has ended channelz has nothing
-		cc.channelz.State(to, cause)
-	}
 	if cc.observer.idle() {
 		return
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"math"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,6 +26,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -50,6 +54,25 @@ func TestStateMachine(t *testing.T) {
 		assert.False(t, set(s, nil), "%v after SHUTDOWN", s)
 	}
 	assert.Equal(t, connectivity.Shutdown, m.state())
+}
+
+// A goroutine that waits for a state finds it in channelz, which has it before it is in force.
+func TestChannelzHasTheStateFirst(t *testing.T) {
+	channelzdata.Keep()
+	cc, err := NewClient("passthrough:///states.test:1", WithInsecure())
+	require.NoError(t, err)
+	defer cc.Close()
+	recorded := func() connectivity.State {
+		channels, _ := channelzdata.TopChannels(0, math.MaxInt, nil)
+		i := slices.IndexFunc(channels, func(c channelzdata.ChannelRecord) bool { return strings.Contains(c.Name, "states.test") })
+		require.GreaterOrEqual(t, i, 0)
+		return channels[i].State
+	}
+	for _, to := range []connectivity.State{connectivity.Connecting, connectivity.TransientFailure, connectivity.Ready} {
+		var before connectivity.State
+		cc.setState(to, nil, func() { before = recorded() }) // called before anything can see the state
+		assert.Equal(t, to, before)
+	}
 }
 
 func TestStateMachineKeepsTheLatestTransitions(t *testing.T) {

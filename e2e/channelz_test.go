@@ -85,15 +85,13 @@ func (r reader) subchannels(c *channelzpb.Channel) []*channelzpb.Subchannel {
 	return all
 }
 
-// reached returns the record of a channel once it has a state. The state is written there
-// after callers of the channel may have seen it.
-func (r reader) reached(id int64, state channelzpb.ChannelConnectivityState_State) (c *channelzpb.Channel) {
+// reached returns the record of a channel that a caller has seen in this state. It is in the
+// record then.
+func (r reader) reached(id int64, state channelzpb.ChannelConnectivityState_State) *channelzpb.Channel {
 	r.t.Helper()
-	backendtest.Eventually(r.t, func() (ok bool) {
-		var err error
-		c, err = r.channel(id)
-		return err == nil && c.Data.State.State == state
-	}, "the record of the channel is "+state.String())
+	c, err := r.channel(id)
+	require.NoError(r.t, err)
+	require.Equal(r.t, state, c.Data.State.State)
 	return c
 }
 
