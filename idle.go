@@ -62,42 +62,55 @@ func (cc *ClientConn) nextBuilding() *building {
 }
 
 // askToConnect is Connect without its wait.
-func (cc *ClientConn) askToConnect() { cc.connectAsked.Send(&cc.policyQueue, cc.exitIdle) }
-
-// wake makes an idle channel connect, for an RPC or a dial. It does not wait: where nothing
-// of the program's runs on the queues, the policy queue's part and the building of the
-// resolver are done on this goroutine, unless the queues are at work.
-func (cc *ClientConn) wake() {
-	held := false
-	if !cc.ownCode || !cc.policyQueue.Here(func() { held = cc.leaveIdleFor(true) }) {
-		cc.post(cc.leaveIdle)
-	} else if held {
-		cc.resolverQueue.Run()
+func (cc *ClientConn) askToConnect() {
+	if !cc.onPolicyQueueHere(cc.exitIdle) {
+		cc.connectAsked.Send(&cc.policyQueue, func() { cc.exitIdle(false) })
 	}
 }
 
-// exitIdle makes whatever is idle connect, the channel or its policy. A policy that
-// is yet to be built is asked after its first update. Policy queue only.
-func (cc *ClientConn) exitIdle() {
+// wake makes an idle channel connect, for an RPC or a dial. It does not wait.
+func (cc *ClientConn) wake() {
+	if !cc.onPolicyQueueHere(cc.leaveIdle) {
+		cc.post(func() { cc.leaveIdle(false) })
+	}
+}
+
+// onPolicyQueueHere calls f, which may leave idle, on the policy queue, and then has a resolver
+// built that f has left to it (held), all on this goroutine. It reports false, and does neither,
+// if the queue is at work, or if anything of the program's may run on the queues.
+func (cc *ClientConn) onPolicyQueueHere(f func(here bool) (held bool)) bool {
+	held := false
+	if !cc.ownCode || !cc.policyQueue.Here(func() { held = f(true) }) {
+		return false
+	}
+	if held {
+		cc.resolverQueue.Run()
+	}
+	return true
+}
+
+// exitIdle makes whatever is idle connect, the channel, for which here and held are as in
+// leaveIdle, or its policy. A policy that is yet to be built is asked after its first
+// update. Policy queue only.
+func (cc *ClientConn) exitIdle(here bool) (held bool) {
 	cc.policyQueue.AssertOn()
 	if cc.isClosing() {
-		return
+		return false
 	}
 	cc.wanted = true
 	if cc.idle {
-		cc.leaveIdle()
-	} else if p := cc.policies.latest(); p != nil {
+		return cc.leaveIdle(here)
+	}
+	if p := cc.policies.latest(); p != nil {
 		p.lb.ExitIdle()
 	}
+	return false
 }
 
-// leaveIdle has a resolver built, and the rest follows from what it says. Policy
-// queue only.
-func (cc *ClientConn) leaveIdle() { cc.leaveIdleFor(false) }
-
-// leaveIdleFor is leaveIdle. If here is set and held returned, the resolver queue is held,
-// and the resolver built when the caller has it run. Policy queue only.
-func (cc *ClientConn) leaveIdleFor(here bool) (held bool) {
+// leaveIdle has a resolver built, and the rest follows from what it says. If here is set and
+// held returned, the resolver queue is held, and the resolver built when the caller has it
+// run. Policy queue only.
+func (cc *ClientConn) leaveIdle(here bool) (held bool) {
 	cc.policyQueue.AssertOn()
 	if !cc.idle {
 		return false
