@@ -19,17 +19,40 @@ type block struct {
 	httpStatus  string
 	contentType string
 	grpcStatus  string
-	message     string // still percent-encoded
-	details     []string
-	encoding    string
-	malformed   string // the first violation of HTTP found; fatal to the stream
-	badPseudo   bool   // a violation concerns pseudo-headers, so that httpStatus means nothing
-	badBinary   string // the first value of a "-bin" field that is malformed, if any
-	truncated   bool   // the list was larger than this side accepts
-	wire        int    // encoded size
+	rare        *rarity // nil before the first; see rarities and addRarity
+	wire        int     // encoded size
 
-	size    uint64
-	regular bool // a field that is no pseudo-header was seen
+	size      uint64
+	regular   bool // a field that is no pseudo-header was seen
+	truncated bool // the list was larger than this side accepts
+	badPseudo bool // a violation concerns pseudo-headers, so that httpStatus means nothing
+}
+
+// rarity is what few blocks have. A connection at rest keeps two blocks.
+type rarity struct {
+	message   string // still percent-encoded
+	details   []string
+	encoding  string
+	malformed string // the first violation of HTTP found; fatal to the stream
+	badBinary string // the first value of a "-bin" field that is malformed, if any
+}
+
+var noRarity = new(rarity)
+
+// rarities returns what the block has of that, to be read only.
+func (b *block) rarities() *rarity {
+	if b.rare == nil {
+		return noRarity
+	}
+	return b.rare
+}
+
+// addRarity returns the rarities to add one to.
+func (b *block) addRarity() *rarity {
+	if b.rare == nil {
+		b.rare = new(rarity)
+	}
+	return b.rare
 }
 
 // begin makes b a new block of wire bytes. Inlined, it would leave its caller less stack for what
@@ -37,7 +60,10 @@ type block struct {
 //
 //go:noinline
 func (b *block) begin(wire int) {
-	*b = block{fields: emptied(b.fields), indices: b.indices[:0], wire: wire}
+	if b.rare != nil {
+		*b.rare = rarity{} // once made it is used again
+	}
+	*b = block{fields: emptied(b.fields), indices: b.indices[:0], rare: b.rare, wire: wire}
 }
 
 // maxKeptFields is how many fields a block, or a stream that serves again, keeps room for.
@@ -228,9 +254,9 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 	case "grpc-status":
 		b.grpcStatus = f.Value
 	case "grpc-message":
-		b.message = f.Value
+		b.addRarity().message = f.Value
 	case "grpc-encoding":
-		b.encoding = f.Value
+		b.addRarity().encoding = f.Value
 	case "user-agent":
 		b.fields = append(b.fields, f)
 	default:
@@ -247,13 +273,14 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 func (b *block) binary(f hpack.HeaderField) {
 	values, err := decodeBinary(f.Value)
 	if err != nil {
-		if b.badBinary == "" {
-			b.badBinary = fmt.Sprintf("malformed response headers: %s: %v", f.Name, err)
+		if r := b.addRarity(); r.badBinary == "" {
+			r.badBinary = fmt.Sprintf("malformed response headers: %s: %v", f.Name, err)
 		}
 		return
 	}
 	if f.Name == "grpc-status-details-bin" {
-		b.details = append(b.details, values...)
+		r := b.addRarity()
+		r.details = append(r.details, values...)
 	}
 	for _, v := range values {
 		b.fields = append(b.fields, hpack.HeaderField{Name: f.Name, Value: v})
@@ -264,8 +291,8 @@ func (b *block) binary(f hpack.HeaderField) {
 // not.
 func (b *block) flaw(limit uint32) (what string, rst http2.ErrCode) {
 	switch {
-	case b.malformed != "":
-		return "malformed response headers: " + b.malformed, http2.ErrCodeProtocol
+	case b.rarities().malformed != "":
+		return "malformed response headers: " + b.rare.malformed, http2.ErrCodeProtocol
 	case b.truncated:
 		return fmt.Sprintf("peer header list size exceeded limit: more than %d bytes", limit), http2.ErrCodeFrameSize
 	}
@@ -273,8 +300,8 @@ func (b *block) flaw(limit uint32) (what string, rst http2.ErrCode) {
 }
 
 func (b *block) violation(format string, args ...any) {
-	if b.malformed == "" {
-		b.malformed = fmt.Sprintf(format, args...)
+	if r := b.addRarity(); r.malformed == "" {
+		r.malformed = fmt.Sprintf(format, args...)
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	s.gotData = true
 	flaw, rst := b.flaw(s.c.cfg.headerListLimit())
 	switch {
-	case s.notGRPC != nil && (flaw != "" || endStream && (s.httpErr == nil || b.badBinary != "" || b.grpcStatus == "" || b.grpcStatus == "0")):
+	case s.notGRPC != nil && (flaw != "" || endStream && (s.httpErr == nil || b.rarities().badBinary != "" || b.grpcStatus == "" || b.grpcStatus == "0")):
 		return over(s.notGRPCError(), http2.ErrCodeProtocol)
 	case s.notGRPC != nil && !endStream:
 		if s.informs(b) {
@@ -76,10 +76,10 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 	switch {
 	case !isGRPC:
 		s.notGRPC = httpError(httpStatus, b.contentType, "")
-	case b.badBinary != "" && httpStatus != http.StatusOK:
-		s.notGRPC = httpError(httpStatus, b.contentType, b.badBinary)
-	case b.badBinary != "":
-		return over(internal(b.badBinary), http2.ErrCodeProtocol)
+	case b.rarities().badBinary != "" && httpStatus != http.StatusOK:
+		s.notGRPC = httpError(httpStatus, b.contentType, b.rarities().badBinary)
+	case b.rarities().badBinary != "":
+		return over(internal(b.rarities().badBinary), http2.ErrCodeProtocol)
 	}
 	if s.notGRPC != nil {
 		if endStream {
@@ -87,7 +87,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		}
 		return verdict{}
 	}
-	s.encoding = b.encoding
+	s.encoding = b.rarities().encoding
 	if httpStatus != http.StatusOK {
 		s.httpErr = httpError(httpStatus, b.contentType, "")
 	}
@@ -137,8 +137,8 @@ func (s *Stream) violated(what string, rst http2.ErrCode) verdict {
 }
 
 func (s *Stream) onTrailers(b *block) verdict {
-	if b.badBinary != "" {
-		return s.violated(b.badBinary, http2.ErrCodeProtocol)
+	if b.rarities().badBinary != "" {
+		return s.violated(b.rarities().badBinary, http2.ErrCodeProtocol)
 	}
 	s.inTrailer = b.wire
 	s.trailer = append(s.trailer, b.fields...)
@@ -148,8 +148,8 @@ func (s *Stream) onTrailers(b *block) verdict {
 			return over(s.notGRPCError(), http2.ErrCodeNo)
 		}
 		missing := "the server ended the stream without grpc-status"
-		if b.message != "" {
-			missing += ", with grpc-message " + quoted(decodeMessage(b.message))
+		if b.rarities().message != "" {
+			missing += ", with grpc-message " + quoted(decodeMessage(b.rarities().message))
 		}
 		return over(&Error{Status: status.New(codes.Unknown, missing)}, http2.ErrCodeNo)
 	}
@@ -164,11 +164,11 @@ func (s *Stream) onTrailers(b *block) verdict {
 		if s.part.n > 0 {
 			return s.violated("the server ended the stream in the middle of a message", http2.ErrCodeNo)
 		}
-		if len(b.details) == 0 {
+		if len(b.rarities().details) == 0 {
 			return over(nil, http2.ErrCodeNo)
 		}
 	}
-	st := statusOf(codes.Code(code), decodeMessage(b.message), b.details)
+	st := statusOf(codes.Code(code), decodeMessage(b.rarities().message), b.rarities().details)
 	if st.Code() == codes.OK {
 		return over(nil, http2.ErrCodeNo)
 	}
