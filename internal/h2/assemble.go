@@ -24,11 +24,11 @@ const (
 // that ends the stream forgets the buffer, and does not give it back for reuse.
 type partial struct {
 	prefix [prefixLen]byte
+	open   bool    // the slab is being written to
+	large  bool    // it has a buffer of its own
 	n      int     // bytes of the prefix that came; 0: there is no message
 	left   int     // bytes of the message that have yet to come, once the prefix is whole
-	open   bool    // the slab is being written to
 	fill   int     // where the next byte goes in it
-	large  bool    // it has a buffer of its own
 	own    *[]byte // that buffer, of its capacity's length; nil: nothing has come
 	have   int     // bytes in own
 }

@@ -254,7 +254,9 @@ func (d *headerDecoder) emit(f hpack.HeaderField) {
 	case "grpc-status":
 		b.grpcStatus = f.Value
 	case "grpc-message":
-		b.addRarity().message = f.Value
+		if f.Value != "" { // grpc-go's servers send one that is empty with OK
+			b.addRarity().message = f.Value
+		}
 	case "grpc-encoding":
 		b.addRarity().encoding = f.Value
 	case "user-agent":

@@ -166,7 +166,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		c.buffers.reserve(b, n+usualHeaders)
 	}
 	b.b = c.encoder().appendHeaders(b.b, &c.cfg, req, timeout, id, whole && n == 0, c.maxSend)
-	s.outHeader = len(b.b) - at
+	s.outHeader = int32(len(b.b) - at)
 	if n > 0 {
 		c.window.avail -= int64(n)
 		s.sendWindow -= int64(n)

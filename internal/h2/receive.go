@@ -99,7 +99,7 @@ func (s *Stream) onHeaders(b *block, endStream bool) verdict {
 		}
 		return v
 	}
-	s.inHeader = b.wire
+	s.inHeader = int32(b.wire)
 	s.header = append(s.header, b.fields...)
 	s.gotHeaders = true
 	if s.headers != nil {
@@ -140,7 +140,7 @@ func (s *Stream) onTrailers(b *block) verdict {
 	if b.rarities().badBinary != "" {
 		return s.violated(b.rarities().badBinary, http2.ErrCodeProtocol)
 	}
-	s.inTrailer = b.wire
+	s.inTrailer = int32(b.wire)
 	s.trailer = append(s.trailer, b.fields...)
 	if b.grpcStatus == "" {
 		if s.httpErr != nil {

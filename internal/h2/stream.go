@@ -54,8 +54,7 @@ type Request struct {
 
 // Stream is one RPC attempt on a connection.
 type Stream struct {
-	c     *Conn
-	unary bool
+	c *Conn
 
 	// end signals that the stream has ended: for a unary stream it gets one token, so that
 	// the object can be used again; for any other it is closed.
@@ -64,16 +63,17 @@ type Stream struct {
 
 	queued  time.Duration // how long it waited for a slot; written by open
 	allowed uint32        // if it did, how many streams the server allowed; written by open
+	unary   bool          // set once
 
 	// Guarded by Conn.mu.
 	sendID     uint32 // 0 once out of the connection's table
+	blocked    bool   // the sender waits for sendWindow
+	halfClosed bool   // END_STREAM is queued
+	aside      bool   // Request.Aside; written with mu held too, so it may be read with either
 	sendWindow int64
-	blocked    bool          // the sender waits for sendWindow
 	sentAt     time.Duration // when the latest message was queued, since epoch
 	burst      int           // messages that followed each other as in a burst
-	halfClosed bool          // END_STREAM is queued
 	deadline   time.Time
-	aside      bool   // Request.Aside; written with mu held too, so it may be read with either
 	safeUntil  uint64 // the request counts as sent once the connection's output got this far
 	wait       waiter // the sender's place in a queue
 
@@ -85,14 +85,14 @@ type Stream struct {
 	id         uint32
 	size       int64 // the window's
 	window     int64 // what the server may still send
-	exhausted  bool  // the server has used the window up, and has not had most of it since
 	credit     int64 // received by the program, not given back to the server yet
 	came       int64 // bytes of messages, prefixes among them
 	taken      int64 // of these, bytes that are or were credit
 	maxRecv    int
-	waiting    bool          // a receiver waits for a message
 	arrived    chan struct{} // capacity 1: wakes the receiver; nil for unary streams
 	headers    chan struct{} // closed when headers have come or the stream has ended; nil for unary streams
+	exhausted  bool          // the server has used the window up, and has not had most of it since
+	waiting    bool          // a receiver waits for a message
 	gotHeaders bool
 	gotData    bool
 	ended      bool
@@ -108,10 +108,10 @@ type Stream struct {
 	encoding   string
 	err        *Error // how it ended; nil for OK
 
-	informed     int    // header blocks that were no part of the response, ...
-	informedSize uint64 // ... and the size of their lists
+	informedSize uint64 // of the lists of header blocks that were no part of the response, ...
+	informed     int32  // ... and how many there were
 
-	outHeader, inHeader, inTrailer int // sizes on the wire
+	outHeader, inHeader, inTrailer int32 // sizes on the wire
 
 	// The receiver's alone.
 	out      inbox // what it has taken from in
@@ -387,7 +387,7 @@ func (s *Stream) Message() (m Message, ok bool) {
 func (s *Stream) WireLengths() (outHeader, inHeader, inTrailer int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.outHeader, s.inHeader, s.inTrailer
+	return int(s.outHeader), int(s.inHeader), int(s.inTrailer)
 }
 
 // Release gives a unary stream back. Nothing of it may be used after.
