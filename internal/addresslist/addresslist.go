@@ -18,8 +18,8 @@ import (
 
 // The schemes.
 const (
-	SchemeIPv4 = "ipv4"
-	SchemeIPv6 = "ipv6"
+	schemeIPv4 = "ipv4"
+	schemeIPv6 = "ipv6"
 )
 
 // defaultPort is that of addresses without one, as the naming document has it.
@@ -27,7 +27,7 @@ const defaultPort = 443
 
 // Get returns the builder for a scheme; nil if it is neither of the two.
 func Get(scheme string) resolver.Builder {
-	if scheme == SchemeIPv4 || scheme == SchemeIPv6 {
+	if scheme == schemeIPv4 || scheme == schemeIPv6 {
 		return Builder{scheme}
 	}
 	return nil
@@ -118,7 +118,7 @@ func (b Builder) parse(item string) (netip.AddrPort, error) {
 	switch {
 	case err != nil:
 		return netip.AddrPort{}, fmt.Errorf("it is no %s address with or without a port; names are for the scheme dns", b.family())
-	case ip.Is4() != (b.scheme == SchemeIPv4):
+	case ip.Is4() != (b.scheme == schemeIPv4):
 		return netip.AddrPort{}, fmt.Errorf("it is no %s address", b.family())
 	case strings.ContainsAny(ip.Zone(), "[]"): // net/netip takes any zone, a dialer does not
 		return netip.AddrPort{}, fmt.Errorf("there is a bracket in its zone %q", ip.Zone())
@@ -131,7 +131,7 @@ func (b Builder) parse(item string) (netip.AddrPort, error) {
 }
 
 func (b Builder) family() string {
-	if b.scheme == SchemeIPv4 {
+	if b.scheme == schemeIPv4 {
 		return "IPv4"
 	}
 	return "IPv6"

@@ -59,9 +59,9 @@ func TestParse(t *testing.T) {
 // The zone of an address means nothing to its server.
 func TestServerNames(t *testing.T) {
 	u := target(t, "ipv6:[fe80::1%25lo]:5,[fe80::2%25lo]:6")
-	assert.Equal(t, "[fe80::1]:5", Builder{SchemeIPv6}.OverrideAuthority(u))
+	assert.Equal(t, "[fe80::1]:5", Builder{schemeIPv6}.OverrideAuthority(u))
 	var cc states
-	_, err := Builder{SchemeIPv6}.Build(u, &cc, resolver.BuildOptions{})
+	_, err := Builder{schemeIPv6}.Build(u, &cc, resolver.BuildOptions{})
 	require.NoError(t, err)
 	require.Len(t, cc.got.Addresses, 2)
 	assert.Equal(t, resolver.Address{Addr: "[fe80::2%lo]:6", ServerName: "[fe80::2]:6"}, cc.got.Addresses[1])
@@ -80,7 +80,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("[2001:db8::1]:50051")
 	f.Add("[fe80::1%a b]:1,fe80::1%]")
 	f.Fuzz(func(t *testing.T, list string) {
-		for _, scheme := range []string{SchemeIPv4, SchemeIPv6} {
+		for _, scheme := range []string{schemeIPv4, schemeIPv6} {
 			addrs, err := Builder{scheme}.Parse(resolver.Target{URL: url.URL{Scheme: scheme, Opaque: list}})
 			if err != nil {
 				continue

@@ -53,8 +53,8 @@ func StartAt(t *testing.T, name, addr string, opts ...grpc.ServerOption) *Backen
 	return start(t, &Backend{Name: name, Addr: addr, opts: opts})
 }
 
-// StartWith is Start with other services, which register adds to the server.
-func StartWith(t *testing.T, name string, register func(*grpc.Server)) *Backend {
+// startWith is Start with other services, which register adds to the server.
+func startWith(t *testing.T, name string, register func(*grpc.Server)) *Backend {
 	t.Helper()
 	return start(t, &Backend{Name: name, Addr: "127.0.0.1:0", register: register})
 }

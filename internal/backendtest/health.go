@@ -35,5 +35,5 @@ func StartHealth(t *testing.T, name string, service healthpb.HealthServer) *Back
 	if service == nil {
 		service = healthpb.UnimplementedHealthServer{}
 	}
-	return StartWith(t, name, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, service) })
+	return startWith(t, name, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, service) })
 }

@@ -72,7 +72,7 @@ type Reason interface {
 func (e *Error) Error() string {
 	st := e.GRPCStatus()
 	if e.reason != nil && !e.said {
-		st = status.New(e.code, e.message(MaxErrorText))
+		st = status.New(e.code, e.message(maxErrorText))
 	}
 	return st.Err().Error()
 }
@@ -217,7 +217,7 @@ func (r *rpc) contextEndedAfter(ctx context.Context, cerr error, at Stage, a *at
 // and of what Error returns, which programs log.
 const (
 	MaxStatusText = 300
-	MaxErrorText  = 1000
+	maxErrorText  = 1000
 )
 
 // message is the status message of an error that the channel made by itself.

@@ -23,14 +23,14 @@ import (
 // the credentials of the channel's RPCs demand.
 var ErrInsecure = errors.New("per-RPC credentials require transport security, which the connection's credentials do not give")
 
-// Classify says whether err, which ended an attempt in phase, will not heal by
+// classify says whether err, which ended an attempt in phase, will not heal by
 // itself, and what it means and what to do. The hint is empty for what the
 // table does not know. It is a function of its arguments but for the hint about
 // a certificate's dates, which asks the clock.
 //
 // An error that has the methods Permanent and Hint, as those of a proxy do, says
 // it itself. So does that of a check, which may be about anything: see lasting.
-func Classify(phase Phase, err error) (permanent bool, hint string) {
+func classify(phase Phase, err error) (permanent bool, hint string) {
 	if phase == Check {
 		if timeout(err) {
 			hint = "the check did not pass in time: the server accepts connections and may be overloaded"

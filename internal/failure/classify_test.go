@@ -217,7 +217,7 @@ func TestClassify(t *testing.T) {
 			require.Equal(t, tt.row, name)
 			seen[name] = true
 
-			permanent, hint := Classify(tt.phase, tt.err)
+			permanent, hint := classify(tt.phase, tt.err)
 			assert.Equal(t, tt.permanent, permanent)
 			if tt.hint == nil {
 				assert.Empty(t, hint)
@@ -261,7 +261,7 @@ func TestClassifyCheck(t *testing.T) {
 		"no time left":                        {err: context.DeadlineExceeded, hint: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			permanent, hint := Classify(Check, tt.err)
+			permanent, hint := classify(Check, tt.err)
 			assert.Equal(t, tt.permanent, permanent)
 			assert.Equal(t, tt.hint, hint != "")
 		})

@@ -47,7 +47,7 @@ type Attempt struct {
 // New is the attempt that began at start and ends now, in phase, because of
 // err. Permanent and Hint are those that the table has for err.
 func New(addr, serverName string, start time.Time, phase Phase, err error) *Attempt {
-	permanent, hint := Classify(phase, err)
+	permanent, hint := classify(phase, err)
 	return &Attempt{
 		Addr:       text.Target(addr),
 		ServerName: text.Target(serverName),

@@ -260,7 +260,7 @@ func TestWithoutALPNAdvice(t *testing.T) {
 	short := WithoutALPNAdvice(err)
 	assert.EqualError(t, short, "credentials: cannot check peer: missing selected ALPN property")
 	assert.ErrorIs(t, short, err)
-	permanent, hint := Classify(TLS, short)
+	permanent, hint := classify(TLS, short)
 	assert.True(t, permanent)
 	assert.Contains(t, hint, "ALPN")
 	for _, other := range []error{io.EOF, errors.New("x. If you upgraded from a grpc-go version"), short} {

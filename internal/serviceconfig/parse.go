@@ -11,7 +11,7 @@ import (
 // value has the defaults.
 type Parser struct {
 	// MaxCallAttempts bounds RetryPolicy.MaxAttempts: a larger one is lowered to
-	// it. Below 2 it stands for DefaultMaxCallAttempts, as WithMaxCallAttempts
+	// it. Below 2 it stands for defaultMaxCallAttempts, as WithMaxCallAttempts
 	// has it.
 	MaxCallAttempts int
 }
@@ -80,7 +80,7 @@ func notJSON(js string, err error) error {
 
 func (p Parser) maxCallAttempts() int {
 	if p.MaxCallAttempts < 2 {
-		return DefaultMaxCallAttempts
+		return defaultMaxCallAttempts
 	}
 	return p.MaxCallAttempts
 }

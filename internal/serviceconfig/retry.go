@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// DefaultMaxCallAttempts bounds RetryPolicy.MaxAttempts if the user sets no bound.
-const DefaultMaxCallAttempts = 5
+// defaultMaxCallAttempts bounds RetryPolicy.MaxAttempts if the user sets no bound.
+const defaultMaxCallAttempts = 5
 
 const (
 	wantAttempts   = "2 or more"
