@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,12 +17,13 @@ import (
 // reading as well; a number made of it does not, and is for points in time that are shown.
 func TestIntervalsAreMonotonic(t *testing.T) {
 	wall := regexp.MustCompile(`\.(Unix(Nano|Micro|Milli)?\(\)|Round\(0\))`)
+	shown := []string{"channelzdata/channel.go", "channelzdata/subchannel.go", "h2/counts.go"} // of channelz
 	for _, pattern := range []string{"../../*.go", "../*/*.go"} {
 		files, err := filepath.Glob(pattern)
 		require.NoError(t, err)
 		require.NotEmpty(t, files)
 		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") || filepath.Base(filepath.Dir(file)) == "channelzdata" { // which shows them
+			if strings.HasSuffix(file, "_test.go") || slices.Contains(shown, strings.TrimPrefix(filepath.ToSlash(file), "../")) {
 				continue
 			}
 			source, err := os.ReadFile(file)
