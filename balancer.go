@@ -31,8 +31,8 @@ type policy struct {
 	lb       balancer.Balancer // set when Build has returned; nil if that made none
 
 	asked  serial.Signal  // a ResolveNow is on the policy queue
-	last   balancer.State // policy queue only: what it reported last
 	closed bool           // written on the policy queue with cc.mu held, read with either
+	last   balancer.State // policy queue only: what it reported last
 }
 
 var _ balancer.ClientConn = (*policy)(nil)

@@ -33,11 +33,10 @@ type resolverConn struct {
 	cc      *ClientConn
 	retired latch.Latch   // closed on the policy queue when the channel goes idle
 	asked   serial.Signal // a ResolveNow is on the resolver queue
+	here    bool          // Build's goroutine only, and of a resolver that calls nothing after it: UpdateState may lend its goroutine to the policy queue
 
 	resolver resolver.Resolver // resolver queue only; nil if Build failed, or if there is nothing more for it to do
 	proxies  proxy.Func        // set on the resolver queue before Build and only read after that: which proxy an address takes
-
-	here bool // Build's goroutine only, and of a resolver that calls nothing after it: UpdateState may lend its goroutine to the policy queue
 
 	mu     sync.Mutex
 	config *grpcsc.ParseResult // guarded by mu: the latest update's

@@ -49,7 +49,7 @@ const keptTransitions = 1024
 type stateMachine struct {
 	mu      sync.Mutex
 	seq     uint64        // guarded by mu: the latest transition's
-	log     []StateChange // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
+	log     []keptChange  // guarded by mu: transition n is at (n-1) % keptTransitions; grows to that length
 	changed chan struct{} // guarded by mu: closed at the next transition; nil while no goroutine waits
 	pokes   uint64        // guarded by mu: how often poke was called
 }
@@ -71,12 +71,12 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 		return before, false
 	}
 	m.seq++
-	c := StateChange{Seq: m.seq, Time: time.Now(), From: before.To, To: to, Cause: cause}
+	c := keptChange{at: time.Now(), cause: cause, from: uint8(before.To), to: uint8(to)}
 	if i := int(m.seq-1) % keptTransitions; i < len(m.log) {
 		m.log[i] = c
 	} else {
 		if m.log == nil {
-			m.log = make([]StateChange, 0, 2) // CONNECTING and READY, of most channels
+			m.log = make([]keptChange, 0, 2) // CONNECTING and READY, of most channels
 		}
 		m.log = append(m.log, c)
 	}
@@ -93,12 +93,25 @@ func (m *stateMachine) poke() {
 	m.wakeLocked()
 }
 
+// keptChange is what is kept of a StateChange.
+type keptChange struct {
+	at       time.Time
+	cause    error
+	from, to uint8 // connectivity.State
+}
+
+// changeLocked returns transition seq, which is one of those kept.
+func (m *stateMachine) changeLocked(seq uint64) StateChange {
+	c := &m.log[int(seq-1)%keptTransitions]
+	return StateChange{Seq: seq, Time: c.at, From: connectivity.State(c.from), To: connectivity.State(c.to), Cause: c.cause}
+}
+
 // lastLocked returns the latest transition, whose To is the state.
 func (m *stateMachine) lastLocked() StateChange {
 	if m.seq == 0 {
 		return StateChange{}
 	}
-	return m.log[int(m.seq-1)%keptTransitions]
+	return m.changeLocked(m.seq)
 }
 
 func (m *stateMachine) wakeLocked() {
@@ -158,7 +171,7 @@ func (m *stateMachine) after(seq uint64) (c StateChange, ok bool, changed <-chan
 		return StateChange{}, false, m.changedLocked()
 	}
 	next := max(seq+1, m.seq-uint64(len(m.log))+1)
-	return m.log[int(next-1)%keptTransitions], true, nil
+	return m.changeLocked(next), true, nil
 }
 
 // recent returns the latest transitions, at most n, oldest first.
@@ -168,7 +181,7 @@ func (m *stateMachine) recent(n int) []StateChange {
 	n = min(n, len(m.log))
 	all := make([]StateChange, 0, n)
 	for next := m.seq - uint64(n) + 1; next <= m.seq; next++ {
-		all = append(all, m.log[int(next-1)%keptTransitions])
+		all = append(all, m.changeLocked(next))
 	}
 	return all
 }
@@ -179,7 +192,7 @@ func (m *stateMachine) wasReady(seq uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for next := max(seq+1, m.seq-uint64(len(m.log))+1); next <= m.seq; next++ {
-		if m.log[int(next-1)%keptTransitions].To == connectivity.Ready {
+		if m.changeLocked(next).To == connectivity.Ready {
 			return true
 		}
 	}
