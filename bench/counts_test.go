@@ -180,9 +180,9 @@ func TestMemoryOfAChannel(t *testing.T) {
 		share      float64 // of what grpc-go's channel holds, stacks included
 		goroutines int
 	}{
-		{"idle", func(h held) rest { return h.Idle }, 3300, 0.35, 0},
-		{"ready", func(h held) rest { return h.Ready }, 10000, 0.45, 1},
-		{"used", func(h held) rest { return h.Used }, 13500, 0.48, 1},
+		{"idle", func(h held) rest { return h.Idle }, 2000, 0.2, 0},
+		{"ready", func(h held) rest { return h.Ready }, 7200, 0.33, 1},
+		{"used", func(h held) rest { return h.Used }, 10700, 0.38, 1},
 	} {
 		a, b := tt.of(mine), tt.of(theirs)
 		each, other := float64(a.Heap+a.Stack)/float64(channels), float64(b.Heap+b.Stack)/float64(channels)

@@ -66,7 +66,8 @@ func TestDialAllocations(t *testing.T) {
 	assert.LessOrEqual(t, n, 215.0)
 }
 
-// A channel from NewClient holds less than half of what grpc-go's does, which is 7.1 kB.
+// A channel from NewClient holds a third of what grpc-go's does, which is 7.1 kB; without
+// channelz's data, which these tests' imports have kept, a quarter.
 func TestIdleChannelMemory(t *testing.T) {
 	const made = 1000
 	var all [made]*grpcdial.ClientConn
@@ -90,7 +91,7 @@ func TestIdleChannelMemory(t *testing.T) {
 	after := held()
 	each := float64(after-min(before, after)) / (made - 1)
 	t.Logf("%.0f bytes", each)
-	assert.Less(t, each, 3_000.0)
+	assert.Less(t, each, 2_400.0)
 	for _, cc := range all {
 		cc.Close()
 	}
