@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/grpcdial/grpcdial/channelz"
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 )
 
@@ -38,14 +39,10 @@ func serve(t *testing.T, register func(*grpc.Server)) channelzpb.ChannelzClient 
 
 func listen(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) (addr string) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	s := grpc.NewServer(opts...)
 	register(s)
-	var serving sync.WaitGroup
-	serving.Go(func() { assert.NoError(t, s.Serve(lis)) })
-	t.Cleanup(func() { s.Stop(); serving.Wait() })
-	return lis.Addr().String()
+	addr, _ = backendtest.Run(t, s)
+	return addr
 }
 
 func registerOurs(s *grpc.Server) { channelz.Register(s) }

@@ -23,6 +23,7 @@ import (
 	grpchealth "google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
 
@@ -76,12 +77,7 @@ func (s *server) start(t *testing.T, addr string) {
 	ln, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
 	s.addr = ln.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ln) }()
-	t.Cleanup(func() {
-		s.Stop()
-		assert.NoError(t, <-served)
-	})
+	backendtest.RunOn(t, s.Server, ln)
 }
 
 // secured is TLS with the certificate.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/local"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -56,7 +57,7 @@ func TestConnectForms(t *testing.T) {
 	unix.Serve(nil)
 	abstract, err := net.Listen("unix", "@grpcdial-connect-test-"+port)
 	require.NoError(t, err)
-	serveGRPC(t, abstract, plaintext)
+	backendtest.RunOn(t, grpc.NewServer(grpc.Creds(plaintext)), abstract)
 	t.Chdir(filepath.Dir(unix.Addr()))
 
 	for _, addr := range []resolver.Address{
@@ -86,21 +87,6 @@ func TestConnectForms(t *testing.T) {
 	}
 }
 
-// serveGRPC runs grpc-go's server.
-func serveGRPC(t *testing.T, ln net.Listener, creds credentials.TransportCredentials) {
-	t.Helper()
-	srv := grpc.NewServer(grpc.Creds(creds))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.Serve(ln)
-	}()
-	t.Cleanup(func() {
-		srv.Stop()
-		<-done
-	})
-}
-
 func TestConnectOverTLS(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
@@ -108,7 +94,7 @@ func TestConnectOverTLS(t *testing.T) {
 	require.NoError(t, err)
 	server := ca.ServerConfig("a.test", "::1")
 	server.ClientAuth, server.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
-	serveGRPC(t, ln, credentials.NewTLS(server))
+	backendtest.RunOn(t, grpc.NewServer(grpc.Creds(credentials.NewTLS(server))), ln)
 
 	client := ca.ClientConfig("")
 	client.Certificates = []tls.Certificate{ca.Client("me")}

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 )
@@ -64,9 +65,7 @@ func serveReal(t testing.TB, l net.Listener, opts ...grpc.ServerOption) {
 			}
 		}
 	}))
-	srv := grpc.NewServer(opts...)
-	go srv.Serve(l)
-	t.Cleanup(srv.Stop)
+	backendtest.RunOn(t, grpc.NewServer(opts...), l)
 }
 
 // dial connects and serves; tlsCfg may be nil.

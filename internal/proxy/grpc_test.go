@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/h2test"
 	"github.com/grpcdial/grpcdial/internal/proxytest"
 )
@@ -24,17 +25,10 @@ func TestGRPC(t *testing.T) {
 	h2test.CheckLeaks(t)
 	ca := h2test.NewCA(t)
 	serveGRPC := func(o ...grpc.ServerOption) string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
 		srv := grpc.NewServer(o...)
 		healthpb.RegisterHealthServer(srv, health.NewServer())
-		done := make(chan error, 1)
-		go func() { done <- srv.Serve(ln) }()
-		t.Cleanup(func() {
-			srv.Stop()
-			<-done
-		})
-		return ln.Addr().String()
+		addr, _ := backendtest.Run(t, srv)
+		return addr
 	}
 	hosts := map[string]string{
 		"plain.example:443": serveGRPC(),
