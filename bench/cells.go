@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -220,8 +221,12 @@ func newRequest(size int) *pb.Request {
 	if size == 0 {
 		return &pb.Request{Name: "dddd"}
 	}
-	return &pb.Request{Name: "dddd", Body: make([]byte, size)}
+	return &pb.Request{Name: "dddd", Body: newBody(size)}
 }
+
+// newBody returns a body whose bytes were written: memory that never was is one page of zeros, all
+// of which is in the processor's nearest cache.
+func newBody(size int) []byte { return bytes.Repeat([]byte{'b'}, size) }
 
 func check(reply *pb.Reply, size int) error {
 	if got := len(reply.GetBody()); reply.GetMessage() != "ccccc" || got != size {

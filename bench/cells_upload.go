@@ -48,7 +48,7 @@ func upload(size int) func(target) (worker, error) {
 			cancel()
 			return worker{}, err
 		}
-		request := &pb.Request{Body: make([]byte, size)}
+		request := &pb.Request{Body: newBody(size)}
 		batch, sent := uploadBatch(size), int64(0)
 		return worker{
 			batch: batch,

@@ -116,7 +116,7 @@ func connectUpload(size int) func(connectClient) (worker, error) {
 	return func(c connectClient) (worker, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 		stream := c.method(pb.Bench_Upload_FullMethodName).CallClientStream(ctx)
-		request := &pb.Request{Body: make([]byte, size)}
+		request := &pb.Request{Body: newBody(size)}
 		batch, sent := uploadBatch(size), int64(0)
 		return worker{
 			batch: batch,

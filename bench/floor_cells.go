@@ -112,7 +112,7 @@ func floorUpload(size int) func(*floorConn) (worker, error) {
 		batch, sent := uploadBatch(size), int64(0)
 		var messages []byte
 		for range batch {
-			messages = append(messages, prefixed(&pb.Request{Body: make([]byte, size)})...)
+			messages = append(messages, prefixed(&pb.Request{Body: newBody(size)})...)
 		}
 		frames := floorFrames(messages, false)
 		setStream(frames, st.id.Load())
