@@ -104,7 +104,7 @@ func (r *rpc) encode(m any) (frame, error) {
 	var err error
 	switch {
 	case r.set.codec.native:
-		f, err = encodeProto(m, r.sendLimit())
+		f, err = encodeProto(m, r.sendLimit(), r.lends && !r.compresses())
 	case r.set.codec.v2 != nil:
 		f, err = encodeV2(r.set.codec.v2, m)
 	default:
@@ -146,7 +146,8 @@ func marshalError(err error) error {
 	return withCause(status.Newf(codes.Internal, "marshaling the message: %v", err), err)
 }
 
-func encodeProto(m any, limit int) (frame, error) {
+// encodeProto leaves the bulk of a large message where it is, if the program lends it.
+func encodeProto(m any, limit int, lent bool) (frame, error) {
 	pm := protoMessage(m)
 	if pm == nil {
 		return frame{}, marshalError(fmt.Errorf("message is %T, want proto.Message", m))
@@ -156,6 +157,11 @@ func encodeProto(m any, limit int) (frame, error) {
 	if size > limit || int64(size) > maxMessage {
 		return frame{}, tooLargeToSend(size, limit)
 	}
+	if lent && size >= bulkFrom {
+		if f, ok, err := encodeBulk(pm, size); ok {
+			return f, err
+		}
+	}
 	buf := getBytes(prefixLen + size)
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:prefixLen], pm)
 	if err != nil {
@@ -163,7 +169,7 @@ func encodeProto(m any, limit int) (frame, error) {
 		return frame{}, marshalError(err)
 	}
 	*buf = b
-	seal(b, false)
+	seal(b, 0, false)
 	return frame{buf: buf}, nil
 }
 
@@ -181,7 +187,7 @@ func encodeV2(c encoding.CodecV2, m any) (frame, error) {
 	b := (*buf)[:prefixLen+n]
 	data.CopyTo(b[prefixLen:])
 	*buf = b
-	seal(b, false)
+	seal(b, 0, false)
 	return frame{buf: buf}, nil
 }
 
@@ -196,7 +202,7 @@ func encodeV1(c byteCodec, m any) (frame, error) {
 	buf := getBytes(prefixLen + len(data))
 	b := append((*buf)[:prefixLen], data...)
 	*buf = b
-	seal(b, false)
+	seal(b, 0, false)
 	return frame{buf: buf}, nil
 }
 

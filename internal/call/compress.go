@@ -114,7 +114,7 @@ func (r *rpc) compress(f frame) (frame, error) {
 		putBytes(w.buf)
 		return frame{}, withCause(status.Newf(codes.Internal, "compressing the message: %v", err), err)
 	}
-	seal(*w.buf, true)
+	seal(*w.buf, 0, true)
 	return frame{buf: w.buf, uncompressed: f.uncompressed}, nil
 }
 

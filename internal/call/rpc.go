@@ -38,6 +38,10 @@ type rpc struct {
 	selection *Selection // the channel's selector's; nil: there is none
 	counted   bool       // the RPC that an interceptor made this one for counts on the channel
 
+	// lends says that what a stream's program sends is sent once, while the program waits, and that no
+	// copy of it is kept. It is the sender's.
+	lends bool
+
 	// isEncoding is set while a stream's sender makes bytes of a message; nil for a unary RPC.
 	isEncoding *atomic.Bool
 

@@ -300,7 +300,7 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 		if last && cs.hedging != nil && cs.hedgeFrom(a, f, m) {
 			return true
 		}
-		if a.s.Send(f.bytes(), last) != nil {
+		if f.sendOn(a.s, last) != nil {
 			<-a.s.Finished()
 			if cs.retryAfter(a) {
 				continue

@@ -243,6 +243,7 @@ func (cs *clientStream) keep(a *streamAttempt, f *frame, m any, last bool) bool 
 	if !cs.ended && (cs.busy != nil || cs.att != a) {
 		return false
 	}
+	cs.lends = cs.committed
 	if cs.committed || cs.ended {
 		if f != nil {
 			f.free()

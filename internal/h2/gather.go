@@ -42,20 +42,25 @@ func (c *Conn) turn() int64 {
 	return turn
 }
 
-// gather appends p in DATA frames, but for its bytes, and takes the flush. mu is held.
-func (c *Conn) gather(id uint32, p []byte, end bool) *gathered {
+// gather appends p, and bulk after it, in DATA frames, but for their bytes, and takes the flush.
+// mu is held.
+func (c *Conn) gather(id uint32, p, bulk []byte, end bool) *gathered {
 	b := c.pending()
 	g := gatherings.Get().(*gathered)
 	// Where b ends up is known when all headers are in it, so their parts are cut then.
 	first := len(b.b) + frameHeaderLen
-	for rest := p; len(rest) > 0; {
-		n, flags := min(len(rest), c.maxSend), http2.Flags(0)
-		if end && n == len(rest) {
+	size := len(p) + len(bulk)
+	for left := size; left > 0; {
+		if len(p) == 0 {
+			p, bulk = bulk, nil
+		}
+		n, flags := min(len(p), c.maxSend), http2.Flags(0)
+		if left -= n; end && left == 0 {
 			flags = http2.FlagDataEndStream
 		}
 		b.b = appendFrameHeader(b.b, n, http2.FrameData, flags, id)
-		g.parts = append(g.parts, nil, rest[:n])
-		rest = rest[n:]
+		g.parts = append(g.parts, nil, p[:n])
+		p = p[n:]
 	}
 	at := 0
 	for i, to := 0, first; i < len(g.parts); i, to = i+2, to+frameHeaderLen {
@@ -64,7 +69,7 @@ func (c *Conn) gather(id uint32, p []byte, end bool) *gathered {
 	}
 	c.flushing = true
 	g.b = c.takePending()
-	c.handed += uint64(len(p))
+	c.handed += uint64(size)
 	return g
 }
 

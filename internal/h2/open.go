@@ -33,7 +33,7 @@ func (c *Conn) Unary(ctx context.Context, req *Request, msg []byte) (*Stream, er
 		req.Opened(c.peer)
 	}
 	if rest != nil {
-		if ended := s.sendRest(ctx, rest, true); ended {
+		if ended := s.sendRest(ctx, rest, nil, true); ended {
 			return s, nil
 		}
 	}
@@ -186,7 +186,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	}
 	c.inPend += room
 	if gathers {
-		g = c.gather(id, msg[:n], whole)
+		g = c.gather(id, msg[:n], nil, whole)
 	}
 	s.halfClosed = whole
 	// A unary request that was not written to its end cannot have reached its
@@ -263,7 +263,13 @@ func (c *Conn) await(ctx context.Context, w *waiter, q *quota, want int64) *Erro
 // half-closes after it if last is set. The bytes are copied. It returns io.EOF
 // if the stream has ended: see Recv for how. One goroutine may send at a time.
 func (s *Stream) Send(msg []byte, last bool) error {
-	if s.sendRest(context.Background(), msg, last) {
+	return s.SendBulk(msg, nil, last)
+}
+
+// SendBulk is Send for a message that lies in two places, one after the other: what an encoder
+// wrote, and a large field where the program has it. Nothing refers to either any more when it returns.
+func (s *Stream) SendBulk(msg, bulk []byte, last bool) error {
+	if s.sendRest(context.Background(), msg, bulk, last) {
 		return io.EOF
 	}
 	return nil
@@ -272,11 +278,12 @@ func (s *Stream) Send(msg []byte, last bool) error {
 // CloseSend half-closes.
 func (s *Stream) CloseSend() error { return s.Send(nil, true) }
 
-// sendRest sends msg in turns. It reports whether the stream has ended; the token of a
+// sendRest sends msg, and bulk after it, in turns. It reports whether the stream has ended; the token of a
 // unary stream's end is taken then. ctx matters to a unary stream only: others
 // are cancelled from outside.
-func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended bool) {
+func (s *Stream) sendRest(ctx context.Context, msg, bulk []byte, last bool) (ended bool) {
 	c := s.c
+	left := int64(len(msg) + len(bulk))
 	c.mu.Lock()
 	for {
 		if s.sendID == 0 {
@@ -284,7 +291,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 			<-s.end
 			return true
 		}
-		if len(msg) == 0 {
+		if left == 0 {
 			// An empty END_STREAM needs no window (RFC 9113 section 6.9.1).
 			if last && !s.halfClosed {
 				b := c.pending()
@@ -310,7 +317,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 			drain(s.wait.ready)
 			continue
 		}
-		want := min(int64(len(msg)), c.turn(), s.sendWindow)
+		want := min(left, c.turn(), s.sendWindow)
 		got, ended := s.obtain(ctx, &c.window, want, false)
 		if ended {
 			return true
@@ -337,17 +344,28 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		}
 		c.inPend += n
 		s.sendWindow -= n
-		end := last && n == int64(len(msg))
+		first, second := msg, bulk
+		if n < left {
+			first = msg[:min(n, int64(len(msg)))]
+			second = bulk[:n-int64(len(first))]
+			msg, bulk = msg[len(first):], bulk[len(second):]
+		} else {
+			c.tally.sent++
+		}
+		left -= n
+		end := last && left == 0
 		var g *gathered
 		if gathers {
-			g = c.gather(s.sendID, msg[:n], end)
+			g = c.gather(s.sendID, first, second, end)
 		} else {
 			b := c.pending()
 			c.buffers.reserve(b, int(n)+usualHeaders)
-			c.queueData(b, s.sendID, msg[:n], end)
-		}
-		if msg = msg[n:]; len(msg) == 0 {
-			c.tally.sent++
+			if len(first) > 0 {
+				c.queueData(b, s.sendID, first, end && len(second) == 0)
+			}
+			if len(second) > 0 {
+				c.queueData(b, s.sendID, second, end)
+			}
 		}
 		if end {
 			s.closed(c)
@@ -365,7 +383,7 @@ func (s *Stream) sendRest(ctx context.Context, msg []byte, last bool) (ended boo
 		default:
 			c.flushAndUnlock()
 		}
-		if len(msg) == 0 {
+		if left == 0 {
 			return false
 		}
 		c.mu.Lock()
