@@ -281,6 +281,7 @@ type ShutdownError struct {
 	Err     error // the context's error
 }
 
+// Error is one line: how many RPCs were cut, and the context's error.
 func (e *ShutdownError) Error() string {
 	noun := "RPCs that were"
 	if e.Aborted == 1 {

@@ -38,6 +38,7 @@ type GoAwayError struct {
 	LastStreamID uint32 // streams above it were not processed
 }
 
+// Error is one line: the code by its name, and the debug text.
 func (e *GoAwayError) Error() string {
 	s := fmt.Sprintf("the server sent GOAWAY %v", http2.ErrCode(e.Code))
 	if e.Debug != "" {
@@ -293,7 +294,7 @@ func withPublicCause(a *failure.Attempt) *failure.Attempt {
 
 // RPCError says in which stage an RPC failed, and how its time was spent.
 // errors.As finds it in the error of every RPC of which the channel knows more than a
-// status: that ended with its context, found no connection, lost the one it had, or
+// status: one that ended with its context, found no connection, lost the one it had, or
 // failed in a codec, a compressor or credentials. An RPC that the server ended has a
 // plain status error instead, as has one whose channel is closed.
 //

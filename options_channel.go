@@ -40,8 +40,8 @@ func WithReturnConnectionError() DialOption {
 
 // FailOnNonTempDialError makes a blocking dial end at the first failure that
 // will not heal by itself, if f is true: an error of the dialer with a method
-// Temporary() bool that returns false, and every permanent failure after that,
-// such as a certificate that is not trusted or a server that does not speak
+// Temporary() bool that returns false, and every attempt that is Permanent, as with
+// a certificate that is not trusted or a server that does not speak
 // HTTP/2. The dial ends once no other address may still succeed. The default
 // is false: attempts go on until the context ends.
 //
@@ -237,7 +237,8 @@ func WithDefaultCallOptions(cos ...grpc.CallOption) DialOption {
 
 // WithMaxMsgSize sets the largest message that is accepted, in bytes, after
 // decompression. The default is 4 MiB. An RPC that gets a larger one ends with
-// ResourceExhausted.
+// ResourceExhausted. It is a default call option: a later grpc.MaxCallRecvMsgSize in
+// [WithDefaultCallOptions] wins over it.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s)).
 func WithMaxMsgSize(s int) DialOption {
@@ -245,10 +246,11 @@ func WithMaxMsgSize(s int) DialOption {
 }
 
 // WithCodec sets the codec of every RPC that does not choose another one. The
-// default is proto. nil is an error.
+// default is proto. nil is an error. It is a default call option: a later codec in
+// [WithDefaultCallOptions] wins over it.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.ForceCodec(c)).
-func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+func WithCodec(c grpc.Codec) DialOption { // grpc-go's type, kept for its users
 	return WithDefaultCallOptions(grpc.CustomCodecCallOption{Codec: c})
 }
 
@@ -256,7 +258,7 @@ func WithCodec(c grpc.Codec) DialOption { //nolint:staticcheck // grpc-go's type
 // grpc.UseCompressor. nil means none, which is the default.
 //
 // Deprecated: use WithDefaultCallOptions(grpc.UseCompressor(name)).
-func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+func WithCompressor(c grpc.Compressor) DialOption { // grpc-go's type, kept for its users
 	return optionFunc(func(o *dialOptions) { o.compressor = c })
 }
 
@@ -265,7 +267,7 @@ func WithCompressor(c grpc.Compressor) DialOption { //nolint:staticcheck // grpc
 // with nil, which is the default, for all encodings.
 //
 // Deprecated: register a compressor.
-func WithDecompressor(dc grpc.Decompressor) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+func WithDecompressor(dc grpc.Decompressor) DialOption { // grpc-go's type, kept for its users
 	return optionFunc(func(o *dialOptions) { o.decompressor = dc })
 }
 

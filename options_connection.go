@@ -32,7 +32,7 @@ func WithResolvers(rs ...resolver.Builder) DialOption {
 // schemes unix and unix-abstract and for addresses that begin with "unix:".
 //
 // A target without a scheme goes to the dialer as it is written, in NewClient
-// too.
+// too. Of this option and [WithDialer] the last one given wins.
 func WithContextDialer(f func(context.Context, string) (net.Conn, error)) DialOption {
 	return optionFunc(func(o *dialOptions) { o.dialer = f })
 }
@@ -74,7 +74,7 @@ func WithConnectParams(p ConnectParams) DialOption {
 // an earlier [WithConnectParams].
 //
 // Deprecated: use WithConnectParams.
-func WithBackoffConfig(b grpc.BackoffConfig) DialOption { //nolint:staticcheck // grpc-go's type, kept for its users
+func WithBackoffConfig(b grpc.BackoffConfig) DialOption { // grpc-go's type, kept for its users
 	return WithBackoffMaxDelay(b.MaxDelay)
 }
 
@@ -235,7 +235,7 @@ func WithPerRPCCredentials(creds credentials.PerRPCCredentials) DialOption {
 
 // WithAuthority sets the :authority of the channel's RPCs and the server name
 // that the transport credentials verify, in place of what the target says, which is
-// the default. It stops a server name that the resolver gives for one address, too. One call
+// the default, and of a server name that the resolver gives for one address. One call
 // may still choose its own :authority with grpc.CallAuthority.
 //
 // Credentials that have a server name of their own must agree with it; the

@@ -118,7 +118,7 @@ var optionEffects = []struct {
 	{"WithDefaultServiceConfig", WithDefaultServiceConfig("{}"), map[string]any{"defaultServiceConfig": keep}},
 	{"WithDisableServiceConfig", WithDisableServiceConfig(), map[string]any{"disableServiceConfig": true}},
 	{"WithConnectParams", WithConnectParams(ConnectParams{MinConnectTimeout: time.Second}), map[string]any{"connectParams": ConnectParams{MinConnectTimeout: time.Second}}},
-	{"WithBackoffConfig", WithBackoffConfig(grpc.BackoffConfig{MaxDelay: time.Second}), map[string]any{"connectParams": maxDelay(time.Second)}}, //nolint:staticcheck // the option's type
+	{"WithBackoffConfig", WithBackoffConfig(grpc.BackoffConfig{MaxDelay: time.Second}), map[string]any{"connectParams": maxDelay(time.Second)}}, // the option's type
 	{"WithBackoffMaxDelay", WithBackoffMaxDelay(time.Second), map[string]any{"connectParams": maxDelay(time.Second)}},
 	{"WithKeepaliveParams", WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: time.Second, PermitWithoutStream: true}),
 		map[string]any{"keepalive": keepalive.ClientParameters{Time: time.Minute, Timeout: time.Second, PermitWithoutStream: true}}},
@@ -142,8 +142,8 @@ var optionEffects = []struct {
 	{"WithDefaultCallOptions", WithDefaultCallOptions(grpc.WaitForReady(true)), map[string]any{"callOptions": []grpc.CallOption{grpc.WaitForReady(true)}}},
 	{"WithMaxMsgSize", WithMaxMsgSize(7), map[string]any{"callOptions": []grpc.CallOption{grpc.MaxCallRecvMsgSize(7)}}},
 	{"WithCodec", WithCodec(testCodec{}), map[string]any{"callOptions": []grpc.CallOption{grpc.CustomCodecCallOption{Codec: testCodec{}}}}},
-	{"WithCompressor", WithCompressor(grpc.NewGZIPCompressor()), map[string]any{"compressor": keep}},         //nolint:staticcheck // what the option takes
-	{"WithDecompressor", WithDecompressor(grpc.NewGZIPDecompressor()), map[string]any{"decompressor": keep}}, //nolint:staticcheck // what the option takes
+	{"WithCompressor", WithCompressor(grpc.NewGZIPCompressor()), map[string]any{"compressor": keep}},         // what the option takes
+	{"WithDecompressor", WithDecompressor(grpc.NewGZIPDecompressor()), map[string]any{"decompressor": keep}}, // what the option takes
 	{"WithDisableRetry", WithDisableRetry(), map[string]any{"disableRetry": true}},
 	{"WithDisableHealthCheck", WithDisableHealthCheck(), map[string]any{"disableHealthCheck": true}},
 	{"WithMaxCallAttempts", WithMaxCallAttempts(2), map[string]any{"maxCallAttempts": 2}},

@@ -181,7 +181,7 @@ func grpcTarget(target string, by constructor) string {
 	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(backendtest.NoDial)}
 	connect := grpc.NewClient
 	if by == byDial {
-		connect = grpc.Dial //nolint:staticcheck // what is compared with
+		connect = grpc.Dial // what is compared with
 	}
 	cc, err := connect(target, options...)
 	if err != nil {

@@ -36,7 +36,7 @@ func hook(apply func(options reflect.Value)) (grpc.DialOption, error) {
 // open returns v, an addressable field, as one that may be read and set though its
 // name is not exported.
 func open(v reflect.Value) reflect.Value {
-	return reflect.NewAt(v.Type(), unsafe.Pointer(v.UnsafeAddr())).Elem() //nolint:gosec // the purpose of this package
+	return reflect.NewAt(v.Type(), unsafe.Pointer(v.UnsafeAddr())).Elem() // the purpose of this package
 }
 
 // placeError reports whether the options of a *grpc.ClientConn, of type options, are

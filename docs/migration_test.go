@@ -92,7 +92,7 @@ func greet(t *testing.T, cc grpc.ClientConnInterface, options ...grpc.CallOption
 
 func TestErrorOfABlockingDial(t *testing.T) {
 	address := unserved(t)
-	//nolint:staticcheck // what is compared with is deprecated
+	// what is compared with is deprecated
 	_, err := grpc.DialContext(within(t, 50*time.Millisecond), address, plaintext(), grpc.WithBlock())
 	assert.True(t, err == context.DeadlineExceeded, "%v", err)
 
@@ -114,9 +114,9 @@ func TestFailuresThatWaitingDoesNotMend(t *testing.T) {
 	address := serve(t, grpc.Creds(credentials.NewServerTLSFromCert(&cert)))
 	stranger := credentials.NewTLS(&tls.Config{RootCAs: x509.NewCertPool(), ServerName: "greeter.example"})
 
-	//nolint:staticcheck // what is compared with is deprecated
+	// what is compared with is deprecated
 	_, err := grpc.DialContext(within(t, 100*time.Millisecond), address, grpc.WithTransportCredentials(stranger), grpc.WithBlock(),
-		grpc.FailOnNonTempDialError(true)) //nolint:staticcheck // likewise
+		grpc.FailOnNonTempDialError(true)) // likewise
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 
 	_, err = grpcdial.DialContext(within(t, time.Minute), address, grpcdial.WithTransportCredentials(stranger), grpcdial.WithBlock(),
@@ -128,7 +128,7 @@ func TestFailuresThatWaitingDoesNotMend(t *testing.T) {
 func TestContextThatHasEnded(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	theirs, err := grpc.DialContext(ended, unserved(t), plaintext()) //nolint:staticcheck // what is compared with is deprecated
+	theirs, err := grpc.DialContext(ended, unserved(t), plaintext()) // what is compared with is deprecated
 	require.NoError(t, err)
 	theirs.Close()
 	_, err = grpcdial.DialContext(ended, unserved(t), grpcdial.WithInsecure())
@@ -136,7 +136,7 @@ func TestContextThatHasEnded(t *testing.T) {
 }
 
 func TestNewClientAndOptionsOfABlockingDial(t *testing.T) {
-	//nolint:staticcheck // what is compared with is deprecated
+	// what is compared with is deprecated
 	theirs, err := grpc.NewClient("localhost:1", plaintext(), grpc.WithBlock(), grpc.WithTimeout(time.Second), grpc.FailOnNonTempDialError(true))
 	require.NoError(t, err)
 	theirs.Close()
@@ -153,7 +153,7 @@ func TestDefaultSchemes(t *testing.T) {
 	require.NoError(t, err)
 	defer dialed.Close()
 	assert.Equal(t, "passthrough:///localhost:1", dialed.CanonicalTarget())
-	theirDialed, err := grpc.Dial("localhost:1", plaintext()) //nolint:staticcheck // what is compared with is deprecated
+	theirDialed, err := grpc.Dial("localhost:1", plaintext()) // what is compared with is deprecated
 	require.NoError(t, err)
 	defer theirDialed.Close()
 	assert.Equal(t, dialed.CanonicalTarget(), theirDialed.CanonicalTarget())
@@ -173,7 +173,7 @@ func TestDefaultSchemes(t *testing.T) {
 func TestTargetsThatCannotWork(t *testing.T) {
 	for _, target := range []string{"http://localhost:1", "https://localhost:1", "", "localhost:", "xds:///backend"} {
 		if target != "" {
-			//nolint:staticcheck // what is compared with is deprecated
+			// what is compared with is deprecated
 			theirs, err := grpc.Dial(target, plaintext())
 			require.NoError(t, err, target)
 			theirs.Close()

@@ -83,7 +83,7 @@ func (unflipping) Type() string { return "flip" }
 
 // TestOptionsReachTheServer: what a server sees of the options.
 func TestOptionsReachTheServer(t *testing.T) {
-	//nolint:staticcheck // the deprecated options are tested too
+	// the deprecated options are tested too
 	srv := backendtest.StartEcho(t, grpc.RPCDecompressor(unflipping{}))
 	_, port, err := net.SplitHostPort(srv.Addr)
 	require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestOptionsRuleReplies(t *testing.T) {
 		assert.NotEqual(t, codes.DeadlineExceeded, status.Code(err))
 	})
 	t.Run("decompressor", func(t *testing.T) {
-		srv := backendtest.StartEcho(t, grpc.RPCCompressor(flipping{})) //nolint:staticcheck // the deprecated option is tested too
+		srv := backendtest.StartEcho(t, grpc.RPCCompressor(flipping{})) // the deprecated option is tested too
 		_, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain), "Echo")
 		require.Error(t, err)
 		reply, err := backendtest.CallEcho(t, newClient(t, srv.Addr, plain, grpcdial.WithDecompressor(unflipping{})), "Echo")
@@ -301,7 +301,7 @@ func TestServerNames(t *testing.T) {
 	srv := backendtest.StartEcho(t, grpc.Creds(credentials.NewTLS(ca.ServerConfig("backend.example", "other.example", "127.0.0.1"))))
 	overridden := func() credentials.TransportCredentials {
 		creds := credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()})
-		_ = creds.OverrideServerName("backend.example") //nolint:staticcheck // deprecated, and used
+		_ = creds.OverrideServerName("backend.example") // deprecated, and used
 		return creds
 	}
 	free := func() credentials.TransportCredentials { return credentials.NewTLS(&tls.Config{RootCAs: ca.Pool()}) }

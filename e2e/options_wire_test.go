@@ -152,7 +152,7 @@ func TestConnectParamsOption(t *testing.T) {
 func TestBackoffDelayOptions(t *testing.T) {
 	for name, option := range map[string]grpcdial.DialOption{
 		"WithBackoffMaxDelay": grpcdial.WithBackoffMaxDelay(4 * time.Second),
-		"WithBackoffConfig":   grpcdial.WithBackoffConfig(grpc.BackoffConfig{MaxDelay: 4 * time.Second}), //nolint:staticcheck // the option's type
+		"WithBackoffConfig":   grpcdial.WithBackoffConfig(grpc.BackoffConfig{MaxDelay: 4 * time.Second}), // the option's type
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

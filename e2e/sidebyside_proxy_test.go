@@ -158,7 +158,7 @@ func TestProxyRowsInAnotherProcess(t *testing.T) {
 		}
 		makeOurs, makeTheirs := grpcdial.NewClient, grpc.NewClient
 		if row.Dial {
-			makeOurs, makeTheirs = grpcdial.Dial, grpc.Dial //nolint:staticcheck // what is compared with
+			makeOurs, makeTheirs = grpcdial.Dial, grpc.Dial // what is compared with
 		}
 		cc, err := makeOurs(row.Target, ours...)
 		require.NoError(t, err)

@@ -69,7 +69,7 @@ func TestSchemeInAnotherProcess(t *testing.T) {
 				ours   func(string, ...grpcdial.DialOption) (*grpcdial.ClientConn, error)
 				theirs func(string, ...grpc.DialOption) (*grpc.ClientConn, error)
 			}{
-				"Dial":      {grpcdial.Dial, grpc.Dial}, //nolint:staticcheck // what is compared with
+				"Dial":      {grpcdial.Dial, grpc.Dial}, // what is compared with
 				"NewClient": {grpcdial.NewClient, grpc.NewClient},
 			} {
 				cc, err := both.ours(target, ours...)
@@ -262,7 +262,7 @@ func TestTargetsAreDialed(t *testing.T) {
 		by := "NewClient"
 		makeOurs, makeTheirs := grpcdial.NewClient, grpc.NewClient
 		if row.dial {
-			by, makeOurs, makeTheirs = "Dial", grpcdial.Dial, grpc.Dial //nolint:staticcheck // what is compared with
+			by, makeOurs, makeTheirs = "Dial", grpcdial.Dial, grpc.Dial // what is compared with
 		}
 		t.Run(fmt.Sprintf("%s %s, dialer %t", by, row.target, row.dialer), func(t *testing.T) {
 			target := place.Replace(row.target)

@@ -91,7 +91,7 @@ func (s *shop) open(t *testing.T, kind int) *server {
 	case stable:
 		reflectionpb.RegisterServerReflectionServer(srv, reflection.NewServerV1(options))
 	case alphaOnly:
-		reflectionalphapb.RegisterServerReflectionServer(srv, reflection.NewServer(options)) //lint:ignore SA1019 old servers have it alone
+		reflectionalphapb.RegisterServerReflectionServer(srv, reflection.NewServer(options)) // deprecated; old servers have it alone
 	}
 	srv.start(t, "")
 	return srv

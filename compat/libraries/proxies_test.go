@@ -19,12 +19,12 @@ import (
 // TestGRPCProxy: the backend of a grpc-proxy is reached on our channel.
 func TestGRPCProxy(t *testing.T) {
 	backend, agents := testService(t)
-	cc := dial(t, backend, grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(proxy.Codec()))) //nolint:staticcheck // the library's own
+	cc := dial(t, backend, grpcdial.WithDefaultCallOptions(grpc.CallCustomCodec(proxy.Codec()))) // the library's own
 	director := func(ctx context.Context, _ string) (context.Context, *grpc.ClientConn, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		return metadata.NewOutgoingContext(ctx, md), cc.GRPC(), nil
 	}
-	front, _ := backendtest.Serve(t, func(*grpc.Server) {}, grpc.CustomCodec(proxy.Codec()), //nolint:staticcheck // likewise
+	front, _ := backendtest.Serve(t, func(*grpc.Server) {}, grpc.CustomCodec(proxy.Codec()), // likewise
 		grpc.UnknownServiceHandler(proxy.TransparentHandler(director)))
 	conn, err := grpc.NewClient(front, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)

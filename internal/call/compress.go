@@ -188,7 +188,7 @@ func (r *rpc) decompress(data []byte, enc string) (*[]byte, error) {
 		return nil, decompressError(err)
 	}
 	if closer, ok := z.(io.Closer); ok {
-		defer closer.Close() //nolint:errcheck // all was read, or reading has failed
+		defer closer.Close() // all was read, or reading has failed
 	}
 	return readLimited(z, len(data), limit)
 }
