@@ -21,7 +21,7 @@ import (
 // The bytes of a large message are the program's again when SendMsg has returned, though the
 // connection takes them from where the program has them.
 func TestProgramUsesTheBytesOfALargeMessageAgain(t *testing.T) {
-	const messages, size = 12, 600 << 10
+	const messages, size = 8, 300 << 10
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i), byte(i)}, size/2) }
 	ca := h2test.NewCA(t)
 	cert := ca.Server("localhost")
