@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -31,10 +33,11 @@ func TestBulkOfAMessageIsNotCopied(t *testing.T) {
 	}{
 		{"the only field", wrapperspb.Bytes(large), large, ""},
 		{"the last field", &anypb.Any{TypeUrl: "type", Value: large}, large, ""},
-		{"unknown fields", payload, large, ""},
-		{"the first field, with a list of messages", &descriptorpb.UninterpretedOption{
-			Name: []*descriptorpb.UninterpretedOption_NamePart{required, required}, StringValue: large, AggregateValue: proto.String("b"),
+		{"unknown fields, which come behind it", payload, nil, ""},
+		{"a list of messages before it", &descriptorpb.UninterpretedOption{
+			Name: []*descriptorpb.UninterpretedOption_NamePart{required, required}, StringValue: large,
 		}, large, ""},
+		{"a field behind it", &descriptorpb.UninterpretedOption{StringValue: large, AggregateValue: proto.String("b")}, nil, ""},
 		{"a required field that is missing", &descriptorpb.UninterpretedOption{
 			Name: []*descriptorpb.UninterpretedOption_NamePart{{}}, StringValue: large,
 		}, nil, "required"},
@@ -67,6 +70,9 @@ func TestBulkOfAMessageIsNotCopied(t *testing.T) {
 				assert.Same(t, &tt.bulk[0], &(*f.bulk)[0])
 				whole = append(whole, *f.bulk...)
 			}
+			plain, err := proto.Marshal(tt.m)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(plain, whole[prefixLen:]), "not the bytes that proto.Marshal makes")
 			assert.Equal(t, len(whole)-prefixLen, f.payload())
 			assert.Equal(t, proto.Size(tt.m), f.uncompressed)
 			out := tt.m.ProtoReflect().New().Interface()
@@ -74,6 +80,53 @@ func TestBulkOfAMessageIsNotCopied(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, f.payload(), n)
 			assert.True(t, proto.Equal(tt.m, out))
+		})
+	}
+}
+
+// Whether a field is the last one is what the protobuf library's own encoder shows, for each
+// choice of fields that a message has.
+func TestIsLast(t *testing.T) {
+	field := func(name string, number int32, kind descriptorpb.FieldDescriptorProto_Type, oneof int32) *descriptorpb.FieldDescriptorProto {
+		f := &descriptorpb.FieldDescriptorProto{Name: &name, Number: &number, Type: kind.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()}
+		if oneof >= 0 {
+			f.OneofIndex = &oneof
+		}
+		return f
+	}
+	const isBytes = descriptorpb.FieldDescriptorProto_TYPE_BYTES
+	optional := field("optional", 4, isBytes, 2)
+	optional.Proto3Optional = proto.Bool(true)
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("last.proto"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name: proto.String("M"),
+			Field: []*descriptorpb.FieldDescriptorProto{field("b", 6, isBytes, -1), optional, field("n", 8, descriptorpb.FieldDescriptorProto_TYPE_INT32, -1),
+				field("x1", 1, isBytes, 0), field("x2", 9, isBytes, 0), field("y1", 2, isBytes, 1), field("y2", 5, isBytes, 1)},
+			OneofDecl: []*descriptorpb.OneofDescriptorProto{{Name: proto.String("x")}, {Name: proto.String("y")}, {Name: proto.String("_optional")}},
+		}},
+	}, nil)
+	require.NoError(t, err)
+	desc := file.Messages().Get(0)
+	for chosen := range 1 << desc.Fields().Len() {
+		m := dynamicpb.NewMessage(desc)
+		for i := range desc.Fields().Len() {
+			switch f := desc.Fields().Get(i); {
+			case chosen>>i&1 == 0:
+			case f.Kind() == protoreflect.BytesKind:
+				m.Set(f, protoreflect.ValueOfBytes([]byte(f.Name())))
+			default:
+				m.Set(f, protoreflect.ValueOfInt32(1))
+			}
+		}
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m) // dynamicpb has no order of its own
+		require.NoError(t, err)
+		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			if f.Kind() == protoreflect.BytesKind {
+				assert.Equal(t, bytes.HasSuffix(b, v.Bytes()), isLast(m, f), "field %s of %v", f.Name(), m)
+			}
+			return true
 		})
 	}
 }

@@ -157,8 +157,9 @@ func encodeProto(m any, limit int, lent bool) (frame, error) {
 	if size > limit || int64(size) > maxMessage {
 		return frame{}, tooLargeToSend(size, limit)
 	}
-	if lent && size >= bulkFrom {
-		if f, ok, err := encodeBulk(pm, size); ok {
+	// Messages of the first protobuf API may encode themselves.
+	if own, is := m.(proto.Message); is && lent && size >= bulkFrom {
+		if f, ok, err := encodeBulk(own.ProtoReflect(), size); ok {
 			return f, err
 		}
 	}
