@@ -197,7 +197,7 @@ const (
 // "user:password@host", in which an "@" is at the index of. The target ends at end; at is
 // -1 if it has none.
 func userinfoOfTarget(s string, of int) (start, at, end int) {
-	first, last := max(0, of-maxURL), min(len(s), of+maxURL)
+	first, last := startOfRune(s, max(0, of-maxURL)), min(len(s), of+maxURL)
 	for start = of; start > first && strings.IndexByte(endsTarget, s[start-1]) < 0; start-- {
 	}
 	for end = of; end < last && strings.IndexByte(endsTarget, s[end]) < 0; end++ {

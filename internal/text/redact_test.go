@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 )
@@ -137,6 +138,10 @@ func TestSecrets(t *testing.T) {
 	assert.Equal(t, "xxxxx proxy: xxxxx, none, another", short.Mask("a proxy: no, none, another"))
 	assert.Equal(t, `the proxy said "xxxxx" to a user`, NewSecrets("user", "s3cret").MaskQuoted(`the proxy said "s3cret" to a user`))
 
+	// A character that a secret has a part of is masked whole.
+	assert.Equal(t, "xxxxx!", NewSecrets("", "passwordé").Mask("passwordè!"))
+	assert.Equal(t, "?xxxxx!", NewSecrets("", "\xa9abcd").Mask("?éabcd!"))
+
 	var none *Secrets
 	assert.Equal(t, "text", none.Mask("text"))
 	assert.Equal(t, "text", none.MaskQuoted("text"))
@@ -160,14 +165,19 @@ func FuzzSecrets(f *testing.F) {
 				t.Fatalf("%q has %q", out, secret)
 			}
 		}
-		Redact(before + "://" + user + ":" + password + "@" + after)
+		whole := Clean(before + "://" + user + ":" + password + "@" + after)
+		for _, out := range []string{Redact(whole), s.Mask(whole), s.MaskQuoted(whole)} {
+			if !utf8.ValidString(out) {
+				t.Fatalf("%q is not UTF-8", out)
+			}
+		}
 	})
 }
 
 // TestHostileTextsAreCheap: what makes each search as long as it can be.
 func TestHostileTextsAreCheap(t *testing.T) {
 	s := NewSecrets("aaaaaaaab", "aaaaaaaaaaaaaaab")
-	for _, piece := range []string{"@", "://", "://@", "a:b@c ", "\"", "\\\"", `"://a:b `, "x://a:b ", ": invalid port ", "a", "\xff", "[:"} {
+	for _, piece := range []string{"@", "://", "://@", "a:b@c ", "\"", "\\\"", `"://a:b `, "x://a:b ", ": invalid port ", "a", "\xff", "\x80", "[:"} {
 		long := strings.Repeat(piece, 1<<20/len(piece))
 		begun := time.Now()
 		Line(long)

@@ -53,7 +53,7 @@ func (s *Secrets) Longest() int {
 }
 
 // Mask returns text with every secret in it masked, and with the beginning of a long
-// one masked.
+// one masked. It is UTF-8 if text is.
 func (s *Secrets) Mask(text string) string {
 	if s == nil {
 		return text
@@ -66,8 +66,9 @@ func (s *Secrets) Mask(text string) string {
 			i++
 			continue
 		}
-		b.WriteString(text[done:i] + mask)
-		i += n
+		// Bytes of a secret may be some of a character's, which is masked whole.
+		b.WriteString(text[done:max(done, startOfRune(text, i))] + mask)
+		i = endOfRune(text, i+n)
 		done = i
 	}
 	if done == 0 {

@@ -119,11 +119,25 @@ func Cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	end := n - len(ellipsis)
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
+	return s[:startOfRune(s, n-len(ellipsis))] + ellipsis
+}
+
+// startOfRune returns i, which is below len(s), or the index before it at which the character
+// begins that i is in the middle of. In what is not UTF-8 it goes no further than in what is.
+func startOfRune(s string, i int) int {
+	for least := max(0, i-(utf8.UTFMax-1)); i > least && !utf8.RuneStart(s[i]); {
+		i--
 	}
-	return s[:end] + ellipsis
+	return i
+}
+
+// endOfRune returns i, or the index behind it at which the character ends that i is in the
+// middle of; as startOfRune does.
+func endOfRune(s string, i int) int {
+	for most := min(len(s), i+utf8.UTFMax-1); i < most && !utf8.RuneStart(s[i]); {
+		i++
+	}
+	return i
 }
 
 // Round returns d with three significant digits, but not below a nanosecond and, from

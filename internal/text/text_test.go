@@ -130,6 +130,9 @@ func FuzzText(f *testing.F) {
 	for _, s := range []string{"", "plain", "\x1b[31m\u202e\u2028", "http://u:p@h", "\xff@:", `parse "http://u:%zz@h": invalid "%zz"`, "ß\n\tb"} {
 		f.Add(s, 10)
 	}
+	for i := range 4 { // where looking for the beginning of a user information ends
+		f.Add(strings.Repeat("\u20ac", maxURL)+strings.Repeat("u", i)+":p@h", 10)
+	}
 	f.Fuzz(func(t *testing.T, s string, n int) {
 		for name, out := range map[string]string{"Clean": Clean(s), "Line": Line(s), "Of": Of(errors.New(s)), "Cut": Cut(Line(s), max(3, n))} {
 			if !utf8.ValidString(out) {
