@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -23,17 +22,7 @@ import (
 func TestProgramUsesTheBytesOfALargeMessageAgain(t *testing.T) {
 	const messages, size = 8, 300 << 10
 	content := func(i int) []byte { return bytes.Repeat([]byte{byte('a' + i), byte(i)}, size/2) }
-	ca := h2test.NewCA(t)
-	cert := ca.Server("localhost")
-	for _, tt := range []struct {
-		name   string
-		server []grpc.ServerOption
-		client grpcdial.DialOption
-	}{
-		{"plaintext", nil, grpcdial.WithInsecure()},
-		{"TLS", []grpc.ServerOption{grpc.Creds(credentials.NewServerTLSFromCert(&cert))},
-			grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("localhost")))},
-	} {
+	for _, tt := range securities(t) {
 		t.Run(tt.name, func(t *testing.T) {
 			h2test.CheckLeaks(t)
 			addr, _ := backendtest.Serve(t, func(*grpc.Server) {}, append(tt.server, grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {

@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -23,17 +22,7 @@ import (
 // A dialer may return a connection that buffers next to nothing, on which each write
 // waits for the other side to read. Handshakes and large messages get through.
 func TestUnbufferedConnections(t *testing.T) {
-	ca := h2test.NewCA(t)
-	cert := ca.Server("localhost")
-	for _, tt := range []struct {
-		name   string
-		server []grpc.ServerOption
-		client grpcdial.DialOption
-	}{
-		{"plaintext", nil, grpcdial.WithInsecure()},
-		{"TLS", []grpc.ServerOption{grpc.Creds(credentials.NewServerTLSFromCert(&cert))},
-			grpcdial.WithTransportCredentials(credentials.NewTLS(ca.ClientConfig("localhost")))},
-	} {
+	for _, tt := range securities(t) {
 		pipe, tiny := h2test.ListenUnbuffered(), bufconn.Listen(1)
 		for name, l := range map[string]struct {
 			net.Listener
