@@ -264,8 +264,15 @@ func refuseNil[T any](option string, values []T, isNil func(T) bool) error {
 
 func refuseNilCodec(options []grpc.CallOption) error {
 	for _, c := range options {
-		if c, ok := c.(grpc.CustomCodecCallOption); ok && c.Codec == nil {
-			return errors.New("grpcdial: WithCodec: the codec is nil")
+		switch c := c.(type) {
+		case grpc.CustomCodecCallOption:
+			if c.Codec == nil {
+				return errors.New("grpcdial: WithCodec: the codec is nil")
+			}
+		case grpc.ForceCodecCallOption:
+			if c.Codec == nil {
+				return errors.New("grpcdial: WithDefaultCallOptions: the codec of ForceCodec is nil")
+			}
 		}
 	}
 	return nil

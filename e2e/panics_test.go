@@ -4,14 +4,18 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/grpcdial/grpcdial"
@@ -58,9 +62,15 @@ func (unwindingHandler) HandleConn(context.Context, stats.ConnStats) {}
 
 // TestPanicsEndTheRPC: a panic in code of the program's, which an HTTP handler for one
 // recovers from, and runtime.Goexit, which a test's FailNow is, end the RPC. Shutdown does not
-// wait for it, and the channel can become idle.
+// wait for it, the channel can become idle, and the picker, which may count the RPCs of each
+// backend, has the end of each pick.
 func TestPanicsEndTheRPC(t *testing.T) {
 	srv := backendtest.StartEcho(t)
+	var running atomic.Int32
+	picking = func(sc balancer.SubConn, _ balancer.PickInfo) (balancer.PickResult, error) {
+		running.Add(1)
+		return balancer.PickResult{SubConn: sc, Done: func(balancer.DoneInfo) { running.Add(-1) }}, nil
+	}
 	nothing, fail := func() {}, func() { panic("on purpose") }
 	cases := map[string]struct {
 		option  grpc.CallOption
@@ -82,7 +92,7 @@ func TestPanicsEndTheRPC(t *testing.T) {
 	for name, tt := range cases {
 		for _, stream := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, stream %t", name, stream), func(t *testing.T) {
-				opts := []grpcdial.DialOption{grpcdial.WithInsecure()}
+				opts := []grpcdial.DialOption{grpcdial.WithInsecure(), grpcdial.WithDefaultServiceConfig(backendtest.PolicyConfig(picksName))}
 				if tt.handler != nil {
 					opts = append(opts, grpcdial.WithStatsHandler(tt.handler))
 				}
@@ -108,7 +118,69 @@ func TestPanicsEndTheRPC(t *testing.T) {
 				require.True(t, <-unwound)
 				cancel() // a stream that was open is, as ever, until its context ends
 				assert.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+				assert.Zero(t, running.Swap(0), "picks without an end")
 			})
 		}
 	}
+}
+
+// TestPanicsBeforeTheFirstAttempt: a stream that code of the program's, or an argument that is
+// nil, ends before it begins does not count among the channel's RPCs.
+func TestPanicsBeforeTheFirstAttempt(t *testing.T) {
+	srv := backendtest.StartEcho(t)
+	fail := func() { panic("on purpose") }
+	for name, tt := range map[string]struct {
+		selector selectorFunc
+		option   grpc.CallOption
+	}{
+		"selector": {selector: func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) { fail(); return nil, nil }},
+		"interceptor": {selector: func(grpcdial.CallInfo) (*grpcdial.CallConfig, error) {
+			return &grpcdial.CallConfig{Interceptor: func(context.Context, grpcdial.CallInfo, grpcdial.NewStreamFunc, ...grpc.CallOption) (grpc.ClientStream, error) {
+				fail()
+				return nil, nil
+			}}, nil
+		}},
+		"codec":       {option: grpc.ForceCodec((*namelessCodec)(nil))},
+		"nil context": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sel grpcdial.CallConfigSelector
+			if tt.selector != nil {
+				sel = tt.selector
+			}
+			cc, _ := selected(t, srv.Addr, sel)
+			require.NoError(t, cc.AwaitReady(backendtest.Bounded(t)))
+			ctx := backendtest.Bounded(t)
+			if name == "nil context" {
+				ctx = nil
+			}
+			assert.Panics(t, func() { _, _ = cc.NewStream(ctx, bidi, "/test.Echo/Echo", tt.option) })
+			assert.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+		})
+	}
+}
+
+// namelessCodec panics when it is asked for its name.
+type namelessCodec struct{ encoding.Codec }
+
+// TestNilArguments: what grpc-go panics at is an error of the RPC, and what it takes is taken.
+func TestNilArguments(t *testing.T) {
+	srv := backendtest.StartEcho(t)
+	cc := newClient(t, srv.Addr, grpcdial.WithInsecure())
+	ctx := backendtest.Bounded(t)
+	call := func(opt grpc.CallOption) error {
+		return cc.Invoke(ctx, "/test.Echo/Echo", wrapperspb.String("x"), new(wrapperspb.StringValue), opt)
+	}
+	assert.NoError(t, call(nil))
+	assert.NoError(t, call(grpc.ForceCodecV2(nil)))
+	err := call(grpc.ForceCodec(nil))
+	assert.Equal(t, codes.Internal, status.Code(err))
+	assert.ErrorContains(t, err, "ForceCodec: the codec is nil")
+	_, err = cc.NewStream(ctx, nil, "/test.Echo/Echo")
+	assert.Equal(t, codes.Internal, status.Code(err))
+	assert.ErrorContains(t, err, "the StreamDesc is nil")
+	assert.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+
+	_, err = grpcdial.NewClient(srv.Addr, grpcdial.WithInsecure(), grpcdial.WithDefaultCallOptions(grpc.ForceCodec(nil)))
+	assert.ErrorContains(t, err, "the codec of ForceCodec is nil")
 }

@@ -92,10 +92,17 @@ var errNoStream = status.Error(codes.Internal, "the interceptor of the call conf
 // newStream makes a stream. done is called when it has ended.
 func (i *intercepted) newStream(ctx context.Context, desc *grpc.StreamDesc, done func(error)) (grpc.ClientStream, error) {
 	done = onceErr(done)
+	returned := false
+	defer func() {
+		if !returned && !i.began.Load() { // the interceptor has panicked; a stream that it began calls done
+			done(errUnwound)
+		}
+	}()
 	s, err := i.selection.Intercept(ctx, func(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		cs := &clientStream{rpc: i.next(append(opts[:len(opts):len(opts)], grpc.OnFinish(done)))}
 		return cs.start(ctx, desc)
 	}, i.opts...)
+	returned = true
 	if err == nil && s == nil {
 		err = errNoStream
 	}

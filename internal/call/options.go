@@ -75,9 +75,14 @@ func (s *settings) apply(o grpc.CallOption) error {
 	case grpc.AuthorityOverrideCallOption:
 		s.authority = o.Authority
 	case grpc.ForceCodecCallOption:
+		if o.Codec == nil {
+			return status.Error(codes.Internal, "ForceCodec: the codec is nil")
+		}
 		s.codec = codec{v1: o.Codec, name: o.Codec.Name()}
 	case grpc.ForceCodecV2CallOption:
-		s.codec = codecOf(o.CodecV2)
+		if s.codec = (codec{}); o.CodecV2 != nil { // nil: the default, as with grpc-go
+			s.codec = codecOf(o.CodecV2)
+		}
 	case grpc.CustomCodecCallOption:
 		s.codec = codec{v1: o.Codec}
 	case acceptOption:

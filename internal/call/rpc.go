@@ -7,7 +7,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/serviceconfig"
@@ -329,6 +331,24 @@ func (r *rpc) end(a *attempt, err error) {
 	}
 	if r.tagged() {
 		r.reportEnd(a, trailer, err)
+	}
+}
+
+// leave counts the RPC out of the channel's, if it counts among them.
+func (r *rpc) leave(ok bool) {
+	if r.via == nil && !r.counted {
+		r.ch.leave(ok)
+	}
+}
+
+// errUnwound is what an RPC ends with in which code of the program's does not return.
+var errUnwound = status.Error(codes.Internal, "a panic, or runtime.Goexit, in code of the program's ended the RPC")
+
+// unwound is deferred by what makes an attempt. Unless that has returned, it reports the end
+// to the picker, which may count the RPCs of each backend: the program may recover.
+func (a *attempt) unwound(returned *bool) {
+	if !*returned && a.done != nil {
+		a.done(balancer.DoneInfo{Err: errUnwound, BytesSent: a.s != nil})
 	}
 }
 

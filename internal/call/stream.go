@@ -72,16 +72,18 @@ func (ch *Channel) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 
 // start makes the first attempt. On an error everything is undone, and the end reported.
 func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.ClientStream, error) {
+	if desc == nil {
+		cs.leave(false)
+		return nil, status.Error(codes.Internal, "NewStream: the StreamDesc is nil")
+	}
 	cs.desc = desc
 	cs.sendsMany, cs.receivesMany = desc.ClientStreams, desc.ServerStreams
 	cs.settled = make(chan struct{})
 	cs.isEncoding = &cs.encodes
-	cs.options()
-	ctx, err := cs.rpc.start(ctx)
+	ctx, err := cs.prepare(ctx)
 	if err == nil && cs.selection.intercepts() {
 		return cs.rpc.intercept().newStream(ctx, desc, func(err error) { cs.ch.leave(err == nil) })
 	}
-	cs.ctx, cs.cancel = context.WithCancel(ctx)
 	if err == nil && !cs.ch.enlist(cs) {
 		err = grpc.ErrClientConnClosing
 	}
@@ -101,13 +103,31 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 	return cs, nil
 }
 
+// prepare is what comes before the stream is enlisted. It counts the RPC out if code of the
+// program's panics there, or calls runtime.Goexit: a codec, a config selector.
+func (cs *clientStream) prepare(ctx context.Context) (context.Context, error) {
+	returned := false
+	defer func() {
+		if !returned {
+			cs.leave(false)
+		}
+	}()
+	cs.options()
+	ctx, err := cs.rpc.start(ctx)
+	if err != nil || !cs.selection.intercepts() {
+		cs.ctx, cs.cancel = context.WithCancel(ctx)
+	}
+	returned = true
+	return ctx, err
+}
+
 // firstAttempt makes the RPC's first attempts. It ends the RPC if code of the program's panics
 // there, or calls runtime.Goexit: for a program that recovers the RPC does not run any more.
 func (cs *clientStream) firstAttempt() *streamAttempt {
 	returned := false
 	defer func() {
 		if !returned {
-			cs.giveUp(status.Error(codes.Internal, "a panic, or runtime.Goexit, in code of the program's ended the RPC"))
+			cs.giveUp(errUnwound)
 		}
 	}()
 	a := cs.run(retryVerdict{}, nil)

@@ -103,6 +103,14 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 
 // openStream opens the attempt's stream.
 func (r *rpc) openStream(ctx context.Context, a *attempt, transparent bool) outcome {
+	returned := false
+	defer a.unwound(&returned)
+	o := r.openOnce(ctx, a, transparent)
+	returned = true
+	return o
+}
+
+func (r *rpc) openOnce(ctx context.Context, a *attempt, transparent bool) outcome {
 	if drop, err := r.connect(ctx, a, transparent); err != nil {
 		return outcome{err: err, drop: drop}
 	}
@@ -418,9 +426,7 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 		cs.rpc.cancel()
 	}
 	cs.ch.delist(cs)
-	if cs.via == nil && !cs.counted {
-		defer func() { cs.ch.leave(err == nil) }() // also when code of the program's panics
-	}
+	defer cs.leave(err == nil) // also when code of the program's panics
 	if last != nil {
 		cs.endAttempt(last, err)
 	}

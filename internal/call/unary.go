@@ -106,6 +106,14 @@ func (a *attempt) release() {
 
 // try makes one attempt and decodes the reply.
 func (r *rpc) try(ctx context.Context, a *attempt, transparent bool, f *frame, args, reply any) outcome {
+	returned := false
+	defer a.unwound(&returned)
+	o := r.tryOnce(ctx, a, transparent, f, args, reply)
+	returned = true
+	return o
+}
+
+func (r *rpc) tryOnce(ctx context.Context, a *attempt, transparent bool, f *frame, args, reply any) outcome {
 	if drop, err := r.connect(ctx, a, transparent); err != nil {
 		return outcome{err: err, drop: drop}
 	}
