@@ -100,7 +100,7 @@ func (r *hostResolver) lookUpHost(ctx context.Context) ([]string, error) {
 // the deadline was the look-up's own, not that of a caller that waits for the channel.
 func withoutContext(err error) error {
 	var e *net.DNSError
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	own := *e

@@ -182,6 +182,9 @@ var table = []row{
 	{"no alpn", TLS, func(err error) bool { return strings.Contains(err.Error(), noALPN) }, permanent,
 		say("the server chose no protocol by ALPN, gRPC needs h2: a proxy that ends TLS may be in between, or the server is too old")},
 
+	{"too many files", every, is(syscall.EMFILE, syscall.ENFILE), transient, // of a look-up too
+		say("too many files are open: raise the limit, or close connections")},
+
 	// Names and addresses.
 	{"name service time-out", Resolve, timeout, transient,
 		say("the name servers did not answer in time: check this machine's DNS configuration, or the server in the target's authority")},
@@ -232,8 +235,6 @@ var table = []row{
 		say("this machine has no address or no free port to connect from")},
 	{"no address family", Dial, errno.IsNoFamily, transient,
 		say("this machine does not have this address family")},
-	{"too many files", every, is(syscall.EMFILE, syscall.ENFILE), transient,
-		say("too many files are open: raise the limit, or close connections")},
 	{"permission", Dial, is(fs.ErrPermission), transient,
 		say("this system forbids it: check the socket's permissions, or the local firewall")},
 

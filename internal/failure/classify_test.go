@@ -157,6 +157,7 @@ func TestClassify(t *testing.T) {
 		{"name service time-out", Resolve, &net.DNSError{Err: "i/o timeout", Name: "a.test", IsTimeout: true}, false, []string{"in time", "DNS"}},
 		{"name service time-out", Resolve, context.DeadlineExceeded, false, []string{"DNS"}},
 		{"no such host", Resolve, &net.DNSError{Err: "no such host", Name: "a.test", IsNotFound: true}, false, []string{`"a.test"`}},
+		{"too many files", Resolve, &net.DNSError{Err: "too many open files", Name: "a.test", UnwrapErr: syscall.EMFILE}, false, []string{"raise the limit"}},
 		{"name service", Resolve, &net.DNSError{Err: "server misbehaving", Name: "a.test", IsTemporary: true}, false, []string{"failed"}},
 		{"address", Dial, &net.OpError{Op: "dial", Err: &net.AddrError{Err: "missing port in address", Addr: "a.test"}}, true, []string{"host:port"}},
 		{"address", Resolve, &net.AddrError{Err: "too many colons in address", Addr: "::1:80"}, true, []string{"[IPv6]:port"}},

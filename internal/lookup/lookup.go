@@ -4,6 +4,7 @@ package lookup
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 )
@@ -65,10 +66,16 @@ func (s Source) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 }
 
 // TXT returns the TXT records of a name. The strings of a record are joined. The
-// error is package net's.
+// error is package net's, but for a look-up without free descriptors.
 func (s Source) TXT(ctx context.Context, name string) ([]string, error) {
 	q := s.query()
 	defer q.end()
 	defer context.AfterFunc(ctx, q.end)() // package net waits for an answer even then
-	return q.resolver.LookupTXT(ctx, name)
+	records, err := q.resolver.LookupTXT(ctx, name)
+	if e := (*net.DNSError)(nil); errors.As(err, &e) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return nil, q.outOfFilesLocked(e)
+	}
+	return records, err
 }

@@ -29,6 +29,7 @@ type query struct {
 	asked  string     // guarded by mu: the server that was connected to last
 	empty  string     // guarded by mu: a name that exists, whatever it has
 	failed uint16     // guarded by mu: a bit for each RCODE that was a failure to answer
+	answer bool       // guarded by mu: a server has answered
 }
 
 func (s Source) query() *query {
@@ -137,6 +138,7 @@ func (e *exchange) Read(b []byte) (int, error) {
 func (q *query) heard(name string, code dnsmessage.RCode) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.answer = true
 	switch {
 	case code == dnsmessage.RCodeNameError:
 	case code != dnsmessage.RCodeSuccess:
@@ -181,5 +183,5 @@ func (q *query) explain(err error, host string) error {
 	case !e.IsTimeout && codeNames[q.failed] != "":
 		e.Err = fmt.Sprintf("%s (%s)", e.Err, codeNames[q.failed])
 	}
-	return &e
+	return q.outOfFilesLocked(&e)
 }
