@@ -304,3 +304,26 @@ func TestRenewWhileConnecting(t *testing.T) {
 	assert.Empty(t, h.states)
 	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "the first has ended")
 }
+
+// A wait that ends before the attempt leaves nothing behind, however often the program asks.
+func TestRenewGivenUp(t *testing.T) {
+	h, sc, _, first := scaled(t, 1)
+	h.setConnect(func(ctx context.Context, _ *connect.Config, _ resolver.Address, _ string) (*h2.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 10 {
+		_, err := h.group.Renew(ended)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	sc.mu.Lock()
+	assert.Empty(t, sc.renewals)
+	sc.mu.Unlock()
+	one := h.begin(sc)
+	headers, payload := first.ExpectUnary()
+	first.ReplyUnary(headers.StreamID, payload)
+	require.NoError(t, <-one)
+	assert.Empty(t, h.states)
+}

@@ -14,6 +14,7 @@ var ErrClosed = errors.New("grpcdial: the channel is closed")
 
 // renewal waits until the connections that one subchannel had are replaced.
 type renewal struct {
+	sc    *Subchannel
 	loops []*loop           // guarded by sc.mu: those of the connections
 	ended chan failure.List // gets why the attempt failed, or nil when no connection of loops is in use; capacity 1
 }
@@ -29,17 +30,30 @@ func (g *Group) Renew(ctx context.Context) (failed failure.List, err error) {
 			all = append(all, r)
 		}
 	}
-	for _, r := range all {
+	for i, r := range all {
 		select {
 		case list := <-r.ended:
 			failed = append(failed, list...)
+			continue
 		case <-g.cfg.Closing.Done():
-			return failed, ErrClosed
+			err = ErrClosed
 		case <-ctx.Done():
-			return failed, ctx.Err()
+			err = ctx.Err()
 		}
+		for _, r := range all[i:] {
+			r.forget()
+		}
+		return failed, err
 	}
 	return failed, nil
+}
+
+// forget ends the wait, but not the attempt: a program may ask again and again while that is
+// in progress.
+func (r *renewal) forget() {
+	r.sc.mu.Lock()
+	defer r.sc.mu.Unlock()
+	delete(r.sc.renewals, r)
 }
 
 // renew makes all connections stale; nil if there is none. An attempt in progress is given
@@ -57,7 +71,7 @@ func (sc *Subchannel) renew() *renewal {
 	for _, l := range sc.conns {
 		l.stale = true
 	}
-	r := &renewal{loops: slices.Clone(sc.conns), ended: make(chan failure.List, 1)}
+	r := &renewal{sc: sc, loops: slices.Clone(sc.conns), ended: make(chan failure.List, 1)}
 	if sc.renewals == nil {
 		sc.renewals = make(map[*renewal]struct{})
 	}
