@@ -241,6 +241,22 @@ func TestUpdateAddresses(t *testing.T) {
 	})
 }
 
+// A resolver may put a map into the Metadata of its addresses, for the policy: == panics for it.
+func TestAddressesWithMapsAsMetadata(t *testing.T) {
+	a := backendtest.Start(t, "a")
+	states := make(chan balancer.SubConnState, 100)
+	at := func(weight string) []resolver.Address {
+		return []resolver.Address{{Addr: a.Addr, Metadata: map[string]string{"weight": weight}}}
+	}
+	cc, sc := oneSubchannel(t, states, at("1"))
+	require.Len(t, cc.Snapshot().Endpoints, 1)
+	assert.Equal(t, connectivity.Ready, cc.Snapshot().Endpoints[0].State)
+	sc.UpdateAddresses(at("1"))
+	assert.Equal(t, 1, a.Accepted())
+	sc.UpdateAddresses(at("2"))
+	backendtest.ExpectStates(t, states, connectivity.Connecting, connectivity.Ready)
+}
+
 // A server name of an address beats the channel's, for the credentials and as
 // :authority, unless WithAuthority was given.
 func TestServerNameOfAnAddress(t *testing.T) {

@@ -3,6 +3,7 @@ package subchannel
 import (
 	"context"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -217,7 +218,16 @@ func has(addrs []resolver.Address, addr resolver.Address) bool {
 // policy do not matter.
 func sameAddress(a, b resolver.Address) bool {
 	return a.Addr == b.Addr && a.ServerName == b.ServerName && a.Attributes.Equal(b.Attributes) &&
-		a.Metadata == b.Metadata
+		sameMetadata(a.Metadata, b.Metadata)
+}
+
+// sameMetadata compares what a resolver has put into addresses. A map there, for which ==
+// panics, is none that RPCs send (connect.Metadata), but policies may read it.
+func sameMetadata(a, b any) bool {
+	if reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() {
+		return a == b
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // takeAllLocked takes the subchannel away from all of its loops, which it returns.
