@@ -52,8 +52,8 @@ type Error struct {
 	Cause error
 	// Stage is how far the request was when this side ended the stream.
 	Stage Stage
-	// Queued is how long it waited in vain for a slot, and Allowed how many streams the
-	// server allowed then (MAX_CONCURRENT_STREAMS); 0 if it did not wait.
+	// Queued is how long a request without a stream had waited for a slot, and Allowed how
+	// many streams the server allowed then (MAX_CONCURRENT_STREAMS); 0 if it did not wait.
 	Queued  time.Duration
 	Allowed uint32
 	// Conn is the connection that did not take the request, if that was not open any more.

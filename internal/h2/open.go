@@ -90,15 +90,16 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 // windows allow, all under one lock, so that wire order is the order of ids and
 // of encoding. It returns what is left of msg.
 func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, last bool) (rest []byte, err *Error) {
+	s.queued, s.allowed = 0, 0 // the object may have waited for another RPC that was then not opened
 	if ctx.Err() != nil {
-		if req.granted != nil {
-			c.giveSlotBack()
-		}
 		e := contextError(ctx)
 		e.Unsent, e.Stage = true, StageUnopened
-		return nil, e
+		if g := req.granted; g != nil {
+			c.giveSlotBack()
+			s.queued, s.allowed = g.queued, g.allowed
+		}
+		return nil, s.afterSlot(e)
 	}
-	s.queued, s.allowed = 0, 0 // the object may have waited for another RPC that was then not opened
 	c.mu.Lock()
 	if c.state != stateOpen { // what was granted is of no use to others
 		defer c.mu.Unlock()
@@ -114,7 +115,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		if err := c.await(ctx, &s.wait, &c.room, room); err != nil {
 			c.giveSlotBack()
 			err.Stage = StageSend
-			return nil, err
+			return nil, s.afterSlot(err)
 		}
 	}
 	// mu has been held since the last grant, so the connection is open.
@@ -123,7 +124,7 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	if ok {
 		if timeout = time.Until(deadline); timeout <= 0 {
 			c.abandon(room)
-			return nil, &Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true, Stage: StageUnopened}
+			return nil, s.afterSlot(&Error{Status: status.FromContextError(context.DeadlineExceeded), Unsent: true, Local: true, GivenUp: true, Stage: StageUnopened})
 		}
 	}
 	if c.maxList != math.MaxUint64 {
@@ -208,6 +209,18 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 		return nil, nil
 	}
 	return msg[n:], nil
+}
+
+// afterSlot adds to the error of a stream that has had its slot, and was not opened, how
+// long it had waited for that. If it waited for nothing since, its time went there.
+func (s *Stream) afterSlot(e *Error) *Error {
+	if s.queued > 0 {
+		e.Queued, e.Allowed = s.queued, s.allowed
+		if e.Stage == StageUnopened {
+			e.Stage = StageSlot
+		}
+	}
+	return e
 }
 
 // abandon gives slot and room back before anything was queued. It releases mu.

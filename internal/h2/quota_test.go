@@ -320,6 +320,43 @@ func TestStageWithoutAStream(t *testing.T) {
 	})
 }
 
+// A deadline that passes while an RPC waits for a slot, which the RPC gets before its context
+// has ended: the error says how long it waited. Many RPCs come to this on a server that allows
+// few streams.
+func TestDeadlineWithTheSlot(t *testing.T) {
+	for name, q := range map[string]*h2.SlotQueue{"of the connection": nil, "of any connection": h2.NewSlotQueue(func() {})} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, server := peered(t, h2.Config{}, h2test.MaxConcurrentStreams(1))
+				if q != nil {
+					q.Join(c.Conn)
+				}
+				running := c.call(context.Background(), "/test/Run", "x")
+				server.ExpectUnary()
+				late, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				waiting := c.call(unended{late}, "/test/Waits", "x")
+				time.Sleep(time.Minute)
+				server.ReplyUnary(1, nil)
+				require.Nil(t, (<-running).failure())
+				e := (<-waiting).failure()
+				require.Equal(t, codes.DeadlineExceeded, e.Status.Code())
+				require.True(t, e.Unsent)
+				require.Equal(t, h2.StageSlot, e.Stage)
+				require.Equal(t, time.Minute, e.Queued)
+				require.EqualValues(t, 1, e.Allowed)
+			})
+		})
+	}
+}
+
+// unended is a context whose deadline passes without ending it, as happens for a moment on
+// a busy machine.
+type unended struct{ context.Context }
+
+func (unended) Done() <-chan struct{} { return nil }
+func (unended) Err() error            { return nil }
+
 // unnoticed is a context whose deadline has passed, which it has not noticed.
 type unnoticed struct{ context.Context }
 
