@@ -331,8 +331,8 @@ func (cc *ClientConn) giveUp(elapsed time.Duration, ended error) *DialError {
 }
 
 // AwaitReady makes the channel connect and waits until it is READY, or until ctx
-// ends or the channel is closed. The error is a *DialError that has every attempt, but for
-// that of an option that is nil, with which nothing is waited for.
+// ends or the channel is closed. The error is a *DialError with the latest attempt at each
+// address. A nil option is an error of another type, returned at once.
 // [FailFast] and [GiveUpOn] end this wait when no address can succeed any more; so do
 // [FailOnNonTempDialError] and [WithGiveUp] each wait on a channel dialed with them. The
 // last of several GiveUpOn counts, in the place of WithGiveUp.

@@ -72,7 +72,7 @@ func (m *stateMachine) set(to connectivity.State, cause error, also func()) (bef
 	}
 	m.seq++
 	c := keptChange{at: time.Now(), cause: cause, from: uint8(before.To), to: uint8(to)}
-	if i := int(m.seq-1) % keptTransitions; i < len(m.log) {
+	if i := int((m.seq - 1) % keptTransitions); i < len(m.log) {
 		m.log[i] = c
 	} else {
 		if m.log == nil {
@@ -102,7 +102,7 @@ type keptChange struct {
 
 // changeLocked returns transition seq, which is one of those kept.
 func (m *stateMachine) changeLocked(seq uint64) StateChange {
-	c := &m.log[int(seq-1)%keptTransitions]
+	c := &m.log[(seq-1)%keptTransitions]
 	return StateChange{Seq: seq, Time: c.at, From: connectivity.State(c.from), To: connectivity.State(c.to), Cause: c.cause}
 }
 
