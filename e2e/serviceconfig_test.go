@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -133,6 +134,8 @@ func TestServiceConfigErrors(t *testing.T) {
 		"methodConfig[2].name[0]":                           func(c *grpcdial.ServiceConfig) { c.MethodSettings[2].Names[0].Service = "s" },
 		"methodConfig[1].maxRequestMessageBytes: -1":        func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].MaxRequestBytes = new(-1) },
 		"retryThrottling.maxTokens":                         func(c *grpcdial.ServiceConfig) { c.RetryThrottling.MaxTokens = 1001 },
+		"retryThrottling.tokenRatio: NaN":                   func(c *grpcdial.ServiceConfig) { c.RetryThrottling.TokenRatio = math.NaN() },
+		"methodConfig[1].retryPolicy.backoffMultiplier":     func(c *grpcdial.ServiceConfig) { c.MethodSettings[1].Retry.BackoffMultiplier = math.Inf(1) },
 		"connectionScaling.maxConnectionsPerSubchannel: -1": func(c *grpcdial.ServiceConfig) { c.MaxConnectionsPerSubchannel = -1 },
 		"loadBalancingConfig[0].x": func(c *grpcdial.ServiceConfig) {
 			c.LoadBalancing[0] = grpcdial.LoadBalancingPolicy{Name: "x", Config: json.RawMessage("{")}

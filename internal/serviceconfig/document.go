@@ -3,6 +3,7 @@ package serviceconfig
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -124,10 +125,10 @@ type (
 )
 
 // JSON returns text that stands for d, the same for the same values. It does not check
-// them, Parse does, but for what the text would say differently: JSON has no texts that are
-// not UTF-8.
+// them, Parse does, but for what JSON cannot say: texts that are not UTF-8, and numbers that
+// are not finite.
 func (d *Document) JSON() (string, error) {
-	if err := d.textError(); err != nil {
+	if err := d.valueError(); err != nil {
 		return "", err
 	}
 	o := documentJSON{LoadBalancingPolicy: d.Policy}
@@ -154,17 +155,22 @@ func (d *Document) JSON() (string, error) {
 		o.ConnectionScaling = &scalingJSON{n}
 	}
 	text, err := json.Marshal(&o)
-	if err != nil { // a number that is not finite
+	if err != nil {
 		return "", &Error{Err: err}
 	}
 	return string(text), nil
 }
 
-// textError returns an error for the first text that is not UTF-8.
-func (d *Document) textError() (err error) {
+// valueError returns an error for the first value that JSON has no form for.
+func (d *Document) valueError() (err error) {
 	check := func(s, field string, args ...any) {
 		if err == nil && !utf8.ValidString(s) {
 			err = wrong(fmt.Sprintf(field, args...), []byte(s), "UTF-8")
+		}
+	}
+	finite := func(f float64, field string, args ...any) {
+		if err == nil && (math.IsNaN(f) || math.IsInf(f, 0)) {
+			err = wrongGo(fmt.Sprintf(field, args...), f, "a number")
 		}
 	}
 	if d.Policy != nil {
@@ -178,6 +184,13 @@ func (d *Document) textError() (err error) {
 			check(n.Service, "methodConfig[%d].name[%d].service", i, j)
 			check(n.Method, "methodConfig[%d].name[%d].method", i, j)
 		}
+		if r := e.Config.RetryPolicy; r != nil {
+			finite(r.BackoffMultiplier, "methodConfig[%d].retryPolicy.backoffMultiplier", i)
+		}
+	}
+	if t := d.RetryThrottling; t != nil {
+		finite(t.MaxTokens, "retryThrottling.maxTokens")
+		finite(t.TokenRatio, "retryThrottling.tokenRatio")
 	}
 	if d.HealthCheck != nil {
 		check(d.HealthCheck.ServiceName, "healthCheckConfig.serviceName")
