@@ -230,6 +230,7 @@ func validate(o *dialOptions, by constructor) error {
 		refuseNil("WithChainUnaryInterceptor", o.chainUnary, func(f grpc.UnaryClientInterceptor) bool { return f == nil }),
 		refuseNil("WithChainStreamInterceptor", o.chainStream, func(f grpc.StreamClientInterceptor) bool { return f == nil }),
 		refuseNilCodec(o.callOptions),
+		refuseNoTime(o.connectParams),
 		refuseControlBytes("WithUserAgent", o.userAgent),
 		refuseControlBytes("WithAuthority", o.authority),
 	)
@@ -276,6 +277,16 @@ func refuseNilCodec(options []grpc.CallOption) error {
 		}
 	}
 	return nil
+}
+
+// refuseNoTime refuses parameters with which each attempt has ended before it begins: one may
+// take the longer of the two, and no back-off grows from a base of zero.
+func refuseNoTime(p ConnectParams) error {
+	if max(p.MinConnectTimeout, p.Backoff.BaseDelay) > 0 {
+		return nil
+	}
+	return fmt.Errorf("grpcdial: WithConnectParams: no attempt can connect, with a MinConnectTimeout of %v and a Backoff.BaseDelay of %v: "+
+		"set one of them, or begin with backoff.DefaultConfig", p.MinConnectTimeout, p.Backoff.BaseDelay)
 }
 
 // refuseControlBytes refuses bytes that are illegal in a header's value (RFC 9113

@@ -64,7 +64,8 @@ func WithDialer(f func(string, time.Duration) (net.Conn, error)) DialOption {
 // least time that one attempt is given. p is used as given: a zero field is zero
 // and not the default. Start from backoff.DefaultConfig and 20 seconds, which are the
 // defaults, to change one of them. gRPC's connection-backoff document defines the
-// values.
+// values. It is an error of the constructor if neither MinConnectTimeout nor
+// Backoff.BaseDelay is above zero: no attempt would have time.
 func WithConnectParams(p ConnectParams) DialOption {
 	return optionFunc(func(o *dialOptions) { o.connectParams = p })
 }

@@ -303,6 +303,9 @@ func TestInvalidOptions(t *testing.T) {
 		{"line break in user agent", byDial, []DialOption{WithUserAgent("a\r\nb: c")}, []string{"WithUserAgent", `a\r\nb: c`}},
 		{"tab in user agent", byDial, []DialOption{WithUserAgent("a\tb")}, nil},
 		{"line break in authority", byDial, []DialOption{WithAuthority("a\nb")}, []string{"WithAuthority", `a\nb`}},
+		{"no time to connect", byDial, []DialOption{WithConnectParams(ConnectParams{})}, []string{"WithConnectParams", "MinConnectTimeout of 0s", "BaseDelay of 0s"}},
+		{"time by the back-off", byDial, []DialOption{WithConnectParams(ConnectParams{Backoff: backoff.Config{BaseDelay: 1}})}, nil},
+		{"nil codec for all RPCs", byDial, []DialOption{WithDefaultCallOptions(grpc.ForceCodec(nil))}, []string{"WithDefaultCallOptions", "ForceCodec"}},
 		{"two at once", byDial, []DialOption{WithCodec(nil), WithAuthority("\x00")}, []string{"WithCodec"}},
 	}
 	for _, tt := range tests {
