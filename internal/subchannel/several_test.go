@@ -24,33 +24,52 @@ import (
 	"github.com/grpcdial/grpcdial/internal/metrics"
 )
 
+// running is an RPC that the server has and has not answered.
+type running struct {
+	conn    *h2test.Conn
+	headers *h2test.Frame
+	payload []byte
+	ended   <-chan error
+}
+
+// receive returns the RPC that comes on c; its error comes on ended.
+func receive(c *h2test.Conn, ended <-chan error) running {
+	headers, payload := c.ExpectUnary()
+	return running{c, headers, payload, ended}
+}
+
+// reply answers the RPC, which ends well.
+func (r running) reply(t *testing.T) {
+	t.Helper()
+	r.conn.ReplyUnary(r.headers.StreamID, r.payload)
+	require.NoError(t, <-r.ended)
+}
+
+// twoRunning is scaled with an RPC on each of two connections.
+func twoRunning(t *testing.T) (h *fakeHost, sc *Subchannel, srv *h2test.Server, one, two running) {
+	t.Helper()
+	h, sc, srv, first := scaled(t, 2)
+	one = receive(first, h.begin(sc))
+	ended := h.begin(sc)
+	return h, sc, srv, one, receive(accept(srv), ended)
+}
+
 // An RPC that waits goes to a new connection. GOAWAY of one of several is nothing to the
 // policy, and another connection is made for RPCs that wait.
 func TestGoAwayOfOneOfSeveral(t *testing.T) {
-	h, sc, srv, first := scaled(t, 2)
-	one := h.begin(sc)
-	headers, payload := first.ExpectUnary()
-	two := h.begin(sc)
-	second := accept(srv)
-	headers2, payload2 := second.ExpectUnary()
-	three := h.begin(sc)
-	first.GoAway(headers.StreamID, http2.ErrCodeNo, "")
+	h, sc, srv, one, two := twoRunning(t)
+	ended := h.begin(sc)
+	one.conn.GoAway(one.headers.StreamID, http2.ErrCodeNo, "")
 	third := accept(srv)
-	headers3, payload3 := third.ExpectUnary()
-	first.ReplyUnary(headers.StreamID, payload)
-	second.ReplyUnary(headers2.StreamID, payload2)
-	third.ReplyUnary(headers3.StreamID, payload3)
-	for _, ended := range []<-chan error{one, two, three} {
-		require.NoError(t, <-ended)
+	three := receive(third, ended)
+	for _, r := range []running{one, two, three} {
+		r.reply(t)
 	}
 	assert.Empty(t, h.states)
 	backendtest.Eventually(t, func() bool { return h.group.Loops() == 2 }, "the first connection has ended with its RPC")
-	second.Close()
+	two.conn.Close()
 	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "the second one has ended")
-	four := h.begin(sc)
-	headers, payload = third.ExpectUnary()
-	third.ReplyUnary(headers.StreamID, payload)
-	require.NoError(t, <-four, "the one that is left serves")
+	receive(third, h.begin(sc)).reply(t) // the one that is left serves
 	third.Close()
 	h.expect(connectivity.Idle)
 	assert.Empty(t, h.states)
@@ -58,18 +77,12 @@ func TestGoAwayOfOneOfSeveral(t *testing.T) {
 
 // The loss of a connection ends the RPCs on it, and no other.
 func TestLossOfOneOfSeveral(t *testing.T) {
-	h, sc, srv, first := scaled(t, 2)
-	one := h.begin(sc)
-	first.ExpectUnary()
-	two := h.begin(sc)
-	second := accept(srv)
-	headers, payload := second.ExpectUnary()
-	first.CloseHard()
-	assert.Equal(t, codes.Unavailable, status.Code(<-one))
-	second.ReplyUnary(headers.StreamID, payload)
-	require.NoError(t, <-two)
+	h, _, _, one, two := twoRunning(t)
+	one.conn.CloseHard()
+	assert.Equal(t, codes.Unavailable, status.Code(<-one.ended))
+	two.reply(t)
 	assert.Empty(t, h.states)
-	second.CloseHard()
+	two.conn.CloseHard()
 	h.expect(connectivity.Idle)
 }
 
@@ -126,12 +139,7 @@ func isClosed(c <-chan struct{}) bool {
 
 // New addresses drain the connections to those that are gone, several too.
 func TestUpdateAddressesOfSeveral(t *testing.T) {
-	h, sc, srv, first := scaled(t, 2)
-	one := h.begin(sc)
-	headers, payload := first.ExpectUnary()
-	two := h.begin(sc)
-	second := accept(srv)
-	headers2, payload2 := second.ExpectUnary()
+	h, sc, srv, one, two := twoRunning(t)
 	sc.UpdateAddresses(addresses("b:1", srv.Addr()))
 	assert.Len(t, *sc.inUse.Load(), 2)
 	other := h2test.Listen(t)
@@ -140,10 +148,8 @@ func TestUpdateAddressesOfSeveral(t *testing.T) {
 	accept(other)
 	h.expect(connectivity.Ready)
 	assert.Len(t, *sc.inUse.Load(), 1)
-	first.ReplyUnary(headers.StreamID, payload)
-	second.ReplyUnary(headers2.StreamID, payload2)
-	require.NoError(t, <-one)
-	require.NoError(t, <-two)
+	one.reply(t)
+	two.reply(t)
 	backendtest.Eventually(t, func() bool { return h.group.Loops() == 1 }, "they end with their RPCs")
 }
 
@@ -167,29 +173,15 @@ func TestChosenConnectionLeaves(t *testing.T) {
 		"unused": func(sc *Subchannel, _ *h2test.Conn) { sc.dropUnused(); sc.dropUnused() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, sc, srv, first := scaled(t, 2)
-			one := h.begin(sc)
-			headers, payload := first.ExpectUnary()
-			two := h.begin(sc)
-			second := accept(srv)
-			headers2, payload2 := second.ExpectUnary()
-			stays, leaves := first, second
+			h, sc, _, stays, leaves := twoRunning(t)
 			if name == "GOAWAY" {
-				stays, leaves = second, first
+				stays, leaves = leaves, stays
 			}
-			reply := func(c *h2test.Conn) {
-				ended, headers, payload := one, headers, payload
-				if c == second {
-					ended, headers, payload = two, headers2, payload2
-				}
-				c.ReplyUnary(headers.StreamID, payload)
-				require.NoError(t, <-ended)
-			}
-			reply(leaves)
+			leaves.reply(t)
 			var once sync.Once
 			h.calls.SetPicker(backendtest.PickerFor(&endpoint{sc, func() {
 				once.Do(func() {
-					leave(sc, leaves)
+					leave(sc, leaves.conn)
 					backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 1 }, "it is out of use")
 				})
 			}}, balancer.SubConnState{ConnectivityState: connectivity.Ready}))
@@ -201,10 +193,8 @@ func TestChosenConnectionLeaves(t *testing.T) {
 				three <- err
 			}()
 			backendtest.Eventually(t, func() bool { return len(*sc.inUse.Load()) == 1 }, "it is out of use")
-			reply(stays)
-			headers3, payload3 := stays.ExpectUnary()
-			stays.ReplyUnary(headers3.StreamID, payload3)
-			require.NoError(t, <-three)
+			stays.reply(t)
+			receive(stays.conn, three).reply(t)
 		})
 	}
 }
