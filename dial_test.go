@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -310,4 +311,52 @@ func TestRPCErrorHoldsTheDialError(t *testing.T) {
 	var op *net.OpError
 	assert.ErrorAs(t, err, &op)
 	assert.Equal(t, connectivity.TransientFailure, e.State)
+}
+
+// What happens before the context ends counts, though the wait learns of both at once.
+func TestWaitThatEndsWithItsContext(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for name, dial := range map[string]func(context.Context) (net.Conn, error){
+		"READY": func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
+		},
+		"failed for good": func(context.Context) (net.Conn, error) { return nil, refused },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 16 { // a wait that looked at its context alone would do so in half of the cases
+				proceed := make(chan struct{})
+				cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+					<-proceed
+					return dial(ctx)
+				}))
+				ctx := &endsLate{UntilNow: backendtest.NewUntilNow(), before: sync.OnceFunc(func() {
+					close(proceed)
+					for s := cc.GetState(); s == connectivity.Idle || s == connectivity.Connecting; s = cc.GetState() {
+						cc.WaitForStateChange(backendtest.Bounded(t), s)
+					}
+				})}
+				err := cc.waitReady(ctx, waitEnds{failFast: true}, cc.state.latest().Seq)
+				if name == "READY" {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, syscall.ECONNREFUSED)
+				}
+				require.NoError(t, cc.Close())
+			}
+		})
+	}
+}
+
+// endsLate is a context that ends once a goroutine waits for it, after before has
+// returned.
+type endsLate struct {
+	*backendtest.UntilNow
+	before func()
+}
+
+func (c *endsLate) Done() <-chan struct{} {
+	c.before()
+	c.End()
+	return c.UntilNow.Done()
 }

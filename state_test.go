@@ -3,9 +3,7 @@ package grpcdial
 import (
 	"context"
 	"errors"
-	"iter"
 	"math"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +22,6 @@ import (
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/resolver"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -404,124 +401,4 @@ func TestCauseOfAConnectionThatIsGivenUp(t *testing.T) {
 		assert.ErrorContains(t, next(connectivity.Connecting).Cause, "gave the connection up")
 		next(connectivity.Ready)
 	}
-}
-
-// A wait for the channel's state ends when its mirror has caught up, which takes grpc-go
-// a moment. Each case begins while the channel is CONNECTING; what it returns is called
-// once the channel is READY, and its mirror is not yet.
-func TestWaitsForTheMirror(t *testing.T) {
-	b := backendtest.Start(t, "one")
-	for name, begin := range map[string]func(cc *ClientConn) (wait func()){
-		"AwaitReady": func(cc *ClientConn) func() {
-			return func() { assert.NoError(t, cc.AwaitReady(backendtest.Bounded(t))) }
-		},
-		"WaitForStateChange": func(cc *ClientConn) func() {
-			return func() { assert.True(t, cc.WaitForStateChange(backendtest.Bounded(t), connectivity.Connecting)) }
-		},
-		"Watch, the first element": func(cc *ClientConn) func() {
-			return func() {
-				for c := range cc.Watch(backendtest.Bounded(t)) {
-					assert.Equal(t, connectivity.Ready, c.From)
-					break
-				}
-			}
-		},
-		"Watch, a transition": func(cc *ClientConn) func() {
-			next, stop := iter.Pull(cc.Watch(backendtest.Bounded(t)))
-			next()
-			return func() {
-				defer stop()
-				c, _ := next()
-				assert.Equal(t, connectivity.Ready, c.To)
-			}
-		},
-		"Invoke": func(cc *ClientConn) func() {
-			return func() {
-				assert.NoError(t, cc.GRPC().Invoke(backendtest.Bounded(t), "/x/y", new(emptypb.Empty), new(emptypb.Empty)))
-			}
-		},
-		"NewStream": func(cc *ClientConn) func() {
-			return func() {
-				_, err := cc.GRPC().NewStream(backendtest.Bounded(t), &grpc.StreamDesc{ClientStreams: true}, "/x/y")
-				assert.NoError(t, err)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dialing, proceed := make(chan struct{}), make(chan struct{})
-			cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				close(dialing)
-				<-proceed
-				return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
-			}))
-			cc.GRPC()
-			cc.Connect()
-			<-dialing
-			awaitState(t, cc, connectivity.Connecting)
-			wait, ended := begin(cc), make(chan struct{})
-			m := cc.mirrors.shared.Load()
-			m.mu.Lock()
-			close(proceed)
-			for cc.GetState() != connectivity.Ready {
-				time.Sleep(time.Millisecond)
-			}
-			go func() { defer close(ended); wait() }()
-			select {
-			case <-ended:
-				t.Error("the wait has ended, and the mirror's state is another one")
-			case <-time.After(20 * time.Millisecond):
-			}
-			m.mu.Unlock()
-			<-ended
-			assert.Equal(t, connectivity.Ready, cc.GRPC().GetState())
-		})
-	}
-}
-
-// What happens before the context ends counts, though the wait learns of both at once.
-func TestWaitThatEndsWithItsContext(t *testing.T) {
-	b := backendtest.Start(t, "one")
-	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
-	for name, dial := range map[string]func(context.Context) (net.Conn, error){
-		"READY": func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", b.Addr)
-		},
-		"failed for good": func(context.Context) (net.Conn, error) { return nil, refused },
-	} {
-		t.Run(name, func(t *testing.T) {
-			for range 16 { // a wait that looked at its context alone would do so in half of the cases
-				proceed := make(chan struct{})
-				cc := plain(t, "x:1", WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-					<-proceed
-					return dial(ctx)
-				}))
-				ctx := &endsLate{UntilNow: backendtest.NewUntilNow(), before: sync.OnceFunc(func() {
-					close(proceed)
-					for s := cc.GetState(); s == connectivity.Idle || s == connectivity.Connecting; s = cc.GetState() {
-						cc.WaitForStateChange(backendtest.Bounded(t), s)
-					}
-				})}
-				err := cc.waitReady(ctx, waitEnds{failFast: true}, cc.state.latest().Seq)
-				if name == "READY" {
-					require.NoError(t, err)
-				} else {
-					require.ErrorIs(t, err, syscall.ECONNREFUSED)
-				}
-				require.NoError(t, cc.Close())
-			}
-		})
-	}
-}
-
-// endsLate is a context that ends once a goroutine waits for it, after before has
-// returned.
-type endsLate struct {
-	*backendtest.UntilNow
-	before func()
-}
-
-func (c *endsLate) Done() <-chan struct{} {
-	c.before()
-	c.End()
-	return c.UntilNow.Done()
 }
