@@ -134,6 +134,37 @@ func TestUnaryAllocations(t *testing.T) {
 	assert.LessOrEqual(t, size, 700.0)
 }
 
+// A short stream has one context of its own, which watches the caller's, and one watch of that.
+func TestShortStreamAllocations(t *testing.T) {
+	ch := ready(t, Config{}, insecureBackend(t, cannedServer(t, &testpb.SimpleResponse{GrpclbRouteType: testpb.GrpclbRouteType_GRPCLB_ROUTE_TYPE_BACKEND}, 1)))
+	req, reply := request("hello"), new(testpb.SimpleResponse)
+	ctx := soon(t)
+	short := func() {
+		cs, err := ch.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, unaryMethod)
+		require.NoError(t, err)
+		require.NoError(t, cs.SendMsg(req))
+		require.NoError(t, cs.RecvMsg(reply))
+		require.Equal(t, io.EOF, cs.RecvMsg(reply))
+	}
+	for range 100 {
+		short()
+	}
+	const streams = 3000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range streams {
+		short()
+	}
+	runtime.ReadMemStats(&after)
+	n := float64(after.Mallocs-before.Mallocs) / streams
+	size := float64(after.TotalAlloc-before.TotalAlloc) / streams
+	t.Logf("%.2f allocations, %.0f bytes", n, size)
+	if underRace {
+		return // sync.Pool drops part of what it is given
+	}
+	assert.LessOrEqual(t, n, 23.5)
+}
+
 // TestReceivedMessageAllocations: a message of a server stream costs what its decoding
 // costs, which here is nothing.
 func TestReceivedMessageAllocations(t *testing.T) {

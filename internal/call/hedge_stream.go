@@ -90,7 +90,7 @@ func (a *hedged) tryStream(h *hedge, transparent bool) outcome {
 		a.opened = false
 	} else {
 		a.stream = new(streamAttempt)
-		if o := a.openStream(a.ctx, &a.stream.attempt, transparent); a.stream.s == nil {
+		if o := a.openStream(a.ctx, &a.stream.attempt, transparent, false); a.stream.s == nil {
 			return o
 		}
 	}

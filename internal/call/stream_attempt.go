@@ -98,19 +98,23 @@ func (cs *clientStream) open(transparent bool) (*streamAttempt, outcome) {
 	a := &streamAttempt{}
 	ctx := cs.ctx
 	ctx, a.limit = cs.limitAttempt(ctx)
-	return a, cs.openStream(ctx, &a.attempt, transparent)
+	// contextDone cancels the RPC's first attempt. While another one is made it waits, and a
+	// stream on which the log is sent meanwhile has to end by itself; so has that of a hedged RPC.
+	watched := cs.attempts == 0 && a.limit == nil && cs.hedging == nil
+	return a, cs.openStream(ctx, &a.attempt, transparent, watched)
 }
 
-// openStream opens the attempt's stream.
-func (r *rpc) openStream(ctx context.Context, a *attempt, transparent bool) outcome {
+// openStream opens the attempt's stream. watched says that the caller ends it when ctx ends, once
+// openStream has returned.
+func (r *rpc) openStream(ctx context.Context, a *attempt, transparent, watched bool) outcome {
 	returned := false
 	defer a.unwound(&returned)
-	o := r.openOnce(ctx, a, transparent)
+	o := r.openOnce(ctx, a, transparent, watched)
 	returned = true
 	return o
 }
 
-func (r *rpc) openOnce(ctx context.Context, a *attempt, transparent bool) outcome {
+func (r *rpc) openOnce(ctx context.Context, a *attempt, transparent, watched bool) outcome {
 	if drop, err := r.connect(ctx, a, transparent); err != nil {
 		return outcome{err: err, drop: drop}
 	}
@@ -118,8 +122,11 @@ func (r *rpc) openOnce(ctx context.Context, a *attempt, transparent bool) outcom
 	if err := r.request(a, &req); err != nil {
 		return outcome{err: err, drop: isContextEnd(err)}
 	}
+	req.Follows = !r.sendsMany
 	if r.tagged() {
 		r.reportOpened(a, &req, nil)
+	} else { // a handler may derive another context, or panic when the stream is open
+		req.Watched = watched
 	}
 	s, err := a.conn.Open(a.ctx, &req)
 	if err != nil {

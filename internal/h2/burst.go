@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -13,7 +14,8 @@ import (
 // share its write. A sender that is faster writes half a buffer itself.
 //
 // A single message, the first ones of a burst, and one that follows an answer leave at
-// once: nothing is known to come after them, and a peer may be waiting.
+// once: nothing is known to come after them, and a peer may be waiting. What a stream begins with
+// is left to the same goroutine if there is no other stream: see flushHeadersAndUnlock.
 const (
 	burstGap  = 50 * time.Microsecond // between two messages of a burst at most
 	denseGap  = 10 * time.Microsecond // the same if something was received in between: less than a round trip
@@ -68,9 +70,51 @@ func (c *Conn) flushSoonAndUnlock() {
 	go c.flushAwaited()
 }
 
-// flushAwaited flushes pending bytes unless a flush is running. It may block.
+// flushHeadersAndUnlock is flushAndUnlock for the HEADERS of a stream that messages follow on. mu is
+// held on entry and released. It never blocks.
+//
+// If a message is known to be next, HEADERS wait for it, and no flush is on its way: Send makes it,
+// Recv and Header before they wait, a cancellation, and any other stream that writes. No stream waits for
+// the room that they take: it is less than half of all, and a flush is under way while the rest is in use.
+func (c *Conn) flushHeadersAndUnlock(s *Stream, req *Request) {
+	switch alone := len(c.streams) == 1; {
+	case req.Follows && len(c.pending().b) < c.cfg.WriteBufferSize/2:
+		s.held.Store(true)
+		c.mu.Unlock()
+	case alone:
+		c.flushSoonAndUnlock()
+	default: // a yield before the write does the same, and needs no goroutine
+		c.flushAndUnlock()
+	}
+}
+
+// flushHeld writes HEADERS that wait for a message, since the program waits for the server.
+func (s *Stream) flushHeld() {
+	if s.held.Load() {
+		s.held.Store(false)
+		s.c.kick()
+	}
+}
+
+// flushSentAndUnlock is flushAndUnlock for what s sends. If a goroutine is on its way that flushes, it
+// is left to that one: the HEADERS of s, its only message and END_STREAM then share a write.
+func (s *Stream) flushSentAndUnlock() {
+	if s.c.awaited && !s.unary {
+		s.c.flushSoonAndUnlock()
+		return
+	}
+	s.c.flushAndUnlock()
+}
+
+// flushAwaited flushes pending bytes unless a flush is running. It yields as callers do that
+// write themselves, if there are other streams. It may block.
 func (c *Conn) flushAwaited() {
 	c.mu.Lock()
+	if len(c.streams) > 1 {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
 	c.awaited = false
 	if c.flushing || c.state == stateClosed || !c.dirty() {
 		c.mu.Unlock()
@@ -79,7 +123,12 @@ func (c *Conn) flushAwaited() {
 	}
 	c.flushing = true
 	c.mu.Unlock()
-	c.flushBlocking(nil)
+	if c.apart {
+		c.flushBlocking(nil)
+		return
+	}
+	defer c.flushers.Done()
+	c.flush(nil)
 }
 
 // dataFrame is a DATA frame in the pending buffer.

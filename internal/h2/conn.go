@@ -234,7 +234,13 @@ func (c *Conn) cancel(s *Stream, code http2.ErrCode, e *Error) {
 	e.Stage = c.stage(s)
 	b := c.pending()
 	b.b = appendRST(b.b, id, code)
-	c.flushAndUnlock()
+	if others := len(c.streams) > 0; (c.awaited || others) && !s.heard.Load() {
+		// A server that has sent nothing yet does not send in vain meanwhile, and often others are
+		// cancelled together with this one.
+		c.flushSoonAndUnlock()
+	} else {
+		c.flushAndUnlock()
+	}
 	s.finish(e)
 	c.settle()
 }

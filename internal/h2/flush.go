@@ -43,19 +43,28 @@ func (c *Conn) flushAndUnlock() {
 		return
 	}
 	c.flushing = true
+	others := len(c.streams) > 1
 	if c.apart {
 		c.flushers.Add(1)
 		c.mu.Unlock()
-		go c.flushBlocking(nil)
+		go c.flushApart(others)
 		return
 	}
-	others := len(c.streams) > 1
 	c.mu.Unlock()
 	if others {
 		// Callers that are about to send can append to the same write.
 		runtime.Gosched()
 	}
 	c.flush(nil)
+}
+
+// flushApart is the goroutine of a flush on a connection that has no non-blocking attempts. It
+// yields as callers do that write themselves, if there are other streams.
+func (c *Conn) flushApart(others bool) {
+	if others {
+		runtime.Gosched()
+	}
+	c.flushBlocking(nil)
 }
 
 // dirty reports whether there is anything to write. mu is held.

@@ -59,7 +59,7 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 		arrived: make(chan struct{}, 1),
 		headers: make(chan struct{}),
 	}
-	if ctx.Done() != nil {
+	if ctx.Done() != nil && !req.Watched {
 		// Registered first, so that stop is set before anything can end the
 		// stream. Until the stream is in the table, cancel finds nothing to do,
 		// and open itself watches ctx.
@@ -94,11 +94,14 @@ func (c *Conn) open(ctx context.Context, s *Stream, req *Request, msg []byte, la
 	}
 	id := c.register(s, req, given.deadline)
 	n, g := c.queueRequest(s, req, msg, last, given)
-	if g != nil {
+	switch {
+	case g != nil:
 		c.mu.Unlock()
 		c.flush(g)
-	} else {
+	case s.unary:
 		c.flushAndUnlock()
+	default:
+		c.flushHeadersAndUnlock(s, req)
 	}
 	if id >= maxStreamID-1 {
 		c.poke()

@@ -33,6 +33,9 @@ func (s *Stream) CloseSend() error { return s.Send(nil, true) }
 func (s *Stream) sendRest(ctx context.Context, msg, bulk []byte, last bool) (ended bool) {
 	c := s.c
 	left := int64(len(msg) + len(bulk))
+	if s.held.Load() {
+		s.held.Store(false)
+	}
 	c.mu.Lock()
 	for {
 		if s.sendID == 0 {
@@ -47,7 +50,7 @@ func (s *Stream) sendRest(ctx context.Context, msg, bulk []byte, last bool) (end
 				b.b = appendFrameHeader(b.b, 0, http2.FrameData, http2.FlagDataEndStream, s.sendID)
 				s.closed(c)
 			}
-			c.flushAndUnlock()
+			s.flushSentAndUnlock()
 			return false
 		}
 		if s.sendWindow <= 0 {
@@ -160,7 +163,7 @@ func (s *Stream) queueAndUnlock(first, second []byte, end, gathers bool) {
 			runtime.Gosched()
 		}
 	default:
-		c.flushAndUnlock()
+		s.flushSentAndUnlock()
 	}
 }
 

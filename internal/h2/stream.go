@@ -44,6 +44,12 @@ type Request struct {
 	// Aside says that the RPC is not one of those that the connection is there for: a
 	// health check, say. See Conn.Answered.
 	Aside bool
+	// Follows says that the program's next call sends a message: HEADERS wait for it, so that both
+	// leave in one write. They leave too with the frames of any other stream, and if the program
+	// receives first or cancels. Unary ignores it.
+	Follows bool
+	// Watched says that the caller cancels the stream, once it is open, when its context ends.
+	Watched bool
 	// Opened, if not nil, is called once when the stream is open, on the caller's
 	// goroutine with no lock held, before anything is waited for. It gets the server's
 	// description.
@@ -78,6 +84,7 @@ type Stream struct {
 	wait       waiter // the sender's place in a queue
 
 	heard atomic.Bool // something came since the latest message was queued
+	held  atomic.Bool // its HEADERS may be pending, and no flush is on its way
 
 	mu sync.Mutex
 	// Guarded by mu. The reader checks id, which is never used twice, before it
@@ -238,6 +245,7 @@ func (s *Stream) Recv() (Message, error) {
 		id, credit := s.report()
 		s.mu.Unlock()
 		s.c.creditStream(id, credit)
+		s.flushHeld()
 		<-s.arrived
 	}
 }
@@ -279,6 +287,7 @@ func (s *Stream) grant() (credit int64) {
 // Header waits for the response headers. ok is false if the stream ended
 // without any, or if ctx ended first.
 func (s *Stream) Header(ctx context.Context) (md metadata.MD, ok bool) {
+	s.flushHeld()
 	select {
 	case <-s.headers:
 	case <-ctx.Done():

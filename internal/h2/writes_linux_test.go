@@ -9,12 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/h2test"
@@ -30,6 +33,11 @@ type packetServer struct {
 
 // packets connects a client to a packetServer, which opens all windows wide.
 func packets(t *testing.T) (*client, *packetServer) {
+	return packetsOn(t, func(nc net.Conn) net.Conn { return nc })
+}
+
+// packetsOn is packets for a client whose connection is what wrap makes of the socket.
+func packetsOn(t *testing.T, wrap func(net.Conn) net.Conn) (*client, *packetServer) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "h2")
 	require.NoError(t, err)
@@ -40,7 +48,7 @@ func packets(t *testing.T) (*client, *packetServer) {
 	defer ln.Close()
 	nc, err := net.DialUnix("unixpacket", nil, addr)
 	require.NoError(t, err)
-	ready := shake(t, nc, nil, h2.Config{})
+	ready := shake(t, wrap(nc), nil, h2.Config{})
 	far, err := ln.AcceptUnix()
 	require.NoError(t, err)
 	t.Cleanup(func() { far.Close() })
@@ -56,10 +64,25 @@ func packets(t *testing.T) (*client, *packetServer) {
 	require.NoError(t, fr.WritePing(false, [8]byte{}))
 	answer := s.next() // what was said before the PING holds
 	require.Equal(t, http2.FramePing, http2.FrameType(answer[3]))
-	for c.Flushing() { // what is sent while the reader has not ended its write is left to it
+	idle(c)
+	return c, s
+}
+
+// idle waits until no goroutine writes, or is on its way that does: what is sent meanwhile is left to it.
+func idle(c *client) {
+	for c.Flushing() {
 		time.Sleep(50 * time.Microsecond)
 	}
-	return c, s
+}
+
+// open opens a stream whose HEADERS have been written when it returns.
+func (s *packetServer) open(c *client) *h2.Stream {
+	s.t.Helper()
+	stream, err := c.Open(context.Background(), req("/test/Stream"))
+	require.NoError(s.t, err)
+	require.Equal(s.t, http2.FrameHeaders, http2.FrameType(s.next()[3]))
+	idle(c)
+	return stream
 }
 
 // next is the next write.
@@ -109,9 +132,7 @@ func TestBurstSharesWrites(t *testing.T) {
 	for _, size := range []int{16, 1000} {
 		c, server := packets(t)
 		alone(t)
-		s, err := c.Open(context.Background(), req("/test/Stream"))
-		require.NoError(t, err)
-		server.next()
+		s := server.open(c)
 		const messages = 20000
 		msg := h2test.PutMessage(false, make([]byte, size))
 		burst := func() (writes, frames int) {
@@ -150,9 +171,7 @@ func TestBurstSharesWrites(t *testing.T) {
 func TestSingleMessageLeavesAtOnce(t *testing.T) {
 	c, server := packets(t)
 	alone(t)
-	s, err := c.Open(context.Background(), req("/test/Stream"))
-	require.NoError(t, err)
-	require.NotNil(t, server.now(), "the headers")
+	s := server.open(c)
 	var sent, got uint32
 	arrived := func(p []byte) {
 		for ; len(p) > 0; p = p[9+payloadLen(p):] {
@@ -181,15 +200,13 @@ func TestSingleMessageLeavesAtOnce(t *testing.T) {
 func TestMessageAfterAnAnswerLeavesAtOnce(t *testing.T) {
 	c, server := packets(t)
 	alone(t)
-	s, err := c.Open(context.Background(), req("/test/Stream"))
-	require.NoError(t, err)
-	require.NotNil(t, server.now(), "the headers")
+	s := server.open(c)
 	var head, answer bytes.Buffer
 	require.NoError(t, http2.NewFramer(&head, nil).WriteHeaders(http2.HeadersFrameParam{
 		StreamID: 1, EndHeaders: true, BlockFragment: []byte("\x88\x5f\x10application/grpc"), // :status 200, content-type
 	}))
 	require.NoError(t, http2.NewFramer(&answer, nil).WriteData(1, false, numbered(1)))
-	_, err = server.nc.Write(head.Bytes())
+	_, err := server.nc.Write(head.Bytes())
 	require.NoError(t, err)
 	for n := range 1000 {
 		require.NoError(t, s.Send(numbered(n), false))
@@ -208,9 +225,7 @@ func TestMessageAfterAnAnswerLeavesAtOnce(t *testing.T) {
 // A large message leaves in one write where windows and socket allow.
 func TestLargeMessageIsOneWrite(t *testing.T) {
 	c, server := packets(t)
-	s, err := c.Open(context.Background(), req("/test/Stream"))
-	require.NoError(t, err)
-	server.next()
+	s := server.open(c)
 	for _, size := range []int{16 << 10, 64 << 10, 100 << 10} {
 		msg := h2test.PutMessage(false, make([]byte, size))
 		sent := make(chan error, 1)
@@ -231,5 +246,163 @@ func TestLargeMessageIsOneWrite(t *testing.T) {
 		cancel()
 		require.NoError(t, await(t, done, "the call"))
 		server.next() // RST_STREAM
+		idle(c)
 	}
+}
+
+// HEADERS that one message follows leave in its write.
+func TestHeadersLeaveWithTheOnlyMessage(t *testing.T) {
+	c, server := packets(t)
+	for id := uint32(1); id < 20; id += 2 {
+		r := req("/test/ServerStream")
+		r.Follows = true
+		s, err := c.Open(context.Background(), r)
+		require.NoError(t, err)
+		require.Nil(t, server.now(), "HEADERS before the message")
+		require.NoError(t, s.Send(numbered(1), true))
+		require.Equal(t, []string{"HEADERS", "DATA"}, server.nextFrames())
+		idle(c)
+	}
+}
+
+// HEADERS that wait for a message leave without it where the program waits for the server,
+// or ends the stream, and with what others send.
+func TestHeldHeadersLeave(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(c *client, s *h2.Stream)
+		want []string
+	}{
+		{"Recv", func(_ *client, s *h2.Stream) { s.Recv() }, []string{"HEADERS"}},
+		{"Header", func(_ *client, s *h2.Stream) { s.Header(context.Background()) }, []string{"HEADERS"}},
+		{"CloseSend", func(_ *client, s *h2.Stream) { s.CloseSend() }, []string{"HEADERS", "DATA"}},
+		{"Cancel", func(_ *client, s *h2.Stream) { s.Cancel(status.New(codes.Canceled, "")) }, []string{"HEADERS", "RST_STREAM"}},
+		{"another stream", func(c *client, _ *h2.Stream) { c.Open(context.Background(), req("/test/Stream")) }, []string{"HEADERS", "HEADERS"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, server := packets(t)
+			r := req("/test/ServerStream")
+			r.Follows = true
+			s, err := c.Open(context.Background(), r)
+			require.NoError(t, err)
+			require.Nil(t, server.now())
+			done := make(chan struct{})
+			go func() {
+				tt.do(c, s)
+				close(done)
+			}()
+			require.Equal(t, tt.want, server.nextFrames())
+			c.Close(nil, nil)
+			await(t, done, tt.name)
+		})
+	}
+}
+
+// HEADERS that wait for messages do not fill the pending buffer: the room in it is for those
+// who write.
+func TestHeldHeadersAreFew(t *testing.T) {
+	c, server := packets(t)
+	r := req("/test/ServerStream")
+	r.Follows = true
+	for held := 0; ; held++ {
+		require.Less(t, held, 10_000)
+		_, err := c.Open(context.Background(), r)
+		require.NoError(t, err)
+		if p := server.now(); p != nil {
+			require.Less(t, len(p), 33<<10)
+			return
+		}
+	}
+}
+
+// HEADERS, the messages that the program sends before it waits, and END_STREAM share writes.
+func TestShortStreamSharesAWrite(t *testing.T) {
+	var frames []string
+	for try := 0; try < 20 && len(frames) < 3; try++ { // a sender that is preempted is overtaken by the write
+		c, server := packets(t)
+		alone(t)
+		s, err := c.Open(context.Background(), req("/test/ClientStream"))
+		require.NoError(t, err)
+		require.NoError(t, s.Send(numbered(1), false))
+		require.NoError(t, s.CloseSend())
+		frames = server.nextFrames()
+	}
+	require.Equal(t, []string{"HEADERS", "DATA", "DATA"}, frames)
+}
+
+// Calls that are cancelled together share the writes of their RST_STREAMs.
+func TestCancelledTogetherShareAWrite(t *testing.T) {
+	c, server := packets(t)
+	alone(t)
+	sharesWrites(t, func(calls int) (writes int) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var calling sync.WaitGroup
+		for range calls {
+			calling.Go(func() {
+				if s, err := c.Unary(ctx, req("/test/Call"), numbered(1)); err == nil {
+					s.Release()
+				}
+			})
+		}
+		for n := 0; n < 2*calls; { // HEADERS and DATA
+			n += len(server.nextFrames())
+		}
+		cancel()
+		for n := 0; n < calls; writes++ {
+			n += len(server.nextFrames())
+		}
+		calling.Wait()
+		idle(c)
+		return writes
+	})
+}
+
+// Calls that begin together share writes on a connection that is no socket to this package.
+func TestCallsShareWritesApart(t *testing.T) {
+	c, server := packetsOn(t, func(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} })
+	alone(t)
+	sharesWrites(t, func(calls int) (writes int) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var calling sync.WaitGroup
+		for range calls {
+			calling.Go(func() {
+				if s, err := c.Unary(ctx, req("/test/Call"), numbered(1)); err == nil {
+					s.Release()
+				}
+			})
+		}
+		for n := 0; n < 2*calls; writes++ {
+			n += len(server.nextFrames())
+		}
+		cancel()
+		for n := 0; n < calls; { // RST_STREAM
+			n += len(server.nextFrames())
+		}
+		calling.Wait()
+		idle(c)
+		return writes
+	})
+}
+
+// sharesWrites fails unless the calls that f makes at a time share their writes: a quarter of
+// them at most is made. The best of several tries counts, since one goroutine that is preempted
+// makes a write of its own.
+func sharesWrites(t *testing.T, f func(calls int) (writes int)) {
+	t.Helper()
+	const calls = 32
+	writes := f(calls)
+	for try := 0; try < 20 && writes > calls/4; try++ {
+		writes = f(calls)
+	}
+	t.Logf("%d calls, %d writes", calls, writes)
+	require.LessOrEqual(t, writes, calls/4)
+}
+
+// nextFrames are the kinds of frames in the next write.
+func (s *packetServer) nextFrames() (kinds []string) {
+	s.t.Helper()
+	for p := s.next(); len(p) > 0; p = p[9+payloadLen(p):] {
+		kinds = append(kinds, http2.FrameType(p[3]).String())
+	}
+	return kinds
 }
