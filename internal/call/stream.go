@@ -160,6 +160,15 @@ func (cs *clientStream) contextDone() {
 	cs.publish(a)
 }
 
+// heedContext ends a's stream if the RPC's context has ended, so that nothing that the
+// program sends from then on reaches the server: the watches on the context run on goroutines
+// of their own, and a half-close that overtakes them is the end of a complete request.
+func (cs *clientStream) heedContext(a *streamAttempt) {
+	if err := cs.ctx.Err(); err != nil {
+		a.s.Cancel(status.FromContextError(err))
+	}
+}
+
 // hold sets busy once no other goroutine is replacing the attempt in force. It returns
 // that attempt, and why it failed if that was decided already: that error may say more
 // than that the context ended. nil: the RPC has ended.
@@ -320,6 +329,7 @@ func (cs *clientStream) send(f *frame, last bool, m any) bool {
 		if last && cs.hedging != nil && cs.hedgeFrom(a, f, m) {
 			return true
 		}
+		cs.heedContext(a)
 		if f.sendOn(a.s, last) != nil {
 			<-a.s.Finished()
 			if cs.retryAfter(a) {
@@ -351,6 +361,7 @@ func (cs *clientStream) CloseSend() error {
 		if a == nil || a.s == nil {
 			return nil
 		}
+		cs.heedContext(a)
 		// If the stream has ended, RecvMsg finds it out and may try again.
 		_ = a.s.CloseSend()
 		if cs.keep(a, nil, nil, true) {
