@@ -40,7 +40,9 @@ func TestCancelledUploadIsNotComplete(t *testing.T) {
 		do   func(*testing.T, grpc.ClientStream)
 	}{
 		{"CloseSend", func(t *testing.T, s grpc.ClientStream) { require.NoError(t, s.CloseSend()) }},
-		{"SendMsg", func(t *testing.T, s grpc.ClientStream) { require.Equal(t, io.EOF, s.SendMsg(wrapperspb.String("late"))) }},
+		{"SendMsg", func(t *testing.T, s grpc.ClientStream) {
+			require.Equal(t, io.EOF, s.SendMsg(wrapperspb.String("late")))
+		}},
 	} {
 		t.Run(after.name, func(t *testing.T) {
 			for range 200 {
