@@ -26,6 +26,7 @@ import (
 
 	"github.com/grpcdial/grpcdial/internal/backendtest"
 	"github.com/grpcdial/grpcdial/internal/failure"
+	"github.com/grpcdial/grpcdial/internal/subchannel"
 )
 
 func refusedAttempt(addr string) Attempt {
@@ -105,6 +106,15 @@ func TestDialErrorIsCapped(t *testing.T) {
 	require.Len(t, e.Attempts, maxAttempts)
 	assert.Equal(t, "39", e.Attempts[maxAttempts-1].Addr)
 	assert.True(t, strings.HasSuffix(e.Error(), fmt.Sprintf("\n\tand %d more", 40-maxAttempts)))
+
+	var all failure.List // of one name, which has so many addresses
+	for i := range 40 {
+		all = append(all, &failure.Attempt{Addr: fmt.Sprint(i), Phase: failure.Dial, Err: errors.New("no")})
+	}
+	cause := cc.causeOf(&subchannel.Endpoint{State: connectivity.TransientFailure, Why: all})
+	require.ErrorAs(t, cause, &e)
+	assert.Len(t, e.Attempts, maxAttempts)
+	assert.Equal(t, 40-maxAttempts, e.Omitted)
 }
 
 // inOutage returns a channel in TRANSIENT_FAILURE: that many backends refuse connections.

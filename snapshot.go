@@ -117,7 +117,7 @@ func (cc *ClientConn) causeOf(of *subchannel.Endpoint) error {
 	for _, a := range asAttempts(0, of.Why, "", of.Since) {
 		e.Attempts = append(e.Attempts, publicAttempt(a))
 	}
-	return e
+	return e.capped()
 }
 
 // keepaliveParams is the keepalive of connections whose pings are interval apart.
