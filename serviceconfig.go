@@ -91,7 +91,7 @@ type RetryPolicy struct {
 // over and does not wait for room at the server. RPCs that send more are not hedged, nor is
 // a request that is larger than grpc.MaxRetryRPCBufferSize.
 type HedgingPolicy struct {
-	MaxAttempts         int           // the first one included; at least 2
+	MaxAttempts         int           // the first one included; at least 2; 100 at most are made
 	HedgingDelay        time.Duration // before each further one; 0: all are sent at once
 	NonFatalStatusCodes []codes.Code  // after which the others go on; any other code ends the RPC
 }

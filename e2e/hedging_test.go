@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -269,6 +270,17 @@ func TestHedgingEnds(t *testing.T) {
 	require.Eventually(t, func() bool { return s.calls.Load() > before }, time.Minute, time.Millisecond)
 	require.NoError(t, cc.Close())
 	require.ErrorIs(t, <-result, grpcdial.ErrClosed)
+}
+
+// A service config, which may be the resolver's, may ask for any number of attempts where the
+// program has lifted the bound of gRFC A6: each takes memory at once, and a goroutine.
+func TestHedgingIsBounded(t *testing.T) {
+	s := serveScript(t, func(context.Context, int) error { return status.Error(codes.Unavailable, "always") })
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: math.MaxInt32, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}}, nil,
+		[]*scripted{s}, grpcdial.WithMaxCallAttempts(math.MaxInt))
+	_, err := backendtest.CallEcho(t, cc, "Echo")
+	assert.Equal(t, codes.Unavailable, status.Code(err))
+	assert.EqualValues(t, 100, s.calls.Load())
 }
 
 // hedgedLoad makes n RPCs on each of 8 goroutines to three servers, which send so many

@@ -84,8 +84,12 @@ func (r *rpc) invokeHedged(ctx context.Context, args, reply any) error {
 	return err
 }
 
+// maxHedges bounds the attempts of one hedged RPC, each of which has a goroutine: a service
+// config may ask for any number where the program has lifted gRFC A6's bound.
+const maxHedges = 100
+
 // most is how many attempts there may be.
-func (h *hedge) most() int { return min(h.policy.MaxAttempts, h.ch.cfg.MaxAttempts) }
+func (h *hedge) most() int { return min(h.policy.MaxAttempts, h.ch.cfg.MaxAttempts, maxHedges) }
 
 // race starts attempts until one decides the RPC, which it returns; nil if the RPC ended
 // while none was in progress.
