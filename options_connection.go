@@ -162,7 +162,7 @@ func WithMaxHeaderListSize(s uint32) DialOption {
 }
 
 // WithReadBufferSize sets how many bytes one read of a connection asks for.
-// The default is 32 KiB; zero or less asks for 1 KiB, as a connection is never
+// The default is 32 KiB, the most 16 MiB; zero or less asks for 1 KiB, as a connection is never
 // read without a buffer. A connection that is quiet holds no read buffer.
 func WithReadBufferSize(s int) DialOption {
 	if s <= 0 {
