@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/grpcdial/grpcdial/internal/errno"
 	"github.com/grpcdial/grpcdial/internal/text"
 )
 
@@ -182,10 +183,17 @@ var errEndless = errors.New("it goes on sending")
 // lost is the end of a stream whose connection ended with cause.
 func (c *Conn) lost(cause error) *Error {
 	why := text.Of(cause)
-	if cause == io.EOF {
+	switch {
+	case cause == io.EOF:
 		if why = "the server closed it"; c.cutShort.Load() {
 			why += " in the middle of a frame"
 		}
+	case errno.IsTimedOut(cause):
+		why += "; nothing was acknowledged"
+		if c.ka.bounded {
+			why += fmt.Sprintf(" for %v, keepalive's time-out", c.cfg.KeepaliveTimeout)
+		}
+		why += ": the peer may be down, or packets are lost on the way"
 	}
 	return &Error{Status: status.Newf(codes.Unavailable, "connection to %s lost: %s", text.Target(fmt.Sprint(c.peer.Addr)), why), Cause: cause}
 }

@@ -9,6 +9,7 @@ import (
 // back (gRFC A8). It has a timer and no goroutine, and neither if it is off.
 type keepalive struct {
 	lastHeard atomic.Int64 // when something was last read, ns since epoch, which changes of the system's clock leave alone
+	bounded   bool         // set before the connection is used: the system ends it when sent bytes stay unacknowledged for KeepaliveTimeout
 
 	// Guarded by Conn.mu.
 	timer   *time.Timer // nil if keepalive is off or the connection has ended
@@ -28,7 +29,7 @@ func (k *keepalive) start(c *Conn) {
 	if c.cfg.KeepaliveTime <= 0 {
 		return
 	}
-	c.wire.setUserTimeout(c.cfg.KeepaliveTimeout)
+	k.bounded = c.wire.setUserTimeout(c.cfg.KeepaliveTimeout)
 	k.lastHeard.Store(int64(time.Since(epoch)))
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,5 +4,5 @@ package h2
 
 import "time"
 
-// setUserTimeout does nothing: the option is Linux's (gRFC A18).
-func (w *Wire) setUserTimeout(time.Duration) {}
+// setUserTimeout does nothing, and says so: the option is Linux's (gRFC A18).
+func (w *Wire) setUserTimeout(time.Duration) (set bool) { return false }
