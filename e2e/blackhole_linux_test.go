@@ -20,8 +20,7 @@ import (
 
 // A connection from whose peer nothing comes any more, not even acknowledgements, as behind a
 // NAT that has forgotten it: with bytes in flight it lasts for keepalive's time-out. RPCs end
-// then, with an error that says so, and the next one is served on
-// another connection.
+// then, with an error that says so, and the next one is served on another connection.
 func TestBlackHole(t *testing.T) {
 	b := backendtest.Start(t, "a")
 	sockets := make(chan *net.TCPConn, 10)

@@ -208,7 +208,7 @@ var table = []row{
 	{"dial time-out", Dial, timeout, transient,
 		say("nothing answered: the host may be down, or a firewall drops the packets")},
 	{"tls time-out", TLS, timeout, transient,
-		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, or be overloaded")},
+		say("the server took the connection and did not finish the TLS handshake: it may not speak TLS, be overloaded, or be behind a path that loses large packets (MTU)")},
 	{"ended unread", HTTP2, func(err error) bool { return unread(err) && ended(err) }, transient,
 		say("the server closed the connection after its SETTINGS: it may be shutting down")},
 	{"http2 unread", HTTP2, unread, transient,

@@ -16,7 +16,7 @@ func Pending(phase Phase, proxied, secure bool) string {
 	case Proxy:
 		return "the proxy took the connection and has not answered yet: it may not reach the target, or be no proxy"
 	case TLS:
-		return "the server took the connection and has not finished the TLS handshake yet: it may not speak TLS, or be overloaded"
+		return "the server took the connection and has not finished the TLS handshake yet: it may not speak TLS, be overloaded, or be behind a path that loses large packets (MTU)"
 	case HTTP2:
 		if secure {
 			return "the server has sent no SETTINGS since the TLS handshake: it may not speak HTTP/2, or be overloaded"
