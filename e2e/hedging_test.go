@@ -272,6 +272,43 @@ func TestHedgingEnds(t *testing.T) {
 	require.ErrorIs(t, <-result, grpcdial.ErrClosed)
 }
 
+// Code of the program's may end the goroutine of a hedged attempt, as a test's FailNow does: the
+// RPC ends, and does not wait for that attempt.
+func TestHedgedAttemptWhoseGoroutineEnds(t *testing.T) {
+	s := serveScript(t, func(ctx context.Context, _ int) error { return hang(ctx) })
+	cc := hedged(t, grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Millisecond}, nil, []*scripted{s})
+	for _, stream := range []bool{false, true} {
+		var calls atomic.Int32
+		creds := grpc.PerRPCCredentials(unwindingCredentials{func() {
+			if calls.Add(1) == 2 {
+				runtime.Goexit()
+			}
+		}})
+		result := make(chan error, 1)
+		go func() {
+			reply := new(wrapperspb.StringValue)
+			if !stream {
+				result <- cc.Invoke(t.Context(), "/test.Echo/Echo", wrapperspb.String("x"), reply, creds)
+				return
+			}
+			cs, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo", creds)
+			if err == nil {
+				_ = cs.SendMsg(wrapperspb.String("x"))
+				err = cs.RecvMsg(reply)
+			}
+			result <- err
+		}()
+		select {
+		case err := <-result:
+			assert.Equal(t, codes.Internal, status.Code(err), err)
+			assert.ErrorContains(t, err, "Goexit")
+		case <-time.After(time.Minute):
+			t.Fatalf("the RPC, a stream %t, does not end", stream)
+		}
+	}
+	require.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+}
+
 // A service config, which may be the resolver's, may ask for any number of attempts where the
 // program has lifted the bound of gRFC A6: each takes memory at once, and a goroutine.
 func TestHedgingIsBounded(t *testing.T) {

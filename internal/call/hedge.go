@@ -199,8 +199,18 @@ func (h *hedge) begin() {
 	go func() {
 		defer h.ch.stepBack()
 		defer h.request.release()
+		returned := false
+		defer func() {
+			if !returned { // runtime.Goexit in code of the program's: the RPC waits for the outcome
+				a.outcome = outcome{err: errUnwound, drop: true}
+				if a.stream != nil {
+					a.stream.cut(errUnwound)
+				}
+			}
+			h.outcomes <- a
+		}()
 		a.run(h)
-		h.outcomes <- a
+		returned = true
 	}()
 }
 
