@@ -2,10 +2,12 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -121,6 +123,67 @@ func TestPanicsEndTheRPC(t *testing.T) {
 				assert.Zero(t, running.Swap(0), "picks without an end")
 			})
 		}
+	}
+}
+
+// TestPanicsBetweenAttempts: in a retry of a stream that the receiver makes, and on the goroutine
+// that makes the attempts of a hedged stream.
+func TestPanicsBetweenAttempts(t *testing.T) {
+	s := serveScript(t, func(_ context.Context, n int) error { return status.Error(codes.Unavailable, "try again") })
+	for name, tt := range map[string]struct {
+		settings grpcdial.MethodSettings
+		event    string
+		skip     int32
+		end      func()
+	}{
+		"retry":       {retried, "*stats.Begin", 1, func() { panic("on purpose") }},
+		"retry, exit": {retried, "*stats.End", 0, runtime.Goexit},
+		"hedging":     {hedgedSoon, "*stats.End", 0, runtime.Goexit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.settings.Names = []grpcdial.MethodName{{}}
+			cc := newClient(t, s.addr, grpcdial.WithInsecure(), grpcdial.WithStatsHandler(&unwindingOnce{event: tt.event, skip: tt.skip, end: tt.end}),
+				grpcdial.WithDefaultConfig(grpcdial.ServiceConfig{MethodSettings: []grpcdial.MethodSettings{tt.settings}}))
+			ctx, cancel := context.WithCancel(backendtest.Bounded(t))
+			defer cancel()
+			cs, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/test.Echo/Echo")
+			require.NoError(t, err)
+			require.NoError(t, cs.SendMsg(wrapperspb.String("x")))
+			received := make(chan error, 1)
+			go func() {
+				defer func() { _ = recover(); received <- err }()
+				err = errUnwound
+				err = cs.RecvMsg(new(wrapperspb.StringValue))
+			}()
+			if err := <-received; err != errUnwound {
+				assert.Equal(t, codes.Internal, status.Code(err), err)
+			}
+			assert.Equal(t, codes.Internal, status.Code(cs.RecvMsg(new(wrapperspb.StringValue))))
+			assert.NoError(t, cc.Shutdown(backendtest.Bounded(t)))
+		})
+	}
+}
+
+var (
+	errUnwound = errors.New("the goroutine did not return")
+	retried    = grpcdial.MethodSettings{Retry: &grpcdial.RetryPolicy{MaxAttempts: 3, InitialBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
+		BackoffMultiplier: 1, RetryableStatusCodes: []codes.Code{codes.Unavailable}}}
+	hedgedSoon = grpcdial.MethodSettings{Hedging: &grpcdial.HedgingPolicy{MaxAttempts: 3, HedgingDelay: time.Hour, NonFatalStatusCodes: []codes.Code{codes.Unavailable}}}
+)
+
+// unwindingOnce ends the goroutine that reports the event to it for the first time after it
+// has skipped some.
+type unwindingOnce struct {
+	unwindingHandler
+	event string
+	skip  int32
+	seen  atomic.Int32
+	end   func()
+}
+
+func (h *unwindingOnce) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if fmt.Sprintf("%T", s) == h.event && h.seen.Add(1) == h.skip+1 {
+		h.end()
 	}
 }
 

@@ -58,7 +58,13 @@ func (cs *clientStream) hedgeStream(first *streamAttempt, f frame, m any) {
 	h.stream = &hedgedStream{cs: cs, first: first}
 	h.outcomes = make(chan *hedged, h.most())
 	h.use(first.transport.backend(), true)
-	won := h.race(cs.ctx)
+	var won *hedged
+	defer func() {
+		if won == nil { // runtime.Goexit in code of the program's: other goroutines wait for busy
+			h.stream.decided(h, h.without(errUnwound))
+		}
+	}()
+	won = h.race(cs.ctx)
 	h.stream.decided(h, won)
 	h.loseRest()
 	h.request.release()

@@ -235,18 +235,30 @@ func (cs *clientStream) retryAfter(a *streamAttempt) bool {
 	// No other goroutine makes attempts from here on until publish.
 	cs.busy = make(chan struct{})
 	cs.mu.Unlock()
+	next := cs.replace(a, he)
+	cs.publish(next)
+	return next != a
+}
 
+// replace decides what follows a, which failed with he, and returns the attempt to put in force:
+// a itself if no other may follow. The caller has set busy. If code of the program's panics, or
+// calls runtime.Goexit, the RPC ends: other goroutines wait for busy.
+func (cs *clientStream) replace(a *streamAttempt, he *h2.Error) (next *streamAttempt) {
+	defer func() {
+		if next == nil {
+			cs.giveUp(errUnwound)
+			cs.publish(&streamAttempt{attempt: attempt{ctx: cs.ctx}, err: errUnwound, shown: a.visible()})
+		}
+	}()
 	o := cs.failure(&a.attempt, he)
 	a.limit.judge(cs.ctx, &o)
 	v := cs.decide(&a.attempt, &o, cs.isCommitted())
 	if !v.again {
 		a.err = o.err // as it was decided; it stays in force
-		cs.publish(a)
-		return false
+		return a
 	}
 	cs.retire(a, o.err)
-	cs.publish(cs.run(v, o.err))
-	return true
+	return cs.run(v, o.err)
 }
 
 // keep notes that f (nil: nothing), which holds m, was sent on a, and that the
