@@ -127,6 +127,11 @@ func WithInitialWindowSize(s int32) DialOption {
 // connection, all streams together, ahead of what the connection has taken in.
 // Less than 65,535 is ignored. The default is 8 MiB at first; it grows as
 // [WithInitialWindowSize] says.
+//
+// The default lets bulk flow at once from a server far away. On a slow link a small
+// reply waits behind all that the server was allowed to send before it: where small
+// RPCs and bulk downloads share a connection of 1 MB/s, 128 KiB here made the small
+// ones six times as fast.
 func WithInitialConnWindowSize(s int32) DialOption {
 	return optionFunc(func(o *dialOptions) {
 		o.connWindow = atLeastMinWindow(s)
