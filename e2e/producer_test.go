@@ -50,7 +50,7 @@ func TestProducers(t *testing.T) {
 
 	closeOne()
 	closeOne()
-	assert.Zero(t, p.closed.Load(), "somebody holds it")
+	assert.Zero(t, p.closed.Load(), "it is held")
 	closeTwo()
 	assert.EqualValues(t, 1, p.closed.Load())
 	assert.Zero(t, other.closed.Load())
@@ -86,4 +86,28 @@ func TestProducersFromManyGoroutines(t *testing.T) {
 	wg.Wait()
 	backendtest.ExpectStates(t, states, connectivity.Idle)
 	assert.Equal(t, p.built.Load(), p.closed.Load())
+}
+
+// badProducer panics when it is built for the first time.
+type badProducer struct{ countingProducer }
+
+func (p *badProducer) Build(conn any) (balancer.Producer, func()) {
+	if p.built.Load() == 0 {
+		p.built.Add(1)
+		panic("on purpose")
+	}
+	return p.countingProducer.Build(conn)
+}
+
+// A builder that panics leaves nothing behind that the next caller, or Close, would wait for.
+func TestProducerWhoseBuilderPanics(t *testing.T) {
+	b := backendtest.Start(t, "one")
+	cc, sc := oneSubchannel(t, make(chan balancer.SubConnState, 100), []resolver.Address{{Addr: b.Addr}})
+	var p badProducer
+	assert.Panics(t, func() { sc.GetOrBuildProducer(&p) })
+	_, release := sc.GetOrBuildProducer(&p)
+	assert.EqualValues(t, 2, p.built.Load())
+	release()
+	assert.EqualValues(t, 1, p.closed.Load())
+	require.NoError(t, cc.Close())
 }

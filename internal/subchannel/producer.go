@@ -42,10 +42,23 @@ func (sc *Subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.P
 	if ok {
 		<-p.built
 	} else {
-		p.value, p.close = b.Build(&call.Direct{Channel: sc.g.cfg.Calls, Endpoint: sc})
-		close(p.built)
+		sc.build(b, p)
 	}
 	return p.value, sync.OnceFunc(func() { sc.releaseProducer(b, p) })
+}
+
+// build builds p. If the builder panics, or calls runtime.Goexit, p is given up: it would be
+// waited for, by the end of the subchannel too.
+func (sc *Subchannel) build(b balancer.ProducerBuilder, p *producer) {
+	returned := false
+	defer func() {
+		close(p.built)
+		if !returned {
+			sc.releaseProducer(b, p)
+		}
+	}()
+	p.value, p.close = b.Build(&call.Direct{Channel: sc.g.cfg.Calls, Endpoint: sc})
+	returned = true
 }
 
 func (sc *Subchannel) releaseProducer(b balancer.ProducerBuilder, p *producer) {
