@@ -33,14 +33,14 @@ func Dial(target string, opts ...DialOption) (*ClientConn, error) {
 // backend is READY. A target without a known scheme is taken for an address, as
 // by the passthrough resolver, unless resolver.SetDefaultScheme says otherwise.
 //
-// ctx bounds the dial: the wait for READY, and before it that for the first
-// config of WithServiceConfig and for the resolver to be built, in a dial that
-// does not wait for READY too. A ctx that has ended already fails the dial. The end of
-// ctx does not affect the channel that DialContext has returned.
+// ctx bounds the dial. Every dial waits for the first config of WithServiceConfig, if that
+// option is given, and for the resolver to be built; with WithBlock it then waits for
+// READY. A ctx that has ended already fails the dial. The end of ctx does not affect a
+// channel that DialContext has returned.
 //
 // The error is the first illegal option or combination of options found, that of
 // the resolver's builder, or a *DialError. All goroutines and connections of the channel
-// have ended then.
+// have ended then, as after Close.
 func DialContext(ctx context.Context, target string, opts ...DialOption) (*ClientConn, error) {
 	cc, o, err := newClientConn(byDial, target, opts)
 	if err != nil {

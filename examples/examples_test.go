@@ -65,7 +65,7 @@ var printed = map[string][]string{
 		"a server: READY",
 		"its reply: ccccc",
 		"",
-		`nobody listens: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ` +
+		`nothing listens: grpcdial: no connection for "passthrough:///ADDRESS" after TIME, in TRANSIENT_FAILURE for TIME (context deadline exceeded): ` +
 			"ADDRESS: dial failed after TIME: connect: ...refused...; nothing listens there, or a firewall rejects it: " +
 			"is the server running, is the port right?",
 		"  attempt: ADDRESS, phase dial, permanent: false",

@@ -33,7 +33,7 @@ func run() error {
 	if err := succeed(); err != nil {
 		return err
 	}
-	if err := nobodyListens(); err != nil {
+	if err := nothingListens(); err != nil {
 		return err
 	}
 	return notGRPC()
@@ -66,9 +66,9 @@ func succeed() error {
 	return nil
 }
 
-// nobodyListens dials a port where nothing listens. Attempts go on until the
+// nothingListens dials a port where nothing listens. Attempts go on until the
 // context ends, as a server may come up at any time.
-func nobodyListens() error {
+func nothingListens() error {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func nobodyListens() error {
 		cc.Close()
 		return fmt.Errorf("something listens on %s", address)
 	}
-	fmt.Println("\nnobody listens:", err)
+	fmt.Println("\nnothing listens:", err)
 	return explain(err)
 }
 
