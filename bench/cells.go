@@ -77,7 +77,7 @@ type worker struct {
 }
 
 // cells are all loads: over plaintext, over TLS, and those that grow.
-var cells = slices.Concat(plainCells, tlsCells(), growthCells(), scalingCells())
+var cells = slices.Concat(plainCells, tlsCells(), shapeCells, growthCells(), scalingCells())
 
 // plainCells are the loads that run over plaintext and over TLS.
 var plainCells = slices.Concat(callCells, tokenCells, uploadCells, downCells)

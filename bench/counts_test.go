@@ -62,6 +62,12 @@ func TestCountsOfAnOperation(t *testing.T) {
 		{downCell(1, 1<<10, downBatch), 1000, map[string]float64{"allocs": 2.2, "bytes": 1300, "syscalls": 0.2}},
 		{downCell(1, 64<<10, 1), 1000, map[string]float64{"allocs": 5, "syscalls": 8}},
 		{downCell(1, 1<<20, 1), 100, map[string]float64{"syscalls": 50}},
+		{shapeCell("short-client", 1, shortClient), 2000, map[string]float64{"allocs": 31}},
+		{shapeCell("short-server", 1, shortServer), 2000, map[string]float64{"allocs": 32}},
+		{shapeCell("cancelled", 16, cancelled), 5000, map[string]float64{"allocs": 42}},
+		{shapeCell("metadata", 16, withMetadata), 5000, map[string]float64{"allocs": 64}},
+		{shapeCell("status", 16, failing), 5000, map[string]float64{"allocs": 28}},
+		{shapeCell("wrapped", 64, onChannel(wrapped)), 20000, map[string]float64{"allocs": 9.5}},
 		{cell{name: "dial", noun: "dial", workers: 1, work: dial}, 300, map[string]float64{"allocs": 160, "bytes": 17000, "up": 90, "syscalls": 9}},
 	} {
 		t.Run(tt.cell.name, func(t *testing.T) {

@@ -41,7 +41,7 @@ func downCell(streams, size, batch int) cell {
 func download(size, batch int) func(target) (worker, error) {
 	return func(t target) (worker, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-		stream, err := openDown(ctx, t.conn, size)
+		stream, err := openDown(ctx, t.conn, &pb.Request{Name: downName(size)})
 		if err != nil {
 			cancel()
 			return worker{}, err
@@ -78,7 +78,8 @@ func downReply(size int) *pb.Reply {
 	return &pb.Reply{Body: make([]byte, body)}
 }
 
-// The service of the cells: the request's name is the size of the messages.
+// The service of the cells: the request's name is the size of the messages, and its body
+// has a byte for each, or is empty: they go on without end then.
 
 const (
 	downService = "grpcdial.bench.Down"
@@ -91,19 +92,23 @@ var downDesc = grpc.ServiceDesc{
 	Streams:     []grpc.StreamDesc{{StreamName: downMethod, ServerStreams: true, Handler: serveDown}},
 }
 
-func openDown(ctx context.Context, c conn, size int) (grpc.ServerStreamingClient[pb.Reply], error) {
+// downName is the name of a request for messages of size bytes.
+func downName(size int) string { return strconv.Itoa(size) }
+
+func openDown(ctx context.Context, c conn, request *pb.Request) (grpc.ServerStreamingClient[pb.Reply], error) {
 	cs, err := c.NewStream(ctx, &downDesc.Streams[0], "/"+downService+"/"+downMethod)
 	if err != nil {
 		return nil, err
 	}
 	stream := &grpc.GenericClientStream[pb.Request, pb.Reply]{ClientStream: cs}
-	if err := stream.SendMsg(&pb.Request{Name: strconv.Itoa(size)}); err != nil {
+	if err := stream.SendMsg(request); err != nil {
 		return nil, err
 	}
 	return stream, stream.CloseSend()
 }
 
-// serveDown sends until the client cancels.
+// serveDown sends as many messages as the request's body has bytes, or until the client cancels if
+// it has none.
 func serveDown(_ any, stream grpc.ServerStream) error {
 	var in pb.Request
 	if err := stream.RecvMsg(&in); err != nil {
@@ -114,8 +119,8 @@ func serveDown(_ any, stream grpc.ServerStream) error {
 		return err
 	}
 	reply := downReply(size)
-	for {
-		if err := stream.SendMsg(reply); err != nil {
+	for n := len(in.GetBody()); ; n-- {
+		if err := stream.SendMsg(reply); err != nil || n == 1 {
 			return err
 		}
 	}

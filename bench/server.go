@@ -31,6 +31,9 @@ type service struct {
 
 func (service) Unary(ctx context.Context, in *pb.Request) (*pb.Reply, error) {
 	delay(ctx, in.GetName())
+	if err := answer(ctx, in.GetName()); err != nil {
+		return nil, err
+	}
 	return &pb.Reply{Message: "ccccc", Body: in.GetBody()}, nil
 }
 
