@@ -219,6 +219,9 @@ func (w *policySwitch) build(b balancer.Builder) *policy {
 		w.pending.close()
 		w.pending = nil
 	}
+	if !isOwnPolicy(b) {
+		w.cc.ownCode.Store(false)
+	}
 	p := &policy{cc: w.cc, resolver: w.cc.resolver, builder: b, last: balancer.State{ConnectivityState: connectivity.Connecting}}
 	p.lb = b.Build(p, w.cc.buildOptions())
 	if p.lb == nil {

@@ -45,7 +45,7 @@ type ClientConn struct {
 	proxies   proxy.Func // nil: none
 	localDNS  bool       // the name is looked up here even if the target takes a proxy
 	overUnix  bool       // the builder's resolvers give the paths of unix sockets
-	ownCode   bool       // see hasOwnCodeOnly
+	atOnce    bool       // see resolvesAtOnce
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	connect   connectFunc           // connect.Connect, except in tests
@@ -70,6 +70,7 @@ type ClientConn struct {
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
+	ownCode       atomic.Bool              // see hasOwnCodeOnly; set by the constructor, cleared on the policy queue
 	noConfigs     atomic.Bool              // WithServiceConfig's channel was closed without one
 	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
@@ -232,7 +233,7 @@ func (cc *ClientConn) beginClose() (reported <-chan struct{}, first bool) {
 	reported = cc.calls.Close()
 	cc.subchannels.Close(errClosing, statusClosing)
 	cc.channelz.Close() // before what ends here is noted there in vain
-	if !cc.ownCode {
+	if !cc.ownCode.Load() {
 		cc.policyQueue.Close(cc.end)
 	} else if cc.policyQueue.CloseHeld(cc.end) {
 		cc.policyQueue.Run()

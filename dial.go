@@ -17,6 +17,7 @@ import (
 	"github.com/grpcdial/grpcdial/internal/call"
 	"github.com/grpcdial/grpcdial/internal/channelzdata"
 	"github.com/grpcdial/grpcdial/internal/connect"
+	"github.com/grpcdial/grpcdial/internal/dns"
 	"github.com/grpcdial/grpcdial/internal/failure"
 	"github.com/grpcdial/grpcdial/internal/h2"
 	"github.com/grpcdial/grpcdial/internal/metrics"
@@ -128,24 +129,44 @@ func newClientConn(by constructor, target string, opts []DialOption) (*ClientCon
 	if i := cc.chain.interceptors; i != nil {
 		i.mirrors = &cc.mirrors
 	}
-	cc.ownCode = cc.hasOwnCodeOnly(o)
+	cc.atOnce = cc.resolvesAtOnce()
+	cc.ownCode.Store(cc.hasOwnCodeOnly(o))
 	return cc, o, nil
 }
 
-// hasOwnCodeOnly reports whether nothing of the program's runs on the channel's queues, and
-// nothing that takes time: the resolver is passthrough, which gives its address within Build,
-// and the policy pick_first, both grpc-go's. Goroutines of the channel's and of its callers
-// then run the queues in place of new ones: each that is started wakes a sleeping
-// processor, and that was most of what a dial cost.
-func (cc *ClientConn) hasOwnCodeOnly(o *dialOptions) bool {
-	return cc.observer.listeners == nil && len(o.statsHandlers) == 0 && !o.proxy.given &&
-		o.serviceConfig == nil && (cc.defaults == nil || cc.defaults.LB == nil) &&
-		isOf(cc.builder, passthroughPackage) &&
-		isOf(balancer.Get(pickfirst.Name), "google.golang.org/grpc/balancer/pickfirst")
+// resolvesAtOnce reports whether the resolver gives what it has within Build, after which it
+// has nothing to do: it is passthrough, or that for unix sockets, both grpc-go's, or one of ours
+// for a target that is an address.
+func (cc *ClientConn) resolvesAtOnce() bool {
+	if isOf(cc.builder, dnsPackage) {
+		return dns.IsAddress(cc.parsed.endpoint())
+	}
+	return isOf(cc.builder, passthroughPackage) || cc.overUnix || isOf(cc.builder, addressListPackage)
 }
 
-// passthroughPackage is where grpc-go's passthrough resolver is.
-const passthroughPackage = "google.golang.org/grpc/internal/resolver/passthrough"
+// hasOwnCodeOnly reports whether nothing of the program's runs on the channel's queues, and
+// nothing that takes time: the resolver is one of those of resolvesAtOnce, or ours for scheme
+// dns, which looks names up on a goroutine of its own, and the policy is grpc-go's pick_first.
+// Goroutines of the channel's and of its callers then run the queues in place of new ones:
+// each that is started wakes a sleeping processor, and that was most of what a dial cost.
+// It ends with the first policy that is another, which a service config from DNS may name.
+func (cc *ClientConn) hasOwnCodeOnly(o *dialOptions) bool {
+	return cc.observer.listeners == nil && !cc.metrics.Records() && !o.proxy.given &&
+		o.serviceConfig == nil && (cc.defaults == nil || cc.defaults.LB == nil) &&
+		(cc.atOnce || isOf(cc.builder, dnsPackage)) && isOwnPolicy(balancer.Get(pickfirst.Name))
+}
+
+// isOwnPolicy reports whether b is grpc-go's builder of pick_first.
+func isOwnPolicy(b balancer.Builder) bool {
+	return isOf(b, "google.golang.org/grpc/balancer/pickfirst")
+}
+
+// Where the builders of resolvers are that the channel knows.
+const (
+	passthroughPackage = "google.golang.org/grpc/internal/resolver/passthrough"
+	dnsPackage         = "github.com/grpcdial/grpcdial/internal/dns"
+	addressListPackage = "github.com/grpcdial/grpcdial/internal/addresslist"
+)
 
 // isOf reports whether the type of v is one of the package with that path.
 func isOf(v any, path string) bool {
@@ -266,7 +287,7 @@ func (cc *ClientConn) dial(ctx context.Context, block bool) error {
 // the first loop that connects, which the caller then has to have connect.
 func (cc *ClientConn) awaitResolver(ctx context.Context, hold bool) (first *subchannel.Held, err error) {
 	b := cc.nextBuilding()
-	if !hold || !cc.ownCode {
+	if !hold || !cc.ownCode.Load() || len(cc.opts.statsHandlers) > 0 { // which an attempt calls
 		cc.wake()
 	} else if first = cc.subchannels.HoldFirst(cc.wake); first != nil {
 		return first, nil

@@ -21,7 +21,7 @@ type host struct{ *policy }
 var _ subchannel.Host = host{}
 
 func (h host) Post(f func())      { h.cc.post(f) }
-func (h host) Hold(f func()) bool { return h.cc.ownCode && h.cc.policyQueue.Hold(f) }
+func (h host) Hold(f func()) bool { return h.cc.ownCode.Load() && h.cc.policyQueue.Hold(f) }
 func (h host) Run()               { h.cc.policyQueue.Run() }
 func (h host) AssertOnQueue()     { h.cc.policyQueue.AssertOn() }
 func (h host) Closed() bool       { return h.closed }

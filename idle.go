@@ -80,7 +80,7 @@ func (cc *ClientConn) wake() {
 // if the queue is at work, or if anything of the program's may run on the queues.
 func (cc *ClientConn) onPolicyQueueHere(f func(here bool) (held bool)) bool {
 	held := false
-	if !cc.ownCode || !cc.policyQueue.Here(func() { held = f(true) }) {
+	if !cc.ownCode.Load() || !cc.policyQueue.Here(func() { held = f(true) }) {
 		return false
 	}
 	if held {

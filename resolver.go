@@ -33,7 +33,6 @@ type resolverConn struct {
 	cc      *ClientConn
 	retired latch.Latch   // closed on the policy queue when the channel goes idle
 	asked   serial.Signal // a ResolveNow is on the resolver queue
-	here    bool          // Build's goroutine only, and of a resolver that calls nothing after it: UpdateState may lend its goroutine to the policy queue
 
 	resolver resolver.Resolver // resolver queue only; nil if Build failed, or if there is nothing more for it to do
 	proxies  proxy.Func        // set on the resolver queue before Build and only read after that: which proxy an address takes
@@ -56,10 +55,6 @@ func (r *resolverConn) build(b *building, here bool) (held bool) {
 	f := func() {
 		if r.cc.isClosing() {
 			return
-		}
-		if here {
-			r.here = true
-			defer func() { r.here = false }()
 		}
 		b.err = errNoResolver
 		defer func() {
@@ -141,8 +136,8 @@ func makesUnixSockets(b resolver.Builder) bool {
 // retire has the resolver closed and whatever it says from now on ignored.
 func (r *resolverConn) retire() {
 	r.retired.Close()
-	if r.cc.ownCode && r.cc.resolverQueue.Here(r.close) {
-		return // Close of such a resolver does nothing
+	if r.cc.atOnce && r.cc.resolverQueue.Here(r.close) {
+		return // Close of such a resolver does nothing: it waits for no goroutine that may be this one
 	}
 	r.cc.resolverQueue.Post(r.close)
 }
@@ -234,7 +229,7 @@ func (r *resolverConn) ParseServiceConfig(js string) *grpcsc.ParseResult {
 // once the states are in force that the policy reported from within apply, so that
 // a resolver that has its verdict finds the channel in the state that it led to.
 func (r *resolverConn) verdict(apply func() error) error {
-	if r.here {
+	if r.cc.ownCode.Load() {
 		if err, ok := r.verdictHere(apply); ok {
 			return err
 		}
@@ -261,7 +256,10 @@ func (r *resolverConn) verdict(apply func() error) error {
 	}
 }
 
-// verdictHere is verdict on this goroutine, if the policy queue is at rest.
+// verdictHere is verdict on this goroutine, if the policy queue is at rest. The goroutine is
+// the resolver queue's, a caller's that lends it, or one of the library's resolver for scheme
+// dns, which holds no lock meanwhile. What else it then runs on the policy queue waits for
+// neither of these: see retire for the one thing that might.
 func (r *resolverConn) verdictHere(apply func() error) (err error, ok bool) {
 	ok = r.cc.policyQueue.Here(func() {
 		if r.cc.resolver == r { // else retired

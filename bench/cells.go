@@ -105,6 +105,7 @@ var callCells = []cell{
 	pingPongCell(1, 1<<10),
 	pingPongCell(1, 1<<20),
 	{name: "dial", noun: "dial", workers: 1, work: dial, floor: floorDial},
+	{name: "first-call", noun: "call", workers: 1, work: firstCall},
 	{name: "refused/b=1", noun: "call", plain: true, workers: 1, work: refused(1, "pick_first"), axis: "addresses", at: 1},
 	{name: "refused/b=20", noun: "call", plain: true, workers: 1, work: refused(20, "pick_first"), axis: "addresses", at: 20},
 	{name: "refused-rr/b=20", noun: "call", plain: true, workers: 1, work: refused(20, "round_robin")},
@@ -211,6 +212,21 @@ func dial(t target) (worker, error) {
 		defer cancel()
 		c, err := t.client.dial(ctx, t.at.Target, t.creds, "")
 		if err != nil {
+			return err
+		}
+		return c.Close()
+	}}, nil
+}
+
+// firstCall is what a program does that makes a channel for one call.
+func firstCall(t target) (worker, error) {
+	request := newRequest(0)
+	return worker{op: func() error {
+		c, err := t.client.idle("dns:///"+t.at.Target, t.creds)
+		if err != nil {
+			return err
+		}
+		if err := unaryOn(c, request, 0).op(); err != nil {
 			return err
 		}
 		return c.Close()

@@ -431,3 +431,44 @@ func TestDNSClose(t *testing.T) {
 		})
 	}
 }
+
+// A policy that a service config in DNS has named runs on no goroutine of the program's, as any
+// policy of the program's: that of Connect would wait for it.
+func TestDNSPolicyDoesNotHoldConnectUp(t *testing.T) {
+	one := backendtest.Start(t, "one")
+	called, release := make(chan struct{}, 10), make(chan struct{})
+	balancer.Register(&backendtest.SpyPolicy{
+		As: "dns_slow_exit_idle",
+		OnUpdate: func(s *backendtest.Spy, state balancer.ClientConnState) error {
+			if s.Sub == nil {
+				s.Connect(state.ResolverState.Addresses, nil)
+			}
+			return nil
+		},
+		OnExitIdle: func(*backendtest.Spy) {
+			called <- struct{}{}
+			<-release
+		},
+	})
+	s := dnstest.Listen(t, dnstest.Zone{
+		"one.test":              {Addrs: []string{"127.0.0.1"}},
+		"_grpc_config.one.test": txt(backendtest.PolicyConfig("dns_slow_exit_idle")),
+	})
+	cc := plain(t, asked(s, "one.test:"+backendtest.PortOf(t, one.Addr)))
+	_, err := backendtest.AskName(backendtest.Bounded(t), cc)
+	require.NoError(t, err)
+
+	returned := make(chan struct{})
+	go func() {
+		cc.Connect()
+		close(returned)
+	}()
+	defer close(release)
+	for what, happened := range map[string]chan struct{}{"ExitIdle is called": called, "Connect returns": returned} {
+		select {
+		case <-happened:
+		case <-backendtest.Bounded(t).Done():
+			t.Fatal("not so: " + what)
+		}
+	}
+}

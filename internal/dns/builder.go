@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -119,7 +118,7 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, opts res
 	if err != nil {
 		return nil, err
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
+	if isAddress(host) {
 		// Looking again would find the same: the verdict has no use here.
 		_ = cc.UpdateState(stateOf([]string{net.JoinHostPort(host, port)}))
 		return literal{}, nil

@@ -21,6 +21,19 @@ func HostPort(endpoint string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
+// IsAddress reports whether an endpoint is an IP address, with or without a port, that Build
+// delivers as it is.
+func IsAddress(endpoint string) bool {
+	host, _, err := splitEndpoint(endpoint, defaultPort)
+	return err == nil && isAddress(host)
+}
+
+// isAddress reports whether a host is an IP address.
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
 // splitEndpoint takes "host", "host:port" or ":port" apart. An IPv6 address may
 // stand without brackets if it has no port.
 func splitEndpoint(endpoint, defaultPort string) (host, port string, err error) {

@@ -56,6 +56,9 @@ func New(handlers []stats.Handler, target func() string, shutdown []error) *Reco
 	return &Recorder{recorders: recorders, target: target(), shutdown: shutdown}
 }
 
+// Records reports whether the program has recorders.
+func (m *Recorder) Records() bool { return len(m.recorders) > 0 }
+
 // The channel's own metrics (gRFC A94). grpc-go has registered them: it is imported, and so
 // initialized before.
 var (
@@ -68,7 +71,7 @@ var (
 // Connected counts a successful attempt at addr, and its connection, with the credentials'
 // auth, among those open.
 func (m *Recorder) Connected(addr resolver.Address, auth credentials.AuthInfo) {
-	if len(m.recorders) == 0 {
+	if !m.Records() {
 		return
 	}
 	service, locality := xdsLabels(addr)
@@ -78,7 +81,7 @@ func (m *Recorder) Connected(addr resolver.Address, auth credentials.AuthInfo) {
 
 // Failed counts a failed attempt at addr, the first of several.
 func (m *Recorder) Failed(addr resolver.Address) {
-	if len(m.recorders) > 0 {
+	if m.Records() {
 		service, locality := xdsLabels(addr)
 		attemptsFailed.Record(m, 1, m.target, service, locality)
 	}
@@ -87,7 +90,7 @@ func (m *Recorder) Failed(addr resolver.Address) {
 // Disconnected counts the end of a connection that Connected counted: the subchannel has
 // let it go, or lost it, because of why.
 func (m *Recorder) Disconnected(addr resolver.Address, auth credentials.AuthInfo, why error) {
-	if len(m.recorders) == 0 {
+	if !m.Records() {
 		return
 	}
 	service, locality := xdsLabels(addr)
