@@ -148,10 +148,16 @@ func TestInterop(t *testing.T) {
 // until the test ends and returns its address.
 func startBackend(t *testing.T, id string, creds credentials.TransportCredentials) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	server := grpc.NewServer(grpc.Creds(creds))
 	testgrpc.RegisterTestServiceServer(server, backend{interop.NewTestServer(), id})
+	return serve(t, server)
+}
+
+// serve runs a server on a loopback port until the test ends and returns its address.
+func serve(t *testing.T, server *grpc.Server) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(lis) }()
 	t.Cleanup(func() {
