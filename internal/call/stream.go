@@ -37,7 +37,8 @@ type clientStream struct {
 	known     effort    // what the RPC had taken when att was put in force
 
 	err       error         // once ended: as RecvMsg returns it, io.EOF if all went well; but see receive
-	settled   chan struct{} // closed when what Header and Trailer options point to is written
+	isSettled bool          // what Header and Trailer options point to is written
+	settled   chan struct{} // closed then; nil while nothing waits for that
 	stopWatch func() bool   // takes back the watch on ctx; nil: there is none
 
 	userCtx context.Context // what Context returned; nil: nothing yet
@@ -78,7 +79,6 @@ func (cs *clientStream) start(ctx context.Context, desc *grpc.StreamDesc) (grpc.
 	}
 	cs.desc = desc
 	cs.sendsMany, cs.receivesMany = desc.ClientStreams, desc.ServerStreams
-	cs.settled = make(chan struct{})
 	cs.isEncoding = &cs.encodes
 	ctx, err := cs.prepare(ctx)
 	if err == nil && cs.selection.intercepts() {

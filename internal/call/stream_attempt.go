@@ -439,7 +439,7 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 	if v := inForce.visible(); v != nil {
 		cs.collect(&v.attempt)
 	}
-	close(cs.settled)
+	cs.settle()
 	cs.cancel() // after cut: the stream ends with err, not as cancelled
 	if cs.rpc.cancel != nil {
 		cs.rpc.cancel()
@@ -456,11 +456,29 @@ func (cs *clientStream) conclude(inForce, last *streamAttempt, err error) {
 	cs.reportFinished(err)
 }
 
-// result is what an RPC that has ended ended with.
-func (cs *clientStream) result() error {
-	<-cs.settled
+// settle notes that what the options point to is written.
+func (cs *clientStream) settle() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.isSettled = true
+	if cs.settled != nil {
+		close(cs.settled)
+	}
+}
+
+// result is what an RPC that has ended ended with.
+func (cs *clientStream) result() error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if !cs.isSettled {
+		if cs.settled == nil {
+			cs.settled = make(chan struct{})
+		}
+		settled := cs.settled
+		cs.mu.Unlock()
+		<-settled
+		cs.mu.Lock()
+	}
 	return cs.err
 }
 

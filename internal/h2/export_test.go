@@ -29,9 +29,8 @@ func (c *Conn) SetNextStreamID(id uint32) {
 	c.nextID = id
 }
 
-// HeadersReady is closed when response headers have come or the stream has
-// ended. It is nil for a unary stream.
-func (s *Stream) HeadersReady() <-chan struct{} { return s.headers }
+// HeadersReady is closed when response headers have come or the stream has ended; nil if that is so.
+func (s *Stream) HeadersReady() <-chan struct{} { return s.headersReady() }
 
 // StandStill has the connection's keepalive see what it sees when the process was stopped for d
 // just now: time has passed, and the timer runs before anything is read.

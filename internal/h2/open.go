@@ -57,7 +57,6 @@ func (c *Conn) Open(ctx context.Context, req *Request) (*Stream, error) {
 		c:       c,
 		end:     make(chan struct{}),
 		arrived: make(chan struct{}, 1),
-		headers: make(chan struct{}),
 	}
 	if ctx.Done() != nil && !req.Watched {
 		// Registered first, so that stop is set before anything can end the

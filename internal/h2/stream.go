@@ -97,7 +97,7 @@ type Stream struct {
 	taken      int64 // of these, bytes that are or were credit
 	maxRecv    int
 	arrived    chan struct{} // capacity 1: wakes the receiver; nil for unary streams
-	headers    chan struct{} // closed when headers have come or the stream has ended; nil for unary streams
+	headers    chan struct{} // closed when headers have come or the stream has ended; nil while nothing waits for that
 	exhausted  bool          // the server has used the window up, and has not had most of it since
 	waiting    bool          // a receiver waits for a message
 	gotHeaders bool
@@ -174,7 +174,7 @@ func (s *Stream) signalEnd() {
 		s.stop()
 	}
 	s.mu.Lock()
-	if !s.gotHeaders {
+	if !s.gotHeaders && s.headers != nil {
 		close(s.headers)
 	}
 	s.mu.Unlock()
@@ -287,17 +287,28 @@ func (s *Stream) grant() (credit int64) {
 // Header waits for the response headers. ok is false if the stream ended
 // without any, or if ctx ended first.
 func (s *Stream) Header(ctx context.Context) (md metadata.MD, ok bool) {
-	s.flushHeld()
-	select {
-	case <-s.headers:
-	case <-ctx.Done():
+	if ready := s.headersReady(); ready != nil {
+		s.flushHeld()
 		select {
-		case <-s.headers: // before
-		default:
-			return nil, false
+		case <-ready:
+		case <-ctx.Done():
 		}
 	}
 	return s.HeaderMD(), s.HasHeader()
+}
+
+// headersReady returns a channel that is closed when the headers have come or the stream has ended;
+// nil if that is so. Most programs do not ask.
+func (s *Stream) headersReady() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gotHeaders || s.ended {
+		return nil
+	}
+	if s.headers == nil {
+		s.headers = make(chan struct{})
+	}
+	return s.headers
 }
 
 // Finished is closed when the stream has ended; not for a unary stream.

@@ -27,8 +27,9 @@ func TestStreamFacts(t *testing.T) {
 	s, err := c.Open(context.Background(), req("/test/Stream"))
 	require.NoError(t, err)
 	h := server.ExpectHeaders()
+	ready := s.HeadersReady()
 	select {
-	case <-s.HeadersReady():
+	case <-ready:
 		t.Fatal("headers before the server sent any")
 	default:
 	}
@@ -41,7 +42,8 @@ func TestStreamFacts(t *testing.T) {
 	require.Nil(t, md)
 
 	server.Headers(1, false, ":status", "200", "content-type", "application/grpc+json", "grpc-encoding", "gzip", "k", "v")
-	await(t, s.HeadersReady(), "headers")
+	await(t, ready, "headers")
+	require.Nil(t, s.HeadersReady())
 	md, ok = s.Header(context.Background())
 	require.True(t, ok)
 	md["k"][0] = "mine"
