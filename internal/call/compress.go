@@ -148,7 +148,7 @@ func (r *rpc) readMessage(data []byte, compressed bool, enc string, m any) (int,
 		return 0, status.Errorf(codes.ResourceExhausted, "received message is larger than max (%d vs. %d)", len(data), r.set.maxRecv)
 	}
 	if enc != "" && enc != encoding.Identity && r.set.accept != nil && !slices.Contains(r.set.accept, enc) {
-		return 0, status.Errorf(codes.Internal, "the server compressed the response with %q, which AcceptCompressors does not allow", enc)
+		return 0, status.Errorf(codes.Internal, "the server compressed the response with %q, which AcceptCompressors does not allow; the client accepts %q", enc, r.acceptEncoding())
 	}
 	if !compressed {
 		return len(data), r.set.codec.decode(data, m)
@@ -181,7 +181,7 @@ func (r *rpc) decompress(data []byte, enc string) (*[]byte, error) {
 	}
 	c := encoding.GetCompressor(enc)
 	if c == nil {
-		return nil, status.Errorf(codes.Internal, "no decompressor is registered for the response's grpc-encoding %q", enc)
+		return nil, status.Errorf(codes.Internal, "no decompressor is registered for the response's grpc-encoding %q; the client accepts %q", enc, r.acceptEncoding())
 	}
 	z, err := c.Decompress(bytes.NewReader(data))
 	if err != nil {

@@ -216,12 +216,12 @@ func TestDecompressionErrors(t *testing.T) {
 	}{
 		{"no encoding", nil, Config{}, "x", "", codes.Internal, "compressed flag"},
 		{"identity", nil, Config{}, "x", "identity", codes.Internal, "compressed flag"},
-		{"unknown encoding", nil, Config{}, "x", "nobody-registered-this", codes.Internal, `"nobody-registered-this"`},
+		{"unknown encoding", nil, Config{}, "x", "nobody-registered-this", codes.Internal, `"nobody-registered-this"; the client accepts "gzip`},
 		{"not the format", nil, Config{}, "x", "gzip", codes.Internal, "decompressing"},
 		{"cut off", nil, Config{}, string(gzipped(t, 100000)[:50]), "gzip", codes.Internal, "decompressing"},
 		{"not the format, legacy", nil, Config{Legacy: &Legacy{Decompressor: grpc.NewGZIPDecompressor()}}, "x", "gzip", codes.Internal, "decompressing"},
 		{"too large, legacy", []grpc.CallOption{grpc.MaxCallRecvMsgSize(2)}, Config{Legacy: &Legacy{Decompressor: reverseLegacyIn{"r"}}}, "xxx", "r", codes.ResourceExhausted, ""},
-		{"not accepted", []grpc.CallOption{experimental.AcceptCompressors("gzip")}, Config{}, "x", "test-reverse", codes.Internal, "AcceptCompressors"},
+		{"not accepted", []grpc.CallOption{experimental.AcceptCompressors("gzip")}, Config{}, "x", "test-reverse", codes.Internal, `AcceptCompressors does not allow; the client accepts "gzip"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
