@@ -9,7 +9,6 @@ import (
 // back (gRFC A8). It has a timer and no goroutine, and neither if it is off.
 type keepalive struct {
 	lastHeard atomic.Int64 // when something was last read, ns since epoch, which changes of the system's clock leave alone
-	bounded   bool         // set before the connection is used: the system ends it when sent bytes stay unacknowledged for KeepaliveTimeout
 
 	// Guarded by Conn.mu.
 	timer   *time.Timer // nil if keepalive is off or the connection has ended
@@ -17,6 +16,7 @@ type keepalive struct {
 	probing bool        // it is out
 	late    bool        // it was given more time: see lateProbe
 	dormant bool        // no stream is open, and none means no probes
+	bounded bool        // set by start: the system ends the connection when sent bytes stay unacknowledged for KeepaliveTimeout
 }
 
 // lateProbe is how late the timer runs where the process was not running: it was stopped, or its
