@@ -122,6 +122,50 @@ func TestConnectionWindow(t *testing.T) {
 	})
 }
 
+// A small message that waits for the connection's window behind large ones waits for one
+// frame of each, not for all that each may send in a turn.
+func TestSmallMessageBehindLargeOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := peered(t, h2.Config{}, h2test.InitialWindowSize(1<<30))
+		large := strings.Repeat("x", 1<<20)
+		call := func(msg string) <-chan result {
+			res := c.call(context.Background(), "/test/Send", msg)
+			synctest.Wait() // it is in the line
+			return res
+		}
+		one := call(large)
+		server.ExpectHeaders()
+		for got := 0; got < 65535; {
+			got += len(server.ExpectData(1).Data)
+		}
+		three := call(large)
+		server.ExpectHeaders()
+		small := call("s")
+		server.ExpectHeaders()
+
+		send := func(window int) map[uint32]int {
+			server.WindowUpdate(0, uint32(window))
+			got := map[uint32]int{}
+			for window > 0 {
+				f := server.ReadFrame()
+				require.Equal(t, http2.FrameData, f.Type)
+				got[f.StreamID] += len(f.Data)
+				window -= len(f.Data)
+			}
+			return got
+		}
+		require.Equal(t, map[uint32]int{1: 1 << 14, 3: 1 << 14, 5: 6}, send(2<<14+6))
+		server.ReplyUnary(5, nil)
+		require.Nil(t, (<-small).failure())
+		synctest.Wait() // both are in the line again
+		require.Len(t, send(40000), 1, "without a small one, a turn is longer than a frame")
+		server.RST(1, http2.ErrCodeCancel)
+		server.RST(3, http2.ErrCodeCancel)
+		require.Equal(t, codes.Canceled, (<-one).failure().Status.Code())
+		require.Equal(t, codes.Canceled, (<-three).failure().Status.Code())
+	})
+}
+
 // An empty DATA with END_STREAM needs no window (RFC 9113 section 6.9.1).
 func TestHalfCloseWithoutWindow(t *testing.T) {
 	c, server := peered(t, h2.Config{}, h2test.InitialWindowSize(0))

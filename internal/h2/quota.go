@@ -4,10 +4,19 @@ package h2
 // slots, the connection's send window, room in the pending buffer. All of it is
 // guarded by Conn.mu. avail may be negative, after the peer lowered a limit
 // below what is in use or after a whole grant overdrew it.
+//
+// Where large messages wait for a window, one that is small would wait for as many turns as
+// there are large ones before it. While any waits that wants little, turns are short.
 type quota struct {
-	avail      int64
-	head, tail *waiter
+	avail  int64
+	head   *waiter // the oldest; those in line are a ring
+	little int     // waiters that want little
 }
+
+const (
+	little    = 4 << 10  // what a waiter that wants little wants at most
+	shortTurn = 16 << 10 // one DATA frame
+)
 
 // waiter is a place in one quota's queue.
 type waiter struct {
@@ -29,8 +38,11 @@ func (q *quota) try(want int64, whole bool) int64 {
 }
 
 func (q *quota) take(want int64, whole bool) int64 {
-	if !whole && want > q.avail {
-		want = q.avail
+	if !whole {
+		if q.little > 0 {
+			want = min(want, shortTurn)
+		}
+		want = min(want, q.avail)
 	}
 	q.avail -= want
 	return want
@@ -42,27 +54,29 @@ func (q *quota) enqueue(w *waiter, want int64, whole bool) {
 		w.ready = make(chan struct{}, 1)
 	}
 	w.q, w.want, w.whole, w.got = q, want, whole, 0
-	w.prev, w.next = q.tail, nil
-	if q.tail != nil {
-		q.tail.next = w
-	} else {
-		q.head = w
+	if want <= little {
+		q.little++
 	}
-	q.tail = w
+	if q.head == nil {
+		q.head, w.prev, w.next = w, w, w
+		return
+	}
+	w.prev, w.next = q.head.prev, q.head
+	w.prev.next, w.next.prev = w, w
 }
 
 func (q *quota) remove(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
+	switch {
+	case w.next == w:
+		q.head = nil
+	case q.head == w:
 		q.head = w.next
 	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		q.tail = w.prev
-	}
+	w.prev.next, w.next.prev = w.next, w.prev
 	w.next, w.prev, w.q = nil, nil, nil
+	if w.want <= little {
+		q.little--
+	}
 }
 
 // add gives n back and serves the waiters.
