@@ -103,6 +103,7 @@ func TestShortLivedConnectionsThatEndWell(t *testing.T) {
 					accepted.Add(1)
 					return shortLivedThen(farewell), nil
 				})
+				defer time.Sleep(time.Second) // until the servers have ended
 				defer cc.Close()
 				ctx, cancel := context.WithCancel(context.Background())
 				var failed atomic.Int32

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/grpcdial/grpcdial"
@@ -236,27 +237,28 @@ func TestShutdownBeforeThereIsAConnection(t *testing.T) {
 		backendtest.AssertNothingRuns(t)
 	})
 	t.Run("RPCs that wait", func(t *testing.T) {
-		cc := plain(t, silent.Target())
-		var waiting sync.WaitGroup
-		for range 2 {
-			waiting.Go(func() {
-				_, err := backendtest.AskName(backendtest.Bounded(t), cc, grpc.WaitForReady(true))
-				assertRefused(t, err)
-			})
-			waiting.Go(func() {
-				_, err := cc.NewStream(backendtest.Bounded(t), bidi, "/test.Backend/Stream")
-				assertRefused(t, err)
-			})
-		}
-		backendtest.Eventually(t, func() bool { return rpcsRunning(t, cc) == 4 }, "RPCs wait")
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		var cut *grpcdial.ShutdownError
-		require.ErrorAs(t, cc.Shutdown(ctx), &cut)
-		assert.Equal(t, 4, cut.Aborted)
-		assert.ErrorIs(t, cut, context.DeadlineExceeded)
-		waiting.Wait()
-		backendtest.AssertNothingRuns(t)
+		synctest.Test(t, func(t *testing.T) {
+			cc := inBubble(t, backendtest.Hang)
+			var waiting sync.WaitGroup
+			for range 2 {
+				waiting.Go(func() {
+					_, err := backendtest.AskName(t.Context(), cc, grpc.WaitForReady(true))
+					assertRefused(t, err)
+				})
+				waiting.Go(func() {
+					_, err := cc.NewStream(t.Context(), bidi, "/test.Backend/Stream")
+					assertRefused(t, err)
+				})
+			}
+			synctest.Wait() // all wait for a connection
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			var cut *grpcdial.ShutdownError
+			require.ErrorAs(t, cc.Shutdown(ctx), &cut)
+			assert.Equal(t, 4, cut.Aborted)
+			assert.ErrorIs(t, cut, context.DeadlineExceeded)
+			waiting.Wait()
+		})
 	})
 }
 
