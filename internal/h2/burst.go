@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -106,15 +105,9 @@ func (s *Stream) flushSentAndUnlock() {
 	s.c.flushAndUnlock()
 }
 
-// flushAwaited flushes pending bytes unless a flush is running. It yields as callers do that
-// write themselves, if there are other streams. It may block.
+// flushAwaited flushes pending bytes unless a flush is running. It may block.
 func (c *Conn) flushAwaited() {
 	c.mu.Lock()
-	if len(c.streams) > 1 {
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
-	}
 	c.awaited = false
 	if c.flushing || c.state == stateClosed || !c.dirty() {
 		c.mu.Unlock()
