@@ -42,10 +42,11 @@ type ClientConn struct {
 	target    string        // as the program wrote it
 	parsed    restingTarget // what it means
 	builder   resolver.Builder
-	proxies   proxy.Func // nil: none
-	localDNS  bool       // the name is looked up here even if the target takes a proxy
-	overUnix  bool       // the builder's resolvers give the paths of unix sockets
-	atOnce    bool       // see resolvesAtOnce
+	proxies   proxy.Func  // nil: none
+	localDNS  bool        // the name is looked up here even if the target takes a proxy
+	overUnix  bool        // the builder's resolvers give the paths of unix sockets
+	atOnce    bool        // see resolvesAtOnce
+	ownCode   atomic.Bool // see hasOwnCodeOnly; later cleared on the policy queue; here it costs no memory
 	authority string
 	defaults  *serviceconfig.Config // WithDefaultServiceConfig; nil: not given
 	connect   connectFunc           // connect.Connect, except in tests
@@ -70,7 +71,6 @@ type ClientConn struct {
 	waiters       atomic.Int32             // calls that wait for READY: as RPCs do, they keep the channel from going idle
 	impatient     atomic.Int32             // of the waiters, those whose wait a failure may end
 	resolving     atomic.Int32             // a resolverCall: which code of the program's the resolver queue is in
-	ownCode       atomic.Bool              // see hasOwnCodeOnly; set by the constructor, cleared on the policy queue
 	noConfigs     atomic.Bool              // WithServiceConfig's channel was closed without one
 	building      atomic.Pointer[building] // see nextBuilding; nil on an idle channel until that is called
 	keepaliveTime atomic.Int64             // of new connections, in nanoseconds
