@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -54,7 +55,9 @@ func (s *Stream) endsTurn() bool { return s.burst%burstTurn == 0 && len(s.c.stre
 // Bytes that it leaves pending are written: awaited is set by the call that starts the
 // goroutine, and cleared by that goroutine under mu before it looks for pending bytes. A
 // flush that runs meanwhile writes them too.
-func (c *Conn) flushSoonAndUnlock() {
+//
+// With yields, the goroutine lets those run first that are about to append.
+func (c *Conn) flushSoonAndUnlock(yields bool) {
 	if len(c.pending().b) >= c.cfg.WriteBufferSize/2 {
 		c.flushAndUnlock()
 		return
@@ -66,7 +69,7 @@ func (c *Conn) flushSoonAndUnlock() {
 	c.awaited = true
 	c.flushers.Add(1)
 	c.mu.Unlock()
-	go c.flushAwaited()
+	go c.flushAwaited(yields)
 }
 
 // flushHeadersAndUnlock is flushAndUnlock for the HEADERS of a stream that messages follow on. mu is
@@ -81,7 +84,7 @@ func (c *Conn) flushHeadersAndUnlock(s *Stream, req *Request) {
 		s.held.Store(true)
 		c.mu.Unlock()
 	case alone:
-		c.flushSoonAndUnlock()
+		c.flushSoonAndUnlock(false)
 	default: // a yield before the write does the same, and needs no goroutine
 		c.flushAndUnlock()
 	}
@@ -99,14 +102,17 @@ func (s *Stream) flushHeld() {
 // is left to that one: the HEADERS of s, its only message and END_STREAM then share a write.
 func (s *Stream) flushSentAndUnlock() {
 	if s.c.awaited && !s.unary {
-		s.c.flushSoonAndUnlock()
+		s.c.flushSoonAndUnlock(false)
 		return
 	}
 	s.c.flushAndUnlock()
 }
 
 // flushAwaited flushes pending bytes unless a flush is running. It may block.
-func (c *Conn) flushAwaited() {
+func (c *Conn) flushAwaited(yields bool) {
+	if yields {
+		runtime.Gosched()
+	}
 	c.mu.Lock()
 	c.awaited = false
 	if c.flushing || c.state == stateClosed || !c.dirty() {

@@ -237,7 +237,7 @@ func (c *Conn) cancel(s *Stream, code http2.ErrCode, e *Error) {
 	if others := len(c.streams) > 0; (c.awaited || others) && !s.heard.Load() {
 		// A server that has sent nothing yet does not send in vain meanwhile, and often others are
 		// cancelled together with this one.
-		c.flushSoonAndUnlock()
+		c.flushSoonAndUnlock(others)
 	} else {
 		c.flushAndUnlock()
 	}

@@ -158,7 +158,7 @@ func (s *Stream) queueAndUnlock(first, second []byte, end, gathers bool) {
 		c.flush(g)
 	case !s.unary && s.inBurst() && !end:
 		yields := s.endsTurn()
-		c.flushSoonAndUnlock()
+		c.flushSoonAndUnlock(false)
 		if yields {
 			runtime.Gosched()
 		}
