@@ -100,6 +100,21 @@ func serveCanned(nc net.Conn, body []byte, times int) {
 	}
 }
 
+// allocated returns how many objects and bytes f allocates, the mean of so many runs, once pools
+// have what it needs.
+func allocated(runs int, f func()) (objects, bytes float64) {
+	for range 100 {
+		f()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / float64(runs), float64(after.TotalAlloc-before.TotalAlloc) / float64(runs)
+}
+
 // A unary call allocates nothing that it can do without: five objects are those of the
 // context with its deadline, two the strings that the header decoder makes of a server's literals,
 // and one or two are the reply's.
@@ -114,18 +129,7 @@ func TestUnaryAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 100 {
-		call()
-	}
-	const calls = 3000
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range calls {
-		call()
-	}
-	runtime.ReadMemStats(&after)
-	n := float64(after.Mallocs-before.Mallocs) / calls
-	size := float64(after.TotalAlloc-before.TotalAlloc) / calls
+	n, size := allocated(3000, call)
 	t.Logf("%.2f allocations, %.0f bytes", n, size)
 	if underRace {
 		return // sync.Pool drops part of what it is given
@@ -146,18 +150,7 @@ func TestShortStreamAllocations(t *testing.T) {
 		require.NoError(t, cs.RecvMsg(reply))
 		require.Equal(t, io.EOF, cs.RecvMsg(reply))
 	}
-	for range 100 {
-		short()
-	}
-	const streams = 3000
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range streams {
-		short()
-	}
-	runtime.ReadMemStats(&after)
-	n := float64(after.Mallocs-before.Mallocs) / streams
-	size := float64(after.TotalAlloc-before.TotalAlloc) / streams
+	n, size := allocated(3000, short)
 	t.Logf("%.2f allocations, %.0f bytes", n, size)
 	if underRace {
 		return // sync.Pool drops part of what it is given

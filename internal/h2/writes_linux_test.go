@@ -330,20 +330,26 @@ func TestShortStreamSharesAWrite(t *testing.T) {
 	require.Equal(t, []string{"HEADERS", "DATA", "DATA"}, frames)
 }
 
+// callTogether makes calls at the same time, which end when they are cancelled.
+func callTogether(c *client, calls int) (cancel func(), calling *sync.WaitGroup) {
+	ctx, cancel := context.WithCancel(context.Background())
+	calling = new(sync.WaitGroup)
+	for range calls {
+		calling.Go(func() {
+			if s, err := c.Unary(ctx, req("/test/Call"), numbered(1)); err == nil {
+				s.Release()
+			}
+		})
+	}
+	return cancel, calling
+}
+
 // Calls that are cancelled together share the writes of their RST_STREAMs.
 func TestCancelledTogetherShareAWrite(t *testing.T) {
 	c, server := packets(t)
 	alone(t)
 	sharesWrites(t, func(calls int) (writes int) {
-		ctx, cancel := context.WithCancel(context.Background())
-		var calling sync.WaitGroup
-		for range calls {
-			calling.Go(func() {
-				if s, err := c.Unary(ctx, req("/test/Call"), numbered(1)); err == nil {
-					s.Release()
-				}
-			})
-		}
+		cancel, calling := callTogether(c, calls)
 		for n := 0; n < 2*calls; { // HEADERS and DATA
 			n += len(server.nextFrames())
 		}
@@ -362,15 +368,7 @@ func TestCallsShareWritesApart(t *testing.T) {
 	c, server := packetsOn(t, func(nc net.Conn) net.Conn { return struct{ net.Conn }{nc} })
 	alone(t)
 	sharesWrites(t, func(calls int) (writes int) {
-		ctx, cancel := context.WithCancel(context.Background())
-		var calling sync.WaitGroup
-		for range calls {
-			calling.Go(func() {
-				if s, err := c.Unary(ctx, req("/test/Call"), numbered(1)); err == nil {
-					s.Release()
-				}
-			})
-		}
+		cancel, calling := callTogether(c, calls)
 		for n := 0; n < 2*calls; writes++ {
 			n += len(server.nextFrames())
 		}
