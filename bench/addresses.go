@@ -66,11 +66,8 @@ func holdAddresses(c client, at endpoint, n int) (reached, error) {
 	defer channel.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), reachDeadline)
 	defer cancel()
-	channel.Connect()
-	for state := channel.GetState(); state != connectivity.Ready; state = channel.GetState() {
-		if !channel.WaitForStateChange(ctx, state) {
-			return reached{}, fmt.Errorf("the channel with %d addresses is %v after %v", n, state, reachDeadline)
-		}
+	if err := awaitState(ctx, channel, connectivity.Ready); err != nil {
+		return reached{}, fmt.Errorf("%d addresses: %w", n, err)
 	}
 	found := reached{Ready: time.Since(began)}
 	select {

@@ -175,7 +175,9 @@ func onChannel(dial func(t target) (stateful, error)) func(target) (worker, erro
 			if err != nil {
 				return nil, err
 			}
-			if err := awaitReady(c); err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+			defer cancel()
+			if err := awaitState(ctx, c, connectivity.Ready); err != nil {
 				c.Close()
 				return nil, err
 			}
@@ -188,19 +190,6 @@ func onChannel(dial func(t target) (stateful, error)) func(target) (worker, erro
 		w.done = channel.close
 		return w, nil
 	}
-}
-
-// awaitReady connects c.
-func awaitReady(c stateful) error {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
-	defer cancel()
-	c.Connect()
-	for state := c.GetState(); state != connectivity.Ready; state = c.GetState() {
-		if !c.WaitForStateChange(ctx, state) {
-			return fmt.Errorf("the channel is %v after %v", state, opTimeout)
-		}
-	}
-	return nil
 }
 
 // observed is a channel that has three interceptors, a stats handler and per-RPC credentials.

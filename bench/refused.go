@@ -36,12 +36,9 @@ func refused(backends int, policy string) func(target) (worker, error) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 		defer cancel()
-		c.Connect()
-		for state := c.GetState(); state != connectivity.TransientFailure; state = c.GetState() {
-			if !c.WaitForStateChange(ctx, state) {
-				c.Close()
-				return worker{}, fmt.Errorf("the channel to closed ports is %v", state)
-			}
+		if err := awaitState(ctx, c, connectivity.TransientFailure); err != nil {
+			c.Close()
+			return worker{}, fmt.Errorf("closed ports: %w", err)
 		}
 		stub := pb.NewBenchClient(c)
 		request := newRequest(0)
@@ -151,6 +148,17 @@ type stateful interface {
 	Connect()
 	GetState() connectivity.State
 	WaitForStateChange(ctx context.Context, source connectivity.State) bool
+}
+
+// awaitState connects c and waits until it is in a state.
+func awaitState(ctx context.Context, c stateful, want connectivity.State) error {
+	c.Connect()
+	for state := c.GetState(); state != want; state = c.GetState() {
+		if !c.WaitForStateChange(ctx, state) {
+			return fmt.Errorf("the channel is %v, not %v: %w", state, want, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // resolved makes an idle channel to the addresses that r returns. dialer makes its network
